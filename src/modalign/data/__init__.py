@@ -1,0 +1,1 @@
+"""Data: vocabularies, interactions, the prepared folder, sources, filters, splits, sampling."""

@@ -1,0 +1,241 @@
+"""The prepared data set: one folder on disk, one frozen object in memory.
+
+dataset.json            name, counts, where it came from, filters, split, seed, fingerprint
+users.parquet           user_id and whatever is known of users, in row order
+items.parquet           item_id, title, description, image (path), ..., in row order
+interactions.parquet    user (row), item (row), split, weight?, time?
+modalities/NAME.safetensors
+images/                 the items' pictures, where there are any
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from modalign.data.files import write_folder_aside
+from modalign.data.interactions import Interactions
+from modalign.data.modality import Modality
+from modalign.data.modality_file import read_modality, write_modality
+from modalign.data.view import TrainView
+from modalign.data.vocabulary import Vocabulary
+from modalign.errors import DataError, UnknownName
+
+SCHEMA = 1
+SPLITS = ("train", "valid", "test", "valid_history", "test_history")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Interactions split for training, validation and test, with everything known of items.
+
+    Attributes:
+        name: what people call it.
+        users, items: vocabularies.
+        train, valid, test: interactions by part. The test part is read by
+            `modalign.evaluate` alone.
+        valid_history, test_history: under the unseen-users protocol, what is known of the
+            held-out users when they are scored; empty otherwise.
+        modalities: item (or user) features by name.
+        user_table, item_table: what is known of users and items, in row order.
+        info: provenance: source, filters, split with its seed, licence, `synthetic`.
+        folder: where it was read from, if it was.
+    """
+
+    name: str
+    users: Vocabulary
+    items: Vocabulary
+    train: Interactions
+    valid: Interactions
+    test: Interactions
+    valid_history: Interactions = field(default_factory=Interactions.empty)
+    test_history: Interactions = field(default_factory=Interactions.empty)
+    modalities: Mapping[str, Modality] = field(default_factory=dict)
+    user_table: pl.DataFrame = field(default_factory=pl.DataFrame)
+    item_table: pl.DataFrame = field(default_factory=pl.DataFrame)
+    info: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def n_users(self) -> int:
+        """Number of users, unseen ones included."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items, those without interactions included."""
+        return len(self.items)
+
+    def part(self, name: str) -> Interactions:
+        """One of `SPLITS` by name."""
+        if name not in SPLITS:
+            raise UnknownName("part of the split", name, SPLITS)
+        return getattr(self, name)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of ids, interactions and split, 16 hexadecimal digits; features not included."""
+        digest = hashlib.sha256((self.users.fingerprint + self.items.fingerprint).encode())
+        for name in SPLITS:
+            part = self.part(name)
+            order = np.lexsort((part.items, part.users))
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(part.users[order], np.int64).tobytes())
+            digest.update(np.ascontiguousarray(part.items[order], np.int64).tobytes())
+        return digest.hexdigest()[:16]
+
+    def view(self) -> TrainView:
+        """What a model may see: training interactions without duplicates, and features."""
+        keys = np.unique(self.train.users.astype(np.int64) * self.n_items + self.train.items)
+        return TrainView(
+            n_users=self.n_users,
+            n_items=self.n_items,
+            users=torch.from_numpy(keys // self.n_items),
+            items=torch.from_numpy(keys % self.n_items),
+            modalities={k: m for k, m in self.modalities.items() if m.entity == "item"},
+            fingerprint=self.fingerprint,
+            user_ids=self.users.fingerprint,
+            item_ids=self.items.fingerprint,
+        )
+
+    def with_modality(self, modality: Modality) -> Dataset:
+        """A copy with one more (or a replaced) modality; nothing is written."""
+        n = self.n_items if modality.entity == "item" else self.n_users
+        if len(modality) != n:
+            raise DataError(
+                f"{n} rows, one per {modality.entity}, in modality {modality.name!r}",
+                f"{len(modality)} rows",
+                f"encode the {modality.entity}s of this very data set",
+            )
+        return replace(self, modalities={**self.modalities, modality.name: modality})
+
+    def image_path(self, item: int) -> Path | None:
+        """The picture of an item's row, or None where there is none."""
+        if "image" not in self.item_table.columns:
+            return None
+        path = self.item_table["image"][item]
+        if path is None:
+            return None
+        return Path(path) if self.folder is None else self.folder / path
+
+    def titles(self) -> pl.Series:
+        """A title for each item's row; the id where no title is known."""
+        if "title" not in self.item_table.columns:
+            return self.items.series.alias("title")
+        return self.item_table.select(pl.col("title").fill_null(self.items.series))["title"]
+
+    # ------------------------------------------------------------------ disk
+
+    def save(self, folder: str | Path) -> Dataset:
+        """Write the folder (aside first, then renamed) and return the data set read from it."""
+        folder = Path(folder)
+        with write_folder_aside(folder, keep=("images", "modalities")) as aside:
+            frames = []
+            for name in SPLITS:
+                part = self.part(name)
+                frame = pl.DataFrame({"user": part.users, "item": part.items}).with_columns(
+                    split=pl.lit(name)
+                )
+                for column in ("weight", "time"):
+                    values = getattr(part, column)
+                    if values is not None and len(part):
+                        frame = frame.with_columns(pl.Series(column, values))
+                frames.append(frame)
+            pl.concat(frames, how="diagonal_relaxed").write_parquet(aside / "interactions.parquet")
+            _table(self.users, self.user_table).write_parquet(aside / "users.parquet")
+            _table(self.items, self.item_table).write_parquet(aside / "items.parquet")
+            for modality in self.modalities.values():
+                write_modality(aside / "modalities", modality, self)
+            counts = {name: len(self.part(name)) for name in SPLITS if len(self.part(name))}
+            meta = {
+                "schema": SCHEMA,
+                "name": self.name,
+                "n_users": self.n_users,
+                "n_items": self.n_items,
+                "interactions": counts,
+                "fingerprint": self.fingerprint,
+                "info": dict(self.info),
+            }
+            (aside / "dataset.json").write_text(json.dumps(meta, indent=2, default=str) + "\n")
+        return Dataset.load(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Dataset:
+        """Read a prepared folder.
+
+        Raises:
+            DataError: the folder is not a prepared data set, or its parts disagree.
+        """
+        folder = Path(folder)
+        meta_path = folder / "dataset.json"
+        if not meta_path.is_file():
+            raise DataError(
+                "a prepared data folder with a dataset.json",
+                f"{folder} without one" if folder.is_dir() else f"{folder}, which does not exist",
+                f"make it with `modalign data import ... --out {folder}`",
+            )
+        try:
+            meta = json.loads(meta_path.read_text())
+            if meta["schema"] != SCHEMA:
+                raise DataError(
+                    f"a data folder of schema {SCHEMA}",
+                    f"schema {meta['schema']}",
+                    "import it again",
+                )
+            users = pl.read_parquet(folder / "users.parquet")
+            items = pl.read_parquet(folder / "items.parquet")
+            table = pl.read_parquet(folder / "interactions.parquet")
+        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+            raise DataError(
+                f"a readable data folder {folder}", str(error).split("\n")[0], "import it again"
+            ) from error
+        dataset = cls(
+            name=meta["name"],
+            users=Vocabulary(users["user_id"], "user"),
+            items=Vocabulary(items["item_id"], "item"),
+            **{name: _part(table.filter(pl.col("split") == name)) for name in SPLITS},
+            user_table=users,
+            item_table=items,
+            info=meta["info"],
+            folder=folder,
+        )
+        if dataset.fingerprint != meta["fingerprint"]:
+            raise DataError(
+                f"data of fingerprint {meta['fingerprint']} in {folder}",
+                f"fingerprint {dataset.fingerprint}: a file was changed by hand",
+                "import it again",
+            )
+        files = sorted((folder / "modalities").glob("*.safetensors"))
+        return replace(dataset, modalities={p.stem: read_modality(p, dataset) for p in files})
+
+
+def _table(vocabulary: Vocabulary, table: pl.DataFrame) -> pl.DataFrame:
+    column = f"{vocabulary.kind}_id"
+    if table.is_empty():
+        return pl.DataFrame({column: vocabulary.series})
+    if table[column].to_list() != list(vocabulary):
+        raise ValueError(f"the {vocabulary.kind} table is not in row order")
+    return table
+
+
+def _part(table: pl.DataFrame) -> Interactions:
+    def optional(column: str, dtype: type) -> np.ndarray | None:
+        if column not in table.columns or table[column].null_count() or table.is_empty():
+            return None
+        return table[column].to_numpy().astype(dtype)
+
+    return Interactions(
+        table["user"].to_numpy().astype(np.int64),
+        table["item"].to_numpy().astype(np.int64),
+        optional("weight", np.float32),
+        optional("time", np.int64),
+    )

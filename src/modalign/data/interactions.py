@@ -1,0 +1,45 @@
+"""Who did something with what: rows of users and items, with optional weight and time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Parallel arrays, one entry per interaction.
+
+    Attributes:
+        users: rows of users, int64, shape (n,).
+        items: rows of items, int64, shape (n,).
+        weight: rating or strength, float32, shape (n,), or None.
+        time: seconds since 1970, int64, shape (n,), or None.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    weight: np.ndarray | None = None
+    time: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.users) != len(self.items):
+            raise ValueError(f"{len(self.users)} users but {len(self.items)} items")
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @classmethod
+    def empty(cls) -> Interactions:
+        """No interaction at all."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def csr(self, n_users: int, n_items: int) -> sp.csr_array:
+        """Binary users x items matrix, float32, sorted column indices, duplicates merged."""
+        ones = np.ones(len(self), np.float32)
+        matrix = sp.csr_array((ones, (self.users, self.items)), shape=(n_users, n_items))
+        matrix.sum_duplicates()
+        matrix.data[:] = 1.0
+        return matrix

@@ -1,0 +1,72 @@
+"""One modality: a feature matrix, and for each row whether it is there at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from modalign.errors import DataError
+
+
+@dataclass(frozen=True)
+class Modality:
+    """Features of one kind (text, image, audio, ...) for all items or all users.
+
+    A missing row is a fact told by `present`; its features are zeros that no model may read
+    as a value. `modalign.features.fill` applies the policy for missing rows.
+
+    Attributes:
+        name: what the modality is called ("text", "image").
+        features: float32, shape (n, d), rows in vocabulary order; missing rows are zero.
+        present: bool, shape (n,).
+        entity: whose rows these are.
+        provenance: encoder, its revision, hash of its input, options.
+
+    Raises:
+        DataError: shapes disagree, or a present row has a NaN or an infinite value.
+    """
+
+    name: str
+    features: np.ndarray
+    present: np.ndarray
+    entity: Literal["item", "user"] = "item"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        features, present = self.features, self.present
+        if features.ndim != 2 or present.shape != (len(features),):
+            raise DataError(
+                f"modality {self.name!r} as (n, d) features with n presence flags",
+                f"features {features.shape} and presence {present.shape}",
+                "give one row of numbers and one flag per item",
+            )
+        # A sum is finite only if all its terms are, up to overflow: cheap first, exact second.
+        if not np.isfinite(features.sum(dtype=np.float64)):
+            bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+            if len(bad):
+                raise DataError(
+                    f"finite numbers in modality {self.name!r}",
+                    f"NaN or infinite values in {len(bad)} rows, the first is row {bad[0]}",
+                    "mend those rows, or mark them as not present",
+                )
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return int(self.features.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of features and presence, 16 hexadecimal digits."""
+        digest = hashlib.sha256(str(self.features.shape).encode())
+        digest.update(np.ascontiguousarray(self.features).view(np.uint8).data)
+        digest.update(np.ascontiguousarray(self.present).view(np.uint8).data)
+        return digest.hexdigest()[:16]

@@ -1,0 +1,52 @@
+"""What a source returns: a user's files read, ids still outside, nothing filtered or split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+
+@dataclass(frozen=True)
+class RawFeatures:
+    """A feature matrix with the ids of its rows.
+
+    Attributes:
+        ids: item ids, one per row, text.
+        features: (n, d) numbers.
+        present: which rows are there, bool (n,); None means all.
+        provenance: where it comes from.
+    """
+
+    ids: pl.Series
+    features: np.ndarray
+    present: np.ndarray | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RawData:
+    """The common shape of every source.
+
+    Attributes:
+        name: short name for people.
+        interactions: columns user_id and item_id (text), and where known weight (float),
+            time (integer seconds) and split ("train", "valid", "test"); may be lazy.
+        items: item_id (text) and where known title, description, image (absolute path), ...
+        users: user_id (text) and whatever is known.
+        features: precomputed feature matrices by modality name.
+        info: provenance: kind of source, files, licence, remarks for the reader.
+        image_root: folder the image paths were found under.
+    """
+
+    name: str
+    interactions: pl.LazyFrame
+    items: pl.DataFrame | None = None
+    users: pl.DataFrame | None = None
+    features: Mapping[str, RawFeatures] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
+    image_root: Path | None = None

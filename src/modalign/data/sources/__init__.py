@@ -1,0 +1,1 @@
+"""modalign.data.sources."""
