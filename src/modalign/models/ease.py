@@ -1,0 +1,112 @@
+"""EASE: one linear layer from a user's items to all items, solved in closed form."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from modalign.data.interactions import Interactions
+from modalign.errors import ConfigError
+from modalign.interfaces import Config, Queries, Recommender, TrainView
+from modalign.registry import register
+
+BLOCK_ROWS = 1024
+
+
+class EASEConfig(Config):
+    """Options of EASE."""
+
+    reg: Annotated[float, Field(gt=0)] = 200.0
+    """Weight of the squared weights; more for dense data (200), less for sparse data (50)."""
+    max_items: Annotated[int, Field(ge=1, le=46_340)] = 40_000
+    """Refuse catalogues larger than this: the weights are a full items x items matrix."""
+
+
+@register(
+    "ease",
+    config=EASEConfig,
+    toy={"reg": 5.0},
+    family="baseline",
+    paper="Steck, WWW 2019",
+    needs=("history",),
+)
+class EASE(Recommender):
+    """The linear autoencoder with a zero diagonal that fits the training matrix best.
+
+    With X the binary users x items matrix, the weights minimise `|X - X B|^2 + reg |B|^2`
+    subject to `diag(B) = 0`. With `P = (X^T X + reg I)^-1` the solution is
+    `B_ij = -P_ij / P_jj` for i != j, and `score(u) = x_u B`.
+
+    The history alone is read, so that a user never seen is scored like any other.
+
+    Limits: time grows with n_items^3 and memory with n_items^2. Two dense float32 matrices
+    are held while it is solved, one afterwards; `solve` refuses catalogues above `max_items`.
+
+    Source: Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019,
+    equations 1 to 8.
+
+    Raises:
+        ConfigError: the catalogue has more than `max_items` items.
+
+    Example:
+        >>> view = TrainView(2, 2, users=torch.tensor([0, 0, 1]), items=torch.tensor([0, 1, 1]))
+        >>> model = EASE(EASEConfig(reg=1.0), view)
+        >>> model.solve(view)  # X^T X + I = [[2, 1], [1, 3]], its inverse [[3, -1], [-1, 2]] / 5
+        >>> [[round(one, 4) for one in row] for row in model.weights.tolist()]
+        [[0.0, 0.5], [0.3333, 0.0]]
+    """
+
+    unseen_users = True
+    factorised = False
+
+    weights: Tensor
+
+    def __init__(self, config: EASEConfig, view: TrainView) -> None:
+        super().__init__(config, view)
+        self.config: EASEConfig = config
+        n_items = view.n_items
+        if n_items > config.max_items:
+            needed = 2 * 4 * n_items**2 / 2**30
+            raise ConfigError(
+                f"at most max_items = {config.max_items} items for the dense weights of EASE",
+                f"{n_items} items, whose weights need {needed:.0f} GiB while they are solved",
+                "filter rare items, choose itemknn, or raise max_items where memory allows",
+            )
+        # numpy's zeros are pages the system hands out when they are first written: a model
+        # that is built only to be described costs nothing.
+        self.register_buffer("weights", torch.from_numpy(np.zeros((n_items, n_items), np.float32)))
+
+    def solve(self, view: TrainView) -> None:
+        """Invert the regularised Gram matrix and scale its columns."""
+        matrix = Interactions(view.users.numpy(), view.items.numpy()).csr(
+            view.n_users, view.n_items
+        )
+        gram = _gram(matrix).to(self.weights.device)
+        gram.diagonal().add_(self.config.reg)
+        torch.linalg.cholesky(gram, out=gram)
+        torch.cholesky_inverse(gram, out=self.weights)
+        self.weights.div_(-self.weights.diagonal().clone())  # column j by -P_jj
+        self.weights.fill_diagonal_(0.0)
+
+    def score(self, queries: Queries) -> Tensor:
+        """`history @ B`, (B, n_items)."""
+        if queries.history is None:
+            raise ValueError("EASE scores histories; the queries carry none")
+        scores: Tensor = queries.history @ self.weights
+        return scores
+
+
+def _gram(matrix: sp.csr_array) -> Tensor:
+    """`X^T X` as a dense float32 matrix, filled block by block; counts are exact to 2^24."""
+    n_items = matrix.shape[1]
+    gram = torch.empty(n_items, n_items)
+    by_item = sp.csr_array(matrix.T)
+    for start in range(0, n_items, BLOCK_ROWS):
+        block = by_item[start : start + BLOCK_ROWS] @ matrix
+        gram[start : start + BLOCK_ROWS] = torch.from_numpy(block.toarray())
+    return gram
