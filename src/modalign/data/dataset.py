@@ -79,7 +79,8 @@ class Dataset:
         """One of `SPLITS` by name."""
         if name not in SPLITS:
             raise UnknownName("part of the split", name, SPLITS)
-        return getattr(self, name)
+        found: Interactions = getattr(self, name)
+        return found
 
     @cached_property
     def fingerprint(self) -> str:
@@ -198,11 +199,19 @@ class Dataset:
             raise DataError(
                 f"a readable data folder {folder}", str(error).split("\n")[0], "import it again"
             ) from error
+
+        def part(label: str) -> Interactions:
+            return _part(table.filter(pl.col("split") == label))
+
         dataset = cls(
             name=meta["name"],
             users=Vocabulary(users["user_id"], "user"),
             items=Vocabulary(items["item_id"], "item"),
-            **{name: _part(table.filter(pl.col("split") == name)) for name in SPLITS},
+            train=part("train"),
+            valid=part("valid"),
+            test=part("test"),
+            valid_history=part("valid_history"),
+            test_history=part("test_history"),
             user_table=users,
             item_table=items,
             info=meta["info"],

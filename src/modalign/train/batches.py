@@ -1,0 +1,87 @@
+"""An epoch as whole batches: one shuffle, one draw of negatives, then slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from modalign.data.sampling import NegativeSampler
+from modalign.data.view import TrainView
+from modalign.errors import DataError
+from modalign.interfaces import Batch
+
+
+class PairBatches:
+    """Training pairs with, where asked for, one negative each.
+
+    Users who have every item have no negative; their pairs are left out of such batches.
+    """
+
+    def __init__(self, view: TrainView, batch_size: int, negatives: bool) -> None:
+        self._batch_size = batch_size
+        self._users, self._items = view.users, view.items
+        self._sampler = None
+        if negatives:
+            self._sampler = NegativeSampler(view.users, view.items, view.n_users, view.n_items)
+            keep = self._sampler.n_free[view.users] > 0
+            self._users, self._items = view.users[keep], view.items[keep]
+        if len(self._users) == 0:
+            raise DataError(
+                "training interactions to learn from",
+                f"none that can be used among {len(view.users)}",
+                "import more interactions, or filter less",
+            )
+
+    def __len__(self) -> int:
+        return -(-len(self._users) // self._batch_size)
+
+    def epoch(self, rng: torch.Generator, device: torch.device) -> Iterator[Batch]:
+        """All pairs once, in an order drawn from `rng`."""
+        order = torch.randperm(len(self._users), generator=rng)
+        users, positives = self._users[order], self._items[order]
+        negatives = self._sampler.sample(users, rng) if self._sampler else None
+        columns = [
+            [None] * len(self)
+            if whole is None
+            else whole.to(device, non_blocking=True).split(self._batch_size)
+            for whole in (users, positives, negatives)
+        ]
+        for u, p, n in zip(*columns, strict=True):
+            yield Batch(users=u, positives=p, negatives=n)
+
+
+class UserBatches:
+    """Users with their histories, for models that read a user's whole row."""
+
+    def __init__(self, view: TrainView, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._n_items = view.n_items
+        order = torch.argsort(view.users * view.n_items + view.items)
+        self._items = view.items[order]
+        counts = view.user_counts()
+        self._start = torch.cumsum(counts, 0) - counts
+        self._counts = counts
+        self._users = torch.nonzero(counts).flatten()
+
+    def __len__(self) -> int:
+        return -(-len(self._users) // self._batch_size)
+
+    def epoch(self, rng: torch.Generator, device: torch.device) -> Iterator[Batch]:
+        """All users with interactions once, in an order drawn from `rng`."""
+        order = self._users[torch.randperm(len(self._users), generator=rng)]
+        for users in order.split(self._batch_size):
+            history = self.history(users)
+            yield Batch(users=users.to(device), history=history.to(device))
+
+    def history(self, users: Tensor) -> Tensor:
+        """Sparse CSR rows of ones, (B, n_items), of the users' training items."""
+        counts = self._counts[users]
+        ends = torch.cumsum(counts, 0)
+        within = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - counts, counts)
+        items = self._items[torch.repeat_interleave(self._start[users], counts) + within]
+        indptr = torch.cat([torch.zeros(1, dtype=torch.int64), ends])
+        return torch.sparse_csr_tensor(
+            indptr, items, torch.ones(len(items)), (len(users), self._n_items)
+        )

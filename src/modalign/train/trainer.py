@@ -1,0 +1,254 @@
+"""The one training loop: clear all gradients, loss, backward, step.
+
+It knows `Task` and nothing of models, data sources or metrics; what it validates with is a
+function it is given. Lightning Fabric brings devices, precision and several processes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from modalign import devices, seeds
+from modalign.data.view import TrainView
+from modalign.errors import TrainingError
+from modalign.interfaces import Batch, Phase, Recommender, Task
+from modalign.train import checkpoint, optim
+from modalign.train.batches import PairBatches, UserBatches
+from modalign.train.callbacks import Callback, Callbacks
+from modalign.train.checkpoint import TrainState
+
+Validate = Callable[[Recommender], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to run the loop; what to learn is the task's business.
+
+    Attributes:
+        seed: all randomness of training derives from it.
+        epochs, patience, eval_every, batch_size: as in `TrainedConfig`.
+        batches: an epoch goes over training "pairs" or over "users".
+        negatives: draw one negative for each pair.
+        metric: the validation metric that picks the best epoch; higher is better.
+        device: "auto", "cpu", "cuda", "cuda:N".
+        precision: "32-true" or "bf16-mixed".
+        checkpoint_every: seconds between two checkpoints; they cost time and change nothing.
+    """
+
+    seed: int = 1
+    epochs: int = 1000
+    patience: int = 20
+    eval_every: int = 1
+    batch_size: int = 2048
+    batches: Literal["pairs", "users"] = "pairs"
+    negatives: bool = True
+    metric: str = "recall@20"
+    device: str = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    checkpoint_every: float = 30.0
+
+
+def fit(
+    task: Task,
+    view: TrainView,
+    options: TrainOptions,
+    validate: Validate | None = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+    checkpoint_path: Path | None = None,
+    fingerprint: str = "",
+    resume: bool = False,
+) -> TrainState:
+    """Train a task until validation stops improving, and leave it with its best weights.
+
+    Args:
+        task: what to train; moved to the chosen device.
+        view: training data.
+        options: see `TrainOptions`.
+        validate: measures the recommender; without it all epochs run and the last counts.
+        callbacks: told of every epoch.
+        checkpoint_path: where to keep the state for `resume`; None keeps none.
+        fingerprint: identifies data, model, configuration and seed in the checkpoint.
+        resume: go on from `checkpoint_path` where it exists.
+
+    Returns:
+        The final state: history, best epoch, best metric, seconds.
+
+    Raises:
+        TrainingError: a loss became NaN or infinite.
+        RunError: the checkpoint is unreadable or of another experiment.
+    """
+    loop = _Loop(task, view, options, validate, Callbacks(callbacks), checkpoint_path, fingerprint)
+    return loop.run(resume)
+
+
+class _Loop:
+    def __init__(
+        self,
+        task: Task,
+        view: TrainView,
+        options: TrainOptions,
+        validate: Validate | None,
+        callbacks: Callbacks,
+        path: Path | None,
+        fingerprint: str,
+    ) -> None:
+        self.task, self.view, self.options, self.validate = task, view, options, validate
+        self.callbacks, self.path, self.fingerprint = callbacks, path, fingerprint
+        device = devices.resolve(options.device)
+        self.fabric = Fabric(
+            accelerator=device.type,
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            precision=options.precision,
+        )
+        self.device = device
+        self.model = task.recommender
+        if isinstance(task, torch.nn.Module):
+            task.to(device)
+        self.model.to(device)
+        self.phases: list[Phase] = list(task.phases())
+        self.optimizers: list[Any] = [
+            self.fabric.setup_optimizers(optim.build(phase)) for phase in self.phases
+        ]
+
+    def run(self, resume: bool) -> TrainState:
+        state = TrainState()
+        if resume and self.path is not None and self.path.is_file():
+            state = self._load()
+        if not self.phases:
+            return self._solve(state)
+        options = self.options
+        data: PairBatches | UserBatches = (
+            PairBatches(self.view, options.batch_size, options.negatives)
+            if options.batches == "pairs"
+            else UserBatches(self.view, options.batch_size)
+        )
+        self.callbacks.on_start(state, options.epochs)
+        saved = time.monotonic()
+        try:
+            while state.epoch < options.epochs and state.bad < options.patience:
+                began = time.monotonic()
+                record = self._epoch(state, data)
+                state.epoch += 1
+                if state.epoch % options.eval_every == 0 or state.epoch == options.epochs:
+                    self._validate(state, record)
+                state.seconds += time.monotonic() - began
+                record["seconds"] = time.monotonic() - began
+                state.history.append(record)
+                self.callbacks.on_epoch(record, state)
+                if self.path is not None and time.monotonic() - saved > options.checkpoint_every:
+                    self._save(state)
+                    saved = time.monotonic()
+        finally:
+            # An interrupted epoch leaves the last checkpoint as it is: it is never saved half.
+            self.callbacks.on_end(state)
+        if self.path is not None:
+            self._save(state)
+        if state.best:
+            self.model.load_state_dict(state.best)
+        return state
+
+    def _solve(self, state: TrainState) -> TrainState:
+        began = time.monotonic()
+        self.model.solve(self.view)
+        self.model.to(self.device)
+        record: dict[str, float] = {"epoch": 0}
+        if self.validate is not None:
+            self._validate(state, record)
+        state.seconds = record["seconds"] = time.monotonic() - began
+        state.history = [record]
+        self.callbacks.on_start(state, 0)
+        self.callbacks.on_end(state)
+        return state
+
+    def _epoch(self, state: TrainState, data: PairBatches | UserBatches) -> dict[str, float]:
+        seed, epoch = self.options.seed, state.epoch
+        self.model.train()
+        self.task.on_epoch(epoch, seeds.torch_generator(seed, "epoch", epoch))
+        for phase, optimizer in zip(self.phases, self.optimizers, strict=True):
+            optim.decay(optimizer, phase, epoch)
+        steps_rng = seeds.torch_generator(seed, "steps", epoch)
+        totals: dict[str, Tensor] = {}
+        n = 0
+        for batch in self._batches(data, epoch):
+            for name, part in self.step(batch, state.step).items():
+                totals[name] = totals[name] + part if name in totals else part
+            self.task.after_step(state.step, batch, steps_rng)
+            state.step += 1
+            n += 1
+        means = {f"loss/{name}": float(total) / n for name, total in totals.items()}
+        for name, value in means.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss part {name[5:]!r} became {value} in epoch {epoch + 1}; "
+                    "try a smaller learning rate"
+                )
+        return {"epoch": epoch + 1, **means, **self.model.diagnostics()}
+
+    def _batches(self, data: PairBatches | UserBatches, epoch: int) -> Iterator[Batch]:
+        rng = seeds.torch_generator(self.options.seed, "batches", epoch)
+        return data.epoch(rng, self.device)
+
+    def step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """One optimizer step of every phase that is due."""
+        seen: dict[str, Tensor] = {}
+        for phase, optimizer in zip(self.phases, self.optimizers, strict=True):
+            if step % phase.every:
+                continue
+            # Another phase's loss may have reached these parameters: clear them all.
+            for one in self.optimizers:
+                one.zero_grad(set_to_none=True)
+            with self.fabric.autocast():
+                parts = self.task.loss(batch, phase.name)
+            self.fabric.backward(sum_of(parts))
+            optimizer.step()
+            seen.update({name: value.detach() for name, value in parts.items()})
+        return seen
+
+    def _validate(self, state: TrainState, record: dict[str, float]) -> None:
+        if self.validate is None:
+            return
+        measured = dict(self.validate(self.model))
+        record.update({f"valid/{name}": value for name, value in measured.items()})
+        value = measured[self.options.metric]
+        if value > state.best_metric:
+            state.best_metric, state.best_epoch, state.bad = value, state.epoch, 0
+            state.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        else:
+            state.bad += 1
+
+    def _save(self, state: TrainState) -> None:
+        assert self.path is not None
+        checkpoint.save(
+            self.path,
+            state,
+            self.model.state_dict(),
+            [one.state_dict() for one in self.optimizers],
+            self.fingerprint,
+        )
+
+    def _load(self) -> TrainState:
+        assert self.path is not None
+        state, model, optimizers = checkpoint.load(self.path, self.fingerprint, self.device)
+        self.model.load_state_dict(model)
+        for optimizer, saved in zip(self.optimizers, optimizers, strict=True):
+            optimizer.load_state_dict(saved)
+        return state
+
+
+def sum_of(parts: Mapping[str, Tensor]) -> Tensor:
+    """The loss: the sum of its named parts, in their order."""
+    values = list(parts.values())
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total
