@@ -29,8 +29,8 @@ class Kill:
 view = tiny_view()
 model = tiny_model(view)
 options = TrainOptions(seed=7, epochs=6, batch_size=64, device="cpu", checkpoint_every={every})
-fit(model, view, options, lambda m: {{"recall@20": float(m.user.detach().sum())}}, callbacks=[Kill()],
-    checkpoint_path=Path({path!r}), fingerprint="f", resume=True)
+fit(model, view, options, lambda m: {{"recall@20": float(m.user.detach().sum())}},
+    callbacks=[Kill()], checkpoint_path=Path({path!r}), fingerprint="f", resume=True)
 """
 
 

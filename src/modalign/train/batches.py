@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class PairBatches:
         order = torch.randperm(len(self._users), generator=rng)
         users, positives = self._users[order], self._items[order]
         negatives = self._sampler.sample(users, rng) if self._sampler else None
-        columns = [
+        columns: list[Any] = [
             [None] * len(self)
             if whole is None
             else whole.to(device, non_blocking=True).split(self._batch_size)
