@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from pydantic import Field
+from scipy.linalg import lapack
 from torch import Tensor
 
 from modalign.data.interactions import Interactions
@@ -16,6 +17,7 @@ from modalign.interfaces import Config, Queries, Recommender, TrainView
 from modalign.registry import register
 
 BLOCK_ROWS = 1024
+BYTES_PER_PAIR = 8 + 4  # the float64 inverse and the float32 weights
 
 
 class EASEConfig(Config):
@@ -44,8 +46,12 @@ class EASE(Recommender):
 
     The history alone is read, so that a user never seen is scored like any other.
 
-    Limits: time grows with n_items^3 and memory with n_items^2. Two dense float32 matrices
-    are held while it is solved, one afterwards; `solve` refuses catalogues above `max_items`.
+    Limits: time grows with n_items^3 and memory with n_items^2: 12 bytes for each pair of items
+    while it is solved (in float64, on the CPU), 4 afterwards. Catalogues above `max_items`
+    are refused.
+
+    Why float64: items that were chosen by the very same users have equal scores, and are to
+    stay equal. Rounded from float64 they do; in float32 noise would order them.
 
     Source: Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019,
     equations 1 to 8.
@@ -71,10 +77,10 @@ class EASE(Recommender):
         self.config: EASEConfig = config
         n_items = view.n_items
         if n_items > config.max_items:
-            needed = 2 * 4 * n_items**2 / 2**30
+            needed = BYTES_PER_PAIR * n_items**2 / 2**30
             raise ConfigError(
                 f"at most max_items = {config.max_items} items for the dense weights of EASE",
-                f"{n_items} items, whose weights need {needed:.0f} GiB while they are solved",
+                f"{n_items} items, whose weights need {needed:.3g} GiB while they are solved",
                 "filter rare items, choose itemknn, or raise max_items where memory allows",
             )
         # numpy's zeros are pages the system hands out when they are first written: a model
@@ -86,11 +92,12 @@ class EASE(Recommender):
         matrix = Interactions(view.users.numpy(), view.items.numpy()).csr(
             view.n_users, view.n_items
         )
-        gram = _gram(matrix).to(self.weights.device)
-        gram.diagonal().add_(self.config.reg)
-        torch.linalg.cholesky(gram, out=gram)
-        torch.cholesky_inverse(gram, out=self.weights)
-        self.weights.div_(-self.weights.diagonal().clone())  # column j by -P_jj
+        inverse = _inverse(_gram(matrix, self.config.reg), self.config.reg)
+        diagonal = inverse.diagonal().copy()
+        for start in range(0, view.n_items, BLOCK_ROWS):
+            end = min(start + BLOCK_ROWS, view.n_items)
+            rows = -_symmetric_rows(inverse, start, end) / diagonal  # P_ij by -P_jj
+            self.weights[start:end] = torch.from_numpy(rows)
         self.weights.fill_diagonal_(0.0)
 
     def score(self, queries: Queries) -> Tensor:
@@ -101,12 +108,34 @@ class EASE(Recommender):
         return scores
 
 
-def _gram(matrix: sp.csr_array) -> Tensor:
-    """`X^T X` as a dense float32 matrix, filled block by block; counts are exact to 2^24."""
+def _gram(matrix: sp.csr_array, reg: float) -> np.ndarray:
+    """`X^T X + reg I`, dense float64 in LAPACK's order of columns, filled block by block."""
     n_items = matrix.shape[1]
-    gram = torch.empty(n_items, n_items)
+    gram = np.empty((n_items, n_items), np.float64, order="F")
     by_item = sp.csr_array(matrix.T)
     for start in range(0, n_items, BLOCK_ROWS):
         block = by_item[start : start + BLOCK_ROWS] @ matrix
-        gram[start : start + BLOCK_ROWS] = torch.from_numpy(block.toarray())
+        gram[:, start : start + BLOCK_ROWS] = block.toarray().T
+    gram[np.diag_indices(n_items)] += reg
     return gram
+
+
+def _inverse(gram: np.ndarray, reg: float) -> np.ndarray:
+    """Inverse of a positive definite matrix in its own memory; only the lower half is filled."""
+    factor, failed = lapack.dpotrf(gram, lower=1, clean=0, overwrite_a=1)
+    if failed:
+        raise ConfigError(
+            "a reg that makes the Gram matrix of the items invertible",
+            f"reg={reg:g}",
+            "choose a larger reg; 50 for sparse data and 200 for dense data are usual",
+        )
+    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    return np.asarray(inverse)
+
+
+def _symmetric_rows(lower: np.ndarray, start: int, end: int) -> np.ndarray:
+    """Rows start to end of the symmetric matrix whose lower half is given."""
+    rows = np.hstack([lower[start:end, :end], lower[end:, start:end].T])
+    square = rows[:, start:end]
+    rows[:, start:end] = np.tril(square) + np.tril(square, -1).T
+    return rows

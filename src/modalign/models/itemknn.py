@@ -107,11 +107,11 @@ class ItemKNN(Recommender):
             )
             return (history @ weight).to_dense()
         # torch multiplies two sparse matrices on a CPU only where it was built with MKL.
-        weight = _scipy(self.row_starts, self.columns, self.similarities, self.n_items)
+        kept = _scipy(self.row_starts, self.columns, self.similarities, self.n_items)
         known = _scipy(
             history.crow_indices(), history.col_indices(), history.values(), self.n_items
         )
-        return torch.from_numpy((known @ weight).toarray())
+        return torch.from_numpy(sp.csr_array(known @ kept).toarray())
 
 
 def _scipy(row_starts: Tensor, columns: Tensor, values: Tensor, width: int) -> sp.csr_array:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from modalign.interfaces import Config, Queries, Recommender, TrainView
@@ -10,7 +13,11 @@ from modalign.registry import register
 
 
 class PopularityConfig(Config):
-    """Popularity has no options."""
+    """Options of popularity."""
+
+    damping: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """A user of n items votes with weight `n ** -damping`: 0 counts interactions, 1 gives
+    every user one vote to share among their items."""
 
 
 @register(
@@ -23,9 +30,10 @@ class PopularityConfig(Config):
 class Popularity(Recommender):
     """Ranks items by how many users chose them in training, the same for everyone.
 
-    `score(u, i) = |{v : (v, i) in training}|`, the product of a user vector that is always
-    `[1]` and an item vector that is the count. A user never seen is therefore served like
-    any other, and a history is not read.
+    `score(u, i)` is the sum of `n_v ** -damping` over the users v who chose i in training, with
+    n_v the number of their items; without damping, the count of interactions. It is the product
+    of a user vector that is always `[1]` and an item vector that is the sum. A user never seen
+    is therefore served like any other, and a history is not read.
 
     The floor of every comparison: a model that does not beat it has learnt nothing personal.
 
@@ -39,20 +47,24 @@ class Popularity(Recommender):
 
     unseen_users = True
 
-    counts: Tensor
+    votes: Tensor
 
     def __init__(self, config: PopularityConfig, view: TrainView) -> None:
         super().__init__(config, view)
-        self.register_buffer("counts", torch.zeros(view.n_items))
+        self.config: PopularityConfig = config
+        self.register_buffer("votes", torch.zeros(view.n_items))
 
     def solve(self, view: TrainView) -> None:
-        """Count the training interactions of every item."""
-        self.counts.copy_(view.item_counts())
+        """Add up the votes for every item."""
+        weight = view.user_counts().double().clamp(min=1) ** -self.config.damping
+        votes = torch.zeros(view.n_items, dtype=torch.float64)
+        # In float64, so that items of equally many interactions are equal to the last bit.
+        self.votes.copy_(votes.index_add_(0, view.items, weight[view.users]))
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """Ones (n_users, 1) and counts (n_items, 1)."""
-        return self.counts.new_ones(self.n_users, 1), self.counts[:, None]
+        """Ones (n_users, 1) and votes (n_items, 1)."""
+        return self.votes.new_ones(self.n_users, 1), self.votes[:, None]
 
     def user_vectors(self, queries: Queries) -> Tensor:
         """Ones (B, 1), for seen and unseen users alike."""
-        return self.counts.new_ones(len(queries), 1)
+        return self.votes.new_ones(len(queries), 1)

@@ -1,0 +1,137 @@
+"""Small data sets with a known answer: two tastes that a model must find in a second or two."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import torch
+
+from modalign import seeds
+from modalign.data.dataset import Dataset
+from modalign.data.interactions import Interactions
+from modalign.data.modality import Modality
+from modalign.data.view import TrainView
+from modalign.data.vocabulary import Vocabulary
+
+TRAIN_ITEMS, HELD_OUT_ITEMS = 7, 2
+FAITH = 0.9  # share of a user's items that are of the user's own taste
+MISSING = {"text": 0.1, "image": 0.2}
+WIDTH = {"text": 8, "image": 12}
+
+
+def toy_dataset(seed: int = 0, n_users: int = 60, n_items: int = 40) -> Dataset:
+    """Users and items of two tastes, with popular and rare items and two modalities.
+
+    Every user has 7 training items, 2 for validation and 2 for test, nine in ten of their own
+    taste, and popular items more often. The features of `text` (8) and `image` (12) are a
+    direction of the taste plus noise; a tenth of the texts and a fifth of the images are
+    missing. The last user and the last item have no interaction at all. The tastes are the
+    column `taste` of both tables.
+
+    Args:
+        seed: the whole data set is a function of it.
+        n_users: at least 2.
+        n_items: at least 24, so that each taste has enough to choose from.
+
+    Raises:
+        ValueError: the sizes are too small.
+
+    Example:
+        >>> data = toy_dataset()
+        >>> len(data.train), len(data.test), sorted(data.modalities)
+        (413, 118, ['image', 'text'])
+    """
+    if n_users < 2 or n_items < 24:
+        raise ValueError(f"a toy needs 2 users and 24 items, not {n_users} and {n_items}")
+    rng = seeds.numpy_generator(seed, "toy")
+    user_taste = rng.permutation(np.arange(n_users) % 2)
+    item_taste = rng.permutation(np.arange(n_items) % 2)
+    choices = _choices(rng, user_taste[:-1], item_taste[:-1])
+    users = np.repeat(np.arange(n_users - 1), choices.shape[1]).reshape(choices.shape)
+    ends = np.cumsum([0, TRAIN_ITEMS, HELD_OUT_ITEMS, HELD_OUT_ITEMS])
+    train, valid, test = (
+        Interactions(users[:, a:b].ravel(), choices[:, a:b].ravel())
+        for a, b in zip(ends[:-1], ends[1:], strict=True)
+    )
+    user_ids = Vocabulary([f"u{row}" for row in range(n_users)], "user")
+    item_ids = Vocabulary([f"i{row}" for row in range(n_items)], "item")
+    return Dataset(
+        name="toy",
+        users=user_ids,
+        items=item_ids,
+        train=train,
+        valid=valid,
+        test=test,
+        modalities={name: _modality(rng, name, item_taste) for name in WIDTH},
+        user_table=pl.DataFrame({"user_id": user_ids.series, "taste": user_taste}),
+        item_table=pl.DataFrame({"item_id": item_ids.series, "taste": item_taste}),
+        info={"synthetic": True, "seed": seed},
+    )
+
+
+def _choices(
+    rng: np.random.Generator, user_taste: np.ndarray, item_taste: np.ndarray
+) -> np.ndarray:
+    """Different items for each user, most of the own taste, (n_users, 11), in random order."""
+    popularity = rng.permutation(1.0 / np.sqrt(1.0 + np.arange(len(item_taste))))
+    own = user_taste[:, None] == item_taste
+    weight = popularity * np.where(own, FAITH, 1.0 - FAITH)
+    # Sampling without replacement, all users at once: the largest log-weights plus Gumbel noise.
+    keys = np.log(weight) + rng.gumbel(size=weight.shape)
+    best = np.argsort(-keys, axis=1)[:, : TRAIN_ITEMS + 2 * HELD_OUT_ITEMS]
+    return rng.permuted(best, axis=1)
+
+
+def _modality(rng: np.random.Generator, name: str, taste: np.ndarray) -> Modality:
+    """A direction of the taste, noise of the same length as it, and missing rows of zeros."""
+    direction = rng.normal(size=WIDTH[name])
+    features = np.where(taste[:, None] == 0, direction, -direction)
+    features = features + rng.normal(size=features.shape)
+    present = rng.random(len(taste)) >= MISSING[name]
+    features[~present] = 0.0
+    return Modality(name, features.astype(np.float32), present, provenance={"synthetic": True})
+
+
+def tiny_view() -> TrainView:
+    """Three users, four items (the last one never chosen), two modalities: small enough for hand.
+
+    users 0 1 2 chose items {0, 1}, {1, 2}, {0}; `text` is the identity of the first three rows
+    with the last row missing, `image` is (item, 1).
+
+    Example:
+        >>> view = tiny_view()
+        >>> list(zip(view.users.tolist(), view.items.tolist()))
+        [(0, 0), (0, 1), (1, 1), (1, 2), (2, 0)]
+    """
+    text = np.eye(4, 3, dtype=np.float32)
+    image = np.stack([np.arange(4), np.ones(4)], axis=1).astype(np.float32)
+    return TrainView(
+        n_users=3,
+        n_items=4,
+        users=torch.tensor([0, 0, 1, 1, 2]),
+        items=torch.tensor([0, 1, 1, 2, 0]),
+        modalities={
+            "text": Modality("text", text, np.array([True, True, True, False])),
+            "image": Modality("image", image, np.ones(4, bool)),
+        },
+        fingerprint="tiny",
+    )
+
+
+def relabelled(view: TrainView, order: np.ndarray) -> TrainView:
+    """The same data with its items in another order: new row r is old row `order[r]`."""
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return TrainView(
+        n_users=view.n_users,
+        n_items=view.n_items,
+        users=view.users,
+        items=torch.from_numpy(place)[view.items],
+        modalities={
+            name: Modality(name, m.features[order], m.present[order], m.entity, m.provenance)
+            for name, m in view.modalities.items()
+        },
+        fingerprint=view.fingerprint + "-relabelled",
+        user_ids=view.user_ids,
+        item_ids=view.item_ids,
+    )
