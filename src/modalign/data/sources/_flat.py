@@ -120,7 +120,7 @@ class Columns:
 
 def plain(name: str) -> str:
     """A column name as it is compared: lower case, letters and digits only."""
-    base = name.split(":")[0]  # RecBole's "user_id:token"
+    base = name.split(":", maxsplit=1)[0]  # RecBole's "user_id:token"
     return "".join(c for c in base.lower() if c.isalnum())
 
 
@@ -213,9 +213,7 @@ def unreadable(origin: Origin, error: Exception, n_columns: int) -> DataError:
     return DataError(f"a readable table {origin.name}", text[:200], "check quotes and separators")
 
 
-def find_columns(
-    names: Sequence[str], given: Mapping[Role, str | None], origin: Origin
-) -> Columns:
+def find_columns(names: Sequence[str], given: Mapping[Role, str | None], origin: Origin) -> Columns:
     """Columns by the names given, else recognised.
 
     Raises:
@@ -299,8 +297,11 @@ def seconds(frame: pl.LazyFrame, column: str, dtype: pl.DataType) -> pl.Expr:
         return number(column, dtype)
     text = pl.col(column).str.strip_chars()
     if style.startswith("%Y") and "%H" not in style:
-        return text.str.to_date(style, strict=False).cast(pl.Datetime("us")).dt.epoch("s").cast(
-            pl.Float64
+        return (
+            text.str.to_date(style, strict=False)
+            .cast(pl.Datetime("us"))
+            .dt.epoch("s")
+            .cast(pl.Float64)
         )
     return text.str.to_datetime(style, strict=False, time_unit="us").dt.epoch("s").cast(pl.Float64)
 

@@ -168,8 +168,8 @@ def _read_items(items: str | Path | pl.DataFrame | pd.DataFrame) -> pl.DataFrame
     if "image" in table.columns:
         root = str(base.resolve())
         text = pl.col("image").cast(pl.String).str.strip_chars()
-        absolute = pl.when(text.str.starts_with("/")).then(text).otherwise(
-            pl.lit(root + "/") + text
+        absolute = (
+            pl.when(text.str.starts_with("/")).then(text).otherwise(pl.lit(root + "/") + text)
         )
         table = table.with_columns(image=pl.when(text != "").then(absolute))
     return table.select("item_id", pl.exclude("item_id"))
