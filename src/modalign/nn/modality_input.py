@@ -1,0 +1,118 @@
+"""A modality as the input of a network: frozen features, and a stand-in for missing rows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear as affine
+
+from modalign.data.modality import Modality
+from modalign.data.view import TrainView
+from modalign.features.fill import fill, present_mean
+
+
+class ModalityInput(nn.Module):
+    """Frozen features `X` of all items, where a missing row is what the policy says.
+
+    `zero`, `mean` and `neighbours` are written into the rows once (`modalign.features.fill`).
+    With `learned` the missing rows are one trained vector `v`, which starts at the mean:
+    `X W + (1 - present) (v W)'` is then computed without a copy of the raw features.
+
+    The features are a buffer that is not saved: they belong to the data set. Where nothing is
+    missing they share memory with the modality.
+
+    Args:
+        modality: features of shape (n, d).
+        policy: "zero", "mean", "neighbours" or "learned".
+        view: gives `neighbours` the other modalities and the interactions.
+        k: how many neighbours.
+
+    Shapes:
+        features (n, d), present (n,) bool, vector (d,) or None.
+
+    Raises:
+        UnknownName: no such policy.
+
+    Example:
+        >>> import numpy as np
+        >>> text = Modality("text", np.float32([[1, 3], [3, 5], [0, 0]]), np.array([1, 1, 0], bool))
+        >>> view = TrainView(1, 3, torch.tensor([0]), torch.tensor([1]), {"text": text})
+        >>> ModalityInput(text, "learned", view).rows(torch.tensor([2])).tolist()
+        [[2.0, 4.0]]
+    """
+
+    features: Tensor
+    present: Tensor
+    missing: Tensor
+
+    def __init__(
+        self,
+        modality: Modality,
+        policy: Literal["zero", "mean", "neighbours", "learned"],
+        view: TrainView,
+        k: int = 10,
+    ) -> None:
+        super().__init__()
+        self.policy = policy
+        filled = fill(
+            modality,
+            "zero" if policy == "learned" else policy,
+            others={name: m for name, m in view.modalities.items() if name != modality.name},
+            users=view.users.cpu().numpy(),
+            items=view.items.cpu().numpy(),
+            k=k,
+        )
+        # torch refuses to share memory that numpy holds read-only.
+        features = torch.from_numpy(filled if filled.flags.writeable else filled.copy())
+        present = torch.from_numpy(modality.present.copy())
+        self.register_buffer("features", features, persistent=False)
+        self.register_buffer("present", present, persistent=False)
+        self.register_buffer("missing", (~present).nonzero().flatten(), persistent=False)
+        self.vector: nn.Parameter | None = None
+        if policy == "learned" and len(self.missing):
+            self.vector = nn.Parameter(torch.from_numpy(present_mean(modality)))
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return self.features.shape[1]
+
+    def matmul(self, weight: Tensor) -> Tensor:
+        """`X @ weight` of all items: (d, h) to (n, h)."""
+        return self._add_learned(self.features @ weight, weight)
+
+    def linear(self, linear: nn.Linear) -> Tensor:
+        """`linear(X)` of all items, (n, h)."""
+        return self._add_learned(affine(self.features, linear.weight, linear.bias), linear.weight.T)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Rows of `X`, missing ones replaced: (b,) to (b, d)."""
+        rows = self.features[index]
+        if self.vector is None:
+            return rows
+        return torch.where(self.present[index, None], rows, self.vector)
+
+    def forward(self, index: Tensor | None = None) -> Tensor:
+        """All rows, or those of `index`."""
+        if index is not None:
+            return self.rows(index)
+        if self.vector is None:
+            return self.features
+        return torch.where(self.present[:, None], self.features, self.vector)
+
+    def _add_learned(self, product: Tensor, weight: Tensor) -> Tensor:
+        if self.vector is None:
+            return product
+        # Missing rows of the product are those of zeros, so adding is replacing, and the
+        # gradient passes through unchanged instead of being copied.
+        row = self.vector @ weight
+        return product.index_add_(0, self.missing, row.expand(len(self.missing), -1))
+
+    def extra_repr(self) -> str:
+        """Sizes for people."""
+        return f"n={len(self)}, dim={self.dim}, missing={len(self.missing)}, policy={self.policy!r}"
