@@ -54,8 +54,10 @@ def without_duplicates(
     "first" the earliest; "max" the highest weight (among those the latest).
 
     Args:
-        users, items: rows, shape (n,).
-        weight, time: shape (n,), or None.
+        users: rows of users, shape (n,).
+        items: rows of items, shape (n,).
+        weight: ratings, shape (n,), or None.
+        time: seconds, shape (n,), or None.
         keep: which of several.
 
     Returns:
@@ -101,8 +103,10 @@ def k_core(users: np.ndarray, items: np.ndarray, k_users: int, k_items: int) -> 
     not depend on the order of removal.
 
     Args:
-        users, items: rows (small non-negative integers), shape (n,), pairs once each.
-        k_users, k_items: least number of interactions; 0 and 1 remove nothing.
+        users: rows of users (small non-negative integers), shape (n,).
+        items: rows of items, shape (n,); each pair once.
+        k_users: least number of interactions of a user; 0 and 1 remove nothing.
+        k_items: least number of interactions of an item.
 
     Returns:
         Mask, bool, shape (n,), perhaps all False.

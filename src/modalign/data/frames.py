@@ -33,7 +33,13 @@ def from_frame(
 
     Args:
         frame: one row per interaction.
-        user, item, weight, time, items, images, name: as in `sources.table.read`.
+        user: column of users; like the next three, recognised where it is left out.
+        item: column of items.
+        weight: column of ratings.
+        time: column of times.
+        items: table of items, as in `modalign.data.sources.table.read`.
+        images: folder of pictures named by item id.
+        name: short name for people.
         out: folder to write; left out, the data set is in memory only.
         options: of `modalign.data.prepare.prepare` (min_rating, k_core, split, seed, ...).
 

@@ -13,6 +13,17 @@ import polars as pl
 Placing = Literal["copy", "link"]
 
 
+def find(folder: Path) -> pl.DataFrame:
+    """Picture files of a folder named by item id: columns item_id and image (absolute path)."""
+    kinds = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in kinds and p.is_file())
+    table = pl.DataFrame(
+        {"item_id": [p.stem for p in files], "image": [str(p.resolve()) for p in files]},
+        schema={"item_id": pl.String, "image": pl.String},
+    )
+    return table.unique("item_id", keep="first", maintain_order=True)
+
+
 def existing(items: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The item table with absolute picture paths, null where there is no such file.
 

@@ -41,10 +41,13 @@ def ratio(
     out, half of it (rounded down) valid. Users with one or two interactions stay in train.
 
     Args:
-        users, items: rows, shape (n,).
+        users: rows of users, shape (n,).
+        items: rows of items, shape (n,).
         time: not used.
         seed: of the shuffle.
-        train, valid, test: positive shares; only their ratio counts.
+        train: positive share; only the ratio of the three counts.
+        valid: likewise.
+        test: likewise.
 
     Raises:
         ConfigError: a share is not positive.
@@ -77,7 +80,8 @@ def leave_one_out(
     Users with one or two interactions stay in train.
 
     Args:
-        users, items: rows, shape (n,).
+        users: rows of users, shape (n,).
+        items: rows of items, shape (n,).
         time: seconds, shape (n,), or None.
         seed: of the order where time does not say.
 
@@ -108,10 +112,13 @@ def by_time(
     vocabulary but have no training interaction.
 
     Args:
-        users, items: rows, shape (n,).
+        users: rows of users, shape (n,).
+        items: rows of items, shape (n,).
         time: seconds, shape (n,).
         seed: not used; nothing is random here.
-        train, valid, test: positive shares; only their ratio counts.
+        train: positive share; only the ratio of the three counts.
+        valid: likewise.
+        test: likewise.
 
     Raises:
         ConfigError: a share is not positive.
@@ -148,7 +155,8 @@ def cold_items(
     All interactions of a cold item go to its part; the others are train.
 
     Args:
-        users, items: rows, shape (n,).
+        users: rows of users, shape (n,).
+        items: rows of items, shape (n,).
         time: not used.
         seed: of the draw.
         share: of the items, between 0 and 1.
@@ -184,7 +192,8 @@ def unseen_users(
     are the history by which the user is scored. Users with one interaction stay in train.
 
     Args:
-        users, items: rows, shape (n,).
+        users: rows of users, shape (n,).
+        items: rows of items, shape (n,).
         time: not used.
         seed: of the draws.
         share: of the users held out, between 0 and 1 (0.2 gives 80/10/10).

@@ -396,14 +396,3 @@ def _bad_row(
         f"{shown} in {origin.place(row)}",
         "mend or remove that row",
     )
-
-
-def pictures(folder: Path) -> pl.DataFrame:
-    """Picture files of a folder named by item id: columns item_id and image (absolute path)."""
-    kinds = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in kinds and p.is_file())
-    table = pl.DataFrame(
-        {"item_id": [p.stem for p in files], "image": [str(p.resolve()) for p in files]},
-        schema={"item_id": pl.String, "image": pl.String},
-    )
-    return table.unique("item_id", keep="first", maintain_order=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
+from modalign.data import pictures
 from modalign.data.raw import RawData
 from modalign.data.sources import _flat
 from modalign.errors import DataError
@@ -53,7 +54,7 @@ def read(folder: str | Path, name: str | None = None) -> RawData:
     items = _describe(items, folder, remarks)
     posters = folder / "posters"
     if posters.is_dir():
-        items = items.join(_flat.pictures(posters), on="item_id", how="left", maintain_order="left")
+        items = items.join(pictures.find(posters), on="item_id", how="left", maintain_order="left")
     return RawData(
         name=name or folder.resolve().name,
         interactions=interactions,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from modalign.data import pictures
 from modalign.data.raw import RawData
 from modalign.data.sources import _flat
 from modalign.errors import DataError
@@ -34,7 +35,10 @@ def read(
 
     Args:
         source: path of a CSV, TSV or Parquet file with named columns, or a data frame.
-        user, item, weight, time: names of the columns, where they are not recognised.
+        user: column of users, where it is not recognised.
+        item: column of items, likewise.
+        weight: column of ratings, likewise.
+        time: column of times, likewise.
         separator: between fields of a text file; recognised where it is left out.
         items: table of items (path or frame): a column of item ids, and where there are any
             title, description, image (path, relative to the table) and whatever else.
@@ -111,7 +115,7 @@ def item_table(
             raise DataError(
                 "a folder of pictures named by item id", f"{folder}, not a folder", "check the path"
             )
-        found = _flat.pictures(folder)
+        found = pictures.find(folder)
         if found.is_empty():
             raise DataError(
                 f"pictures named by item id in {folder}", "none", "check the folder of images"

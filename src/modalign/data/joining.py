@@ -1,0 +1,112 @@
+"""What is known of items and users, joined to rows by id and never by place."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from modalign.data.log import natural_order
+from modalign.data.modality import Modality
+from modalign.data.raw import RawFeatures
+from modalign.data.vocabulary import Vocabulary
+from modalign.errors import DataError
+
+
+def used_ids(
+    ids: pl.Series, codes: np.ndarray, kind: str, extra: pl.Series | None
+) -> tuple[Vocabulary, np.ndarray]:
+    """The ids still in use, in order, and the row of each code (-1 for those not in use)."""
+    used = np.bincount(codes, minlength=len(ids)) > 0
+    kept = ids.filter(pl.Series(used))
+    if extra is not None:
+        both = pl.concat([kept.rename("id"), extra.rename("id")]).unique()
+        vocabulary = Vocabulary(natural_order(both), kind)
+        rows = np.full(len(ids), -1, np.int32)
+        rows[used] = places(kept, vocabulary)
+        return vocabulary, rows
+    rows = np.where(used, np.cumsum(used) - 1, -1).astype(np.int32)
+    return Vocabulary(kept, kind), rows
+
+
+def places(ids: pl.Series, vocabulary: Vocabulary) -> np.ndarray:
+    """Row of each id, int64, -1 where the vocabulary does not have it."""
+    rows = pl.DataFrame({"id": vocabulary.series}).with_row_index("row")
+    wanted = pl.DataFrame({"id": ids.cast(pl.String)})
+    joined = wanted.join(rows, on="id", how="left", maintain_order="left")
+    return joined["row"].cast(pl.Int64).fill_null(-1).to_numpy()
+
+
+def join_table(
+    vocabulary: Vocabulary, table: pl.DataFrame | None, remarks: list[str]
+) -> pl.DataFrame:
+    """The table's rows in vocabulary order; ids it does not know get nulls."""
+    key = f"{vocabulary.kind}_id"
+    order = pl.DataFrame({key: vocabulary.series})
+    if table is None:
+        return order
+    table = table.with_columns(pl.col(key).cast(pl.String))
+    if table[key].n_unique() < len(table):
+        twice = table[key].filter(table[key].is_duplicated())[0]
+        raise DataError(
+            f"each {vocabulary.kind} once in its table", f"{twice!r} twice", "keep one row for each"
+        )
+    joined = order.join(table, on=key, how="left", maintain_order="left")
+    known = order.join(table.select(key), on=key, how="semi").height
+    if known < len(order):
+        remarks.append(
+            f"{len(order) - known} of {len(order)} {vocabulary.kind}s are not in their table"
+        )
+    if len(table) > known:
+        remarks.append(
+            f"{len(table) - known} {vocabulary.kind}s of the table have no interaction left "
+            "and are not in the data set"
+        )
+    return joined
+
+
+def join_features(name: str, raw: RawFeatures, items: Vocabulary, remarks: list[str]) -> Modality:
+    """A source's feature matrix as a modality of this data set: joined by item id.
+
+    Items without a row are missing; rows of other items are left out and remarked.
+
+    Raises:
+        DataError: ids and rows differ in number, an id stands twice, a value is not finite, or
+            no id is one of this data set's items.
+    """
+    if raw.features.ndim != 2 or len(raw.ids) != len(raw.features):
+        raise DataError(
+            f"one row of numbers per item id in modality {name!r}",
+            f"{len(raw.ids)} ids and an array of shape {raw.features.shape}",
+            "give a matrix with a row for each id",
+        )
+    ids = raw.ids.cast(pl.String)
+    if ids.n_unique() < len(ids):
+        twice = ids.filter(ids.is_duplicated())[0]
+        raise DataError(
+            f"each item once in modality {name!r}", f"{twice!r} twice", "keep one row per item"
+        )
+    rows = places(ids, items)
+    source = np.flatnonzero(rows >= 0)
+    if not len(source):
+        raise DataError(
+            f"features of this data set's {len(items)} items in modality {name!r}",
+            f"features of {len(ids)} other items, such as {ids[0]!r}" if len(ids) else "no rows",
+            "give the features of these items, with the ids of the interactions",
+        )
+    if len(source) < len(ids):
+        remarks.append(f"{len(ids) - len(source)} rows of modality {name} are of other items")
+    if raw.present is not None:
+        source = source[raw.present[source]]
+    values = np.asarray(raw.features[source], np.float32)
+    bad = np.flatnonzero(~np.isfinite(values.sum(axis=1, dtype=np.float64)))
+    if len(bad):
+        raise DataError(
+            f"finite numbers in modality {name!r}",
+            f"NaN or infinite values of {len(bad)} items, the first {ids[int(source[bad[0]])]!r}",
+            "mend those rows, or leave those items out of the features",
+        )
+    features = np.zeros((len(items), values.shape[1]), np.float32)
+    features[rows[source]] = values
+    present = np.zeros(len(items), bool)
+    present[rows[source]] = True
+    return Modality(name, features, present, "item", raw.provenance)

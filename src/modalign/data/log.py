@@ -1,0 +1,208 @@
+"""Interactions on their way into a data set: read as integer codes, then filtered.
+
+Ids become small integers here, while they stream in, so that 20 million interactions never
+stand in memory as texts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from modalign.data import filters
+from modalign.data.dataset import SPLITS
+from modalign.data.raw import RawData
+from modalign.errors import DataError
+
+
+@dataclass
+class Log:
+    """Interactions on their way: codes instead of ids, and what the filters did.
+
+    Attributes:
+        user_ids, item_ids: ids in natural order; a code is a place in them.
+        users, items: codes, int32, sorted by user, then item.
+        weight, time, part: parallel arrays, or None.
+        steps: what each filter left, for people.
+    """
+
+    user_ids: pl.Series
+    item_ids: pl.Series
+    users: np.ndarray
+    items: np.ndarray
+    weight: np.ndarray | None = None
+    time: np.ndarray | None = None
+    part: np.ndarray | None = None
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Leave only the interactions of a mask."""
+        if mask.all():
+            return
+        for name in ("users", "items", "weight", "time", "part"):
+            values = getattr(self, name)
+            if values is not None:
+                setattr(self, name, values[mask])
+
+    def note(self, step: str) -> None:
+        """Remember the counts after a step."""
+        self.steps.append(
+            {
+                "step": step,
+                "users": int(np.count_nonzero(np.bincount(self.users))),
+                "items": int(np.count_nonzero(np.bincount(self.items))),
+                "interactions": len(self.users),
+            }
+        )
+
+
+def natural_order(ids: pl.Series) -> pl.Series:
+    """Ids sorted: by value where all are whole numbers, else as texts by code point.
+
+    Example:
+        >>> natural_order(pl.Series(["10", "9", "1"])).to_list()
+        ['1', '9', '10']
+    """
+    if len(ids) and bool(ids.str.contains(r"^\d{1,18}$").all()):
+        by = pl.DataFrame({"id": ids, "value": ids.cast(pl.Int64)})
+        return by.sort("value", "id")["id"]
+    return ids.sort()
+
+
+def read_log(raw: RawData, *, with_split: bool) -> Log:
+    """Stream the interactions in, as codes of naturally ordered ids, sorted by user and item.
+
+    Raises:
+        DataError: there are none, or a part of the given split has an unknown name.
+    """
+    frame = raw.interactions
+    names = frame.collect_schema().names()
+    ids = {c: _unique(frame, c) for c in ("user_id", "item_id")}
+    if not len(ids["user_id"]):
+        raise DataError("interactions", f"none in {raw.name}", "check the files")
+    columns = {
+        "users": pl.col("user_id").cast(pl.Enum(ids["user_id"])).to_physical().cast(pl.Int32),
+        "items": pl.col("item_id").cast(pl.Enum(ids["item_id"])).to_physical().cast(pl.Int32),
+    }
+    if "weight" in names:
+        columns["weight"] = pl.col("weight").cast(pl.Float32)
+    if "time" in names:
+        columns["time"] = pl.col("time").cast(pl.Int64)
+    if with_split:
+        _check_parts(frame)
+        columns["part"] = pl.col("split").cast(pl.Enum(SPLITS)).to_physical().cast(pl.Int8)
+    # One column after the other: the frame and the arrays never stand twice side by side.
+    table = frame.select(**columns).collect(engine="streaming")
+    arrays: dict[str, np.ndarray] = {}
+    for column in columns:
+        series = table.drop_in_place(column)
+        if series.null_count():
+            continue
+        arrays[column] = series.to_numpy()
+    order = filters.sorting(filters.pair_keys(arrays["users"], arrays["items"]))
+    if order is not None:
+        order = order.astype(np.int32) if len(order) < 2**31 else order
+        for column in list(arrays):
+            arrays[column] = arrays[column][order]
+    log = Log(
+        ids["user_id"],
+        ids["item_id"],
+        arrays["users"],
+        arrays["items"],
+        weight=arrays.get("weight"),
+        time=arrays.get("time"),
+        part=arrays.get("part"),
+    )
+    log.note("as read")
+    return log
+
+
+def _unique(frame: pl.LazyFrame, column: str) -> pl.Series:
+    found = frame.select(pl.col(column).cast(pl.String).unique()).collect(engine="streaming")
+    return natural_order(found[column].drop_nulls())
+
+
+def _check_parts(frame: pl.LazyFrame) -> None:
+    found = frame.select(pl.col("split").cast(pl.String).unique()).collect(engine="streaming")
+    unknown = [str(one) for one in found["split"] if one not in SPLITS]
+    if unknown:
+        raise DataError(
+            f"parts of a split called {', '.join(SPLITS[:3])}",
+            ", ".join(map(repr, sorted(unknown)[:5])),
+            "rename them",
+        )
+
+
+def core_of(k_core: int | tuple[int, int]) -> tuple[int, int]:
+    """K for users and k for items."""
+    return (k_core, k_core) if isinstance(k_core, int) else (k_core[0], k_core[1])
+
+
+def apply_filters(
+    log: Log,
+    min_rating: float | None,
+    duplicates: filters.Keep,
+    k_core: int | tuple[int, int],
+) -> list[str]:
+    """Minimum rating, duplicates, k-core; counts after each go into the log's steps.
+
+    Returns:
+        Remarks worth telling.
+
+    Raises:
+        DataError: nothing is left; the message tells what each step left.
+    """
+    remarks = []
+    if min_rating is not None:
+        log.keep(filters.minimum_rating(log.weight, min_rating))
+        log.note(f"rating at least {min_rating:g}")
+        _need_some(log)
+    before = len(log.users)
+    if log.part is None:
+        mask = filters.without_duplicates(log.users, log.items, log.weight, log.time, duplicates)
+        log.keep(mask)
+    else:
+        remarks += _given_duplicates(log, duplicates)
+    if len(log.users) < before:
+        log.note(f"one interaction of each pair ({duplicates})")
+    k_users, k_items = core_of(k_core)
+    if max(k_users, k_items) > 1:
+        log.keep(filters.k_core(log.users, log.items, k_users, k_items))
+        both = f"{k_users}-core" if k_users == k_items else f"core of {k_users} and {k_items}"
+        log.note(both)
+        _need_some(log)
+    return remarks
+
+
+def _given_duplicates(log: Log, duplicates: filters.Keep) -> list[str]:
+    """Duplicates within each part; a pair in two parts stays, for the split is the giver's."""
+    assert log.part is not None
+    mask = np.ones(len(log.users), bool)
+    for part in range(len(SPLITS)):
+        rows = np.flatnonzero(log.part == part)
+        columns = [None if c is None else c[rows] for c in (log.weight, log.time)]
+        mask[rows] = filters.without_duplicates(
+            log.users[rows], log.items[rows], columns[0], columns[1], duplicates
+        )
+    log.keep(mask)
+    key = filters.pair_keys(log.users, log.items)
+    several = int((key[1:] == key[:-1]).sum())
+    if several:
+        return [f"{several} pairs of user and item stand in more than one part of the given split"]
+    return []
+
+
+def _need_some(log: Log) -> None:
+    if len(log.users):
+        return
+    told = "; ".join(
+        f"{s['step']}: {s['users']:,} users, {s['items']:,} items, "
+        f"{s['interactions']:,} interactions"
+        for s in log.steps
+    )
+    raise DataError(
+        "interactions left after the filters", told, "ask for less: a lower rating, a smaller k"
+    )
