@@ -1,0 +1,256 @@
+"""Alignment and uniformity on the sphere, and uniformity calibrated by content similarity.
+
+Alignment pulls the two sides of an observed pair together; uniformity is the logarithm of a
+mean kernel over all pairs and pushes rows apart. Calibrated uniformity discounts the push
+between rows whose content is alike.
+
+All pairs are met in one blocked Gram matrix: nothing of pairs x width is ever made, only the
+upper half is computed, and above `KEEP` rows the kernel is computed again for the gradient
+instead of being kept, so a whole catalogue fits.
+
+Sources: Wang and Isola 2020; Wang et al. 2022 (DirectAU); Zhou et al. 2025 (CM3).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+KEEP = 4096
+"""Up to so many rows the kernel stays in memory between forward and backward."""
+BLOCK = 512
+"""Rows of the Gram matrix that are computed at a time."""
+
+
+def alignment(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared distance of paired directions, `mean |a' - b'|^2 = mean(2 - 2 cos)`.
+
+    Args:
+        a: shape (n, d); rows are brought to unit length here.
+        b: shape (n, d); likewise.
+
+    Returns:
+        A scalar in [0, 4]: 0 where all pairs coincide, 4 where all are opposite; 0 for n = 0.
+
+    Example:
+        >>> alignment(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])).item()
+        2.0
+    """
+    if len(a) == 0:
+        return (a.sum() + b.sum()).float()
+    difference = functional.normalize(_wide(a), dim=-1) - functional.normalize(_wide(b), dim=-1)
+    return difference.square().sum(-1).mean()
+
+
+def uniformity(x: Tensor, t: float = 2.0, block: int = BLOCK, keep: int = KEEP) -> Tensor:
+    """`log mean exp(-t |x_a - x_b|^2)` over the pairs of distinct rows, taken as directions.
+
+    Args:
+        x: shape (n, d); rows are brought to unit length here.
+        t: positive; how quickly the kernel falls.
+        block: rows computed at a time.
+        keep: most rows for which the kernel is kept for the gradient.
+
+    Returns:
+        A scalar in [-2tn/(n-1), 0]; the floor is a regular simplex, 0 is one point. 0 for
+        fewer than two rows.
+
+    Limits:
+        n^2 d / 2 multiplications forward, n^2 d backward, half as many again above `keep`.
+        On a sample, the logarithm of a mean is biased low: compare equal sample sizes only.
+
+    Example:
+        >>> corners = torch.tensor([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]])
+        >>> round(uniformity(corners).item(), 5)
+        -6.0
+    """
+    if len(x) < 2:
+        return x.sum().float() * 0
+    return (
+        _log_mean_exp(functional.normalize(_wide(x), dim=-1), None, t, 0.0, 1.0, block, keep)
+        - 2 * t
+    )
+
+
+def calibrated_uniformity(
+    x: Tensor,
+    content: Tensor,
+    t: float = 2.0,
+    s_min: float = 0.0,
+    s_max: float = 1.0,
+    block: int = BLOCK,
+    keep: int = KEEP,
+) -> Tensor:
+    """`log mean exp(2 t (cos(x_a, x_b) - s_ab))`: similarity beyond what content explains.
+
+    `s_ab` is the inner product of the content rows, clamped to [s_min, s_max]. With `s = 1`
+    it is `uniformity`; a constant `s = c` adds `2 t (1 - c)` and changes no gradient, so only
+    the spread of `s` matters (equation C18 of the method's description, by the law of
+    cosines from `exp(-t (|x_a - x_b|^2 - 2 + 2 s_ab))`).
+
+    Args:
+        x: shape (n, d); rows are brought to unit length here.
+        content: shape (n, c); unit rows where `s` is to be a cosine. Detach it where no
+            gradient shall reach the content; a pair outside the clamp sends none.
+        t: positive.
+        s_min: least `s`, at least 0.
+        s_max: largest `s`, at most 1.
+        block: rows computed at a time.
+        keep: most rows for which the kernel is kept for the gradient.
+
+    Returns:
+        A scalar; 0 for fewer than two rows.
+
+    Example:
+        >>> corners = torch.tensor([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]])
+        >>> round(calibrated_uniformity(corners, torch.eye(3)).item(), 5)
+        -2.0
+    """
+    if len(x) < 2:
+        return (x.sum() + content.sum()).float() * 0
+    unit = functional.normalize(_wide(x), dim=-1)
+    return _log_mean_exp(unit, _wide(content), t, s_min, s_max, block, keep)
+
+
+def distance_uniformity(x: Tensor, t: float = 2.0, block: int = BLOCK) -> Tensor:
+    """`log mean exp(-t |x_a - x_b|^2)` of rows as they are, not brought to unit length.
+
+    A measure of finished tables, not a loss: some papers report it on unnormalised vectors,
+    where it can fall far below the floor that unit vectors have.
+
+    Args:
+        x: shape (n, d).
+        t: positive.
+        block: rows computed at a time.
+
+    Returns:
+        A float64 scalar without gradient; 0 for fewer than two rows.
+
+    Example:
+        >>> distance_uniformity(torch.tensor([[0.0], [3.0]])).item()
+        -18.0
+    """
+    n = len(x)
+    x = x.detach().double()
+    parts = [x.new_full((), -math.inf)]
+    for start in range(0, n - 1, block):
+        squares = torch.cdist(x[start : start + block], x[start:]).square()
+        keep = torch.ones_like(squares, dtype=torch.bool).triu(1)
+        parts.append(torch.logsumexp(-t * squares[keep], 0))
+    if n < 2:
+        return x.new_zeros(())
+    return torch.logsumexp(torch.stack(parts), 0) - math.log(n * (n - 1) / 2)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _log_mean_exp(
+    x: Tensor, content: Tensor | None, t: float, s_min: float, s_max: float, block: int, keep: int
+) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        kept = len(x) <= keep
+        return cast(
+            Tensor,
+            _GramLogMeanExp.apply(x, content, t, s_min, s_max, block, kept),  # type: ignore[no-untyped-call]
+        )
+
+
+class _GramLogMeanExp(torch.autograd.Function):
+    """`log mean_{a != b} exp(2t (x_a . x_b - clamp(c_a . c_b)))` over the upper half, blocked.
+
+    With `w` the kernel divided by its sum over ordered pairs, the gradient is
+    `4t sum_b w_ab x_b` for `x_a`, and `-4t sum_b w_ab c_b` over unclamped pairs for `c_a`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        content: Tensor | None,
+        t: float,
+        s_min: float,
+        s_max: float,
+        block: int,
+        keep: bool,
+    ) -> Tensor:
+        n = len(x)
+        wants_content = content is not None and ctx.needs_input_grad[1]
+        keep = keep and any(ctx.needs_input_grad[:2])
+        ctx.options = (t, s_min, s_max, block, wants_content)
+        ctx.kept = []
+        peaks, totals = [], []
+        for start in range(0, n - 1, block):
+            kernel, free, peak = _kernel(
+                x, content, start, block, t, s_min, s_max, wants_content and keep
+            )
+            height = len(kernel)
+            # The square at the left holds its pairs twice, the rest once.
+            totals.append(kernel[:, :height].sum() + 2 * kernel[:, height:].sum())
+            peaks.append(peak)
+            if keep:
+                ctx.kept.append((kernel, free))
+        ctx.peaks = torch.stack(peaks)
+        log_total = torch.logsumexp(ctx.peaks + torch.stack(totals).log(), 0)
+        ctx.save_for_backward(x, content, log_total)
+        return log_total - math.log(n * (n - 1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, content, log_total = ctx.saved_tensors
+        t, s_min, s_max, block, wants_content = ctx.options
+        grad_x = torch.zeros_like(x)
+        grad_content = torch.zeros_like(content) if wants_content else None
+        for number, start in enumerate(range(0, len(x) - 1, block)):
+            if ctx.kept:
+                kernel, free = ctx.kept[number]
+            else:
+                kernel, free, _ = _kernel(x, content, start, block, t, s_min, s_max, wants_content)
+            scale = 4 * t * grad * (ctx.peaks[number] - log_total).exp()
+            _add_products(grad_x, kernel, x, start, scale)
+            if grad_content is not None:
+                _add_products(grad_content, kernel * free, content, start, -scale)
+        return grad_x, grad_content, None, None, None, None, None
+
+
+def _kernel(
+    x: Tensor,
+    content: Tensor | None,
+    start: int,
+    block: int,
+    t: float,
+    s_min: float,
+    s_max: float,
+    wants_free: bool,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Rows from `start` against all from `start` on.
+
+    Returns:
+        The kernel over its peak, the pairs inside the clamp, the logarithm of the peak.
+    """
+    rows = slice(start, start + block)
+    logits = x[rows] @ x[start:].T
+    free = None
+    if content is not None:
+        similarity = content[rows] @ content[start:].T
+        if wants_free:
+            free = (similarity >= s_min) & (similarity <= s_max)
+        logits -= similarity.clamp_(s_min, s_max)
+    logits *= 2 * t
+    logits.diagonal().fill_(-math.inf)
+    peak = logits.amax()
+    return logits.sub_(peak).exp_(), free, peak
+
+
+def _add_products(out: Tensor, kernel: Tensor, x: Tensor, start: int, scale: Tensor) -> None:
+    """Add `scale * kernel @ x` to the block's rows and its transpose to the rows after it."""
+    end = start + len(kernel)
+    out[start:end] += scale * (kernel @ x[start:])
+    out[end:] += scale * (kernel[:, len(kernel) :].T @ x[start:end])
