@@ -124,11 +124,7 @@ def read_table(path: Path, separator: str, schema: Schema, text: str = "utf8") -
     try:
         cells = pl.read_csv(path, infer_schema=False, **options)  # type: ignore[arg-type]
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(
-            f"a table with the columns {', '.join(schema)} in {path}",
-            str(error).split("\n")[0],
-            "check that every line has as many cells as the header",
-        ) from error
+        raise ragged(path, separator, error) from error
     for name, dtype in schema.items():
         parsed = cells[name].cast(pl.Utf8).str.strip_chars().cast(dtype, strict=False)
         if parsed.null_count():
@@ -143,6 +139,21 @@ def read_table(path: Path, separator: str, schema: Schema, text: str = "utf8") -
             )
     return cells.select(
         cells[name].str.strip_chars().cast(dtype).alias(name) for name, dtype in schema.items()
+    )
+
+
+def ragged(path: Path, separator: str, error: Exception) -> DataError:
+    """The error for a table that cannot be split into cells, with the first line at fault."""
+    lines = read_lines(path)
+    width = lines[0].count(separator)
+    wrong = (i for i, line in enumerate(lines) if line.count(separator) > width)
+    line = next(wrong, None)
+    return DataError(
+        f"{width + 1} cells in each line of {path}, as in its header",
+        str(error).split("\n")[0]
+        if line is None
+        else f"{lines[line].count(separator) + 1} in line {line + 1}",
+        "check separators and quotes of that line",
     )
 
 

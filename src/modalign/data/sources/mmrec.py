@@ -210,7 +210,12 @@ def _item_table(folder: Path, ids: pl.Series) -> pl.DataFrame:
     columns = header(path, separator)
     check_columns(path, columns, ("item_id",), separator)
     try:
-        known = pl.read_csv(path, separator=separator, schema_overrides={"item_id": pl.Utf8})
+        texts: dict[str, type[pl.DataType]] = {
+            name: pl.Utf8 for name in columns if name in ("item_id", "title", "description")
+        }
+        known = pl.read_csv(
+            path, separator=separator, schema_overrides=texts, infer_schema_length=None
+        )
     except pl.exceptions.PolarsError as error:
         raise DataError(
             f"a table of items in {path}",

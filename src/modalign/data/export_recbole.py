@@ -1,0 +1,201 @@
+"""A prepared data set in the layouts of other libraries: RecBole's atomic files, and MMRec's.
+
+Both keep the original ids, the split and every item modality, so that reading the folder back
+with `modalign.data.sources` gives the same data. Neither layout knows the unseen-users
+protocol, whose histories are no part of train, valid or test; such data sets are refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from modalign.data.dataset import Dataset
+from modalign.data.files import write_folder_aside
+from modalign.data.modality import Modality
+from modalign.errors import DataError
+
+PARTS = ("train", "valid", "test")
+
+
+def export_recbole(dataset: Dataset, folder: str | Path) -> Path:
+    r"""Write `<name>.{train,valid,test}.inter`, `<name>.item` and `<name>.user`.
+
+    Give RecBole the split with `benchmark_filename: [train, valid, test]`. Numbers become
+    `float`, texts `token` where no cell has white space and `token_seq` otherwise, a modality
+    the `float_seq` column `<modality>_emb`, empty where the item has none. Tabs and line
+    breaks inside a text become spaces, as the format cannot say them.
+
+    Args:
+        dataset: a prepared data set.
+        folder: where to write; its name becomes the files' name, as RecBole wants it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: the data set has the unseen-users split, or an id has a tab in it.
+
+    Limits: features are written as text, with all digits float32 needs: about ten bytes a
+    number.
+
+    Example:
+        >>> import tempfile
+        >>> from modalign.data.interactions import Interactions
+        >>> from modalign.data.vocabulary import Vocabulary
+        >>> one, none = Interactions(np.array([0]), np.array([0])), Interactions.empty()
+        >>> data = Dataset("d", Vocabulary(["u"], "user"), Vocabulary(["i"]), one, none, none)
+        >>> folder = export_recbole(data, Path(tempfile.mkdtemp()) / "toy")
+        >>> (folder / "toy.train.inter").read_text()
+        'user_id:token\titem_id:token\nu\ti\n'
+    """
+    _refuse_unseen_users(dataset, "RecBole's atomic files")
+    folder = Path(folder)
+    name = folder.name
+    with write_folder_aside(folder) as aside:
+        for part in PARTS:
+            _write(_interactions(dataset, part), aside / f"{name}.{part}.inter")
+        items = _atomic(dataset.item_table, dataset.items.series.alias("item_id"))
+        for modality in _item_modalities(dataset):
+            items = items.with_columns(_float_seq(modality))
+        _write(items, aside / f"{name}.item")
+        _write(
+            _atomic(dataset.user_table, dataset.users.series.alias("user_id")),
+            aside / f"{name}.user",
+        )
+    return folder
+
+
+def export_mmrec(dataset: Dataset, folder: str | Path) -> Path:
+    r"""Write `<name>.inter`, `<modality>_feat.npy`, the two id mappings and `items.csv`.
+
+    Feature rows of items that have none are zero, as the layout knows no other way to say so;
+    an item whose features are there and all zero therefore comes back as missing.
+
+    Args:
+        dataset: a prepared data set.
+        folder: where to write; its name becomes the file's name.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: the data set has the unseen-users split.
+
+    Example:
+        >>> import tempfile
+        >>> from modalign.data.interactions import Interactions
+        >>> from modalign.data.vocabulary import Vocabulary
+        >>> one, none = Interactions(np.array([0]), np.array([0])), Interactions.empty()
+        >>> data = Dataset("d", Vocabulary(["u"], "user"), Vocabulary(["i"]), one, none, none)
+        >>> folder = export_mmrec(data, Path(tempfile.mkdtemp()) / "toy")
+        >>> (folder / "toy.inter").read_text()
+        'userID\titemID\tx_label\n0\t0\t0\n'
+    """
+    _refuse_unseen_users(dataset, "the MMRec layout")
+    folder = Path(folder)
+    rows = []
+    for label, part in enumerate(PARTS):
+        one = dataset.part(part)
+        if len(one):
+            numbers = pl.DataFrame({"userID": one.users, "itemID": one.items})
+            rows.append(
+                numbers.with_columns(_extras(dataset, part, "rating", "timestamp")).with_columns(
+                    x_label=pl.lit(label)
+                )
+            )
+    with write_folder_aside(folder) as aside:
+        pl.concat(rows).write_csv(aside / f"{folder.name}.inter", separator="\t")
+        for modality in _item_modalities(dataset):
+            features = np.where(modality.present[:, None], modality.features, np.float32(0))
+            np.save(aside / f"{modality.name}_feat.npy", features)
+        for kind, ids, number in (
+            ("i", dataset.items.series.alias("item_id"), "itemID"),
+            ("u", dataset.users.series.alias("user_id"), "userID"),
+        ):
+            mapping = pl.DataFrame([ids, pl.int_range(len(ids), eager=True).alias(number)])
+            mapping.write_csv(aside / f"{kind}_id_mapping.csv", separator="\t")
+        if len(dataset.item_table.columns) > 1:
+            lists = pl.selectors.list().cast(pl.List(pl.Utf8)).list.join(" ")
+            dataset.item_table.with_columns(lists).write_csv(aside / "items.csv")
+    return folder
+
+
+def _refuse_unseen_users(dataset: Dataset, layout: str) -> None:
+    if len(dataset.valid_history) or len(dataset.test_history):
+        raise DataError(
+            f"a split into train, valid and test, all that {layout} can say",
+            f"{dataset.name!r} with the unseen-users split, which has histories besides",
+            "prepare the data with another split",
+        )
+
+
+def _item_modalities(dataset: Dataset) -> list[Modality]:
+    return [one for one in dataset.modalities.values() if one.entity == "item"]
+
+
+def _known(dataset: Dataset, column: str) -> bool:
+    """Whether every part that is not empty has weights (or times)."""
+    parts = [dataset.part(part) for part in PARTS]
+    return all(getattr(one, column) is not None for one in parts if len(one))
+
+
+def _extras(dataset: Dataset, part: str, weight: str, time: str) -> list[pl.Series]:
+    """Weights and times under these names, where all parts have them."""
+    names = {"weight": weight, "time": time}
+    one = dataset.part(part)
+    return [
+        pl.Series(name, getattr(one, column))
+        for column, name in names.items()
+        if len(one) and _known(dataset, column)
+    ]
+
+
+def _interactions(dataset: Dataset, part: str) -> pl.DataFrame:
+    one = dataset.part(part)
+    columns = [
+        dataset.users.series.gather(one.users).alias("user_id:token"),
+        dataset.items.series.gather(one.items).alias("item_id:token"),
+    ]
+    return pl.DataFrame([*columns, *_extras(dataset, part, "rating:float", "timestamp:float")])
+
+
+def _refuse_breaking_ids(ids: pl.Series) -> None:
+    broken = ids.filter(ids.str.contains(r"[\t\r\n]"))
+    if len(broken):
+        raise DataError(
+            "ids without tabs and line breaks, as RecBole's files separate by them",
+            f"{ids.name} {broken[0]!r}",
+            "rename that id and import again",
+        )
+
+
+def _atomic(table: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
+    """A table with every column's type in its name, and texts the format can hold."""
+    _refuse_breaking_ids(ids)
+    columns = [ids.alias(f"{ids.name}:token")]
+    for column in table.iter_columns():
+        if column.name == ids.name:
+            continue
+        if column.dtype.is_numeric() or column.dtype == pl.Boolean:
+            columns.append(column.cast(pl.Float64).alias(f"{column.name}:float"))
+        else:
+            words = (
+                column.cast(pl.List(pl.Utf8)).list.join(" ") if column.dtype == pl.List else column
+            )
+            text = words.cast(pl.Utf8).str.replace_all(r"[\t\r\n]+", " ").str.strip_chars()
+            spaced = text.str.contains(r"\s").any()
+            columns.append(text.alias(f"{column.name}:{'token_seq' if spaced else 'token'}"))
+    return pl.DataFrame(columns)
+
+
+def _float_seq(modality: Modality) -> pl.Series:
+    rows = pl.Series(modality.features).arr.to_list().cast(pl.List(pl.Utf8)).list.join(" ")
+    kept = pl.select(pl.when(pl.Series(modality.present)).then(rows)).to_series()
+    return kept.alias(f"{modality.name}_emb:float_seq")
+
+
+def _write(table: pl.DataFrame, path: Path) -> None:
+    table.write_csv(path, separator="\t", quote_style="never")
