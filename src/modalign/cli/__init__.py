@@ -1,1 +1,1 @@
-"""modalign.cli."""
+"""The command line: parse, call, print. Nothing is computed here."""

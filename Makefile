@@ -1,0 +1,30 @@
+# Two commands for a stranger: `make demo` and `make test`. Everything is set up on the way.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench docs clean setup
+
+demo: $(READY)
+	$(VENV)/bin/modalign demo --out demo
+
+test: $(READY)
+	scripts/test
+
+check: $(READY)
+	scripts/check
+
+bench: $(READY)
+	scripts/bench
+
+docs: $(READY)
+	scripts/docs
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt scripts/setup
+	PYTHON=$(PYTHON) scripts/setup
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist site

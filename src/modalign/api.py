@@ -1,0 +1,36 @@
+"""`modalign.load`: one door for prepared folders and data frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from modalign.data.dataset import Dataset
+
+
+def load(source: str | Path | Any, **options: Any) -> Dataset:
+    """A data set from a prepared folder, or from a polars or pandas data frame.
+
+    Args:
+        source: folder written by `modalign data import`, or a frame of interactions.
+        options: for a frame only: column names (`user`, `item`, `weight`, `time`), `items`
+            (a frame of items), and what `modalign.data.prepare.prepare` takes
+            (`min_rating`, `k_core`, `split`, `seed`, ...).
+
+    Raises:
+        DataError: not a prepared folder, or a frame without the columns.
+
+    Example:
+        >>> import polars as pl
+        >>> frame = pl.DataFrame({"user_id": ["a"] * 6 + ["b"] * 6, "item_id": [*"uvwxyz"] * 2})
+        >>> data = load(frame, seed=1)
+        >>> data.n_users, data.n_items, len(data.train) + len(data.valid) + len(data.test)
+        (2, 6, 12)
+    """
+    if isinstance(source, str | Path):
+        if options:
+            raise TypeError(f"a prepared folder takes no options; got {', '.join(options)}")
+        return Dataset.load(source)
+    from modalign.data.frames import from_frame
+
+    return from_frame(source, **options)

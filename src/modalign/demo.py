@@ -1,0 +1,80 @@
+"""The main job on the embedded catalogue: a synthetic shop from pictures to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modalign.data import synthetic
+from modalign.data.dataset import Dataset
+from modalign.data.prepare import prepare
+from modalign.evaluate.compare import Comparison, compare, read_run
+from modalign.experiment import fit
+from modalign.features.encode import encodable, encode
+from modalign.fitted import FittedModel
+from modalign.report.page import write_report
+from modalign.train.callbacks import Callback
+
+RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "lightgcn": ("lightgcn", {}),
+    "cm3": ("cm3", {}),
+    "cm3-only-image": ("cm3", {"modalities": ("image",)}),
+    "cm3-only-text": ("cm3", {"modalities": ("text",)}),
+}
+"""Runs of the demo: LightGCN sees ids alone; the last two show which modality won what."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made.
+
+    Attributes:
+        data: the prepared shop.
+        fitted: the trained models by run name.
+        comparison: all of them, with paired tests.
+        report: the HTML page.
+    """
+
+    data: Dataset
+    fitted: Mapping[str, FittedModel]
+    comparison: Comparison
+    report: Path
+
+
+def run(
+    folder: Path,
+    seed: int = 1,
+    *,
+    stage: Callable[[str], None] = lambda text: None,
+    encoding: Callable[[str], Callable[[int, int], None]] = lambda name: lambda done, total: None,
+    callbacks: Callable[[str], Sequence[Callback]] = lambda name: (),
+) -> Demo:
+    """Draw the shop, prepare and encode it, train, compare, report.
+
+    Args:
+        folder: for everything that is made; an earlier demo in it is replaced.
+        seed: of the shop, the split and all trainings.
+        stage: told in words what begins.
+        encoding: for a modality, what is told how many items are done.
+        callbacks: for a run, what is told of its epochs.
+    """
+    stage("drawing a synthetic shop")
+    raw = synthetic.write(folder / "shop", seed=seed)
+    data = prepare(raw, folder / "data", split="ratio", seed=seed)
+    for name in encodable(data):
+        stage(f"encoding {name}")
+        data, _ = encode(data, name, progress=encoding(name))
+    fitted: dict[str, FittedModel] = {}
+    for name, (model, options) in RUNS.items():
+        stage(f"training {name}")
+        out = folder / "runs" / name
+        fitted[name] = fit(
+            data, model, seed=seed, out=out, overwrite=True, callbacks=callbacks(name), **options
+        )
+    folders = [folder / "runs" / name for name in RUNS]
+    stage("comparing")
+    comparison = compare([read_run(one) for one in folders], ks=(10, 20))
+    stage("writing the report")
+    return Demo(data, fitted, comparison, write_report(folders, folder / "report.html"))
