@@ -32,7 +32,7 @@ class EASEConfig(Config):
 @register(
     "ease",
     config=EASEConfig,
-    toy={"reg": 5.0},
+    toy={"reg": 50.0},
     family="baseline",
     paper="Steck, WWW 2019",
     needs=("history",),

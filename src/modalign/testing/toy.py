@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import polars as pl
 import torch
@@ -13,8 +15,8 @@ from modalign.data.modality import Modality
 from modalign.data.view import TrainView
 from modalign.data.vocabulary import Vocabulary
 
-TRAIN_ITEMS, HELD_OUT_ITEMS = 7, 2
-FAITH = 0.9  # share of a user's items that are of the user's own taste
+TRAIN_ITEMS, HELD_OUT_ITEMS = 8, 2
+FAITH = 0.97  # weight of an item of the own taste, against 0.03 of the other
 MISSING = {"text": 0.1, "image": 0.2}
 WIDTH = {"text": 8, "image": 12}
 
@@ -22,7 +24,7 @@ WIDTH = {"text": 8, "image": 12}
 def toy_dataset(seed: int = 0, n_users: int = 60, n_items: int = 40) -> Dataset:
     """Users and items of two tastes, with popular and rare items and two modalities.
 
-    Every user has 7 training items, 2 for validation and 2 for test, nine in ten of their own
+    Every user has 8 training items, 2 for validation and 2 for test, nearly all of their own
     taste, and popular items more often. The features of `text` (8) and `image` (12) are a
     direction of the taste plus noise; a tenth of the texts and a fifth of the images are
     missing. The last user and the last item have no interaction at all. The tastes are the
@@ -39,7 +41,7 @@ def toy_dataset(seed: int = 0, n_users: int = 60, n_items: int = 40) -> Dataset:
     Example:
         >>> data = toy_dataset()
         >>> len(data.train), len(data.test), sorted(data.modalities)
-        (413, 118, ['image', 'text'])
+        (472, 118, ['image', 'text'])
     """
     if n_users < 2 or n_items < 24:
         raise ValueError(f"a toy needs 2 users and 24 items, not {n_users} and {n_items}")
@@ -51,7 +53,7 @@ def toy_dataset(seed: int = 0, n_users: int = 60, n_items: int = 40) -> Dataset:
     ends = np.cumsum([0, TRAIN_ITEMS, HELD_OUT_ITEMS, HELD_OUT_ITEMS])
     train, valid, test = (
         Interactions(users[:, a:b].ravel(), choices[:, a:b].ravel())
-        for a, b in zip(ends[:-1], ends[1:], strict=True)
+        for a, b in itertools.pairwise(ends)
     )
     user_ids = Vocabulary([f"u{row}" for row in range(n_users)], "user")
     item_ids = Vocabulary([f"i{row}" for row in range(n_items)], "item")

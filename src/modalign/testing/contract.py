@@ -1,0 +1,603 @@
+"""The contract that every registered model passes, as small checks over its `ModelSpec`.
+
+    for name, check in checks(spec):
+        check(spec)            # raises ContractBroken with what was expected and what came
+
+`checks(spec)` chooses by what the model is and declares, so that a model of another package
+is held to the same contract by parametrising a test over it. The checks take seconds, on toy
+data (`modalign.testing.toy`) in the configuration that the model registered as `toy`. Where a
+toy configuration fails a check, change the toy, never the threshold.
+
+What no check here can see, a trainer that never clears its gradients, is held by the tests
+of the trainer. The module is long because it is a list: one function for each promise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from modalign import seeds
+from modalign.data.interactions import Interactions
+from modalign.data.modality import Modality
+from modalign.data.view import TrainView
+from modalign.interfaces import Batch, Phase, Queries, Recommender
+from modalign.registry import ModelSpec
+from modalign.testing.harness import (
+    auc,
+    batches,
+    build,
+    history_rows,
+    prepare,
+    queries,
+    score_all,
+    train,
+)
+from modalign.testing.toy import relabelled, toy_dataset
+from modalign.train import optim
+
+Check = Callable[[ModelSpec], None]
+
+LEARNT = 0.75
+"""Least AUC on held-out items of a trained personal model; popularity alone reaches 0.6."""
+GAIN = 0.03
+"""Least gain of a trained model over an untrained copy of it, in AUC."""
+BATCH_SIZE = 64
+
+
+class ContractBroken(AssertionError):
+    """A model does not keep a promise that the rest of the library relies on."""
+
+
+def _require(kept: bool, promise: str) -> None:
+    if not kept:
+        raise ContractBroken(promise)
+
+
+def _require_close(left: Tensor, right: Tensor, promise: str) -> None:
+    try:
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+    except AssertionError as error:
+        raise ContractBroken(f"{promise}: {error}") from None
+
+
+def is_trained(spec: ModelSpec) -> bool:
+    """Whether the model has something to train by gradients."""
+    return bool(build(spec, toy_dataset().view()).phases())
+
+
+def is_personal(spec: ModelSpec) -> bool:
+    """Whether the model has any way to tell users apart: it is trained, or reads histories."""
+    return is_trained(spec) or "history" in spec.needs
+
+
+# ------------------------------------------------------------------ construction
+
+
+def check_config(spec: ModelSpec) -> None:
+    """The configuration is frozen, survives JSON, documents its fields, refuses unknown keys."""
+    config = spec.config(**spec.toy)
+    again = spec.config.model_validate_json(config.model_dump_json())
+    _require(again == config, "a configuration read back from JSON equals the one written")
+    json.loads(json.dumps(spec.config.model_json_schema()))
+    bare = [name for name, field in spec.config.model_fields.items() if not field.description]
+    _require(not bare, f"every option has a line of documentation; {bare} have none")
+    try:
+        spec.config(**{"no_such_option_as_this": 1})
+    except pydantic.ValidationError:
+        pass
+    else:
+        raise ContractBroken("an unknown option is refused")
+    for name in spec.config.model_fields:
+        try:
+            setattr(config, name, getattr(config, name))
+        except pydantic.ValidationError:
+            continue
+        raise ContractBroken(f"a configuration is frozen; {name} could be set")
+
+
+def check_variants(spec: ModelSpec) -> None:
+    """Every named variant is a valid configuration that builds and differs from the default."""
+    view = toy_dataset().view()
+    for name, overrides in spec.variants.items():
+        build(spec, view, overrides=overrides)
+        _require(spec.config(**overrides) != spec.config(), f"variant {name!r} changes an option")
+
+
+def check_documented(spec: ModelSpec) -> None:
+    """The class has a summary line, and the spec names its source."""
+    _require(bool(spec.summary), "the class documents in one line what it is")
+    _require(bool(spec.paper), "the spec says where the method is from")
+
+
+def check_seed(spec: ModelSpec) -> None:
+    """One seed gives one set of weights, another seed another; nothing else is drawn from."""
+    view = toy_dataset().view()
+    before = _global_states()
+    first, second, other = (build(spec, view, seed) for seed in (1, 1, 2))
+    _require(_global_states() == before, "building leaves the global generators as they were")
+    _require(_same(first.state_dict(), second.state_dict()), "the same seed, the same weights")
+    if is_trained(spec):
+        _require(
+            not _same(dict(first.named_parameters()), dict(other.named_parameters())),
+            "another seed, other weights",
+        )
+
+
+def check_seed_of_training(spec: ModelSpec) -> None:
+    """Training twice from one seed ends with the same weights, bit for bit."""
+    view = toy_dataset().view()
+    before = _global_states()
+    first, second = (train(spec, build(spec, view, 1), view, 1, epochs=2) for _ in range(2))
+    _require(_global_states() == before, "training leaves the global generators as they were")
+    _require(_same(first.state_dict(), second.state_dict()), "the same seed, the same training")
+
+
+def check_view_is_not_kept(spec: ModelSpec) -> None:
+    """The model keeps what it computed, not the data set it computed it from."""
+    model = build(spec, toy_dataset().view())
+    for path, value in _attributes(model):
+        _require(
+            not isinstance(value, TrainView | Interactions),
+            f"no data is kept in the model; {path} is a {type(value).__name__}",
+        )
+
+
+# ------------------------------------------------------------------ loss and phases
+
+
+def check_loss(spec: ModelSpec) -> None:
+    """The loss of every phase is a mapping of names to finite scalars, one of them with a
+    gradient.
+    """
+    view = toy_dataset().view()
+    model = build(spec, view)
+    for batch in batches(spec, view, BATCH_SIZE)[:3]:
+        prepare(model, batch)
+        for phase in model.phases():
+            parts = model.loss(batch, phase.name)
+            _require(
+                isinstance(parts, Mapping) and len(parts) > 0, "the loss is a mapping of parts"
+            )
+            for name, value in parts.items():
+                _require(isinstance(name, str), f"parts have names, not {name!r}")
+                _require(
+                    isinstance(value, Tensor) and value.shape == (),
+                    f"the loss part {name!r} is a scalar tensor",
+                )
+                _require(bool(value.isfinite()), f"the loss part {name!r} is finite: {value}")
+            _require(
+                any(value.requires_grad for value in parts.values()),
+                "the loss depends on a parameter",
+            )
+
+
+def check_loss_is_repeatable(spec: ModelSpec) -> None:
+    """Asked twice, the loss is the same, and asking changes no state and draws no number."""
+    view = toy_dataset().view()
+    model = build(spec, view)
+    batch = batches(spec, view, BATCH_SIZE)[0]
+    prepare(model, batch)
+    for phase in model.phases():
+        state, drawn = _state(model), _global_states()
+        first = {k: v.detach().clone() for k, v in model.loss(batch, phase.name).items()}
+        _require(_global_states() == drawn, "a loss draws from no global generator")
+        _require(_same(_state(model), state), "a loss changes no parameter and no buffer")
+        second = {k: v.detach() for k, v in model.loss(batch, phase.name).items()}
+        _require(_same(first, second), "a loss asked twice is the same")
+
+
+def check_needs(spec: ModelSpec) -> None:
+    """What the spec says a batch must carry is read: other negatives, another loss."""
+    view = toy_dataset().view()
+    model = build(spec, view)
+    batch = batches(spec, view, BATCH_SIZE)[0]
+    prepare(model, batch)
+    main = model.phases()[0].name
+    before = _total(model, batch, main)
+    changed: list[tuple[str, Batch]] = []
+    if batch.negatives is not None:
+        changed.append(("negatives", dataclasses.replace(batch, negatives=batch.positives)))
+    if batch.history is not None:
+        rolled = torch.roll(batch.history.to_dense(), 1, dims=0).to_sparse_csr()
+        changed.append(("history", dataclasses.replace(batch, history=rolled)))
+    if batch.positives is not None:
+        rolled = torch.roll(batch.positives, 1)
+        changed.append(("positives", dataclasses.replace(batch, positives=rolled)))
+    _require(bool(changed), "a batch carries positives or a history")
+    for name, other in changed:
+        _require(
+            float(_total(model, other, main)) != float(before),
+            f"the loss depends on the batch's {name}, which the spec asks for",
+        )
+
+
+def check_phases_partition(spec: ModelSpec) -> None:
+    """Every trainable parameter belongs to one phase, and no phase owns anything else."""
+    model = build(spec, toy_dataset().view())
+    phases = model.phases()
+    owned = [id(p) for phase in phases for p in phase.params]
+    trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    names = [phase.name for phase in phases]
+    _require(len(set(names)) == len(names), f"phases have different names, not {names}")
+    _require(len(set(owned)) == len(owned), "no parameter belongs to two phases")
+    _require(set(owned) <= set(trainable), "phases own parameters of the model and no others")
+    lost = [name for key, name in trainable.items() if key not in set(owned)]
+    _require(not lost, f"every trainable parameter has an owner; {lost} have none")
+    _require(all(phase.every >= 1 for phase in phases), "a phase steps at least sometimes")
+
+
+def check_phase_moves_only_its_own(spec: ModelSpec) -> None:
+    """A step of one phase changes parameters of that phase and nothing else."""
+    view = toy_dataset().view()
+    model = build(spec, view)
+    batch = batches(spec, view, BATCH_SIZE)[0]
+    prepare(model, batch)
+    for phase in model.phases():
+        mine = {id(p) for p in phase.params}
+        before = _state(model)
+        _step(model, phase, batch)
+        moved = {name for name, value in _state(model).items() if not _equal(value, before[name])}
+        owned = {name for name, p in model.named_parameters() if id(p) in mine}
+        _require(bool(moved & owned), f"a step of phase {phase.name!r} moves what it owns")
+        _require(
+            moved <= owned,
+            f"a step of phase {phase.name!r} moves only its own; {sorted(moved - owned)} moved",
+        )
+
+
+def check_every_parameter_gets_a_gradient(spec: ModelSpec) -> None:
+    """Over an epoch of steps, every parameter a phase owns receives a gradient from its loss.
+
+    A parameter that is owned and never trained is a bug that raises nothing.
+    """
+    view = toy_dataset().view()
+    model = build(spec, view)
+    waiting = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    data = batches(spec, view, BATCH_SIZE)
+    model.train()
+    model.on_epoch(0, seeds.torch_generator(0, "epoch", 0))
+    rng = seeds.torch_generator(0, "steps", 0)
+    for step, batch in enumerate(data):
+        for phase in model.phases():
+            _step(model, phase, batch)
+            for p in phase.params:
+                if p.grad is not None and bool((p.grad != 0).any()):
+                    waiting.pop(id(p), None)
+        model.after_step(step, batch, rng)
+    _require(not waiting, f"every parameter receives a gradient; {[*waiting.values()]} never do")
+
+
+def check_no_stray_tensor(spec: ModelSpec) -> None:
+    """No tensor outside the parameters requires a gradient or holds on to a graph."""
+    view = toy_dataset().view()
+    model = build(spec, view)
+    if model.phases():
+        batch = batches(spec, view, BATCH_SIZE)[0]
+        prepare(model, batch)
+        model.loss(batch, model.phases()[0].name)
+    parameters = {id(p) for p in model.parameters()}
+    for path, value in _attributes(model):
+        if isinstance(value, Tensor) and id(value) not in parameters:
+            _require(
+                not value.requires_grad,
+                f"what requires a gradient is a Parameter; {path} is none",
+            )
+
+
+def check_resamples(spec: ModelSpec) -> None:
+    """`resamples` is true in both directions, and a hook depends on its arguments alone."""
+    view = toy_dataset().view()
+    model = build(spec, view)
+    batch = batches(spec, view, BATCH_SIZE)[0]
+    phase = model.phases()[0].name
+    losses = []
+    for seed in (1, 2, 1):
+        prepare(model, batch, seed)
+        losses.append(float(_total(model, batch, phase)))
+    _require(losses[0] == losses[2], "the hooks depend on their arguments alone")
+    if model.resamples:
+        _require(losses[0] != losses[1], "a model that resamples has another loss in each epoch")
+    else:
+        _require(
+            losses[0] == losses[1], "a model whose hooks draw random numbers declares `resamples`"
+        )
+
+
+# ------------------------------------------------------------------ scores
+
+
+def check_scores(spec: ModelSpec) -> None:
+    """Scores are finite, of shape (B, n_items), for people and items without interactions too,
+    do not change by being asked for, and are the same from `score` and from `scorer`.
+    """
+    view = toy_dataset().view()  # the last user and the last item have no interaction
+    model = train(spec, build(spec, view), view, epochs=1)
+    state, drawn = _state(model), _global_states()
+    scores = score_all(spec, model, view)
+    _require(scores.shape == (view.n_users, view.n_items), "scores have shape (B, n_items)")
+    _require(bool(scores.isfinite().all()), "scores are finite")
+    model.eval()
+    with torch.no_grad():
+        direct = model.score(queries(spec, view, torch.arange(view.n_users)))
+    _require_close(direct, scores, "`score` equals `scorer().score`")
+    _require(_equal(scores, score_all(spec, model, view)), "scores asked twice are the same")
+    _require(_same(_state(model), state), "scoring changes no parameter and no buffer")
+    _require(_global_states() == drawn, "scoring draws from no global generator")
+
+
+def check_scores_do_not_depend_on_the_batch(spec: ModelSpec) -> None:
+    """A user's scores are the same alone, among all, in blocks and in another order."""
+    view = toy_dataset().view()
+    model = train(spec, build(spec, view), view, epochs=1)
+    whole = score_all(spec, model, view)
+    scorer = model.scorer()
+    order = torch.from_numpy(seeds.numpy_generator(0, "order").permutation(view.n_users))
+    with torch.inference_mode():
+        for size in (1, 7):
+            for users in order.split(size):
+                block = scorer.score(queries(spec, view, users))
+                _require_close(block, whole[users], f"scores in blocks of {size} are those of all")
+
+
+def check_factorised(spec: ModelSpec) -> None:
+    """`factorised` is true in both directions: user and item vectors whose product is the score."""
+    view = toy_dataset().view()
+    model = train(spec, build(spec, view), view, epochs=1).eval()
+    asked = queries(spec, view, torch.arange(view.n_users))
+    with torch.no_grad():
+        if not model.factorised:
+            _require(
+                not _has_tables(model), "a model with user and item tables declares `factorised`"
+            )
+            return
+        users, items = model.user_vectors(asked), model.item_vectors()
+        scores = model.score(asked)
+    _require(
+        users.ndim == 2 and items.ndim == 2 and users.shape[1] == items.shape[1],
+        f"user and item vectors have one width, not {tuple(users.shape)}, {tuple(items.shape)}",
+    )
+    _require(len(items) == view.n_items, "there is a vector for each item")
+    _require_close(users @ items.T, scores, "the product of the vectors is the score")
+
+
+def check_unseen_users(spec: ModelSpec) -> None:
+    """`unseen_users` is true in both directions.
+
+    Declared: a user known by history alone is scored, by that history if the spec needs it,
+    and by nothing personal otherwise. Not declared: histories are not read, and users are
+    told apart by who they are.
+    """
+    view = toy_dataset().view()
+    model = train(spec, build(spec, view), view, epochs=1).eval()
+    some = torch.arange(0, view.n_users, 7)
+    with torch.inference_mode():
+        if model.unseen_users:
+            scores = model.score(queries(spec, view, some, unseen=True))
+            _require(bool(scores.isfinite().all()), "unseen users have finite scores")
+            alike = len(torch.unique(scores, dim=0)) == 1
+            _require(
+                alike != ("history" in spec.needs),
+                "scores of unseen users follow their history where the spec needs one, "
+                "and only there",
+            )
+            return
+        scores = model.score(_with_history(some, view, shift=0))
+        others = model.score(_with_history(some, view, shift=1))
+        _require(_equal(scores, others), "a model that reads histories declares `unseen_users`")
+        _require(
+            len(torch.unique(scores, dim=0)) > 1,
+            "a model that scores all users alike declares `unseen_users`",
+        )
+
+
+def check_state_dict(spec: ModelSpec) -> None:
+    """Weights written and read into a fresh copy give the same scores, bit for bit."""
+    view = toy_dataset().view()
+    model = train(spec, build(spec, view, 1), view, epochs=1)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    copy = build(spec, view, 2)
+    copy.load_state_dict(torch.load(file, weights_only=True))
+    _require(
+        _equal(score_all(spec, model, view), score_all(spec, copy, view)),
+        "everything that scores depend on is in the state dict",
+    )
+
+
+def check_learns(spec: ModelSpec) -> None:
+    """Trained, it ranks held-out items of two clear tastes that an untrained copy does not know."""
+    dataset = toy_dataset()
+    view = dataset.view()
+    held_out = Interactions(
+        np.concatenate([dataset.valid.users, dataset.test.users]),
+        np.concatenate([dataset.valid.items, dataset.test.items]),
+    )
+    model = build(spec, view)
+    before = auc(score_all(spec, model, view), held_out, view)
+    after = auc(score_all(spec, train(spec, model, view), view), held_out, view)
+    _require(
+        after >= before + GAIN,
+        f"training adds {GAIN} to the AUC of held-out items: {before:.3f} "
+        f"before, {after:.3f} after",
+    )
+    if is_personal(spec):
+        _require(after >= LEARNT, f"the AUC of held-out items is at least {LEARNT}: {after:.3f}")
+
+
+# ------------------------------------------------------------------ data
+
+
+def check_item_order(spec: ModelSpec) -> None:
+    """A solved model does not care in which order the items stand."""
+    view = toy_dataset().view()
+    order = seeds.numpy_generator(0, "order").permutation(view.n_items)
+    other = relabelled(view, order)
+    scores = score_all(spec, train(spec, build(spec, view), view), view)
+    moved = score_all(spec, train(spec, build(spec, other), other), other)
+    _require_close(moved, scores[:, torch.from_numpy(order)], "scores move with their items")
+
+
+def check_modalities_are_read(spec: ModelSpec) -> None:
+    """Each modality in use changes the loss or the scores; other numbers, another model."""
+    view = toy_dataset().view()
+    base = _answers(spec, view)
+    for name, modality in view.modalities.items():
+        flipped = Modality(name, modality.features[::-1].copy(), modality.present[::-1].copy())
+        changed = dataclasses.replace(view, modalities={**view.modalities, name: flipped})
+        _require(
+            not _same(_answers(spec, changed), base), f"the features of {name!r} make a difference"
+        )
+
+
+def check_missing_rows_are_not_read(spec: ModelSpec) -> None:
+    """What stands in the features of an item that has none makes no difference."""
+    view = toy_dataset().view()
+    spoilt = {}
+    for name, modality in view.modalities.items():
+        features = modality.features.copy()
+        features[~modality.present] = 1e3
+        spoilt[name] = Modality(name, features, modality.present)
+    _require(
+        _same(_answers(spec, dataclasses.replace(view, modalities=spoilt)), _answers(spec, view)),
+        "a missing row is a fact, its numbers are not read",
+    )
+
+
+ALWAYS: tuple[Check, ...] = (
+    check_config,
+    check_variants,
+    check_documented,
+    check_seed,
+    check_seed_of_training,
+    check_view_is_not_kept,
+    check_no_stray_tensor,
+    check_scores,
+    check_scores_do_not_depend_on_the_batch,
+    check_factorised,
+    check_unseen_users,
+    check_state_dict,
+    check_learns,
+)
+TRAINED: tuple[Check, ...] = (
+    check_loss,
+    check_loss_is_repeatable,
+    check_needs,
+    check_phases_partition,
+    check_phase_moves_only_its_own,
+    check_every_parameter_gets_a_gradient,
+    check_resamples,
+)
+SOLVED: tuple[Check, ...] = (check_item_order,)
+MULTIMODAL: tuple[Check, ...] = (check_modalities_are_read, check_missing_rows_are_not_read)
+
+
+def checks(spec: ModelSpec) -> list[tuple[str, Check]]:
+    """The checks that a model must pass, by name, chosen by what it is.
+
+    Example:
+        >>> from modalign.registry import get
+        >>> for name, check in checks(get("popularity"))[:3]:
+        ...     check(get("popularity"))
+    """
+    chosen = [*ALWAYS, *(TRAINED if is_trained(spec) else SOLVED)]
+    if "modalities" in spec.needs:
+        chosen += MULTIMODAL
+    return [(check.__name__.removeprefix("check_"), check) for check in chosen]
+
+
+# ------------------------------------------------------------------ helpers
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    return left.shape == right.shape and bool(torch.equal(left, right))
+
+
+def _same(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(_equal(left[k], right[k]) for k in left)
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, those that are not saved included."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {name: value.detach().clone() for name, value in named}
+
+
+def _global_states() -> tuple[bytes, str, object]:
+    """The global generators of torch, numpy and Python, in a form that can be compared."""
+    return (
+        torch.random.get_rng_state().numpy().tobytes(),
+        str(np.random.get_state(legacy=False)),  # noqa: NPY002
+        random.getstate(),
+    )
+
+
+def _total(model: Recommender, batch: Batch, phase: str) -> Tensor:
+    return torch.stack([part.detach() for part in model.loss(batch, phase).values()]).sum()
+
+
+def _step(model: Recommender, phase: Phase, batch: Batch) -> None:
+    optimizer = optim.build(phase)
+    for p in model.parameters():
+        p.grad = None
+    torch.stack(list(model.loss(batch, phase.name).values())).sum().backward()
+    optimizer.step()
+
+
+def _has_tables(model: Recommender) -> bool:
+    try:
+        model.tables()
+    except TypeError:
+        return False
+    return True
+
+
+def _with_history(users: Tensor, view: TrainView, shift: int) -> Queries:
+    """Queries of known users with the histories of users `shift` rows further on."""
+    matrix = Interactions(view.users.numpy(), view.items.numpy()).csr(view.n_users, view.n_items)
+    rows = (users.numpy() + shift) % view.n_users
+    return Queries(users, history_rows(matrix[rows]))
+
+
+def _answers(spec: ModelSpec, view: TrainView) -> dict[str, Tensor]:
+    """Loss parts of a batch and scores of an untrained (or solved) model."""
+    model = build(spec, view)
+    answers = {}
+    if model.phases():
+        batch = batches(spec, view, BATCH_SIZE)[0]
+        prepare(model, batch)
+        for phase in model.phases():
+            for name, value in model.loss(batch, phase.name).items():
+                answers[f"{phase.name}/{name}"] = value.detach()
+    else:
+        model.solve(view)
+    answers["scores"] = score_all(spec, model, view)
+    return answers
+
+
+def _attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """All values a model keeps, with their paths: attributes, and what lies in containers."""
+    seen: set[int] = set()
+    stack: list[tuple[str, Any]] = [("model", model)]
+    while stack:
+        path, value = stack.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        yield path, value
+        if isinstance(value, Mapping):
+            stack += [(f"{path}[{key!r}]", inner) for key, inner in value.items()]
+        elif isinstance(value, list | tuple | set | frozenset):
+            stack += [(f"{path}[{place}]", inner) for place, inner in enumerate(value)]
+        elif not isinstance(value, Tensor | type) and hasattr(value, "__dict__"):
+            stack += [(f"{path}.{name}", inner) for name, inner in vars(value).items()]

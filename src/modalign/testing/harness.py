@@ -1,0 +1,120 @@
+"""What the contract and the models' own tests do with a model: build it, feed it, train it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from modalign import seeds
+from modalign.data.interactions import Interactions
+from modalign.data.view import TrainView
+from modalign.interfaces import Batch, Queries, Recommender, Task, TrainedConfig
+from modalign.registry import ModelSpec
+from modalign.train.batches import PairBatches, UserBatches
+from modalign.train.trainer import TrainOptions, fit
+
+
+def build(
+    spec: ModelSpec, view: TrainView, seed: int = 0, overrides: Mapping[str, Any] | None = None
+) -> Recommender:
+    """An untrained model in its toy configuration, on the CPU."""
+    config = spec.config(**{**spec.toy, **(overrides or {})})
+    with seeds.torch_seed(seed, "init"):
+        model: Recommender = spec.cls(config, view)
+    return model
+
+
+def train(
+    spec: ModelSpec, model: Recommender, view: TrainView, seed: int = 0, epochs: int | None = None
+) -> Recommender:
+    """Train (or solve) a model with the library's own loop, on the CPU, and return it.
+
+    All epochs of the configuration run, or `epochs` of them; nothing is validated.
+    """
+    config = model.config
+    options = TrainOptions(seed=seed, device="cpu", batches=spec.batches)
+    if isinstance(config, TrainedConfig):
+        options = TrainOptions(
+            seed=seed,
+            epochs=config.epochs if epochs is None else epochs,
+            batch_size=config.batch_size,
+            batches=spec.batches,
+            negatives="negatives" in spec.needs,
+            device="cpu",
+        )
+    fit(model, view, options)
+    return model
+
+
+def batches(spec: ModelSpec, view: TrainView, batch_size: int, seed: int = 0) -> list[Batch]:
+    """One epoch of batches that carry what the spec asks for, and nothing else."""
+    data: PairBatches | UserBatches = (
+        PairBatches(view, batch_size, "negatives" in spec.needs)
+        if spec.batches == "pairs"
+        else UserBatches(view, batch_size)
+    )
+    return list(data.epoch(seeds.torch_generator(seed, "batches"), torch.device("cpu")))
+
+
+def prepare(task: Task, batch: Batch, seed: int = 0) -> None:
+    """Bring a task to where a loss can be asked for, as the trainer does."""
+    task.recommender.train()
+    task.on_epoch(0, seeds.torch_generator(seed, "epoch", 0))
+    task.after_step(0, batch, seeds.torch_generator(seed, "steps", 0))
+
+
+def history_rows(matrix: sp.csr_array) -> Tensor:
+    """A scipy matrix as the sparse CSR tensor of ones that queries carry."""
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(matrix.indptr.astype(np.int64)),
+        torch.from_numpy(matrix.indices.astype(np.int64)),
+        torch.ones(matrix.nnz),
+        matrix.shape,
+    )
+
+
+def queries(spec: ModelSpec, view: TrainView, users: Tensor, *, unseen: bool = False) -> Queries:
+    """Queries for training users; with their histories where the spec needs them.
+
+    Args:
+        spec: tells whether histories are read.
+        view: where the histories come from.
+        users: rows, int64.
+        unseen: pretend not to know who they are (`user` is -1).
+    """
+    who = torch.full_like(users, -1) if unseen else users
+    if "history" not in spec.needs:
+        return Queries(who)
+    matrix = Interactions(view.users.numpy(), view.items.numpy()).csr(view.n_users, view.n_items)
+    return Queries(who, history_rows(matrix[users.numpy()]))
+
+
+def score_all(spec: ModelSpec, model: Recommender, view: TrainView) -> Tensor:
+    """Scores of all users and items in evaluation mode, (n_users, n_items)."""
+    with torch.inference_mode():
+        return model.scorer().score(queries(spec, view, torch.arange(view.n_users))).clone()
+
+
+def auc(scores: Tensor, held_out: Interactions, view: TrainView) -> float:
+    """Chance that a held-out item scores above an unobserved one, averaged over users.
+
+    Ties count one half. Training items are not compared. 0.5 is what a blind model has.
+    """
+    shape = (view.n_users, view.n_items)
+    wanted = held_out.csr(*shape).toarray() > 0
+    seen = Interactions(view.users.numpy(), view.items.numpy()).csr(*shape).toarray() > 0
+    other = ~wanted & ~seen
+    values = scores.numpy()
+    # (n_users, n_items, n_items): toys only.
+    above = (values[:, :, None] > values[:, None, :]) + 0.5 * (
+        values[:, :, None] == values[:, None, :]
+    )
+    pairs = wanted[:, :, None] & other[:, None, :]
+    counts = pairs.sum(axis=(1, 2))
+    each = (above * pairs).sum(axis=(1, 2)) / np.maximum(counts, 1)
+    return float(each[counts > 0].mean())

@@ -1,0 +1,103 @@
+"""What modalign shows is there, documented, and does nothing on import."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import modalign
+
+# Imported in a process of its own: an import here could have been paid for by another test.
+IMPORT_ALL = """
+import importlib, os, pkgutil, random, sys, warnings
+import numpy as np, torch
+warnings.simplefilter("ignore")
+def state():
+    return (
+        torch.random.get_rng_state().tolist(), str(np.random.get_state(legacy=False)),
+        random.getstate(), torch.get_num_threads(), torch.get_num_interop_threads(),
+        torch.get_default_dtype(), torch.is_grad_enabled(),
+        torch.are_deterministic_algorithms_enabled(), np.geterr(), sorted(os.environ.items()),
+        os.getcwd(), sys.argv,
+    )
+before = state()
+import modalign
+for module in pkgutil.walk_packages(modalign.__path__, "modalign."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+        assert state() == before, module.name
+"""
+
+
+NAMES = ["modalign"] + [
+    module.name
+    for module in pkgutil.walk_packages(modalign.__path__, "modalign.")
+    if not module.name.endswith("__main__")
+]
+
+
+def public(module: ModuleType) -> list[tuple[str, object]]:
+    """Classes and functions defined here, and the public methods of the classes."""
+    found: list[tuple[str, object]] = []
+    for name, thing in vars(module).items():
+        if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
+            continue
+        if inspect.isfunction(thing) or inspect.isclass(thing):
+            found.append((name, thing))
+        if inspect.isclass(thing):
+            for method, value in vars(thing).items():
+                inner = getattr(value, "__func__", getattr(value, "fget", value))
+                if not method.startswith("_") and inspect.isfunction(inner):
+                    found.append((f"{name}.{method}", getattr(thing, method)))
+    return found
+
+
+def undocumented(module: ModuleType) -> list[str]:
+    """Public names of a module whose own (or inherited) documentation is empty."""
+    return [name for name, thing in public(module) if not (inspect.getdoc(thing) or "").strip()]
+
+
+def test_importing_changes_nothing_outside() -> None:
+    subprocess.run([sys.executable, "-c", IMPORT_ALL], check=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_exported_is_there(name: str) -> None:
+    module = importlib.import_module(name)
+    exported = getattr(module, "__all__", [])
+    assert [one for one in exported if not hasattr(module, one)] == []
+    assert len(set(exported)) == len(exported)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_public_is_documented(name: str) -> None:
+    module = importlib.import_module(name)
+    assert (module.__doc__ or "").strip()
+    assert undocumented(module) == []
+
+
+def test_a_bare_function_and_a_bare_method_are_seen() -> None:
+    module = ModuleType("made_up")
+    source = (
+        "def bare(): pass\n"
+        "def told():\n    'It does.'\n"
+        "class Told:\n    'It is.'\n    def bare(self): pass\n    def _private(self): pass\n"
+        "    @property\n    def bare_too(self): return 1\n"
+        "    @classmethod\n    def bare_as_well(cls): pass\n"
+    )
+    exec(compile(source, "made_up", "exec"), vars(module))
+    assert undocumented(module) == ["bare", "Told.bare", "Told.bare_too", "Told.bare_as_well"]
+
+
+def test_every_module_of_models_registers_something() -> None:
+    from modalign import models
+    from modalign.registry import specs
+
+    there = {m.name for m in pkgutil.iter_modules(models.__path__) if not m.name.startswith("_")}
+    assert there == {spec.cls.__module__.rsplit(".", 1)[1] for spec in specs().values()}
