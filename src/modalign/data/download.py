@@ -24,15 +24,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from modalign.data.files import write_aside, write_folder_aside
-from modalign.data.official import RemoteFile, record
+from modalign.data.official import RECORDS, RemoteFile, record
 from modalign.errors import ConfigError, DataError
+
+__all__ = ["RECORDS", "Download", "checksum", "get", "unpack"]
 
 LOCK = "downloads.lock.json"
 BLOCK = 1 << 18
 TRIES = 3
 TIMEOUT = 60.0
 
-Progress = Callable[[str, int, int | None], None]
+Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Download:
 
     Attributes:
         name: the data set's name.
-        folder: where its files are, ready for `modalign data import KIND FOLDER`.
-        kind: the source that reads it.
+        folder: where its files are, ready for `modalign data import SOURCE FOLDER`.
+        source: the kind of source that reads it.
         files: the downloaded files, archives included.
         licence: its terms, to be shown.
         citation: the publication to cite.
@@ -51,11 +53,23 @@ class Download:
 
     name: str
     folder: Path
-    kind: str
+    source: str
     files: tuple[Path, ...]
     licence: str
     citation: str
     remarks: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: paths as text."""
+        return {
+            "name": self.name,
+            "folder": str(self.folder),
+            "source": self.source,
+            "files": [str(path) for path in self.files],
+            "licence": self.licence,
+            "citation": self.citation,
+            "remarks": list(self.remarks),
+        }
 
 
 def get(
@@ -71,7 +85,7 @@ def get(
         name: a name of `modalign.data.official.RECORDS`.
         out: folder that gets the archive and the data set's folder `<out>/<name>`.
         base_url: a mirror that holds the files, instead of the publishers' addresses.
-        progress: called with (file name, bytes so far, bytes in all or None).
+        progress: called with (bytes so far, bytes in all or None) of the file that is coming.
 
     Returns:
         Where the files are, and the terms on which they may be used.
@@ -103,11 +117,11 @@ def get(
     if single:
         unpack(paths[0], folder)
     return Download(
-        name, folder, entry.kind, tuple(paths), entry.licence, entry.citation, tuple(remarks)
+        name, folder, entry.source, tuple(paths), entry.licence, entry.citation, tuple(remarks)
     )
 
 
-def _silent(name: str, done: int, total: int | None) -> None:
+def _silent(done: int, total: int | None) -> None:
     """No progress wanted."""
 
 
@@ -154,7 +168,7 @@ def _fetch_verified(
                 f"{wrong}; the file was left as it is",
                 "move the file away and run the command again",
             )
-        progress(path.name, path.stat().st_size, path.stat().st_size)
+        progress(path.stat().st_size, path.stat().st_size)
     else:
         part = path.with_name(f"{path.name}.part")
         _fetch(url, part, _Known(file.size, bool(expected)), progress)
@@ -303,7 +317,7 @@ def _fetch_once(url: str, part: Path, known: _Known, progress: Progress) -> bool
             while block := answer.read(BLOCK):
                 file.write(block)
                 done += len(block)
-                progress(part.name.removesuffix(".part"), done, total_bytes or known.size or None)
+                progress(done, total_bytes or known.size or None)
     return total_bytes is None or done == total_bytes
 
 

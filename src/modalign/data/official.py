@@ -77,17 +77,22 @@ class DatasetRecord:
 
     Attributes:
         name: what `modalign data get` calls it.
-        kind: the source that reads it, for `modalign data import`.
+        source: the kind of source that reads it, for `modalign data import`.
         files: what to fetch; a zip archive is unpacked.
         licence: its terms, in a few sentences.
         citation: the publication to cite.
     """
 
     name: str
-    kind: str
+    source: str
     files: tuple[RemoteFile, ...]
     licence: str
     citation: str
+
+    @property
+    def url(self) -> str:
+        """The address of the file, or of the first of several."""
+        return self.files[0].url
 
 
 def _movielens(name: str, md5: str, size: int) -> DatasetRecord:
@@ -169,7 +174,7 @@ def record(name: str) -> DatasetRecord:
         UnknownName: there is none; the nearest name is suggested.
 
     Example:
-        >>> record("ml-100k").files[0].name, record("ml-100k").kind
+        >>> record("ml-100k").files[0].name, record("ml-100k").source
         ('ml-100k.zip', 'movielens')
     """
     if name not in RECORDS:
