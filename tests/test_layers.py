@@ -14,23 +14,27 @@ ROOT = Path(modalign.__file__).parent
 
 # A package or module may import what stands in an earlier row, and itself; nothing beside it.
 LAYERS = (
-    ("errors", "seeds", "registry", "devices"),
+    ("errors", "seeds", "registry", "devices", "settings"),
     ("ot", "artifact", "data"),
     ("features", "graph"),
     ("interfaces", "nn"),
     ("models", "train", "evaluate", "distill"),
-    ("report", "export", "experiment", "testing"),
-    ("api", "cli"),
+    ("report", "export", "fitted", "experiment", "testing"),
+    ("api", "demo"),
+    ("cli",),
 )
 # Neighbours in a row that may see each other, one way.
 BESIDE = {
     ("devices", "errors"),
     ("registry", "errors"),
-    ("interfaces", "nn"),
+    ("settings", "errors"),
     ("nn", "interfaces"),
+    ("report", "fitted"),
     ("report", "experiment"),
+    ("export", "fitted"),
     ("export", "experiment"),
-    ("api", "cli"),
+    ("experiment", "fitted"),
+    ("fitted", "experiment"),  # `save`, inside the method
 }
 # The only modules of modalign that a package may import, whatever its layer.
 ALONE = {"ot": set(), "serve": {"artifact"}}
