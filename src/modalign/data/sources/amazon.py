@@ -286,7 +286,14 @@ def _table_layout(path: Path) -> tuple[tuple[str, ...], bool, Layout]:
             "give a ratings-only file of 2014 or 2018, or one with the header of 2023",
         )
     _, piece = next(chunks(path, 1 << 16))
-    sample = pl.read_csv(io.BytesIO(piece), has_header=False, infer_schema=False, n_rows=1000)
+    sample = pl.read_csv(
+        io.BytesIO(piece),
+        has_header=False,
+        infer_schema=False,
+        n_rows=1000,
+        quote_char=None,
+        truncate_ragged_lines=True,
+    )
     share = [sample[:, i].str.contains(ITEM_ID).fill_null(value=False).mean() for i in (0, 1)]
     if share[0] == share[1]:
         raise DataError(
@@ -303,7 +310,7 @@ def _table(
     path: Path, first: int, piece: bytes, order: tuple[str, ...], header: bool
 ) -> pl.DataFrame:
     kinds = {"user_id": pl.Utf8, "item_id": pl.Utf8, "weight": pl.Float64, "time": pl.Int64}
-    options: dict[str, Any] = {"has_header": False, "skip_rows": int(header)}
+    options: dict[str, Any] = {"has_header": False, "skip_rows": int(header), "quote_char": None}
     try:
         if not (piece.split(b"\n", 1)[1] if header else piece).strip():
             return pl.DataFrame(schema=kinds)
