@@ -22,7 +22,9 @@ import numpy as np
 import polars as pl
 import torch
 
+from modalign.data import pictures
 from modalign.data.files import write_folder_aside
+from modalign.data.filters import pair_keys, sorting
 from modalign.data.interactions import Interactions
 from modalign.data.modality import Modality
 from modalign.data.modality_file import read_modality, write_modality
@@ -88,10 +90,11 @@ class Dataset:
         digest = hashlib.sha256((self.users.fingerprint + self.items.fingerprint).encode())
         for name in SPLITS:
             part = self.part(name)
-            order = np.lexsort((part.items, part.users))
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(part.users[order], np.int64).tobytes())
-            digest.update(np.ascontiguousarray(part.items[order], np.int64).tobytes())
+            order = sorting(pair_keys(part.users, part.items))
+            for rows in (part.users, part.items):
+                ordered = rows if order is None else rows[order]
+                digest.update(np.ascontiguousarray(ordered, np.int64).view(np.uint8).data)
         return digest.hexdigest()[:16]
 
     def view(self) -> TrainView:
@@ -123,7 +126,7 @@ class Dataset:
         """The picture of an item's row, or None where there is none."""
         if "image" not in self.item_table.columns:
             return None
-        path = self.item_table["image"][item]
+        path = self.item_table["image"][int(item)]
         if path is None:
             return None
         return Path(path) if self.folder is None else self.folder / path
@@ -140,20 +143,15 @@ class Dataset:
         """Write the folder (aside first, then renamed) and return the data set read from it."""
         folder = Path(folder)
         with write_folder_aside(folder, keep=("images", "modalities")) as aside:
-            frames = []
-            for name in SPLITS:
-                part = self.part(name)
-                frame = pl.DataFrame({"user": part.users, "item": part.items}).with_columns(
-                    split=pl.lit(name)
-                )
-                for column in ("weight", "time"):
-                    values = getattr(part, column)
-                    if values is not None and len(part):
-                        frame = frame.with_columns(pl.Series(column, values))
-                frames.append(frame)
-            pl.concat(frames, how="diagonal_relaxed").write_parquet(aside / "interactions.parquet")
+            frames = [_frame(name, self.part(name)) for name in SPLITS]
+            table = pl.concat(frames, how="diagonal_relaxed", rechunk=False)
+            table.write_parquet(aside / "interactions.parquet")
+            del frames, table
+            items = self.item_table
+            if self.folder is not None and self.folder.resolve() != folder.resolve():
+                items = pictures.place(pictures.under(items, self.folder), aside)
             _table(self.users, self.user_table).write_parquet(aside / "users.parquet")
-            _table(self.items, self.item_table).write_parquet(aside / "items.parquet")
+            _table(self.items, items).write_parquet(aside / "items.parquet")
             for modality in self.modalities.values():
                 write_modality(aside / "modalities", modality, self)
             counts = {name: len(self.part(name)) for name in SPLITS if len(self.part(name))}
@@ -194,32 +192,34 @@ class Dataset:
                 )
             users = pl.read_parquet(folder / "users.parquet")
             items = pl.read_parquet(folder / "items.parquet")
-            table = pl.read_parquet(folder / "interactions.parquet")
-        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+            table = pl.scan_parquet(folder / "interactions.parquet")
+            # One part at a time: the whole table never stands beside the arrays.
+            train, valid, test, valid_history, test_history = (
+                _part(table.filter(pl.col("split") == part).collect()) for part in SPLITS
+            )
+            name, info, fingerprint = meta["name"], meta["info"], meta["fingerprint"]
+            user_ids, item_ids = users["user_id"], items["item_id"]
+        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise DataError(
                 f"a readable data folder {folder}", str(error).split("\n")[0], "import it again"
             ) from error
-
-        def part(label: str) -> Interactions:
-            return _part(table.filter(pl.col("split") == label))
-
         dataset = cls(
-            name=meta["name"],
-            users=Vocabulary(users["user_id"], "user"),
-            items=Vocabulary(items["item_id"], "item"),
-            train=part("train"),
-            valid=part("valid"),
-            test=part("test"),
-            valid_history=part("valid_history"),
-            test_history=part("test_history"),
+            name,
+            Vocabulary(user_ids, "user"),
+            Vocabulary(item_ids, "item"),
+            train,
+            valid,
+            test,
+            valid_history,
+            test_history,
             user_table=users,
             item_table=items,
-            info=meta["info"],
+            info=info,
             folder=folder,
         )
-        if dataset.fingerprint != meta["fingerprint"]:
+        if dataset.fingerprint != fingerprint:
             raise DataError(
-                f"data of fingerprint {meta['fingerprint']} in {folder}",
+                f"data of fingerprint {fingerprint} in {folder}",
                 f"fingerprint {dataset.fingerprint}: a file was changed by hand",
                 "import it again",
             )
@@ -234,6 +234,15 @@ def _table(vocabulary: Vocabulary, table: pl.DataFrame) -> pl.DataFrame:
     if table[column].to_list() != list(vocabulary):
         raise ValueError(f"the {vocabulary.kind} table is not in row order")
     return table
+
+
+def _frame(name: str, part: Interactions) -> pl.DataFrame:
+    columns = {"user": part.users, "item": part.items}
+    for column in ("weight", "time"):
+        values = getattr(part, column)
+        if values is not None and len(part):
+            columns[column] = values
+    return pl.DataFrame(columns).with_columns(split=pl.lit(name, dtype=pl.Enum(SPLITS)))
 
 
 def _part(table: pl.DataFrame) -> Interactions:

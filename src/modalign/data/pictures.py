@@ -39,6 +39,15 @@ def existing(items: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     return items.with_columns(full), missing
 
 
+def under(items: pl.DataFrame, folder: Path) -> pl.DataFrame:
+    """The item table with picture paths relative to `folder` made absolute."""
+    if "image" not in items.columns:
+        return items
+    root = folder.resolve()
+    full = [None if p is None else str(root / p) for p in items["image"]]
+    return items.with_columns(pl.Series("image", full, pl.String))
+
+
 def place(items: pl.DataFrame, folder: Path) -> pl.DataFrame:
     """Put the pictures into `folder/images` and name them relative to `folder`.
 

@@ -235,9 +235,9 @@ def _write(dataset: Dataset, out: Path, images: pictures.Placing) -> Dataset:
         if images == "copy":
             placed = pictures.place(dataset.item_table, aside)
             dataset = replace(dataset, item_table=placed)
-        dataset.save(aside)
+        saved = dataset.save(aside)
         del dataset
-    return Dataset.load(out)
+    return replace(saved, folder=out)
 
 
 @contextmanager
