@@ -1,11 +1,11 @@
 """Dataset + model + options + seed -> a trained, measured recommender and its run folder.
 
-    config.yaml         model, every option, seed, data, mask
-    metrics.jsonl       one line per epoch
-    results.json        what came out; written last, so a folder with it is complete
-    per_user.parquet    test metrics of every user
-    checkpoints/        last.pt (to go on after a kill), best.safetensors
-    environment.json    versions, processor, threads
+config.yaml         model, every option, seed, data, mask
+metrics.jsonl       one line per epoch
+results.json        what came out; written last, so a folder with it is complete
+per_user.parquet    test metrics of every user
+checkpoints/        last.pt (to go on after a kill), best.safetensors
+environment.json    versions, processor, threads
 """
 
 from __future__ import annotations
@@ -302,7 +302,11 @@ def _check_validation(dataset: Dataset, spec: ModelSpec, options: Mapping[str, A
 
 
 def _train_options(
-    spec: ModelSpec, config: Any, seed: int, device: str, precision: Literal["32-true", "bf16-mixed"]
+    spec: ModelSpec,
+    config: Any,
+    seed: int,
+    device: str,
+    precision: Literal["32-true", "bf16-mixed"],
 ) -> TrainOptions:
     fields = ("epochs", "patience", "eval_every", "batch_size")
     return TrainOptions(

@@ -17,7 +17,7 @@ from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError
 from modalign.evaluate.protocol import Evaluation, Evaluator
 from modalign.evaluate.ranking import rank
-from modalign.interfaces import Queries, Recommender, Scorer
+from modalign.interfaces import Factors, Recommender, Scorer
 from modalign.registry import ModelSpec
 
 Ids = Sequence[str | int]
@@ -57,7 +57,9 @@ class FittedModel:
         """Training and validation items of every user, and what is known of held-out ones."""
         d = self.dataset
         parts = [d.train, d.valid, d.valid_history, d.test_history]
-        total = sum((p.csr(d.n_users, d.n_items) for p in parts[1:]), parts[0].csr(d.n_users, d.n_items))
+        total = sum(
+            (p.csr(d.n_users, d.n_items) for p in parts[1:]), parts[0].csr(d.n_users, d.n_items)
+        )
         return sp.csr_array(total)
 
     @cached_property
@@ -67,7 +69,9 @@ class FittedModel:
         """
         d = self.dataset
         parts = [d.train, d.valid_history, d.test_history]
-        total = sum((p.csr(d.n_users, d.n_items) for p in parts[1:]), parts[0].csr(d.n_users, d.n_items))
+        total = sum(
+            (p.csr(d.n_users, d.n_items) for p in parts[1:]), parts[0].csr(d.n_users, d.n_items)
+        )
         return sp.csr_array(total)
 
     @property
@@ -97,9 +101,8 @@ class FittedModel:
             raise ConfigError("k of at least 1", repr(k), "ask for at least one item")
         d = self.dataset
         rows = np.arange(d.n_users) if users is None else d.users.rows(users)
-        history = self._history if "history" in self.spec.needs else None
+        trained = np.bincount(d.train.users, minlength=d.n_users) > 0
         if not self.model.unseen_users:
-            trained = np.bincount(d.train.users, minlength=d.n_users) > 0
             if users is None:
                 rows = rows[trained]
             elif not trained[rows].all():
@@ -114,7 +117,9 @@ class FittedModel:
             rows,
             min(k, d.n_items),
             seen=self._known if filter_seen else None,
-            history=history,
+            history=self._history,
+            needs_history="history" in self.spec.needs,
+            unseen=~trained[rows],
             device=self._device,
         )
         return self._frame(rows, ranking.items, ranking.scores)
@@ -126,7 +131,8 @@ class FittedModel:
 
         Args:
             histories: item ids by any name for the person.
-            k, filter_seen: as in `recommend`.
+            k: how many items.
+            filter_seen: leave out the history itself.
 
         Raises:
             ConfigError: the model can not score unseen users.
@@ -145,11 +151,13 @@ class FittedModel:
         ones = np.ones(len(rows), np.float32)
         history = sp.csr_array((ones, (rows, items)), shape=(len(names), d.n_items))
         ranking = rank(
-            _Unseen(self._scorer),
+            self._scorer,
             np.arange(len(names)),
             min(k, d.n_items),
             seen=history if filter_seen else None,
             history=history,
+            needs_history=True,
+            unseen=np.ones(len(names), bool),
             device=self._device,
         )
         return self._frame(np.arange(len(names)), ranking.items, ranking.scores, names)
@@ -171,16 +179,20 @@ class FittedModel:
         if self.model.factorised:
             with torch.inference_mode():
                 vectors = torch.nn.functional.normalize(self.model.eval().item_vectors(), dim=1)
-            scorer: Scorer = _Cosine(vectors)
-            history = None
+            scorer: Scorer = Factors(vectors, vectors)
         else:
-            scorer = _Unseen(self._scorer)
-            ones = np.ones(len(rows), np.float32)
-            history = sp.csr_array((ones, (rows, rows)), shape=(d.n_items, d.n_items))
+            scorer = self._scorer
         every = np.arange(d.n_items)
         itself = sp.csr_array((np.ones(d.n_items, np.float32), (every, every)))
         ranking = rank(
-            scorer, rows, min(k, d.n_items), seen=itself, history=history, device=self._device
+            scorer,
+            rows,
+            min(k, d.n_items),
+            seen=itself,
+            history=itself,
+            needs_history=not self.model.factorised,
+            unseen=np.full(len(rows), not self.model.factorised),
+            device=self._device,
         )
         names = d.items.ids(rows)
         frame = self._frame(np.arange(len(names)), ranking.items, ranking.scores, names)
@@ -197,10 +209,16 @@ class FittedModel:
         return save(self, folder)
 
     def _frame(
-        self, rows: np.ndarray, items: np.ndarray, scores: np.ndarray, names: list[str] | None = None
+        self,
+        rows: np.ndarray,
+        items: np.ndarray,
+        scores: np.ndarray,
+        names: list[str] | None = None,
     ) -> pl.DataFrame:
         n, k = items.shape
-        user_ids = pl.Series(names, dtype=pl.Utf8) if names else self.dataset.users.series.gather(rows)
+        user_ids = (
+            pl.Series(names, dtype=pl.Utf8) if names else self.dataset.users.series.gather(rows)
+        )
         flat = pl.Series(items.ravel().astype(np.int64))
         keep = flat >= 0
         safe = flat.clip(0)
@@ -213,22 +231,3 @@ class FittedModel:
                 "title": self.dataset.titles().gather(safe),
             }
         ).filter(keep)
-
-
-@dataclass(frozen=True)
-class _Cosine:
-    vectors: torch.Tensor
-
-    def score(self, queries: Queries) -> torch.Tensor:
-        return self.vectors[queries.user] @ self.vectors.T
-
-
-@dataclass(frozen=True)
-class _Unseen:
-    """Hides who is asking: only the history counts."""
-
-    scorer: Scorer
-
-    def score(self, queries: Queries) -> torch.Tensor:
-        return self.scorer.score(Queries(torch.full_like(queries.user, -1), queries.history))
-

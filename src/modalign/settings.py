@@ -33,7 +33,9 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise ConfigError("an option as key=value", repr(text), "write --set learning_rate=0.01")
+            raise ConfigError(
+                "an option as key=value", repr(text), "write --set learning_rate=0.01"
+            )
         try:
             found[key.strip()] = _scalar(yaml.safe_load(value))
         except yaml.YAMLError as error:
@@ -63,7 +65,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError("a readable YAML file", f"{path}: {error.strerror}", "check --config") from error
+        raise ConfigError(
+            "a readable YAML file", f"{path}: {error.strerror}", "check --config"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
         raise ConfigError(f"YAML in {path}", where, "mend that line") from error
@@ -117,4 +121,8 @@ mend it: did you mean 'learning_rate'?
 
 def _default(config: type[BaseModel], name: str) -> str:
     field = config.model_fields.get(name)
-    return "not given" if field is None or field.is_required() else repr(field.get_default(call_default_factory=True))
+    return (
+        "not given"
+        if field is None or field.is_required()
+        else repr(field.get_default(call_default_factory=True))
+    )

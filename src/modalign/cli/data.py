@@ -135,8 +135,12 @@ def info(
 
 @app.command()
 def get(
-    name: Annotated[str | None, typer.Argument(help="Data set, such as ml-100k; none lists all.")] = None,
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder to unpack into.")] = Path("downloads"),
+    name: Annotated[
+        str | None, typer.Argument(help="Data set, such as ml-100k; none lists all.")
+    ] = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to unpack into.")] = Path(
+        "downloads"
+    ),
     base_url: Annotated[str | None, typer.Option(help="A mirror to take it from.")] = None,
     json: Json = False,
 ) -> None:
@@ -146,7 +150,9 @@ def get(
     if name is None:
         rows = [[r.name, r.source, r.licence, r.url] for r in download.RECORDS.values()]
         if json:
-            print_json([dict(zip(("name", "kind", "licence", "url"), r, strict=True)) for r in rows])
+            print_json(
+                [dict(zip(("name", "kind", "licence", "url"), r, strict=True)) for r in rows]
+            )
         else:
             out.print(table("Official data sets", ["name", "kind", "licence", "address"], rows))
         return
@@ -165,7 +171,9 @@ def get(
     out.print(f"{name} is in {found.folder}", markup=False)
     out.print(f"licence: {record.licence}", markup=False)
     out.print(f"please cite: {record.citation}", markup=False)
-    out.print(f"next: modalign data import {record.source} {found.folder} --out data/{name}", markup=False)
+    out.print(
+        f"next: modalign data import {record.source} {found.folder} --out data/{name}", markup=False
+    )
 
 
 @app.command()
@@ -224,8 +232,8 @@ def encode(
     from installed packages, nothing downloaded.
     """
     from modalign.data.dataset import Dataset
-    from modalign.features.encode import encode as run
     from modalign.features.encode import encodable
+    from modalign.features.encode import encode as run
     from modalign.settings import parse_assignments
 
     dataset = Dataset.load(folder)
@@ -311,7 +319,9 @@ def show(dataset: Any, json: bool) -> None:
     out.print(table(title, ["", "", ""], rows, (1,)))
     filters = found["info"].get("filters")
     if filters:
-        steps = [[s["step"], *(f"{s[c]:,}" for c in ("interactions", "users", "items"))] for s in filters]
+        steps = [
+            [s["step"], *(f"{s[c]:,}" for c in ("interactions", "users", "items"))] for s in filters
+        ]
         columns = ["left after", "interactions", "users", "items"]
         out.print(table("Filters", columns, steps, (1, 2, 3)))
     split = found["info"].get("split", {})

@@ -29,7 +29,13 @@ def table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[int] = ()
 ) -> Table:
     """A plain table; columns whose index is in `numbers` stand right."""
-    made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    made = Table(
+        title=title,
+        box=box.SIMPLE_HEAD if any(columns) else box.SIMPLE,
+        show_header=any(columns),
+        title_justify="left",
+        title_style="bold",
+    )
     for index, name in enumerate(columns):
         made.add_column(
             name, justify="right" if index in numbers else "left", overflow="fold", no_wrap=False

@@ -11,9 +11,7 @@ from modalign.cli.render import Json, err, metric_table, out, print_json, table
 from modalign.cli.training import check_mask, parse_ks
 
 Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
-Data = Annotated[
-    Path | None, typer.Option(help="The prepared data, where they have moved since.")
-]
+Data = Annotated[Path | None, typer.Option(help="The prepared data, where they have moved since.")]
 
 
 def register(root: typer.Typer) -> None:
@@ -135,7 +133,7 @@ def recommend(
     Items of the user's test part are marked: they were hidden in training.
     """
     from modalign.experiment import load_model
-    from modalign.report.lists import liked, hidden_items
+    from modalign.report.lists import hidden_items, liked
 
     fitted = load_model(run, data)
     frame = fitted.recommend(user, k, filter_seen=not keep_seen)
@@ -149,7 +147,8 @@ def recommend(
                 "user": one,
                 "liked": before,
                 "recommended": [
-                    {**row, "hit": row["item_id"] in hits} for row in mine.drop("user_id").to_dicts()
+                    {**row, "hit": row["item_id"] in hits}
+                    for row in mine.drop("user_id").to_dicts()
                 ],
             }
         )
@@ -164,7 +163,9 @@ def recommend(
             rows.append(
                 [
                     "" if got is None else got["rank"],
-                    "" if got is None else ("[green]* [/]" if got["hit"] else "  ") + _plain(got["title"]),
+                    ""
+                    if got is None
+                    else ("[green]* [/]" if got["hit"] else "  ") + _plain(got["title"]),
                     "" if got is None else f"{got['score']:.3f}",
                     _plain(before[place]["title"]) if place < len(before) else "",
                 ]
@@ -201,7 +202,9 @@ def similar(
 
 def report(
     runs: Runs,
-    out_file: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("report.html"),
+    out_file: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path(
+        "report.html"
+    ),
     users: Annotated[int, typer.Option(help="Users in the gallery.")] = 6,
     data: Data = None,
     json: Json = False,

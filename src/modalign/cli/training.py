@@ -133,7 +133,9 @@ def summary(results: dict[str, Any], folder: Path) -> None:
 
 
 def demo(
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for everything.")] = Path("demo"),
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for everything.")] = Path(
+        "demo"
+    ),
     seed: Annotated[int, typer.Option(help="Of the shop, the split and the training.")] = 1,
     json: Json = False,
 ) -> None:
