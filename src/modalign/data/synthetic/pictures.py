@@ -1,0 +1,216 @@
+"""Product pictures of the synthetic shop, drawn from the items' visual attributes.
+
+Drawn three times as large as they are kept and averaged down, so edges are smooth. Palette,
+pattern and shape are large in the frame: they are what the users look at. Background, place,
+size, mirror image and pattern scale vary from item to item and mean nothing.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
+
+from modalign.data.synthetic.patterns import pattern_masks
+from modalign.data.synthetic.shapes import DRAWINGS, Part, Points, Shade
+from modalign.data.synthetic.world import World
+from modalign.seeds import numpy_generator
+
+Colour = tuple[int, int, int]
+
+SIZE: Final = 128
+_LARGE: Final = 3 * SIZE
+_VARIANTS: Final = 6
+
+# Palette -> base colour, light partner used in patterns, accent.
+_PALETTES: Final[dict[str, tuple[Colour, Colour, Colour]]] = {
+    "tomato": ((214, 58, 44), (255, 231, 214), (122, 22, 24)),
+    "mustard": ((232, 176, 32), (255, 248, 220), (150, 92, 8)),
+    "forest": ((38, 116, 70), (224, 240, 208), (14, 62, 40)),
+    "sky": ((98, 186, 226), (244, 252, 255), (24, 104, 160)),
+    "navy": ((34, 52, 112), (214, 224, 246), (12, 20, 58)),
+    "plum": ((122, 56, 142), (240, 220, 246), (66, 20, 86)),
+    "blush": ((242, 150, 172), (255, 242, 244), (190, 64, 104)),
+    "charcoal": ((66, 66, 72), (232, 232, 234), (22, 22, 26)),
+}
+_NEUTRALS: Final[dict[str, Colour]] = {
+    "wood": (196, 152, 106),
+    "metal": (176, 180, 186),
+    "paper": (250, 248, 242),
+    "dark": (44, 44, 50),
+}
+_BACKGROUNDS: Final = (
+    (246, 243, 238),
+    (238, 241, 244),
+    (244, 240, 246),
+    (240, 244, 238),
+    (248, 244, 232),
+    (236, 236, 236),
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is drawn: the visual attributes by name, and the category."""
+
+    category: str
+    palette: str
+    pattern: str
+    shape: str
+
+
+def look_of(world: World, item: int) -> Look:
+    """The look of one item."""
+    names = ("category", "palette", "pattern", "shape")
+    return Look(*(world.values(name)[world.codes[name][item, 0]] for name in names))
+
+
+def draw(look: Look, rng: np.random.Generator, size: int = SIZE) -> Image.Image:
+    """Draw one product.
+
+    Args:
+        look: what it looks like.
+        rng: chooses what means nothing: background, place, size, mirror, tone, pattern scale.
+        size: side of the square picture in pixels.
+
+    Example:
+        >>> picture = draw(Look("mug", "sky", "dots", "round"), np.random.default_rng(1))
+        >>> picture.size, picture.mode
+        ((128, 128), 'RGB')
+    """
+    background = _BACKGROUNDS[int(rng.integers(len(_BACKGROUNDS)))]
+    canvas = _backdrop(background).copy()
+    scale = rng.uniform(0.90, 1.0)
+    shift = rng.uniform(-0.02, 0.02, size=2)
+    mirror = bool(rng.random() < 0.5)
+    tone = rng.uniform(0.94, 1.06)
+    variant = int(rng.integers(_VARIANTS))
+    parts = [
+        _place(part, scale, shift, mirror)
+        for part in DRAWINGS[look.category](look.shape == "round")
+    ]
+    _cast_shadow(canvas, parts, look.category)
+    for part in parts:
+        _paint(canvas, part, look, tone, variant, background)
+    return canvas.resize((size, size), Image.Resampling.BOX)
+
+
+def draw_item(world: World, item: int, size: int = SIZE) -> Image.Image:
+    """The picture of one item; it depends on the world's seed and the item alone."""
+    rng = numpy_generator(world.seed, "synthetic", "picture", item)
+    return draw(look_of(world, item), rng, size)
+
+
+def encode(picture: Image.Image) -> bytes:
+    """The picture as the bytes of a JPEG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()
+
+
+def _place(part: Part, scale: float, shift: Points, mirror: bool) -> Part:
+    points = part.points * np.array([-1, 1]) + np.array([1, 0]) if mirror else part.points
+    return Part(0.5 + scale * (points - 0.5) + shift, part.paint, part.shade, scale * part.stroke)
+
+
+@lru_cache(maxsize=16)
+def _backdrop(colour: Colour) -> Image.Image:
+    """A wall that grows lighter upwards, and a floor."""
+    height = np.linspace(0, 1, _LARGE)[:, None]
+    floor = 1 / (1 + np.exp(-(height - 0.80) * 60))
+    light = 1.02 - 0.05 * height - 0.06 * floor
+    rows = np.clip(np.asarray(colour)[None, None, :] * light[:, :, None], 0, 255)
+    return Image.fromarray(np.repeat(rows, _LARGE, axis=1).astype(np.uint8), "RGB")
+
+
+def _cast_shadow(canvas: Image.Image, parts: list[Part], category: str) -> None:
+    """A soft shadow: below what stands, behind what hangs or lies."""
+    points = np.concatenate([part.points for part in parts])
+    (left, _), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    small = _LARGE // 4
+    mask = Image.new("L", (small, small), 0)
+    pen = ImageDraw.Draw(mask)
+    if category in ("clock", "cushion", "T-shirt"):
+        for part in parts[:2]:
+            pen.polygon(_pixels(part.points + np.array([0.012, 0.03]), small), fill=110)
+    else:
+        pen.ellipse(
+            [
+                small * (left + 0.02),
+                small * (bottom - 0.045),
+                small * (right - 0.02),
+                small * (bottom + 0.035),
+            ],
+            fill=130,
+        )
+    blurred = mask.filter(ImageFilter.GaussianBlur(small * 0.018)).resize(canvas.size)
+    canvas.paste((52, 48, 56), (0, 0), blurred)
+
+
+def _pixels(points: Points, size: int) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in (points * size).tolist()]
+
+
+def _paint(
+    canvas: Image.Image, part: Part, look: Look, tone: float, variant: int, wall: Colour
+) -> None:
+    mask = Image.new("L", canvas.size, 0)
+    pen = ImageDraw.Draw(mask)
+    corners = _pixels(part.points, _LARGE)
+    if part.stroke:
+        width = round(part.stroke * _LARGE)
+        pen.line(corners, fill=255, width=width, joint="curve")
+        for x, y in (corners[0], corners[-1]):
+            pen.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=255)
+    else:
+        pen.polygon(corners, fill=255)
+    bounds = mask.getbbox()
+    if bounds is None:
+        return
+    fill = _fill(part, look, tone, variant, bounds)
+    shade = _light(part.shade).resize(fill.size).convert("RGB")
+    canvas.paste(ImageChops.multiply(fill, shade), bounds[:2], mask.crop(bounds))
+
+
+def _fill(
+    part: Part, look: Look, tone: float, variant: int, bounds: tuple[int, int, int, int]
+) -> Image.Image:
+    """The unshaded paint of a part, as large as its bounds."""
+    size = (bounds[2] - bounds[0], bounds[3] - bounds[1])
+    base, partner, accent = (_toned(colour, tone) for colour in _PALETTES[look.palette])
+    if part.paint in _NEUTRALS:
+        return Image.new("RGB", size, _NEUTRALS[part.paint])
+    if part.paint == "inside":
+        return Image.new("RGB", size, _toned(accent, 0.8))
+    if part.paint == "deep":
+        return Image.new("RGB", size, _toned(base, 0.74))
+    fill = Image.new("RGB", size, base)
+    if part.paint == "pattern":
+        light, dark = pattern_masks(look.pattern, variant, _LARGE)
+        fill.paste(partner, (0, 0), light.crop(bounds))
+        fill.paste(accent, (0, 0), dark.crop(bounds))
+    return fill
+
+
+def _toned(colour: Colour, tone: float) -> Colour:
+    red, green, blue = (min(255, round(channel * tone)) for channel in colour)
+    return red, green, blue
+
+
+@lru_cache(maxsize=8)
+def _light(shade: Shade) -> Image.Image:
+    """How much light each place of a part's bounds returns, white for all of it."""
+    across, down = np.meshgrid(np.linspace(-1, 1, 96), np.linspace(-1, 1, 96))
+    if shade == "cylinder":
+        light = 1.0 - 0.42 * np.clip(np.abs(across + 0.25), 0, 2) ** 1.7
+    elif shade == "facets":
+        light = np.select([across < -0.42, across < 0.42], [0.86, 1.0], 0.68)
+    elif shade == "dome":
+        light = 1.0 - 0.20 * ((across + 0.25) ** 2 + (down + 0.3) ** 2) / 1.2
+    else:
+        light = 1.0 - 0.05 * (down + 1)
+    return Image.fromarray((255 * np.clip(light, 0.35, 1)).astype(np.uint8), "L")

@@ -1,0 +1,294 @@
+"""Outlines of the synthetic shop's products, as polygons in the unit square (y points down).
+
+Every product is a list of parts, painted in order. "round" products are the control polygon with
+its corners cut until it is a curve (Chaikin, 1974); "angular" ones are other, straight polygons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Points = npt.NDArray[np.float64]
+Paint = Literal[
+    "pattern", "base", "deep", "trim", "inside", "wood", "metal", "paper", "dark", "glow"
+]
+Shade = Literal["flat", "cylinder", "facets", "dome"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One painted outline.
+
+    Attributes:
+        points: (p, 2) corners.
+        paint: what it is filled with.
+        shade: how light falls on it.
+        stroke: width of a line along the points; 0 fills the polygon they enclose.
+    """
+
+    points: Points
+    paint: Paint
+    shade: Shade = "flat"
+    stroke: float = 0.0
+
+
+def smooth(points: Sequence[tuple[float, float]] | Points, times: int = 4) -> Points:
+    """A closed polygon with its corners cut `times` times: each edge keeps its middle half.
+
+    Example:
+        >>> len(smooth([(0, 0), (1, 0), (1, 1), (0, 1)], times=2))
+        16
+    """
+    curve = np.asarray(points, dtype=np.float64)
+    for _ in range(times):
+        following = np.roll(curve, -1, axis=0)
+        pair = np.stack([0.75 * curve + 0.25 * following, 0.25 * curve + 0.75 * following], axis=1)
+        curve = pair.reshape(-1, 2)
+    return curve
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, corners: int = 72) -> Points:
+    """A regular polygon of `corners` corners, stretched; many corners make an ellipse."""
+    angle = 2 * np.pi * (np.arange(corners) + 0.5) / corners
+    return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
+
+
+def lathe(profile: Sequence[tuple[float, float]], x: float = 0.5) -> Points:
+    """The outline of a turned body: (half width, y) down one side and up the other."""
+    half, y = np.asarray(profile, dtype=np.float64).T
+    right = np.stack([x + half, y], axis=1)
+    left = np.stack([x - half, y], axis=1)
+    return np.concatenate([right, left[::-1]])
+
+
+def turned(profile: Sequence[tuple[float, float]], is_round: bool, rim: float = 0.0) -> list[Part]:
+    """A patterned vessel from its profile, open at the top where `rim` (half height) is given."""
+    top_width, top = profile[0]
+    if is_round:
+        # Doubling the top corners keeps the mouth as wide as its rim while the rest is rounded.
+        steps = np.asarray([profile[0], profile[0], profile[0], *profile[1:]], dtype=np.float64)
+        parts = [Part(smooth(lathe([(h, y) for h, y in steps])), "pattern", "cylinder")]
+    else:
+        parts = [Part(lathe(profile), "pattern", "facets")]
+    if rim:
+        corners = 72 if is_round else 6
+        stretch = 1.0 if is_round else 1 / np.cos(np.pi / 6)
+        parts.append(Part(ellipse(0.5, top, top_width * stretch, rim, corners), "deep"))
+        inner = 0.88 * top_width * stretch
+        parts.append(Part(ellipse(0.5, top + 0.004, inner, 0.72 * rim, corners), "inside"))
+    return parts
+
+
+def box(left: float, top: float, right: float, bottom: float) -> Points:
+    """A rectangle."""
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], dtype=np.float64)
+
+
+def arc(x: float, y: float, rx: float, ry: float, start: float, stop: float, n: int = 40) -> Points:
+    """Points along an arc of an ellipse; angles in turns, 0 to the right, 0.25 downwards."""
+    angle = 2 * np.pi * np.linspace(start, stop, n)
+    return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
+
+
+def path(*points: tuple[float, float]) -> Points:
+    """The points as an array."""
+    return np.array(points, dtype=np.float64)
+
+
+def mug(is_round: bool) -> list[Part]:
+    """A mug with a handle at the right."""
+    if is_round:
+        handle = Part(arc(0.73, 0.52, 0.15, 0.15, -0.25, 0.25), "base", stroke=0.055)
+        profile = [(0.28, 0.26), (0.32, 0.45), (0.33, 0.74), (0.15, 0.83)]
+    else:
+        handle = Part(
+            path((0.70, 0.36), (0.90, 0.36), (0.86, 0.64), (0.68, 0.68)), "base", stroke=0.055
+        )
+        profile = [(0.28, 0.26), (0.22, 0.82)]
+    return [handle, *turned(profile, is_round, rim=0.055)]
+
+
+def teapot(is_round: bool) -> list[Part]:
+    """A teapot with spout, lid and handle."""
+    if is_round:
+        return [
+            Part(arc(0.74, 0.54, 0.17, 0.17, -0.27, 0.27), "deep", stroke=0.05),
+            Part(smooth([(0.30, 0.52), (0.06, 0.36), (0.02, 0.38), (0.12, 0.66), (0.32, 0.74)], 3),
+                 "base"),
+            Part(smooth(lathe([(0.14, 0.27), (0.42, 0.36), (0.38, 0.82), (0.16, 0.83)])),
+                 "pattern", "cylinder"),
+            Part(smooth(lathe([(0.03, 0.24), (0.16, 0.27), (0.2, 0.36)])), "base", "cylinder"),
+            Part(ellipse(0.5, 0.235, 0.04, 0.04), "deep"),
+        ]  # fmt: skip
+    return [
+        Part(path((0.66, 0.40), (0.93, 0.36), (0.91, 0.62), (0.72, 0.72)), "deep", stroke=0.05),
+        Part(path((0.32, 0.52), (0.10, 0.34), (0.03, 0.37), (0.20, 0.72), (0.32, 0.76)), "base"),
+        Part(lathe([(0.17, 0.34), (0.30, 0.50), (0.26, 0.82)]), "pattern", "facets"),
+        Part(lathe([(0.10, 0.26), (0.20, 0.34)]), "base", "facets"),
+        Part(path((0.5, 0.18), (0.545, 0.26), (0.455, 0.26)), "deep"),
+    ]
+
+
+def bowl(is_round: bool) -> list[Part]:
+    """A wide bowl on a foot."""
+    foot = Part(lathe([(0.13, 0.76), (0.16, 0.82)]), "deep")
+    if is_round:
+        profile = [(0.41, 0.38), (0.41, 0.62), (0.26, 0.80), (0.1, 0.80)]
+    else:
+        profile = [(0.41, 0.38), (0.35, 0.60), (0.17, 0.79)]
+    return [foot, *turned(profile, is_round, rim=0.085)]
+
+
+def vase(is_round: bool) -> list[Part]:
+    """A vase with a neck."""
+    if is_round:
+        profile = [(0.13, 0.15), (0.06, 0.33), (0.44, 0.44), (0.36, 0.88), (0.12, 0.88)]
+    else:
+        profile = [(0.15, 0.15), (0.10, 0.30), (0.29, 0.56), (0.16, 0.87)]
+    return turned(profile, is_round, rim=0.032)
+
+
+def lamp(is_round: bool) -> list[Part]:
+    """A table lamp: patterned shade, plain stem and base."""
+    stem = Part(box(0.48, 0.5, 0.52, 0.84), "metal", "cylinder")
+    if is_round:
+        shade = smooth(lathe([(0.10, 0.10), (0.36, 0.14), (0.40, 0.58), (0.36, 0.60)]), 3)
+        foot = Part(smooth(lathe([(0.06, 0.76), (0.26, 0.86), (0.26, 0.9)])), "deep", "cylinder")
+        return [stem, foot, Part(shade, "pattern", "cylinder")]
+    foot = Part(lathe([(0.17, 0.83), (0.20, 0.89)]), "deep", "facets")
+    shade = lathe([(0.17, 0.12), (0.38, 0.57)])
+    return [stem, foot, Part(shade, "pattern", "facets")]
+
+
+def chair(is_round: bool) -> list[Part]:
+    """A chair seen from the front, with an upholstered back and seat."""
+    legs = [
+        Part(path((0.30, 0.66), (0.24, 0.94)), "wood", stroke=0.035),
+        Part(path((0.70, 0.66), (0.76, 0.94)), "wood", stroke=0.035),
+        Part(path((0.37, 0.66), (0.35, 0.87)), "wood", stroke=0.028),
+        Part(path((0.63, 0.66), (0.65, 0.87)), "wood", stroke=0.028),
+    ]
+    if is_round:
+        back = smooth([(0.22, 0.06), (0.78, 0.06), (0.80, 0.60), (0.20, 0.60)], 4)
+        seat = smooth([(0.14, 0.54), (0.86, 0.54), (0.88, 0.72), (0.12, 0.72)], 3)
+    else:
+        back = path((0.27, 0.09), (0.73, 0.09), (0.70, 0.56), (0.30, 0.56))
+        seat = path((0.25, 0.55), (0.75, 0.55), (0.83, 0.69), (0.17, 0.69))
+    return [*legs, Part(back, "pattern", "dome"), Part(seat, "base", "flat")]
+
+
+def clock(is_round: bool) -> list[Part]:
+    """A wall clock: a patterned rim around a paper dial."""
+    corners = 96 if is_round else 6
+    hands = [
+        Part(path((0.5, 0.5), (0.5, 0.33)), "dark", stroke=0.018),
+        Part(path((0.5, 0.5), (0.60, 0.55)), "dark", stroke=0.022),
+        Part(ellipse(0.5, 0.5, 0.022, 0.022), "deep"),
+    ]
+    marks = [
+        Part(np.stack([0.5 + a * ray, 0.5 + b * ray], axis=1), "dark", stroke=0.010)
+        for a, b in zip(
+            np.cos(np.arange(12) * np.pi / 6), np.sin(np.arange(12) * np.pi / 6), strict=True
+        )
+        for ray in [np.array([0.185, 0.205])]
+    ]
+    return [
+        Part(ellipse(0.5, 0.5, 0.42, 0.42, corners), "pattern", "dome"),
+        Part(ellipse(0.5, 0.5, 0.25, 0.25, corners), "deep"),
+        Part(ellipse(0.5, 0.5, 0.235, 0.235, corners), "paper"),
+        *marks,
+        *hands,
+    ]
+
+
+def cushion(is_round: bool) -> list[Part]:
+    """A cushion with piping."""
+    if is_round:
+        return [
+            Part(ellipse(0.5, 0.5, 0.42, 0.40), "deep"),
+            Part(ellipse(0.5, 0.5, 0.405, 0.385), "pattern", "dome"),
+            Part(ellipse(0.5, 0.49, 0.035, 0.032), "deep"),
+        ]
+    outline = np.array(
+        [(0.08, 0.10), (0.5, 0.15), (0.92, 0.10), (0.87, 0.5),
+         (0.92, 0.90), (0.5, 0.85), (0.08, 0.90), (0.13, 0.5)]
+    )  # fmt: skip
+    inner = 0.5 + 0.965 * (outline - 0.5)
+    return [Part(outline, "deep"), Part(inner, "pattern", "dome")]
+
+
+def tote(is_round: bool) -> list[Part]:
+    """A shopping bag with two handles."""
+    if is_round:
+        handle = Part(arc(0.5, 0.36, 0.17, 0.26, 0.5, 1.0), "deep", stroke=0.035)
+        body = smooth([(0.22, 0.30), (0.78, 0.30), (0.98, 0.98), (0.02, 0.98)], 4)
+        return [handle, Part(body, "pattern", "dome")]
+    handle = Part(
+        path((0.33, 0.36), (0.36, 0.10), (0.64, 0.10), (0.67, 0.36)), "deep", stroke=0.035
+    )
+    body = path((0.17, 0.34), (0.83, 0.34), (0.79, 0.90), (0.21, 0.90))
+    return [handle, Part(body, "pattern", "flat"), Part(box(0.17, 0.34, 0.83, 0.385), "deep")]
+
+
+def shirt(is_round: bool) -> list[Part]:
+    """A T-shirt laid flat: crew neck and curved hem, or V-neck and straight hem."""
+    left = [(0.36, 0.10), (0.24, 0.14), (0.04, 0.34), (0.16, 0.46), (0.25, 0.39)]
+    hem = [(0.23, 0.86), (0.5, 0.93), (0.77, 0.86)] if is_round else [(0.25, 0.9), (0.75, 0.9)]
+    right = [(1 - x, y) for x, y in reversed(left)]
+    outline = path(*left, *hem, *right)
+    if is_round:
+        outline = smooth(np.repeat(outline, 2, axis=0), 3)
+        neck = [Part(ellipse(0.5, 0.105, 0.15, 0.09), "deep"),
+                Part(ellipse(0.5, 0.09, 0.12, 0.07), "inside")]  # fmt: skip
+    else:
+        neck = [Part(path((0.34, 0.09), (0.66, 0.09), (0.5, 0.33)), "deep"),
+                Part(path((0.375, 0.09), (0.625, 0.09), (0.5, 0.275)), "inside")]  # fmt: skip
+    return [Part(outline, "pattern", "dome"), *neck]
+
+
+def backpack(is_round: bool) -> list[Part]:
+    """A backpack with a front pocket."""
+    loop = Part(arc(0.5, 0.14, 0.09, 0.08, 0.5, 1.0), "deep", stroke=0.03)
+    if is_round:
+        body = smooth([(0.14, 0.02), (0.86, 0.02), (0.90, 0.96), (0.10, 0.96)], 4)
+        pocket = smooth([(0.24, 0.56), (0.76, 0.56), (0.78, 0.90), (0.22, 0.90)], 3)
+        straps = [Part(arc(x, 0.60, 0.07, 0.20, 0, 1), "deep") for x in (0.17, 0.83)]
+    else:
+        body = path(
+            (0.24, 0.13), (0.76, 0.13), (0.82, 0.30), (0.80, 0.91), (0.20, 0.91), (0.18, 0.3)
+        )
+        pocket = path((0.30, 0.60), (0.70, 0.60), (0.68, 0.85), (0.32, 0.85))
+        straps = [Part(path((x, 0.4), (2 * x - 0.5, 0.5), (x, 0.8)), "deep") for x in (0.22, 0.78)]
+    zip_line = Part(path((0.24, 0.50), (0.76, 0.50)), "dark", stroke=0.012)
+    return [loop, *straps, Part(body, "pattern", "dome"), Part(pocket, "base", "flat"), zip_line]
+
+
+def bottle(is_round: bool) -> list[Part]:
+    """A drinking bottle with a metal cap."""
+    cap = Part(box(0.41, 0.06, 0.59, 0.17), "metal", "cylinder")
+    if is_round:
+        body = smooth(lathe([(0.08, 0.15), (0.12, 0.22), (0.30, 0.34), (0.25, 0.93), (0.2, 0.94)]))
+        return [cap, Part(body, "pattern", "cylinder")]
+    body = lathe([(0.10, 0.17), (0.24, 0.30), (0.24, 0.93)])
+    return [cap, Part(body, "pattern", "facets")]
+
+
+DRAWINGS: Final[dict[str, Callable[[bool], list[Part]]]] = {
+    "mug": mug,
+    "teapot": teapot,
+    "bowl": bowl,
+    "vase": vase,
+    "lamp": lamp,
+    "chair": chair,
+    "clock": clock,
+    "cushion": cushion,
+    "tote bag": tote,
+    "T-shirt": shirt,
+    "backpack": backpack,
+    "bottle": bottle,
+}

@@ -1,0 +1,255 @@
+"""The hidden world of the synthetic shop: what its items are, what its users like, what they buy.
+
+Everything here is a number; `pictures` and `texts` make it visible and readable. An item has
+
+- **visual attributes** (palette, pattern, shape), which only its picture shows;
+- **textual attributes** (material, occasion, qualities, brand), which only its words tell;
+- a **category**, which both give away.
+
+Visual attributes are drawn independently of all others, so that neither modality can stand in
+for the other. A user has a taste for every value of every attribute and three weights that say
+how much looks, words and category matter to that person. The utility of item i for user u is
+
+    s(u, i) = strength * (w_v z_v(u, i) + w_t z_t(u, i) + w_c z_c(u, i)) + popularity(i)
+
+where z_v, z_t, z_c are taste products standardised over the items and |w| = 1. The user buys the
+n_u items of largest s(u, i) + Gumbel noise, which is sampling without replacement from
+softmax(s(u, .)) (Kool, van Hoof and Welling, "Stochastic beams and where to find them", 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from modalign.data.synthetic.words import BRANDS, MATERIALS, OCCASIONS, QUALITIES
+from modalign.errors import ConfigError
+from modalign.seeds import numpy_generator
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+CATEGORIES: Final = tuple(MATERIALS)
+FAMILIES: Final = ("wood", "plant", "clay", "textile", "metal", "recycled")
+VISUAL: Final[Mapping[str, tuple[str, ...]]] = {
+    "palette": ("tomato", "mustard", "forest", "sky", "navy", "plum", "blush", "charcoal"),
+    "pattern": ("plain", "stripes", "dots", "checks", "floral", "zigzag"),
+    "shape": ("round", "angular"),
+}
+TEXTUAL: Final[Mapping[str, tuple[str, ...]]] = {
+    "material": FAMILIES,
+    "occasion": tuple(OCCASIONS),
+    "quality": tuple(QUALITIES),
+    "brand": BRANDS,
+}
+PARTS: Final = ("visual", "textual", "category", "popularity")
+
+# How much a value of one attribute can move a user, relative to the others of its modality.
+_EMPHASIS: Final[Mapping[str, float]] = {
+    "palette": 1.0,
+    "pattern": 1.0,
+    "shape": 0.7,
+    "material": 1.0,
+    "occasion": 1.0,
+    "quality": 0.8,
+    "brand": 0.4,
+    "category": 1.0,
+}
+_OPENING: Final = 1_672_531_200  # 1 January 2023, the day the shop opened
+_YEAR: Final = 365 * 24 * 3600
+_BLOCK: Final = 1024
+
+
+@dataclass(frozen=True)
+class World:
+    """The latent facts behind a synthetic shop.
+
+    Attributes:
+        seed: the seed all of it follows from.
+        codes: value of each attribute per item, (n_items, m) integers; m is 2 for "quality",
+            as an item has two, and 1 otherwise.
+        tastes: per attribute, the taste of each user for each value, (n_users, n_values).
+        weights: (n_users, 3), how much looks, words and category matter; rows of length 1.
+        popularity: (n_items,), added to every utility.
+        strength: how decided the users are: the factor before the tastes.
+    """
+
+    seed: int
+    codes: Mapping[str, Ints]
+    tastes: Mapping[str, Floats]
+    weights: Floats
+    popularity: Floats
+    strength: float
+
+    @property
+    def n_users(self) -> int:
+        """How many users there are."""
+        return len(self.weights)
+
+    @property
+    def n_items(self) -> int:
+        """How many items there are."""
+        return len(self.popularity)
+
+    def values(self, attribute: str) -> tuple[str, ...]:
+        """The names of the values that `codes[attribute]` counts."""
+        if attribute == "category":
+            return CATEGORIES
+        return {**VISUAL, **TEXTUAL}[attribute]
+
+    def indicators(self, part: str) -> Floats:
+        """(n_items, n_values): which values an item has, centred over the items."""
+        return self._designs[part]
+
+    def utilities(self, users: Ints, parts: Sequence[str] = PARTS) -> Floats:
+        """s(u, i) of the module's formula for a block of users, from the named parts alone.
+
+        Args:
+            users: (B,) rows.
+            parts: any of "visual", "textual", "category", "popularity".
+
+        Returns:
+            (B, n_items). It is held whole, so ask for blocks of users where there are many.
+
+        Example:
+            >>> world = make_world(seed=1, n_users=20, n_items=30)
+            >>> world.utilities(np.arange(4), parts=("visual",)).shape
+            (4, 30)
+        """
+        total = np.zeros((len(users), self.n_items))
+        for column, part in enumerate(("visual", "textual", "category")):
+            if part in parts:
+                weight = self.strength * self.weights[users, column, None]
+                total += weight * (self._scaled_tastes[part][users] @ self._designs[part].T)
+        if "popularity" in parts:
+            total += self.popularity
+        return total
+
+    @cached_property
+    def _designs(self) -> dict[str, Floats]:
+        groups = {"visual": tuple(VISUAL), "textual": tuple(TEXTUAL), "category": ("category",)}
+        return {
+            part: np.hstack([self._one_hot(a) for a in names]) for part, names in groups.items()
+        }
+
+    @cached_property
+    def _scaled_tastes(self) -> dict[str, Floats]:
+        """Tastes divided by the deviation of their own product over the items."""
+        groups = {"visual": tuple(VISUAL), "textual": tuple(TEXTUAL), "category": ("category",)}
+        scaled = {}
+        for part, names in groups.items():
+            taste = np.hstack([self.tastes[name] for name in names])
+            design = self._designs[part]
+            covariance = design.T @ design / len(design)
+            deviation = np.sqrt(np.einsum("ud,de,ue->u", taste, covariance, taste))
+            scaled[part] = taste / np.maximum(deviation, 1e-9)[:, None]
+        return scaled
+
+    def _one_hot(self, attribute: str) -> Floats:
+        codes = self.codes[attribute]
+        matrix = np.zeros((len(codes), len(self.values(attribute))))
+        np.add.at(matrix, (np.arange(len(codes))[:, None], codes), _EMPHASIS[attribute])
+        centred: Floats = matrix - matrix.mean(axis=0)
+        return centred
+
+
+def make_world(
+    seed: int = 1, n_users: int = 1200, n_items: int = 1000, strength: float = 2.4
+) -> World:
+    """Draw items, tastes and popularity.
+
+    Args:
+        seed: the only source of randomness.
+        n_users: at least 1.
+        n_items: at least 1.
+        strength: how decided the users are; 0 leaves popularity and chance alone.
+
+    Raises:
+        ConfigError: where a number is out of its bounds.
+    """
+    for name, value, least in (("n_users", n_users, 1), ("n_items", n_items, 1)):
+        if value < least:
+            raise ConfigError(f"{name} of at least {least}", str(value), f"give a larger {name}")
+    if not 0 <= strength < float("inf"):
+        raise ConfigError("a finite strength of at least 0", str(strength), "2.4 is the default")
+    codes = _draw_items(numpy_generator(seed, "synthetic", "items"), n_items)
+    rng = numpy_generator(seed, "synthetic", "users")
+    sizes = {name: len(values) for name, values in {**VISUAL, **TEXTUAL}.items()}
+    sizes["category"] = len(CATEGORIES)
+    tastes = {name: rng.standard_normal((n_users, size)) for name, size in sizes.items()}
+    # A small concentration makes people of one kind: mostly looks, mostly words, mostly category.
+    weights = np.sqrt(rng.dirichlet((0.9, 0.9, 0.35), size=n_users))
+    popularity = 0.55 * numpy_generator(seed, "synthetic", "popularity").standard_normal(n_items)
+    return World(seed, codes, tastes, weights, popularity, strength)
+
+
+def _draw_items(rng: np.random.Generator, n_items: int) -> dict[str, Ints]:
+    """Attribute values per item; looks are drawn without regard to anything else."""
+    category = rng.integers(len(CATEGORIES), size=n_items)
+    allowed = np.array([[family in MATERIALS[c] for family in FAMILIES] for c in CATEGORIES])
+    chance = rng.random((n_items, len(FAMILIES))) * allowed[category]
+    first = rng.integers(len(QUALITIES), size=n_items)
+    second = (first + rng.integers(1, len(QUALITIES), size=n_items)) % len(QUALITIES)
+    codes = {
+        "category": category[:, None],
+        "material": chance.argmax(axis=1)[:, None],
+        "occasion": rng.integers(len(OCCASIONS), size=(n_items, 1)),
+        "quality": np.stack([first, second], axis=1),
+        "brand": rng.integers(len(BRANDS), size=(n_items, 1)),
+    }
+    for name, values in VISUAL.items():
+        codes[name] = rng.integers(len(values), size=(n_items, 1))
+    return codes
+
+
+def sample_interactions(world: World, mean_per_user: float = 11.0) -> tuple[Ints, Ints, Ints]:
+    """What the users buy: n_u items each, without replacement, from softmax(s(u, .)).
+
+    n_u is log-normal with the mean asked for, at least 5 and at most 4 times that mean.
+
+    Args:
+        world: items, tastes and popularity.
+        mean_per_user: average number of items a user buys, at least 5.
+
+    Returns:
+        user rows, item rows and integer seconds, sorted by user and time.
+
+    Raises:
+        ConfigError: where a user would have to buy more than the shop has.
+    """
+    if not 5 <= mean_per_user <= world.n_items / 4:
+        raise ConfigError(
+            f"mean_per_user from 5 to a quarter of the items ({world.n_items / 4:g})",
+            f"{mean_per_user:g}",
+            "ask for fewer interactions or more items",
+        )
+    rng = numpy_generator(world.seed, "synthetic", "interactions")
+    spread = 0.35
+    drawn = rng.lognormal(np.log(mean_per_user) - spread**2 / 2, spread, size=world.n_users)
+    counts = np.clip(np.rint(drawn), 5, int(4 * mean_per_user)).astype(np.int64)
+    items = np.concatenate(
+        [
+            _buy(world, np.arange(start, min(start + _BLOCK, world.n_users)), counts, rng)
+            for start in range(0, world.n_users, _BLOCK)
+        ]
+    )
+    users = np.repeat(np.arange(world.n_users), counts)
+    times = _OPENING + rng.integers(2 * _YEAR, size=len(users))
+    order = np.lexsort((times, users))
+    return users[order], items[order], times[order]
+
+
+def _buy(world: World, users: Ints, counts: Ints, rng: np.random.Generator) -> Ints:
+    """Item rows bought by a block of users, users one after another."""
+    perturbed = world.utilities(users) + rng.gumbel(size=(len(users), world.n_items))
+    most = int(counts[users].max())
+    best = np.argpartition(-perturbed, most - 1, axis=1)[:, :most]
+    rank = np.argsort(-np.take_along_axis(perturbed, best, axis=1), axis=1)
+    bought = np.take_along_axis(best, rank, axis=1)
+    kept: Ints = bought[np.arange(most) < counts[users, None]]
+    return kept
