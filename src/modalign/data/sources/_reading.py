@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
 from modalign.errors import DataError
 
+BLOCK = 1 << 20
 Schema = Mapping[str, type[pl.DataType] | pl.DataType]
 
 
@@ -118,6 +120,8 @@ def read_table(path: Path, separator: str, schema: Schema, text: str = "utf8") -
     try:
         frame = pl.read_csv(path, schema_overrides=dict(schema), **options).select(*schema)  # type: ignore[arg-type]
         if not sum(frame.null_count().row(0)):
+            if separator == "\t":
+                _refuse_more_cells(path, separator, len(frame))
             return frame
     except (pl.exceptions.PolarsError, OSError):
         pass
@@ -142,17 +146,32 @@ def read_table(path: Path, separator: str, schema: Schema, text: str = "utf8") -
     )
 
 
+def _refuse_more_cells(path: Path, separator: str, n_rows: int) -> None:
+    """Refuse lines with more cells than the header, which polars lets pass unseen.
+
+    It does where the columns wanted stand before the surplus. Counting the separators of the
+    whole file is quick; lines are looked at one by one only where that count is not right.
+    """
+    width = len(header(path, separator)) - 1
+    with path.open("rb") as file:
+        found = sum(
+            block.count(separator.encode()) for block in iter(partial(file.read, BLOCK), b"")
+        )
+    if found > (n_rows + 1) * width:
+        raise ragged(path, separator, ValueError("more separators than the header has columns"))
+
+
 def ragged(path: Path, separator: str, error: Exception) -> DataError:
     """The error for a table that cannot be split into cells, with the first line at fault."""
     lines = read_lines(path)
     width = lines[0].count(separator)
-    wrong = (i for i, line in enumerate(lines) if line.count(separator) > width)
-    line = next(wrong, None)
+    line = next((i for i, line in enumerate(lines) if line.count(separator) > width), None)
+    got = str(error).split("\n")[0]
+    if line is not None:
+        got = f"{lines[line].count(separator) + 1} in line {line + 1}"
     return DataError(
         f"{width + 1} cells in each line of {path}, as in its header",
-        str(error).split("\n")[0]
-        if line is None
-        else f"{lines[line].count(separator) + 1} in line {line + 1}",
+        got,
         "check separators and quotes of that line",
     )
 

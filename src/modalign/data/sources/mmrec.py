@@ -19,7 +19,14 @@ import numpy as np
 import polars as pl
 
 from modalign.data.raw import RawData, RawFeatures
-from modalign.data.sources._reading import check_columns, header, one_file, read_table, sniff
+from modalign.data.sources._reading import (
+    check_columns,
+    header,
+    one_file,
+    ragged,
+    read_table,
+    sniff,
+)
 from modalign.errors import DataError
 
 PARTS = ("train", "valid", "test")
@@ -217,11 +224,7 @@ def _item_table(folder: Path, ids: pl.Series) -> pl.DataFrame:
             path, separator=separator, schema_overrides=texts, infer_schema_length=None
         )
     except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"a table of items in {path}",
-            str(error).split("\n")[0],
-            "check that every line has as many cells as the header",
-        ) from error
+        raise ragged(path, separator, error) from error
     if known["item_id"].n_unique() != len(known):
         twice = known["item_id"].filter(known["item_id"].is_duplicated())[0]
         raise DataError(f"each item once in {path}", f"{twice!r} twice", "remove the repetition")

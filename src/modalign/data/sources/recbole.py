@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from modalign.data.raw import RawData, RawFeatures
-from modalign.data.sources._reading import check_columns, header, read_table
+from modalign.data.sources._reading import check_columns, header, ragged, read_table
 from modalign.errors import DataError
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -154,11 +154,7 @@ def _entity(path: Path, key: str) -> tuple[pl.DataFrame | None, dict[str, RawFea
     try:
         cells = pl.read_csv(path, separator="\t", quote_char=None, infer_schema=False)
     except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"a table separated by tabs in {path}",
-            str(error).split("\n")[0],
-            "check that every line has as many cells as the header",
-        ) from error
+        raise ragged(path, "\t", error) from error
     cells = cells.rename({f"{name}:{kind}": name for name, kind in types.items()})
     ids = cells[key]
     if ids.null_count() or ids.n_unique() != len(ids):
