@@ -151,6 +151,7 @@ RECORDS: dict[str, DatasetRecord] = {
         _movielens("ml-20m", "cd245b17a1ae2cc31bb14903e1204af3", 198_702_078),
         _movielens("ml-25m", "6b51fb2759a8657d3bfcbfc42b592ada", 261_978_986),
         _movielens("ml-32m", "d472be332d4daa821edc399621853b57", 238_950_008),
+        _movielens("ml-10m", "", 0),
         # GroupLens replaces this one from time to time, so only its own file tells the sum.
         _movielens("ml-latest-small", "", 0),
         _citeulike(
