@@ -12,6 +12,7 @@ from modalign.data.sampling import NegativeSampler
 from modalign.data.view import TrainView
 from modalign.errors import DataError
 from modalign.interfaces import Batch
+from modalign.sparse import csr_tensor
 
 
 class PairBatches:
@@ -83,6 +84,4 @@ class UserBatches:
         within = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - counts, counts)
         items = self._items[torch.repeat_interleave(self._start[users], counts) + within]
         indptr = torch.cat([torch.zeros(1, dtype=torch.int64), ends])
-        return torch.sparse_csr_tensor(
-            indptr, items, torch.ones(len(items)), (len(users), self._n_items)
-        )
+        return csr_tensor(indptr, items, torch.ones(len(items)), (len(users), self._n_items))
