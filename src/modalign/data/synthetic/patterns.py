@@ -24,7 +24,9 @@ def pattern_masks(pattern: str, variant: int, size: int) -> tuple[Image.Image, I
         Two masks of mode "L"; where both are empty the base colour stays.
     """
     period = (0.135, 0.15, 0.165)[variant % 3]
-    turn = (0.0, np.pi / 4)[variant // 3 % 2]
+    # A zigzag on the slant would be a staircase, so it turns by a quarter instead of an eighth.
+    slant = np.pi / 2 if pattern == "zigzag" else np.pi / 4
+    turn = (0.0, slant)[variant // 3 % 2]
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     u = (np.cos(turn) * x + np.sin(turn) * y) / period
     v = (np.cos(turn) * y - np.sin(turn) * x) / period
@@ -58,12 +60,12 @@ def _checks(u: Field, v: Field) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.b
 
 
 def _floral(u: Field, v: Field) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    stretch = 1.5
+    stretch = 1.35
     row = np.floor(v / stretch)
     a = (u / stretch + 0.5 * (row % 2)) % 1 - 0.5
     b = (v / stretch) % 1 - 0.5
     radius, angle = np.hypot(a, b), np.arctan2(b, a)
-    petals = radius < 0.28 + 0.14 * np.cos(5 * angle)
+    petals = radius < 0.32 + 0.14 * np.cos(5 * angle)
     heart = radius < 0.12
     return petals & ~heart, heart
 

@@ -210,7 +210,7 @@ def _light(shade: Shade) -> Image.Image:
     elif shade == "facets":
         light = np.select([across < -0.42, across < 0.42], [0.86, 1.0], 0.68)
     elif shade == "dome":
-        light = 1.0 - 0.20 * ((across + 0.25) ** 2 + (down + 0.3) ** 2) / 1.2
+        light = 1.0 - 0.16 * ((across + 0.25) ** 2 + (down + 0.3) ** 2)
     else:
         light = 1.0 - 0.05 * (down + 1)
     return Image.fromarray((255 * np.clip(light, 0.35, 1)).astype(np.uint8), "L")

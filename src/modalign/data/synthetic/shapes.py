@@ -116,15 +116,18 @@ def mug(is_round: bool) -> list[Part]:
 def teapot(is_round: bool) -> list[Part]:
     """A teapot with spout, lid and handle."""
     if is_round:
+        spout = [(0.32, 0.50), (0.16, 0.46), (0.04, 0.28), (0.0, 0.36), (0.10, 0.70), (0.34, 0.78)]
         return [
-            Part(arc(0.74, 0.54, 0.17, 0.17, -0.27, 0.27), "deep", stroke=0.05),
-            Part(smooth([(0.30, 0.52), (0.06, 0.36), (0.02, 0.38), (0.12, 0.66), (0.32, 0.74)], 3),
-                 "base"),
-            Part(smooth(lathe([(0.14, 0.27), (0.42, 0.36), (0.38, 0.82), (0.16, 0.83)])),
-                 "pattern", "cylinder"),
-            Part(smooth(lathe([(0.03, 0.24), (0.16, 0.27), (0.2, 0.36)])), "base", "cylinder"),
-            Part(ellipse(0.5, 0.235, 0.04, 0.04), "deep"),
-        ]  # fmt: skip
+            Part(arc(0.74, 0.56, 0.18, 0.15, -0.25, 0.25), "deep", stroke=0.045),
+            Part(smooth(spout, 3), "base"),
+            Part(
+                smooth(lathe([(0.08, 0.34), (0.30, 0.36), (0.36, 0.86), (0.14, 0.84)])),
+                "pattern",
+                "cylinder",
+            ),
+            Part(smooth(lathe([(0.03, 0.27), (0.14, 0.29), (0.18, 0.40)])), "base", "cylinder"),
+            Part(ellipse(0.5, 0.255, 0.038, 0.038), "deep"),
+        ]
     return [
         Part(path((0.66, 0.40), (0.93, 0.36), (0.91, 0.62), (0.72, 0.72)), "deep", stroke=0.05),
         Part(path((0.32, 0.52), (0.10, 0.34), (0.03, 0.37), (0.20, 0.72), (0.32, 0.76)), "base"),
@@ -243,11 +246,15 @@ def shirt(is_round: bool) -> list[Part]:
     outline = path(*left, *hem, *right)
     if is_round:
         outline = smooth(np.repeat(outline, 2, axis=0), 3)
-        neck = [Part(ellipse(0.5, 0.105, 0.15, 0.09), "deep"),
-                Part(ellipse(0.5, 0.09, 0.12, 0.07), "inside")]  # fmt: skip
+        neck = [
+            Part(arc(0.5, 0.115, 0.125, 0.105, 0.0, 0.5), "inside"),
+            Part(arc(0.5, 0.115, 0.125, 0.105, 0.0, 0.5), "deep", stroke=0.03),
+        ]
     else:
-        neck = [Part(path((0.34, 0.09), (0.66, 0.09), (0.5, 0.33)), "deep"),
-                Part(path((0.375, 0.09), (0.625, 0.09), (0.5, 0.275)), "inside")]  # fmt: skip
+        neck = [
+            Part(path((0.34, 0.09), (0.66, 0.09), (0.5, 0.33)), "deep"),
+            Part(path((0.375, 0.09), (0.625, 0.09), (0.5, 0.275)), "inside"),
+        ]
     return [Part(outline, "pattern", "dome"), *neck]
 
 
@@ -263,7 +270,7 @@ def backpack(is_round: bool) -> list[Part]:
             (0.24, 0.13), (0.76, 0.13), (0.82, 0.30), (0.80, 0.91), (0.20, 0.91), (0.18, 0.3)
         )
         pocket = path((0.30, 0.60), (0.70, 0.60), (0.68, 0.85), (0.32, 0.85))
-        straps = [Part(path((x, 0.4), (2 * x - 0.5, 0.5), (x, 0.8)), "deep") for x in (0.22, 0.78)]
+        straps = [Part(box(x - 0.05, 0.42, x + 0.05, 0.80), "deep") for x in (0.18, 0.82)]
     zip_line = Part(path((0.24, 0.50), (0.76, 0.50)), "dark", stroke=0.012)
     return [loop, *straps, Part(body, "pattern", "dome"), Part(pocket, "base", "flat"), zip_line]
 
