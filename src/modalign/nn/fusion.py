@@ -18,7 +18,7 @@ Blend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 OPPOSITE = math.pi - 1e-3
 """Angle in radians from which two vectors count as antiparallel: no arc is distinguished."""
-_ILL_CONDITIONED = 3.0
+_ILL_CONDITIONED = 2.9
 _NUDGE = 1e-2
 _SERIES_BELOW = 0.25
 
