@@ -27,7 +27,7 @@ INTER = (
 )
 ITEM = (
     "item_id:token\tmovie_title:token_seq\tyear:float\tclass:token_seq\ttext_emb:float_seq\n"
-    'B1\tThe "big" one\t1999\tDrama Comedy\t1.5 -2\nB2\t\t\tDrama\t\n'
+    'B1\t"Big one\t1999\tDrama Comedy\t1.5 -2\nB2\t\t\tDrama\t\n'
 )
 
 
@@ -48,7 +48,7 @@ def test_all_three_files(folder: Path) -> None:
     assert raw.items is not None
     assert raw.items.columns == ["item_id", "title", "year", "class"]
     assert raw.items.rows() == [
-        ("B1", 'The "big" one', 1999.0, "Drama Comedy"),
+        ("B1", '"Big one', 1999.0, "Drama Comedy"),
         ("B2", None, None, "Drama"),
     ]
     assert raw.users is not None
