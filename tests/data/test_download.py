@@ -271,8 +271,12 @@ def test_no_network(toy: None, tmp_path: Path) -> None:
 
 
 def test_unknown_name_and_address(tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match="did you mean 'ml-100k'"):
+    with pytest.raises(UnknownName, match="did you mean 'ml-100k'") as caught:
         download.get("ml100k", tmp_path)
+    assert "citeulike-t" in str(caught.value)
+    assert "amazon" not in str(caught.value)
+    with pytest.raises(UnknownName, match="did you mean 'amazon-2023-All_Beauty'"):
+        download.get("amazon-2023-all_beauty", tmp_path)
     with pytest.raises(ConfigError, match="http://"):
         download.get("ml-100k", tmp_path, "file:///etc")
 

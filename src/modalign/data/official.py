@@ -9,6 +9,7 @@ in a lock file and later ones are held to it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from modalign.errors import UnknownName
 
@@ -179,5 +180,7 @@ def record(name: str) -> DatasetRecord:
         ('ml-100k.zip', 'movielens')
     """
     if name not in RECORDS:
-        raise UnknownName("data set", name, RECORDS)
+        # Dozens of Amazon categories would bury the answer: only those alike are named.
+        short = {one for one in RECORDS if not one.startswith("amazon-")}
+        raise UnknownName("data set", name, short | set(get_close_matches(name, RECORDS)))
     return RECORDS[name]

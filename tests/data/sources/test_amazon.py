@@ -202,6 +202,11 @@ def test_options_choose_among_several_files(tmp_path: Path) -> None:
     raw = amazon.read(tmp_path, reviews="b.jsonl", metadata="meta_a.jsonl")
     assert raw.items is not None
     assert raw.items["title"].to_list() == ["x"]
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "meta_a.jsonl").rename(tmp_path / "elsewhere" / "meta_a.jsonl")
+    items = amazon.read(tmp_path, reviews="b.jsonl", metadata=str(moved)).items
+    assert items is not None
+    assert items["title"].to_list() == ["x"]
     with pytest.raises(DataError, match=r"c\.jsonl, not there"):
         amazon.read(tmp_path, reviews="c.jsonl")
 

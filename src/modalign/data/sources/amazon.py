@@ -75,8 +75,8 @@ def read(
 
     Args:
         path: the review file, or the folder it is in.
-        reviews: the review file's name where the folder holds several.
-        metadata: the metadata file's name; by default the `meta_...` file beside the reviews
+        reviews: the review file's name, or its path, where the folder holds several.
+        metadata: the metadata file's name or path; by default the `meta_...` file beside the reviews
             that shares their category's name.
 
     Returns:
@@ -153,7 +153,7 @@ def _find(
         )
     tables = [p for p in sorted(folder.iterdir()) if _ending(p) in ENDINGS]
     if reviews is not None:
-        review_file = _existing(folder / reviews)
+        review_file = _existing(folder, reviews)
     elif path.is_file():
         review_file = path
     else:
@@ -167,7 +167,7 @@ def _find(
             )
         review_file = candidates[0]
     if metadata is not None:
-        return review_file, _existing(folder / metadata)
+        return review_file, _existing(folder, metadata)
     wanted = category(review_file)
     metas = [p for p in tables if p.name.startswith("meta_") and category(p) == wanted]
     return review_file, metas[0] if metas else None
@@ -177,10 +177,14 @@ def _ending(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).suffix
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise DataError("the file named in the options", f"{path}, not there", "check its name")
-    return path
+def _existing(folder: Path, name: str | Path) -> Path:
+    """The file of that name in the folder, or else where the path itself says."""
+    for path in (folder / name, Path(name)):
+        if path.is_file():
+            return path
+    raise DataError(
+        "the file named in the options", f"{folder / name}, not there", "check its name"
+    )
 
 
 # ---------------------------------------------------------------------------------- reviews
