@@ -14,7 +14,7 @@ ROOT = Path(modalign.__file__).parent
 
 # A package or module may import what stands in an earlier row, and itself; nothing beside it.
 LAYERS = (
-    ("errors", "seeds", "registry", "devices", "settings"),
+    ("errors", "seeds", "registry", "devices", "settings", "sparse"),
     ("ot", "artifact", "data"),
     ("features", "graph"),
     ("interfaces", "nn"),

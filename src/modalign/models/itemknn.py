@@ -13,6 +13,7 @@ from torch import Tensor
 from modalign.data.interactions import Interactions
 from modalign.interfaces import Config, Queries, Recommender, TrainView
 from modalign.registry import register
+from modalign.sparse import csr_tensor
 
 # Cells of the dense block of similarities that is held at a time: 32 MB of float32.
 BLOCK_CELLS = 8_000_000
@@ -102,9 +103,7 @@ class ItemKNN(Recommender):
         history = queries.history
         if history.device.type != "cpu":
             shape = (self.n_items, self.n_items)
-            weight = torch.sparse_csr_tensor(
-                self.row_starts, self.columns.long(), self.similarities, shape
-            )
+            weight = csr_tensor(self.row_starts, self.columns.long(), self.similarities, shape)
             return (history @ weight).to_dense()
         # torch multiplies two sparse matrices on a CPU only where it was built with MKL.
         kept = _scipy(self.row_starts, self.columns, self.similarities, self.n_items)

@@ -15,6 +15,7 @@ from modalign.data.interactions import Interactions
 from modalign.data.view import TrainView
 from modalign.interfaces import Batch, Queries, Recommender, Task, TrainedConfig
 from modalign.registry import ModelSpec
+from modalign.sparse import csr_tensor
 from modalign.train.batches import PairBatches, UserBatches
 from modalign.train.trainer import TrainOptions, fit
 
@@ -70,11 +71,11 @@ def prepare(task: Task, batch: Batch, seed: int = 0) -> None:
 
 def history_rows(matrix: sp.csr_array) -> Tensor:
     """A scipy matrix as the sparse CSR tensor of ones that queries carry."""
-    return torch.sparse_csr_tensor(
+    return csr_tensor(
         torch.from_numpy(matrix.indptr.astype(np.int64)),
         torch.from_numpy(matrix.indices.astype(np.int64)),
         torch.ones(matrix.nnz),
-        matrix.shape,
+        (matrix.shape[0], matrix.shape[1]),
     )
 
 
