@@ -29,6 +29,7 @@ from typing import Any
 
 import polars as pl
 
+from modalign.data.official import AMAZON_TERMS
 from modalign.data.raw import RawData
 from modalign.data.sources._amazon_items import read_metadata
 from modalign.data.sources._chunks import chunks, first_line
@@ -76,8 +77,8 @@ def read(
     Args:
         path: the review file, or the folder it is in.
         reviews: the review file's name, or its path, where the folder holds several.
-        metadata: the metadata file's name or path; by default the `meta_...` file beside the reviews
-            that shares their category's name.
+        metadata: the metadata file's name or path; by default the `meta_...` file beside the
+            reviews that shares their category's name.
 
     Returns:
         RawData without split; weight is the rating, time is in seconds.
@@ -118,6 +119,7 @@ def read(
         info={
             "kind": "amazon",
             "layout": layout,
+            "licence": AMAZON_TERMS,
             "files": [f.name for f in (review_file, meta_file) if f is not None],
             "remarks": remarks,
         },

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import polars as pl
 
+from modalign.data.official import CITEULIKE_TERMS
 from modalign.data.raw import RawData
 from modalign.data.sources._reading import check_columns, header, read_lines, read_text
 from modalign.errors import ConfigError, DataError
@@ -87,6 +88,7 @@ def read(path: str | Path, min_documents: int = 1) -> RawData:
         users=pl.DataFrame({"user_id": pl.int_range(n_users, eager=True).cast(pl.Utf8)}),
         info={
             "kind": "citeulike",
+            "licence": CITEULIKE_TERMS,
             "files": files,
             "remarks": [f"{without} of {n_items} articles have no words"] if without else [],
         },
