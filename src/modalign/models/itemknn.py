@@ -58,9 +58,10 @@ class ItemKNN(Recommender):
         >>> view = TrainView(2, 3, users=torch.tensor([0, 0, 1]), items=torch.tensor([0, 1, 1]))
         >>> model = ItemKNN(ItemKNNConfig(neighbours=2), view)
         >>> model.solve(view)
-        >>> history = torch.tensor([[1.0, 0.0, 0.0]]).to_sparse_csr()
+        >>> one = torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1)
+        >>> history = csr_tensor(*one, (1, 3))  # the first item
         >>> scores = model.score(Queries(torch.tensor([-1]), history))
-        >>> [round(one, 4) for one in scores[0].tolist()]  # 1 / sqrt(1 * 2) for item 1
+        >>> [round(score, 4) for score in scores[0].tolist()]  # 1 / sqrt(1 * 2) for item 1
         [0.0, 0.7071, 0.0]
     """
 
