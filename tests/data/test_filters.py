@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modalign.data.filters import k_core, minimum_rating, pair_keys, without_duplicates
@@ -16,6 +16,9 @@ EVENTS = st.lists(
     min_size=1,
     max_size=40,
 )
+
+# A busy machine is no failure.
+QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def arrays(rows: list[tuple[int, ...]]) -> list[np.ndarray]:
@@ -38,7 +41,7 @@ def slow_core(pairs: set[tuple[int, int]], k_users: int, k_items: int) -> set[tu
 
 
 @given(PAIRS, st.integers(0, 4), st.integers(0, 4))
-@settings(deadline=None, max_examples=60)
+@settings(QUIET, max_examples=60)
 def test_k_core_equals_removing_one_at_a_time(pairs, k_users, k_items):
     pairs = sorted(set(pairs))
     users, items = arrays(pairs)
@@ -48,7 +51,7 @@ def test_k_core_equals_removing_one_at_a_time(pairs, k_users, k_items):
 
 
 @given(PAIRS, st.integers(1, 4))
-@settings(deadline=None, max_examples=60)
+@settings(QUIET, max_examples=60)
 def test_k_core_leaves_every_user_and_item_k_and_does_not_see_row_order(pairs, k):
     pairs = sorted(set(pairs))
     users, items = arrays(pairs)
@@ -71,7 +74,7 @@ def test_k_core_of_nothing_is_nothing():
 
 
 @given(EVENTS, st.sampled_from(["last", "first", "max"]))
-@settings(deadline=None, max_examples=80)
+@settings(QUIET, max_examples=80)
 def test_duplicates_keep_the_one_a_loop_keeps(events, keep):
     users, items, weight, time = arrays(events)
     weight = weight.astype(np.float32)

@@ -168,6 +168,10 @@ def test_items_without_interactions_stay_where_asked():
     assert data.titles()[8] == "New"
     plain = prepare(raw(items=items))
     assert events(data) == events(plain)
+    # An id that sorts before the others moves all rows.
+    first = prepare(raw(items=pl.DataFrame({"item_id": ["0", "3"]})), all_items=True)
+    assert first.items.ids([0]) == ["0"]
+    assert events(first) == events(plain)
 
 
 def test_features_are_joined_by_id_never_by_place():
