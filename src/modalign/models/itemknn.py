@@ -101,17 +101,27 @@ class ItemKNN(Recommender):
         """Sums of similarities to the history's items, (B, n_items)."""
         if queries.history is None:
             raise ValueError("ItemKNN scores histories; the queries carry none")
-        history = queries.history
-        if history.device.type != "cpu":
-            shape = (self.n_items, self.n_items)
-            weight = csr_tensor(self.row_starts, self.columns.long(), self.similarities, shape)
-            return (history @ weight).to_dense()
-        # torch multiplies two sparse matrices on a CPU only where it was built with MKL.
-        kept = _scipy(self.row_starts, self.columns, self.similarities, self.n_items)
-        known = _scipy(
-            history.crow_indices(), history.col_indices(), history.values(), self.n_items
-        )
-        return torch.from_numpy(sp.csr_array(known @ kept).toarray())
+        arrays = self.row_starts, self.columns, self.similarities
+        product = _product if queries.history.device.type == "cpu" else _product_on_device
+        return product(queries.history, arrays, self.n_items)
+
+
+def _product(history: Tensor, arrays: tuple[Tensor, Tensor, Tensor], width: int) -> Tensor:
+    """`history @ weights` by scipy: torch multiplies two sparse matrices on a CPU only where it
+    was built with MKL.
+    """
+    known = history.crow_indices(), history.col_indices(), history.values()
+    product = sp.csr_array(_scipy(*known, width) @ _scipy(*arrays, width))
+    return torch.from_numpy(product.toarray())
+
+
+def _product_on_device(
+    history: Tensor, arrays: tuple[Tensor, Tensor, Tensor], width: int
+) -> Tensor:
+    """`history @ weights` by torch, wherever the tensors are."""
+    row_starts, columns, similarities = arrays
+    weights = csr_tensor(row_starts, columns.long(), similarities, (width, width))
+    return (history @ weights).to_dense()
 
 
 def _scipy(row_starts: Tensor, columns: Tensor, values: Tensor, width: int) -> sp.csr_array:
