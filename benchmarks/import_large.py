@@ -52,7 +52,7 @@ def import_table(path: Path | None, out: Path) -> dict[str, float]:
 
     start, stages = time.perf_counter(), {}
 
-    def tell(stage: str, step: int, steps: int) -> None:
+    def tell(stage: str) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         stages[f"before {stage}"] = [round(time.perf_counter() - start, 2), round(peak, 3)]
 

@@ -210,6 +210,15 @@ def test_an_item_twice_in_its_table_is_told():
         prepare(raw(items=pl.DataFrame({"item_id": ["3", "3"]})))
 
 
+def test_what_the_source_says_of_itself_is_kept(tmp_path):
+    told = {"kind": "drawn", "synthetic": True, "remarks": "made by a program", "seed": 9}
+    data = prepare(raw(info=told), tmp_path / "out", seed=3)
+    assert data.info["synthetic"] is True
+    assert (data.info["source"], data.info["seed"]) == ("drawn", 9)
+    assert data.info["split"]["seed"] == 3
+    assert data.info["remarks"] == ["made by a program"]
+
+
 # ------------------------------------------------------------------ the folder
 
 
@@ -218,8 +227,8 @@ def test_the_folder_says_what_the_memory_says(tmp_path):
     frame = raw().interactions.with_columns(pl.col("item_id").replace({"1": "a/b:c é"}))
     features = {"text": RawFeatures(pl.Series(["2"]), np.ones((1, 3)))}
     source = RawData("shop", frame, items, features=features, info={"licence": "mine"})
-    stages: list[tuple[str, int, int]] = []
-    data = prepare(source, tmp_path / "out", seed=1, progress=lambda *told: stages.append(told))
+    stages: list[str] = []
+    data = prepare(source, tmp_path / "out", seed=1, progress=stages.append)
     memory = prepare(source, seed=1)
     loaded = Dataset.load(tmp_path / "out")
     for one in (data, loaded):
@@ -235,7 +244,8 @@ def test_the_folder_says_what_the_memory_says(tmp_path):
                 assert ours.parent == tmp_path / "out" / "images"
                 assert ours.read_text() == theirs.read_text()
     assert loaded.info["licence"] == "mine"
-    assert [step for _, step, _ in stages] == [1, 2, 3, 4, 5]
+    assert stages[0] == "reading interactions (1 of 5)"
+    assert len(stages) == 5
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "p"]
 
 

@@ -23,8 +23,8 @@ from modalign.data.log import Log, apply_filters, core_of, read_log
 from modalign.data.raw import RawData
 from modalign.errors import ConfigError, DataError, UnknownName
 
-Progress = Callable[[str, int, int], None]
-"""Called before each stage with what it does, its number (from 1) and how many there are."""
+Progress = Callable[[str], None]
+"""Called before each stage with its name and number, such as "filtering (2 of 5)"."""
 
 STAGES = (
     "reading interactions",
@@ -90,21 +90,26 @@ def prepare(
         >>> data.n_users, data.n_items, len(data.train), len(data.valid), len(data.test)
         (6, 5, 18, 6, 6)
     """
-    tell = progress or (lambda stage, step, steps: None)
+
+    def tell(stage: int) -> None:
+        if progress is not None:
+            progress(f"{STAGES[stage]} ({stage + 1} of {len(STAGES)})")
+
     kind = _check_options(raw, split, k_core, images)
     target = _check_target(out)
-    tell(STAGES[0], 1, len(STAGES))
+    tell(0)
     log = read_log(raw, with_split=kind == "given")
-    tell(STAGES[1], 2, len(STAGES))
-    remarks = [*raw.info.get("remarks", [])]
+    tell(1)
+    told = raw.info.get("remarks", [])
+    remarks = [told] if isinstance(told, str) else [*told]
     remarks += apply_filters(log, min_rating, duplicates, k_core)
-    tell(STAGES[2], 3, len(STAGES))
+    tell(2)
     labels = (
         _given(log, split_options)
         if kind == "given"
         else splits.split(kind, log.users, log.items, log.time, seed, split_options)
     )
-    tell(STAGES[3], 4, len(STAGES))
+    tell(3)
     users, user_rows = joining.used_ids(log.user_ids, log.users, "user", None)
     extra = raw.items["item_id"] if all_items and raw.items is not None else None
     items, item_rows = joining.used_ids(log.item_ids, log.items, "item", extra)
@@ -113,10 +118,9 @@ def prepare(
         remarks.append(f"{missing} pictures are named by the item table but are not there")
     parts = _parts(labels, user_rows[log.users], item_rows[log.items], log.weight, log.time)
     modalities = {k: joining.join_features(k, f, items, remarks) for k, f in raw.features.items()}
-    source = {k: v for k, v in raw.info.items() if k not in ("remarks", "licence")}
     info: dict[str, Any] = {
-        "source": source.pop("source", raw.name),
-        "source_details": source,
+        **raw.info,
+        "source": raw.info.get("source", raw.info.get("kind", raw.name)),
         "licence": raw.info.get("licence"),
         "filters": log.steps,
         "split": {
@@ -142,7 +146,7 @@ def prepare(
         item_table=item_table,
         info=info,
     )
-    tell(STAGES[4], 5, len(STAGES))
+    tell(4)
     return dataset if target is None else _write(dataset, target, images)
 
 
