@@ -129,7 +129,7 @@ OCCASIONS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "party": (
         ("for parties", "for festive evenings", "for celebrations"),
         (
-            "Bring it out when friends come round to celebrate.",
+            "Bring it out when friends come over to celebrate.",
             "Made for birthdays, dancing and parties that end late.",
             "It has survived many a festive night with a house full of guests.",
         ),
