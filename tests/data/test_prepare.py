@@ -112,6 +112,16 @@ def test_a_given_split_is_kept_and_a_pair_in_two_parts_is_remarked():
     assert len(anew.train) == 2
 
 
+def test_ratings_that_some_rows_lack_are_left_out_and_remarked():
+    frame = raw().interactions.with_columns(
+        weight=pl.when(pl.col("item_id") != "3").then(pl.col("weight"))
+    )
+    data = prepare(RawData("x", frame))
+    assert data.train.weight is None
+    assert data.train.time is not None
+    assert data.info["remarks"][0].startswith("weight is missing in")
+
+
 # ------------------------------------------------------------------ filters told
 
 
@@ -404,6 +414,7 @@ def test_bad_options_are_told_and_nothing_is_written(tmp_path, options, error, m
         (NO_SPLIT, {"split": "time"}, "without times"),
         (NO_SPLIT, {}, "three interactions"),
         ({"user_id": [], "item_id": []}, {}, "none in x"),
+        ({"user_id": ["1", None], "item_id": ["a", "b"]}, {}, "1 rows without one"),
     ],
 )
 def test_bad_data_are_told(frame, options, match):

@@ -26,6 +26,7 @@ class Log:
         user_ids, item_ids: ids in natural order; a code is a place in them.
         users, items: codes, int32, sorted by user, then item.
         weight, time, part: parallel arrays, or None.
+        remarks: what people should know of them.
         steps: what each filter left, for people.
     """
 
@@ -36,6 +37,7 @@ class Log:
     weight: np.ndarray | None = None
     time: np.ndarray | None = None
     part: np.ndarray | None = None
+    remarks: list[str] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def keep(self, mask: np.ndarray) -> None:
@@ -80,7 +82,7 @@ def read_log(raw: RawData, *, with_split: bool) -> Log:
     """
     frame = raw.interactions
     names = frame.collect_schema().names()
-    ids = {c: _unique(frame, c) for c in ("user_id", "item_id")}
+    ids = _unique(frame, ("user_id", "item_id"))
     if not len(ids["user_id"]):
         raise DataError("interactions", f"none in {raw.name}", "check the files")
     columns = {
@@ -97,9 +99,18 @@ def read_log(raw: RawData, *, with_split: bool) -> Log:
     # One column after the other: the frame and the arrays never stand twice side by side.
     table = frame.select(**columns).collect(engine="streaming")
     arrays: dict[str, np.ndarray] = {}
+    remarks: list[str] = []
     for column in columns:
         series = table.drop_in_place(column)
-        if series.null_count():
+        missing = series.null_count()
+        if missing and column in ("users", "items"):
+            raise DataError(
+                f"a {column[:-1]} id in every row of {raw.name}",
+                f"{missing} rows without one",
+                "mend or remove those rows",
+            )
+        if missing:
+            remarks.append(f"{column} is missing in {missing} rows and is left out of all")
             continue
         arrays[column] = series.to_numpy()
     order = filters.sorting(filters.pair_keys(arrays["users"], arrays["items"]))
@@ -115,14 +126,17 @@ def read_log(raw: RawData, *, with_split: bool) -> Log:
         weight=arrays.get("weight"),
         time=arrays.get("time"),
         part=arrays.get("part"),
+        remarks=remarks,
     )
     log.note("as read")
     return log
 
 
-def _unique(frame: pl.LazyFrame, column: str) -> pl.Series:
-    found = frame.select(pl.col(column).cast(pl.String).unique()).collect(engine="streaming")
-    return natural_order(found[column].drop_nulls())
+def _unique(frame: pl.LazyFrame, columns: tuple[str, ...]) -> dict[str, pl.Series]:
+    """Different ids of each column in natural order, all found in one pass."""
+    wanted = [frame.select(pl.col(c).cast(pl.String).unique()) for c in columns]
+    found = pl.collect_all(wanted, engine="streaming")
+    return {c: natural_order(one[c].drop_nulls()) for c, one in zip(columns, found, strict=True)}
 
 
 def _check_parts(frame: pl.LazyFrame) -> None:
@@ -146,16 +160,12 @@ def apply_filters(
     min_rating: float | None,
     duplicates: filters.Keep,
     k_core: int | tuple[int, int],
-) -> list[str]:
+) -> None:
     """Minimum rating, duplicates, k-core; counts after each go into the log's steps.
-
-    Returns:
-        Remarks worth telling.
 
     Raises:
         DataError: nothing is left; the message tells what each step left.
     """
-    remarks = []
     if min_rating is not None:
         log.keep(filters.minimum_rating(log.weight, min_rating))
         log.note(f"rating at least {min_rating:g}")
@@ -165,7 +175,7 @@ def apply_filters(
         mask = filters.without_duplicates(log.users, log.items, log.weight, log.time, duplicates)
         log.keep(mask)
     else:
-        remarks += _given_duplicates(log, duplicates)
+        _given_duplicates(log, duplicates)
     if len(log.users) < before:
         log.note(f"one interaction of each pair ({duplicates})")
     k_users, k_items = core_of(k_core)
@@ -174,10 +184,9 @@ def apply_filters(
         both = f"{k_users}-core" if k_users == k_items else f"core of {k_users} and {k_items}"
         log.note(both)
         _need_some(log)
-    return remarks
 
 
-def _given_duplicates(log: Log, duplicates: filters.Keep) -> list[str]:
+def _given_duplicates(log: Log, duplicates: filters.Keep) -> None:
     """Duplicates within each part; a pair in two parts stays, for the split is the giver's."""
     assert log.part is not None
     mask = np.ones(len(log.users), bool)
@@ -191,8 +200,9 @@ def _given_duplicates(log: Log, duplicates: filters.Keep) -> list[str]:
     key = filters.pair_keys(log.users, log.items)
     several = int((key[1:] == key[:-1]).sum())
     if several:
-        return [f"{several} pairs of user and item stand in more than one part of the given split"]
-    return []
+        log.remarks.append(
+            f"{several} pairs of user and item stand in more than one part of the given split"
+        )
 
 
 def _need_some(log: Log) -> None:

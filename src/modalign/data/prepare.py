@@ -102,7 +102,8 @@ def prepare(
     tell(1)
     told = raw.info.get("remarks", [])
     remarks = [told] if isinstance(told, str) else [*told]
-    remarks += apply_filters(log, min_rating, duplicates, k_core)
+    apply_filters(log, min_rating, duplicates, k_core)
+    remarks += log.remarks
     tell(2)
     labels = (
         _given(log, split_options)
