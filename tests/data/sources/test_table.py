@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,15 @@ def test_integer_ids_are_texts_even_where_pandas_made_them_floats():
 def test_blank_lines_quotes_and_spaces_do_no_harm(tmp_path):
     path = write(tmp_path / "log.csv", 'user,item\n 1 ,"a, b"\n\n2,c\n\n')
     assert rows(path) == [("1", "a, b"), ("2", "c")]
+
+
+def test_gzipped_tables_are_read_and_their_lines_counted(tmp_path):
+    path = tmp_path / "log.tsv.gz"
+    path.write_bytes(gzip.compress(b"user\titem\trating\r\n1\ta\t2\r\n"))
+    assert rows(path) == [("1", "a", 2.0)]
+    path.write_bytes(gzip.compress(b"user\titem\trating\r\n1\ta\t2\r\n1\tb\tx\r\n"))
+    with pytest.raises(DataError, match="'x' in line 3"):
+        rows(path)
 
 
 def test_a_byte_order_mark_does_no_harm(tmp_path):

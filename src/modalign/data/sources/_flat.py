@@ -8,10 +8,11 @@ returned is still lazy.
 from __future__ import annotations
 
 import csv
+import gzip
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import polars as pl
 
@@ -85,7 +86,7 @@ class Origin:
     def _line(self, row: int) -> int:
         # Quoted fields may span lines, so records are counted by a CSV reader.
         assert self.path is not None
-        with self.path.open(encoding="utf-8", errors="replace", newline="") as file:
+        with open_text(self.path) as file:
             reader = csv.reader(file, delimiter=self.separator)
             for number, _ in enumerate(reader, start=-1 if self.header else 0):
                 if number == row:
@@ -96,7 +97,7 @@ class Origin:
         """The first line with more fields than columns, in words, or None."""
         if self.path is None:
             return None
-        with self.path.open(encoding="utf-8", errors="replace", newline="") as file:
+        with open_text(self.path) as file:
             reader = csv.reader(file, delimiter=self.separator)
             for fields in reader:
                 if len(fields) > n_columns:
@@ -116,6 +117,13 @@ class Columns:
     def used(self) -> list[str]:
         """Those there are."""
         return [c for c in (self.user, self.item, self.weight, self.time) if c is not None]
+
+
+def open_text(path: Path) -> IO[str]:
+    """A text file, gzipped or not, opened for a CSV reader."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
+    return path.open(encoding="utf-8-sig", errors="replace", newline="")
 
 
 def plain(name: str) -> str:
@@ -139,7 +147,7 @@ def first_line(path: Path) -> str:
     if not path.is_file():
         got = f"{path}, which is a folder" if path.is_dir() else f"{path}, which does not exist"
         raise DataError("a table of interactions", got, "check the path")
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
+    with open_text(path) as file:
         line = file.readline().rstrip("\r\n")
     if not line.strip():
         raise DataError(
