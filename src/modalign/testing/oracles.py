@@ -115,7 +115,7 @@ def item_knn_scores(
     scores = []
     for item in range(len(similarities)):
         others = [other for other in range(len(similarities)) if other != item]
-        nearest = sorted(others, key=lambda o, i=item: (-similarities[o, i], o))[:neighbours]
+        nearest = _ranked(similarities[:, item], others)[:neighbours]
         scores.append(float(sum(similarities[o, item] for o in nearest if o in set(history))))
     return scores
 
@@ -141,7 +141,9 @@ def recall_and_ndcg(
     Of equal scores the lower row ranks first.
 
     Args:
-        scores, seen, wanted: users x items; the last two bool.
+        scores: users x items.
+        seen: users x items, bool; left out of the ranking.
+        wanted: users x items, bool.
         k: length of the list.
 
     Example:
@@ -154,10 +156,15 @@ def recall_and_ndcg(
         if not wanted[user].any():
             continue
         open_items = [item for item in range(scores.shape[1]) if not seen[user, item]]
-        best = sorted(open_items, key=lambda item, u=user: (-scores[u, item], item))[:k]
+        best = _ranked(scores[user], open_items)[:k]
         hits = [bool(wanted[user, item]) for item in best]
         n_wanted = int(wanted[user].sum())
         ideal = sum(1 / math.log2(place + 2) for place in range(min(k, n_wanted)))
         recalls.append(sum(hits) / n_wanted)
         gains.append(sum(hit / math.log2(p + 2) for p, hit in enumerate(hits)) / ideal)
     return sum(recalls) / len(recalls), sum(gains) / len(gains)
+
+
+def _ranked(values: np.ndarray, rows: Sequence[int]) -> list[int]:
+    """Rows by falling value, lower rows first among equals."""
+    return sorted(rows, key=lambda row: (-values[row], row))
