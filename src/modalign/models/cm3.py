@@ -214,7 +214,8 @@ class CM3(Recommender):
         weights = torch.ones(self.n_users, self.n_segments)
         if config.pref_weights == "softmax":
             weights.normal_(std=0.01)
-        self.preferences = nn.Parameter(weights)
+        # With one segment a weight is a length, which neither the loss nor a ranking sees.
+        self.preferences = nn.Parameter(weights) if self.n_segments > 1 else None
         self.graph = BipartiteGraph(view.users, view.items, self.n_users, self.n_items)
         self.item_graph = _item_graph(config, view, names) if config.n_item_layers else None
         self._allocate_draws()
@@ -244,14 +245,14 @@ class CM3(Recommender):
 
     def _draw(self, draws: int, rng: torch.Generator | None) -> Tensor:
         shape = (draws, self.n_levels, self.n_items)
-        return beta_positions(self.config.alpha, shape, rng).to(self.preferences.device)
+        return beta_positions(self.config.alpha, shape, rng).to(self.user_segments.device)
 
     def _draw_items(self, rng: torch.Generator | None) -> Tensor:
         if self.config.uniformity_items != "catalogue":
-            return torch.empty(0, dtype=torch.int64, device=self.preferences.device)
+            return torch.empty(0, dtype=torch.int64, device=self.user_segments.device)
         device = rng.device if rng is not None else None
         order = torch.randperm(self.n_items, generator=rng, device=device)
-        return order[: self.config.batch_size].to(self.preferences.device)
+        return order[: self.config.batch_size].to(self.user_segments.device)
 
     def _redraw(self, rng: torch.Generator) -> None:
         self.positions = self._draw(1, rng)[0]
@@ -326,11 +327,16 @@ class CM3(Recommender):
         both = self.graph.propagate(start, config.n_layers, readout="sum", rows=rows)
         n_users = self.n_users if users is None else len(users)
         user_part, item_part = both.split([n_users, self.n_items])
-        weights = self.preferences if users is None else self.preferences[users]
-        if config.pref_weights == "softmax":
-            weights = weights.softmax(dim=1)
+        weights = self._weights(users)
         by_segment = user_part.view(n_users, self.n_segments, -1) * weights[:, :, None]
         return by_segment.flatten(1), self._over_item_graph(item_part, content.start, items)
+
+    def _weights(self, users: Tensor | None) -> Tensor:
+        """C11: weights of the segments, (n, n_segments)."""
+        if self.preferences is None:
+            return self.user_segments.new_ones(1, 1)
+        weights = self.preferences if users is None else self.preferences[users]
+        return weights.softmax(dim=1) if self.config.pref_weights == "softmax" else weights
 
     def _over_item_graph(self, items: Tensor, start: Tensor, rows: Tensor | None) -> Tensor:
         """C14 at the rows asked for."""
@@ -451,11 +457,8 @@ class CM3(Recommender):
             rows = torch.arange(0, self.n_items, step, device=self.positions.device)
             alike = self._content_rows(content, rows)
             cosines = (alike @ alike.T)[~torch.eye(len(rows), dtype=torch.bool, device=rows.device)]
-            weights: Tensor = self.preferences
-            if self.config.pref_weights == "softmax":
-                weights = weights.softmax(dim=1)
             names = [*self.modality_names, *(["fused"] if self.fuses else [])]
-            means = dict(zip(names, weights.mean(0).tolist(), strict=True))
+            means = dict(zip(names, self._weights(None).mean(0).tolist(), strict=True))
             return {
                 "similarity_mean": cosines.mean().item(),
                 "similarity_std": cosines.std(correction=0).item(),
