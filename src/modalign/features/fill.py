@@ -155,14 +155,16 @@ def _write_means(
     weights = (1.0 / np.maximum(1, counts)).astype(np.float32)[rows]
     mixing = sp.csr_array((weights, (rows, columns)), shape=scores.shape)
     found: np.ndarray = counts > 0
-    out[block[found]] = (mixing @ modality.features)[found]
+    means: np.ndarray = mixing @ modality.features
+    out[block[found]] = means[found]
     return found
 
 
 def _inverse_norms(features: np.ndarray) -> np.ndarray:
     """One over the Euclidean norm of each row, 0 for a row of zeros."""
     norms = np.sqrt(np.einsum("nd,nd->n", features, features))
-    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    inverse: np.ndarray = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    return inverse
 
 
 def _blocks(rows: np.ndarray, n: int) -> list[np.ndarray]:
