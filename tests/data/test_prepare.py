@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from modalign.data import prepare as module
-from modalign.data.dataset import SPLITS, Dataset
-from modalign.data.frames import from_frame, to_frame
+from modalign.data.dataset import Dataset
+from modalign.data.frames import to_frame
 from modalign.data.modality import Modality
 from modalign.data.modality_file import write_modality
 from modalign.data.prepare import prepare
@@ -423,20 +423,3 @@ def test_bad_data_are_told(frame, options, match):
         prepare(RawData("x", table.lazy()), **options)
     assert caught.value.expected
     assert caught.value.fix
-
-
-# ------------------------------------------------------------------ frames
-
-
-def test_frames_go_in_and_come_out_the_same(tmp_path):
-    frame = raw().interactions.collect().rename({"user_id": "who", "weight": "stars"})
-    items = pl.DataFrame({"asin": ["3"], "name": ["Three"]})
-    data = from_frame(
-        frame.to_pandas(), user="who", items=items, name="mine", out=tmp_path / "out", split="time"
-    )
-    assert data.name == "mine"
-    assert data.titles()[int(data.items.rows(["3"])[0])] == "Three"
-    back = to_frame(data)
-    assert back.columns == ["user_id", "item_id", "split", "weight", "time"]
-    assert set(back.select("user_id", "item_id", "weight", "time").rows()) == set(frame.rows())
-    assert set(back["split"]) == set(SPLITS[:3])
