@@ -1,0 +1,197 @@
+"""FREEDOM against dense matrices and loops, and what its pruning may and may not touch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from modalign import seeds
+from modalign.data.modality import Modality
+from modalign.errors import ConfigError, DataError, UnknownName
+from modalign.interfaces import Batch
+from modalign.models._item_graph import item_graph, modality_weights
+from modalign.models.freedom import FREEDOM, FREEDOMConfig
+from modalign.registry import get
+from modalign.testing import oracles
+from modalign.testing.harness import score_all
+from modalign.testing.toy import toy_dataset
+
+VIEW = toy_dataset().view()
+SMALL = {"embedding_size": 4, "k": 5}
+
+
+def made(view=VIEW, **options) -> FREEDOM:
+    with seeds.torch_seed(3):
+        model = FREEDOM(FREEDOMConfig(**{**SMALL, **options}), view)
+        for p in model.parameters():
+            torch.nn.init.normal_(p, std=0.5)
+    return model
+
+
+def batch_of(size: int) -> Batch:
+    rng = seeds.torch_generator(1)
+    users = torch.randint(VIEW.n_users, (size,), generator=rng)
+    positives, negatives = torch.randint(VIEW.n_items, (2, size), generator=rng)
+    return Batch(users, positives, negatives)
+
+
+def dense_item_graph(view, weights: dict[str, float], k: int) -> np.ndarray:
+    """Rows are means over the modalities an item has; without any, the item itself."""
+    graphs = {
+        name: oracles.neighbour_graph(m.features.astype(float), m.present, k)
+        for name, m in view.modalities.items()
+    }
+    total = np.zeros((view.n_items, view.n_items))
+    for item in range(view.n_items):
+        has = [name for name in weights if view.modalities[name].present[item] and weights[name]]
+        for name in has:
+            share = weights[name] / sum(weights[other] for other in has)
+            total[item] += share * graphs[name][item]
+        if not has:
+            total[item, item] = 1.0
+    return total
+
+
+def by_definition(model: FREEDOM, view, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Final user and item vectors over the given edges."""
+    config = model.config
+    users, items = (t.detach().double().numpy() for t in (model.users, model.items))
+    both = oracles.light_propagation(edges, np.concatenate([users, items]), config.n_layers)
+    smooth = dense_item_graph(view, {"image": 0.1, "text": 0.9}, config.k)
+    for _ in range(config.n_item_layers):
+        items = smooth @ items
+    return both[: view.n_users], both[view.n_users :] + items
+
+
+def kept_edges(model: FREEDOM) -> np.ndarray:
+    edges = np.zeros((VIEW.n_users, VIEW.n_items))
+    users, items = model.pruned.edges()
+    edges[users.numpy(), items.numpy()] = 1.0
+    return edges
+
+
+@pytest.mark.parametrize(("n_layers", "n_item_layers"), [(0, 0), (1, 1), (2, 1), (3, 2)])
+def test_scores_are_those_of_the_definition(n_layers: int, n_item_layers: int) -> None:
+    model = made(n_layers=n_layers, n_item_layers=n_item_layers)
+    users, items = by_definition(model, VIEW, oracles.interaction_matrix(VIEW))
+    torch.testing.assert_close(
+        score_all(get("freedom"), model, VIEW).double(),
+        torch.from_numpy(users @ items.T),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("size", [5, 64])  # fewer and more items than there are in all
+@pytest.mark.parametrize("n_item_layers", [0, 1, 2])
+def test_loss_is_bpr_on_the_edges_of_the_epoch_and_of_the_content(
+    size: int, n_item_layers: int
+) -> None:
+    model, batch = made(n_item_layers=n_item_layers, content_weight=0.3), batch_of(size)
+    model.on_epoch(0, seeds.torch_generator(5))
+    users, items = by_definition(model, VIEW, kept_edges(model))
+
+    def bpr(of_items: np.ndarray) -> float:
+        scores = users @ of_items.T
+        who = batch.users.tolist()
+        chosen = [scores[u, i] for u, i in zip(who, batch.positives.tolist(), strict=True)]
+        other = [scores[u, i] for u, i in zip(who, batch.negatives.tolist(), strict=True)]
+        return oracles.bpr(chosen, other)
+
+    content = 0.0
+    for name, projection in zip(("image", "text"), model.projections, strict=True):
+        modality = VIEW.modalities[name]
+        x = modality.features.astype(float)
+        x[~modality.present] = x[modality.present].mean(axis=0)
+        weight, bias = (p.detach().double().numpy() for p in projection.parameters())
+        content += bpr(x @ weight.T + bias)
+    parts = {name: float(value.detach()) for name, value in model.loss(batch).items()}
+    assert parts == pytest.approx({"bpr": bpr(items), "content": 0.3 * content}, rel=1e-4)
+
+
+def test_pruning_keeps_the_asked_share_and_leaves_scores_alone() -> None:
+    model = made(dropout=0.75)
+    before = score_all(get("freedom"), model, VIEW)
+    model.on_epoch(0, seeds.torch_generator(5))
+    kept = kept_edges(model)
+    assert kept.sum() == len(VIEW.users) / 4
+    assert (kept <= oracles.interaction_matrix(VIEW)).all()
+    torch.testing.assert_close(score_all(get("freedom"), model, VIEW), before, rtol=0, atol=0)
+
+
+def test_popular_edges_go_first() -> None:
+    model = made(dropout=0.5)
+    degrees = oracles.interaction_matrix(VIEW).sum(axis=0)
+    kept = np.zeros(VIEW.n_items)
+    for seed in range(200):
+        model.on_epoch(0, seeds.torch_generator(seed))
+        kept += kept_edges(model).sum(axis=0)
+    share = kept[degrees > 0] / (200 * degrees[degrees > 0])
+    assert np.corrcoef(np.log(degrees[degrees > 0]), share)[0, 1] < -0.9
+
+
+def test_without_dropout_every_epoch_has_all_edges() -> None:
+    model = made(dropout=0.0)
+    model.on_epoch(0, seeds.torch_generator(5))
+    assert kept_edges(model).sum() == len(VIEW.users)
+
+
+def test_without_content_loss_nothing_of_it_is_kept_or_computed() -> None:
+    model = made(content_weight=0.0)
+    assert list(model.loss(batch_of(5))) == ["bpr"]
+    assert {name for name, _ in model.named_parameters()} == {"users", "items"}
+
+
+@pytest.mark.parametrize("weights", [{"image": 0.1, "text": 0.9}, {"image": 3, "text": 1}])
+def test_item_graph_against_loops(weights: dict[str, float]) -> None:
+    # An item without any modality is its own only neighbour.
+    spoilt = {}
+    for name, m in VIEW.modalities.items():
+        present = m.present.copy()
+        present[7] = False
+        spoilt[name] = Modality(name, m.features, present)
+    view = dataclasses.replace(VIEW, modalities=spoilt)
+    names = sorted(weights)
+    got = item_graph(view, names, modality_weights(weights, names), k=4).scipy().toarray()
+    np.testing.assert_allclose(got, dense_item_graph(view, weights, 4), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-6)
+    assert got[7, 7] == 1
+
+
+def test_a_modality_of_weight_zero_is_left_out() -> None:
+    weights = modality_weights({"image": 0, "text": 2}, ["image", "text"])
+    got = item_graph(VIEW, ["image", "text"], weights, k=4).scipy().toarray()
+    alone = item_graph(VIEW, ["text"], [1.0], k=4).scipy().toarray()
+    np.testing.assert_allclose(got, alone)
+
+
+def test_default_weights() -> None:
+    assert modality_weights(None, ["text", "visual"]) == [0.9, 0.1]
+    assert modality_weights(None, ["tags", "text"]) == [0.5, 0.5]
+    assert modality_weights(None, ["text"]) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"imag": 1.0, "text": 1.0}, UnknownName, "did you mean 'image'"),
+        ({"text": 1.0}, ConfigError, "a weight for each of image, text"),
+        ({"image": 0.0, "text": 0.0}, ConfigError, "not all zero"),
+    ],
+)
+def test_wrong_weights_are_told(given: dict[str, float], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        made(modality_weights=given)
+
+
+def test_data_without_modalities_is_refused() -> None:
+    with pytest.raises(DataError, match="modalign encode"):
+        made(dataclasses.replace(VIEW, modalities={}))
+
+
+def test_a_batch_without_negatives_is_refused() -> None:
+    with pytest.raises(ValueError, match="negatives"):
+        made().loss(Batch(torch.tensor([0]), torch.tensor([0])))
