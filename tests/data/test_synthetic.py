@@ -92,7 +92,7 @@ def test_utilities_against_a_slow_loop(world):
     """z of the formula, one user, one item at a time."""
     user = 3
     raw = np.zeros(world.n_items)
-    emphasis = {"material": 1.0, "occasion": 1.0, "quality": 0.8, "brand": 0.4}
+    emphasis = {"material": 1.2, "occasion": 0.8, "quality": 0.6, "brand": 1.0}
     for item in range(world.n_items):
         for name, weight in emphasis.items():
             for code in world.codes[name][item]:

@@ -51,13 +51,13 @@ PARTS: Final = ("visual", "textual", "category", "popularity")
 
 # How much a value of one attribute can move a user, relative to the others of its modality.
 _EMPHASIS: Final[Mapping[str, float]] = {
-    "palette": 1.0,
-    "pattern": 1.0,
-    "shape": 0.7,
-    "material": 1.0,
-    "occasion": 1.0,
-    "quality": 0.8,
-    "brand": 0.4,
+    "palette": 0.8,
+    "pattern": 1.3,
+    "shape": 0.8,
+    "material": 1.2,
+    "occasion": 0.8,
+    "quality": 0.6,
+    "brand": 1.0,
     "category": 1.0,
 }
 _OPENING: Final = 1_672_531_200  # 1 January 2023, the day the shop opened
@@ -159,7 +159,7 @@ class World:
 
 
 def make_world(
-    seed: int = 1, n_users: int = 1200, n_items: int = 1000, strength: float = 2.4
+    seed: int = 1, n_users: int = 1200, n_items: int = 1000, strength: float = 3.0
 ) -> World:
     """Draw items, tastes and popularity.
 
@@ -176,12 +176,16 @@ def make_world(
         if value < least:
             raise ConfigError(f"{name} of at least {least}", str(value), f"give a larger {name}")
     if not 0 <= strength < float("inf"):
-        raise ConfigError("a finite strength of at least 0", str(strength), "2.4 is the default")
+        raise ConfigError("a finite strength of at least 0", str(strength), "3 is the default")
     codes = _draw_items(numpy_generator(seed, "synthetic", "items"), n_items)
     rng = numpy_generator(seed, "synthetic", "users")
     sizes = {name: len(values) for name, values in {**VISUAL, **TEXTUAL}.items()}
     sizes["category"] = len(CATEGORIES)
-    tastes = {name: rng.standard_normal((n_users, size)) for name, size in sizes.items()}
+    tastes = {}
+    for name, size in sizes.items():
+        drawn = rng.standard_normal((n_users, size))
+        # Heavier than normal: people have a few strong likes rather than many faint ones.
+        tastes[name] = np.sign(drawn) * np.abs(drawn) ** 1.5
     # A small concentration makes people of one kind: mostly looks, mostly words, mostly category.
     weights = np.sqrt(rng.dirichlet((0.9, 0.9, 0.35), size=n_users))
     popularity = 0.55 * numpy_generator(seed, "synthetic", "popularity").standard_normal(n_items)
