@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
@@ -240,9 +241,9 @@ class _Job:
 
 def _read_chunk(file: Path, n: int, dim: int) -> tuple[np.ndarray, np.ndarray] | None:
     try:
-        with np.load(file, allow_pickle=False) as content:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             vectors, reasons = content["features"], content["reasons"]
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
     return (vectors, reasons) if vectors.shape == (n, dim) and len(reasons) == n else None
 
