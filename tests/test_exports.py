@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -101,3 +102,20 @@ def test_every_module_of_models_registers_something() -> None:
 
     there = {m.name for m in pkgutil.iter_modules(models.__path__) if not m.name.startswith("_")}
     assert there == {spec.cls.__module__.rsplit(".", 1)[1] for spec in specs().values()}
+
+
+def test_every_model_has_a_page_that_names_its_options() -> None:
+    from modalign.interfaces import MultimodalConfig, TrainedConfig
+    from modalign.registry import specs
+
+    pages = Path(__file__).parents[1] / "docs" / "models"
+    common = MultimodalConfig.model_fields
+    for name, spec in specs().items():
+        page = (pages / f"{name}.md").read_text()
+        for option, field in spec.config.model_fields.items():
+            inherited = issubclass(spec.config, TrainedConfig) and option in common
+            if inherited and field.default == common[option].default:
+                continue
+            assert f"`{option}`" in page, f"{name}.md does not name {option}"
+        for variant in spec.variants:
+            assert f"`{variant}`" in page, f"{name}.md does not name the variant {variant}"
