@@ -1,0 +1,248 @@
+"""Products with a sparse matrix that stands still while a model learns.
+
+On a CPU in float32 the product is torch's embedding bag: each row of the result is a weighted
+sum of looked-up rows, and its kernel is compiled for this machine's vector width and for the
+number of columns when it first runs, with prefetching, which torch's sparse kernels lack (three
+times slower in CSR, eight in COO; `benchmarks/propagation.py`). Everywhere else, and in other
+types, it is torch's CSR product.
+
+The backward pass multiplies by the transpose, which is built once, or is the matrix itself
+where that is symmetric. Nothing of the forward pass is kept for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+# Cutting rows out of a matrix costs about three times as much for each non-zero as multiplying
+# by it does (copying its indices and weights), so that rows with more than a third of all
+# non-zeros are cheaper taken from the whole product.
+WHOLE_IS_CHEAPER = 3
+
+
+class CSR(NamedTuple):
+    """Compressed sparse rows: int32 `indptr` (n + 1,), int32 `indices`, `values`; m columns."""
+
+    indptr: Tensor
+    indices: Tensor
+    values: Tensor
+    n_columns: int
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.indptr) - 1
+
+    def rows(self, start: int, end: int) -> CSR:
+        """Rows start to end, the non-zeros shared with this matrix."""
+        first, last = int(self.indptr[start]), int(self.indptr[end])
+        return CSR(
+            self.indptr[start : end + 1] - first,
+            self.indices[first:last],
+            self.values[first:last],
+            self.n_columns,
+        )
+
+
+def multiply(matrix: CSR, x: Tensor) -> Tensor:
+    """`matrix @ x` of shape (n, d), outside of autograd.
+
+    Args:
+        matrix: (n, m), on the device of x.
+        x: dense (m, d).
+    """
+    if x.device.type == "cpu" and x.dtype == torch.float32 and len(matrix.indices):
+        return functional.embedding_bag(
+            matrix.indices,
+            x,
+            matrix.indptr,
+            mode="sum",
+            per_sample_weights=matrix.values,
+            include_last_offset=True,
+        )
+    # Half precision has too few digits for sums over thousands of neighbours, and not every
+    # device has the kernel.
+    wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    with torch.autocast(x.device.type, enabled=False):
+        sparse = torch.sparse_csr_tensor(
+            matrix.indptr,
+            matrix.indices,
+            matrix.values.to(wide.dtype),
+            (matrix.n_rows, matrix.n_columns),
+            check_invariants=False,
+        )
+        product: Tensor = sparse @ wide
+    return product.to(x.dtype)
+
+
+def cut(matrix: CSR, rows: Tensor) -> CSR:
+    """The chosen rows as a matrix of their own, in the order given, repeats allowed."""
+    start = matrix.indptr.index_select(0, rows).long()
+    counts = matrix.indptr.index_select(0, rows + 1).long() - start
+    indptr = torch.zeros(len(rows) + 1, dtype=torch.int64, device=rows.device)
+    torch.cumsum(counts, 0, out=indptr[1:])
+    total = int(indptr[-1])
+    at = torch.repeat_interleave(start - indptr[:-1], counts, output_size=total)
+    at += torch.arange(total, device=rows.device)
+    return CSR(
+        indptr.int(),
+        matrix.indices.index_select(0, at),
+        matrix.values.index_select(0, at),
+        matrix.n_columns,
+    )
+
+
+def multiply_rows(matrix: CSR, x: Tensor, rows: Tensor) -> Tensor:
+    """`(matrix @ x)[rows]` of shape (len(rows), d), outside of autograd, the cheaper way."""
+    counts = matrix.indptr.index_select(0, rows + 1) - matrix.indptr.index_select(0, rows)
+    if WHOLE_IS_CHEAPER * int(counts.sum()) < len(matrix.indices):
+        return multiply(cut(matrix, rows), x)
+    return multiply(matrix, x).index_select(0, rows)
+
+
+def scatter(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
+    """Zeros (n_rows, d) with `values` added at `rows`, repeats summed."""
+    dense = values.new_zeros(n_rows, values.shape[1])
+    return dense.index_add_(0, rows, values)
+
+
+class _Product(torch.autograd.Function):
+    """`(matrix @ x)[rows]`; the gradient is `transpose @ scatter(gradient, rows)`.
+
+    With rows, the gradient goes through a dense scatter and the whole transpose. Cutting the
+    columns of `rows` out of the transpose instead needs a look at every non-zero, which alone
+    costs more than multiplying by them: on the amazon-baby graph with a batch of 2,048 pairs
+    2.7 ms against 1.7 ms, and adding the outer products row by row costs 9 ms.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: CSR, transpose: CSR, rows: Tensor | None) -> Tensor:
+        ctx.transpose, ctx.rows, ctx.n_rows = transpose, rows, matrix.n_rows
+        x = x.contiguous()
+        return multiply(matrix, x) if rows is None else multiply_rows(matrix, x, rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = gradients[0].contiguous()
+        if ctx.rows is not None:
+            gradient = scatter(gradient, ctx.rows, ctx.n_rows)
+        return multiply(ctx.transpose, gradient), None, None, None
+
+
+class SparseGraph(nn.Module):
+    """A constant sparse matrix (n, m) that dense matrices are multiplied by.
+
+    The matrix is held once, in 32-bit indices, and once more transposed unless it is symmetric.
+    The buffers move with `.to(device)` and are not saved: a graph is computed from the data.
+
+    Args:
+        matrix: scipy sparse, (n, m); repeated entries are added.
+        symmetric: the matrix equals its transpose; this is taken on trust.
+
+    Raises:
+        ValueError: more than 2^31 - 1 non-zeros, or a matrix called symmetric is not square.
+
+    Memory: 8 bytes for each non-zero, twice that where it is not symmetric.
+
+    Example:
+        >>> graph = SparseGraph(sp.csr_array(np.array([[0.0, 2.0], [1.0, 1.0]])))
+        >>> graph.matmul(torch.tensor([[1.0], [10.0]])).tolist()
+        [[20.0], [11.0]]
+        >>> graph.matmul(torch.tensor([[1.0], [10.0]]), rows=torch.tensor([1])).tolist()
+        [[11.0]]
+    """
+
+    indptr: Tensor
+    indices: Tensor
+    values: Tensor
+    transpose_indptr: Tensor
+    transpose_indices: Tensor
+    transpose_values: Tensor
+
+    def __init__(self, matrix: sp.csr_array | sp.coo_array, symmetric: bool = False) -> None:
+        super().__init__()
+        csr = _canonical(matrix)
+        self.shape: tuple[int, int] = (int(csr.shape[0]), int(csr.shape[1]))
+        self.symmetric = symmetric
+        if symmetric and self.shape[0] != self.shape[1]:
+            raise ValueError(f"a symmetric matrix is square, not {self.shape}")
+        self._hold("", csr)
+        if not symmetric:
+            self._hold("transpose_", _canonical(csr.T))
+
+    def _hold(self, prefix: str, csr: sp.csr_array) -> None:
+        for name, array in (
+            ("indptr", csr.indptr.astype(np.int32)),
+            ("indices", csr.indices.astype(np.int32)),
+            ("values", csr.data.astype(np.float32)),
+        ):
+            self.register_buffer(prefix + name, torch.from_numpy(array), persistent=False)
+
+    @property
+    def csr(self) -> CSR:
+        """The matrix."""
+        return CSR(self.indptr, self.indices, self.values, self.shape[1])
+
+    @property
+    def transposed(self) -> CSR:
+        """Its transpose; the same buffers where it is symmetric."""
+        if self.symmetric:
+            return self.csr
+        return CSR(
+            self.transpose_indptr, self.transpose_indices, self.transpose_values, self.shape[0]
+        )
+
+    def matmul(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """`matrix @ x`, (n, d), or only its rows `rows`, (len(rows), d); differentiable in x.
+
+        Args:
+            x: (m, d).
+            rows: int64, repeats allowed. Worth giving where they have few non-zeros.
+        """
+        result: Tensor = _Product.apply(x, self.csr, self.transposed, rows)  # type: ignore[no-untyped-call]
+        return result
+
+    def scipy(self) -> sp.csr_array:
+        """A copy as a scipy matrix."""
+        return sp.csr_array(
+            (
+                self.values.float().cpu().numpy().copy(),
+                self.indices.cpu().numpy().copy(),
+                self.indptr.cpu().numpy().copy(),
+            ),
+            shape=self.shape,
+        )
+
+    def extra_repr(self) -> str:
+        """Sizes for people."""
+        kind = ", symmetric" if self.symmetric else ""
+        return f"{self.shape[0]} x {self.shape[1]}, {len(self.indices)} non-zeros{kind}"
+
+
+def _canonical(matrix: Any) -> sp.csr_array:
+    """CSR with sorted indices and no repeats, so that the order of edges changes no bit."""
+    csr: sp.csr_array = sp.csr_array(matrix)
+    csr.sum_duplicates()
+    if csr.nnz > np.iinfo(np.int32).max:
+        raise ValueError(f"at most 2^31 - 1 non-zeros, not {csr.nnz}")
+    return csr
+
+
+def layer_weights(n_layers: int, readout: str) -> Sequence[float]:
+    """Weight of layers 0 to n_layers in the result: "mean", "sum" or "last"."""
+    if readout == "mean":
+        return [1.0 / (n_layers + 1)] * (n_layers + 1)
+    if readout == "sum":
+        return [1.0] * (n_layers + 1)
+    if readout == "last":
+        return [0.0] * n_layers + [1.0]
+    raise ValueError(f"readout is mean, sum or last, not {readout!r}")

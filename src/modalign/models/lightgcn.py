@@ -1,0 +1,89 @@
+"""LightGCN: embeddings smoothed over the graph of users and items, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from modalign.graph.bipartite import BipartiteGraph
+from modalign.interfaces import Batch, Recommender, TrainedConfig, TrainView
+from modalign.nn.losses.ranking import bpr_loss, l2_penalty
+from modalign.registry import register
+
+
+class LightGCNConfig(TrainedConfig):
+    """Options of LightGCN."""
+
+    n_layers: Annotated[int, Field(ge=0, le=16)] = 2
+    """Steps of propagation; 0 is BPR-MF."""
+    reg: Annotated[float, Field(ge=0)] = 1e-4
+    """Weight of the squared layer-0 embeddings of the batch."""
+
+
+@register(
+    "lightgcn",
+    config=LightGCNConfig,
+    toy={"embedding_size": 16, "learning_rate": 0.02, "epochs": 60, "batch_size": 128},
+    family="collaborative",
+    paper="He et al., SIGIR 2020",
+    needs=("negatives",),
+)
+class LightGCN(Recommender):
+    """Users and items as the mean of their own vector and their neighbourhoods' up to L steps.
+
+    With A the symmetric normalised graph of training interactions over users and items and E
+    the only parameters, one vector for each node,
+
+        Z = (E + A E + ... + A^L E) / (L + 1),   score(u, i) = <z_u, z_i>
+
+    trained by BPR on triples (user, chosen item, unseen item) plus
+    `reg / (2 B) sum |e|^2` over the layer-0 vectors of the batch.
+
+    A step computes layer L at the nodes of the batch only. A node without interactions keeps
+    `e / (L + 1)`.
+
+    Source: He et al., "LightGCN: simplifying and powering graph convolution network for
+    recommendation", SIGIR 2020, equations 3 to 8 and 15.
+
+    Example:
+        >>> view = TrainView(2, 3, users=torch.tensor([0, 1]), items=torch.tensor([0, 1]))
+        >>> model = LightGCN(LightGCNConfig(embedding_size=4, n_layers=1), view)
+        >>> [tuple(table.shape) for table in model.tables()]
+        [(2, 4), (3, 4)]
+    """
+
+    def __init__(self, config: LightGCNConfig, view: TrainView) -> None:
+        super().__init__(config, view)
+        self.config: LightGCNConfig = config
+        self.graph = BipartiteGraph(view.users, view.items, view.n_users, view.n_items)
+        self.embeddings = nn.Parameter(
+            torch.empty(view.n_users + view.n_items, config.embedding_size)
+        )
+        nn.init.xavier_uniform_(self.embeddings[: view.n_users])
+        nn.init.xavier_uniform_(self.embeddings[view.n_users :])
+
+    def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
+        """`{"bpr": ..., "reg": ...}`, the second only where it has a weight."""
+        if batch.positives is None or batch.negatives is None:
+            raise ValueError("LightGCN learns from positives and negatives; the batch lacks one")
+        size = len(batch)
+        items = torch.cat([batch.positives, batch.negatives])
+        rows = torch.cat([batch.users, items + self.n_users])
+        final = self.graph.propagate(self.embeddings, self.config.n_layers, rows=rows)
+        user, positive, negative = final.view(3, size, -1)
+        scores = torch.linalg.vecdot(user, positive), torch.linalg.vecdot(user, negative)
+        parts = {"bpr": bpr_loss(*scores)}
+        if self.config.reg:
+            first = self.embeddings.index_select(0, rows)
+            parts["reg"] = self.config.reg * l2_penalty(first, batch_size=size)
+        return parts
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """All propagated vectors, users and items."""
+        final = self.graph.propagate(self.embeddings, self.config.n_layers)
+        users, items = final.split([self.n_users, self.n_items])
+        return users, items

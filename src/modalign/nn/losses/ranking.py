@@ -1,0 +1,50 @@
+"""Losses that put what a user chose above what the user has not seen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def bpr_loss(positive_scores: Tensor, negative_scores: Tensor) -> Tensor:
+    """Bayesian personalised ranking: `mean(-log sigmoid(positive - negative))`, a scalar.
+
+    Computed as `softplus(negative - positive)`, which neither overflows nor loses digits for
+    scores that are far apart, where the logarithm of a sigmoid becomes minus infinity.
+
+    Args:
+        positive_scores: scores of observed items, any shape.
+        negative_scores: scores of unobserved items, of a shape that broadcasts with it; with
+            (B, 1) and (B, N) each positive meets N negatives.
+
+    Source: Rendle et al., "BPR", UAI 2009, section 4.1 (BPR-Opt, as a mean over the batch).
+
+    Example:
+        >>> round(bpr_loss(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0])).item(), 4)
+        0.3709
+    """
+    return functional.softplus(negative_scores - positive_scores).mean()
+
+
+def l2_penalty(*tensors: Tensor, batch_size: int) -> Tensor:
+    """Half the squares of all entries over the batch size, `sum |t|^2 / (2 B)`, a scalar.
+
+    Given the embeddings that a batch looked up, repeats included, it is the batch's part of the
+    penalty on the parameters, so that its strength does not depend on the batch size.
+
+    Args:
+        tensors: at least one, of any shape.
+        batch_size: B, the number of training pairs.
+
+    Raises:
+        ValueError: no tensor is given.
+
+    Example:
+        >>> l2_penalty(torch.tensor([[3.0, 4.0]]), torch.ones(1, 2), batch_size=1).item()
+        13.5
+    """
+    if not tensors:
+        raise ValueError("a penalty on no tensor at all; give at least one")
+    squares = torch.stack([torch.linalg.vecdot(t.flatten(), t.flatten()) for t in tensors])
+    return squares.sum() / (2 * batch_size)
