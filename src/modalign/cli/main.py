@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from typing import Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from modalign.cli import data, models, results, training
+from modalign.cli import data, encoding, mistakes, models, results, training
 from modalign.errors import InputError, ModalignError
+
+ORDER = (
+    "demo", "data", "encode", "models", "train",
+    "evaluate", "compare", "recommend", "similar", "report",
+)  # fmt: skip
+
+
+class _InOrder(TyperGroup):
+    """Commands in the order in which one uses them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=ORDER.index)
+
 
 app = typer.Typer(
     name="modalign",
+    cls=_InOrder,
     help="Multimodal recommendation: from a table of interactions and the items' pictures and "
     "texts to a trained, measured recommender.\n\n"
-    "A first tour:  modalign demo --out demo",
+    "A first tour: `modalign demo --out demo`. Each command has its own `--help` with examples.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(data.app, name="data")
-data.register(app)
+app.add_typer(data.app, name="data", rich_help_panel="Data")
+encoding.register(app)
 models.register(app)
 training.register(app)
 results.register(app)
@@ -32,22 +49,38 @@ def run() -> None:
     """Entry point. A user's mistake: one message, exit code 2. Ctrl-C: 130."""
     # Models that are installed are used as they are; nothing is looked up on a hub unasked.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(_told())
+
+
+def _told() -> int:
+    """Run the command line; every way to fail ends in words and an exit code."""
     console = Console(stderr=True)
     try:
-        app()
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                # Notices of libraries are for their callers; `python -W` shows them again.
+                warnings.simplefilter("ignore")
+            return int(app(standalone_mode=False, prog_name="modalign") or 0)
+    except mistakes.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return 2
+        mistakes.show(console, mistakes.from_usage(error))
     except InputError as error:
-        console.print("[bold red]Error[/]: ", end="")
-        console.print(f"expected {error.expected}", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"       got {error.got}", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"   to mend it: {error.fix}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        mistakes.show(console, error)
     except ModalignError as error:
-        console.print("[bold red]Error[/]: ", end="")
+        console.print("[bold red]Error:[/] ", end="")
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
         console.print("stopped")
-        sys.exit(130)
+        return 130
+    except BrokenPipeError:
+        # The reader (`head`, a pager) has seen enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        mistakes.show(console, mistakes.from_system(error))
+    return 2
 
 
 if __name__ == "__main__":

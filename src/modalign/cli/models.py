@@ -6,12 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from modalign.cli.render import Json, out, print_json, table
+from modalign.cli.options import Json
+from modalign.cli.render import out, plain, print_json, say, table
+
+EPILOG = "**Examples**\n\n    modalign models\n\n    modalign models cm3"
 
 
 def register(root: typer.Typer) -> None:
     """Add the command to the top level."""
-    root.command()(models)
+    root.command(rich_help_panel="Models", epilog=EPILOG)(models)
 
 
 def models(
@@ -27,26 +30,46 @@ def models(
             print_json(found)
             return
         rows = [
-            [m["name"], m["family"], m["paper"], ", ".join(m["needs"]) or "ids", m["summary"]]
+            [
+                m["name"],
+                m["family"],
+                " + ".join(_data_needs(m)),
+                f"{plain(m['summary'])} [dim]({plain(m['paper'])})[/]",
+            ]
             for m in found
         ]
-        out.print(table("Models", ["name", "family", "paper", "needs", "what it is"], rows))
-        out.print("modalign models NAME shows a model's options")
+        out.print(table("Models", ["name", "family", "learns from", "what it is"], rows))
+        say("modalign models NAME shows a model's options and variants", out)
         return
     spec = registry.get(name)
     options = _options(spec.config)
+    variants = {key: dict(values) for key, values in spec.variants.items()}
     if json:
-        print_json({**_summary(spec), "options": options})
+        print_json({**_summary(spec), "options": options, "variants": variants})
         return
-    out.print(f"{spec.name}: {spec.summary} ({spec.paper})", markup=False)
-    rows = [[o["name"], o["default"], o["bounds"], o["help"]] for o in options]
-    out.print(table("Options, each as --set name=value", ["name", "default", "bounds", ""], rows))
-    if spec.variants:
+    say(f"\n{spec.name}: {spec.summary}", out)
+    say(f"{spec.paper}; learns from {', '.join(_data_needs(_summary(spec)))}", out)
+    if options:
+        rows = [[plain(o[c]) for c in ("name", "default", "bounds", "help")] for o in options]
+        title = "Options, each as --set name=value"
+        out.print(table(title, ["name", "default", "values", "what it does"], rows))
+    else:
+        say("it has no options", out)
+    if variants:
         rows = [
-            [key, ", ".join(f"{k}={v}" for k, v in values.items())]
-            for key, values in spec.variants.items()
+            [key, plain(", ".join(f"{k}={_shown(v)}" for k, v in values.items()))]
+            for key, values in variants.items()
         ]
-        out.print(table("Variants", ["name", "options"], rows))
+        out.print(table("Variants, each as --variant name", ["name", "options"], rows))
+
+
+def _data_needs(summary: dict[str, Any]) -> list[str]:
+    """What the data must have, for people; sampling is the trainer's business."""
+    return ["ids", "features"] if "modalities" in summary["needs"] else ["ids"]
+
+
+def _shown(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
 def _summary(spec: Any) -> dict[str, Any]:

@@ -1,19 +1,26 @@
-"""Tables and JSON for people and programs."""
+"""Tables, bars and JSON for people and programs."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 out = Console()
 err = Console(stderr=True)
@@ -25,41 +32,96 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
+def say(text: str, console: Console = err) -> None:
+    """A sentence as it is: ids, paths and titles are no markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def plain(text: Any) -> str:
+    """A cell of a table as it is: titles may hold square brackets, which rich would read."""
+    return escape(str(text))
+
+
 def table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[int] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    numbers: Sequence[int] = (),
+    cut: Sequence[int] = (),
 ) -> Table:
-    """A plain table; columns whose index is in `numbers` stand right."""
+    """A plain table.
+
+    Args:
+        title: above it; markup is not read.
+        columns: their headings; all empty for none.
+        rows: cells; texts may hold markup, so pass foreign ones through `plain`.
+        numbers: indices of columns of numbers: to the right, never broken.
+        cut: indices of columns that are cut with an ellipsis where the terminal is narrow.
+    """
     made = Table(
-        title=title,
+        title=plain(title),
         box=box.SIMPLE_HEAD if any(columns) else box.SIMPLE,
         show_header=any(columns),
         title_justify="left",
         title_style="bold",
+        pad_edge=False,
+        padding=(0, 1),
     )
     for index, name in enumerate(columns):
+        number = index in numbers
         made.add_column(
-            name, justify="right" if index in numbers else "left", overflow="fold", no_wrap=False
+            plain(name),
+            justify="right" if number else "left",
+            overflow="ellipsis" if index in cut else "fold",
+            no_wrap=number or index in cut,
         )
     for row in rows:
         made.add_row(*("" if cell is None else str(cell) for cell in row))
     return made
 
 
-def metric_table(title: str, runs: Mapping[str, Mapping[str, float]]) -> Table:
-    """Metrics side by side: one row per metric@K, one column per run."""
-    names = list(dict.fromkeys(name for metrics in runs.values() for name in metrics))
+def metric_table(title: str, metrics: Mapping[str, float]) -> Table:
+    """`{"recall@20": ...}` with a row for each metric and a column for each K."""
+    pairs = [name.split("@") for name in metrics]
+    ks = sorted({int(k) for _, k in pairs})
     rows = [
-        [name, *(f"{m[name]:.4f}" if name in m else "" for m in runs.values())] for name in names
+        [kind, *(_number(metrics.get(f"{kind}@{k}")) for k in ks)]
+        for kind in dict.fromkeys(kind for kind, _ in pairs)
     ]
-    return table(title, ["metric", *runs], rows, numbers=range(1, len(runs) + 1))
+    return table(title, ["", *(f"@{k}" for k in ks)], rows, numbers=range(1, len(ks) + 1))
 
 
-def progress(description: str) -> Progress:
-    """A bar with counts and time left on standard error."""
-    return Progress(
-        TextColumn(f"[bold]{description}[/] {{task.description}}"),
+def _number(value: float | None) -> str:
+    """Four places for shares; larger numbers as they are readable."""
+    if value is None:
+        return ""
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+@contextmanager
+def counting(verb: str, name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with counts and the time left on standard error; yields what to tell it."""
+    with Progress(
+        TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=err,
-    )
+    ) as bar:
+        task = bar.add_task(f"{verb} {name}", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def downloading(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar with bytes, speed and the time left; yields what to tell it."""
+    with Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+    ) as bar:
+        task = bar.add_task(f"downloading {name}", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

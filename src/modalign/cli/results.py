@@ -1,4 +1,4 @@
-"""`modalign evaluate`, `compare`, `recommend`, `report`: what came out."""
+"""`modalign evaluate`, `compare`, `recommend`, `similar`, `report`: what came out."""
 
 from __future__ import annotations
 
@@ -7,28 +7,36 @@ from typing import Annotated, Any
 
 import typer
 
-from modalign.cli.render import Json, err, metric_table, out, print_json, table
-from modalign.cli.training import check_mask, parse_ks
+from modalign.cli.options import MASKS, Cutoffs, Data, Device, HowMany, Json, choose, parse_ks
+from modalign.cli.render import err, metric_table, out, plain, print_json, say, table
+from modalign.cli.summaries import show_comparison
 
-Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
-Data = Annotated[Path | None, typer.Option(help="The prepared data, where they have moved since.")]
+Runs = Annotated[list[Path], typer.Argument(help="Run folders, with a space between them.")]
+Run = Annotated[Path, typer.Argument(help="Run folder.")]
+SPLITS = ("valid", "test")
+CANDIDATES = ("all", "cold")
+EXAMPLES = {
+    "evaluate": ("modalign evaluate runs/cm3 --mask train --k 10,20,50",),
+    "compare": ("modalign compare runs/cm3 runs/lightgcn",),
+    "recommend": ("modalign recommend runs/cm3 --user 42 -k 10",),
+    "similar": ("modalign similar runs/cm3 --item 50 -k 5",),
+    "report": ("modalign report runs/cm3 runs/lightgcn --out report.html",),
+}
 
 
 def register(root: typer.Typer) -> None:
     """Add the commands to the top level."""
-    root.command()(evaluate)
-    root.command()(compare)
-    root.command()(recommend)
-    root.command()(similar)
-    root.command()(report)
+    for command in (evaluate, compare, recommend, similar, report):
+        examples = "".join(f"\n\n    {line}" for line in EXAMPLES[command.__name__])
+        root.command(rich_help_panel="Results", epilog=f"**Example**{examples}")(command)
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Run,
     mask: Annotated[
         str | None, typer.Option(help="strict or train; that of the run where left out.")
     ] = None,
-    k: Annotated[str, typer.Option(help="Cut-offs of the metrics.")] = "5,10,20,50",
+    k: Cutoffs = "5,10,20,50",
     split: Annotated[str, typer.Option(help="valid or test.")] = "test",
     candidates: Annotated[
         str, typer.Option(help="all items, or cold: only items without training interactions.")
@@ -37,19 +45,23 @@ def evaluate(
         bool, typer.Option("--groups", help="Also by user activity and item popularity.")
     ] = False,
     data: Data = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Measure a trained model again: another mask, other cut-offs, cold items, groups."""
-    from modalign.evaluate.groups import activity_groups, popularity_groups
     from modalign.experiment import load_model
 
-    fitted = load_model(run, data, device)
-    mask = check_mask(mask or fitted.results["mask"])
     ks = parse_ks(k)
+    choose("split", split, SPLITS)
+    choose("kind of candidates", candidates, CANDIDATES)
+    choose("mask", mask or MASKS[0], MASKS)
+    fitted = load_model(run, data, device)
+    mask = mask or str(fitted.results["mask"])
     found = fitted.evaluate(split, mask=mask, ks=ks, candidates=candidates)
     frames: dict[str, Any] = {}
     if groups:
+        from modalign.evaluate.groups import activity_groups, popularity_groups
+
         frames["user activity"] = activity_groups(found.per_user, ks=ks)
         frames["item popularity"] = popularity_groups(found, fitted.dataset, ks=ks)
     if json:
@@ -67,8 +79,11 @@ def evaluate(
             }
         )
         return
-    title = f"{fitted.spec.name}, {split}, mask {mask}, {found.n_users:,} users"
-    out.print(metric_table(title, {fitted.spec.name: found.metrics}))
+    which = "" if candidates == "all" else ", cold items only"
+    title = f"{fitted.spec.name}: {split}, mask {mask}, {found.n_users:,} users{which}"
+    out.print(metric_table(title, found.metrics))
+    if found.n_skipped:
+        say(f"{found.n_skipped:,} users of whom nothing else is known were left out", out)
     for name, frame in frames.items():
         rows = [[f"{v:.4f}" if isinstance(v, float) else v for v in row] for row in frame.rows()]
         out.print(table(f"By {name}", frame.columns, rows, range(1, frame.width)))
@@ -76,8 +91,11 @@ def evaluate(
 
 def compare(
     runs: Runs,
-    k: Annotated[str, typer.Option(help="Cut-offs to show.")] = "10,20",
-    alpha: Annotated[float, typer.Option(help="Level of the corrected tests.")] = 0.05,
+    k: Cutoffs = "10,20",
+    alpha: Annotated[
+        float,
+        typer.Option(min=0.000001, max=0.5, help="Level of the tests, after the correction."),
+    ] = 0.05,
     json: Json = False,
 ) -> None:
     """Metrics side by side with paired tests over users, Holm-corrected.
@@ -96,32 +114,10 @@ def compare(
     show_comparison(found)
 
 
-def show_comparison(found: Any) -> None:
-    """A comparison as tables."""
-    names = list(found.names)
-    rows = []
-    for metric, values in found.metrics.items():
-        winner = found.winners.get(metric)
-        cells = [
-            f"[bold green]{values[n]:.4f} *[/]" if n == winner else f"{values[n]:.4f}"
-            for n in names
-        ]
-        rows.append([metric, *cells, winner or "none"])
-    title = f"{found.n_users:,} users, mask {found.mask}; * better than every other run"
-    out.print(table(title, ["metric", *names, "winner"], rows, range(1, len(names) + 1)))
-    rows = [
-        [t.metric, f"{t.a} - {t.b}", f"{t.difference:+.4f}", f"{t.low:+.4f} to {t.high:+.4f}",
-         f"{t.p:.2g}", f"{t.p_corrected:.2g}", "yes" if t.significant else "no"]
-        for t in found.tests
-    ]  # fmt: skip
-    columns = ["metric", "runs", "difference", "95% interval", "p", "p (Holm)", "significant"]
-    out.print(table("Paired tests over users", columns, rows, range(2, 6)))
-
-
 def recommend(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Run,
     user: Annotated[list[str], typer.Option(help="User id; repeat it for several.")],
-    k: Annotated[int, typer.Option("-k", "--k", help="How many items.")] = 10,
+    k: HowMany = 10,
     keep_seen: Annotated[
         bool, typer.Option("--keep-seen", help="Also list what the user had already.")
     ] = False,
@@ -156,29 +152,33 @@ def recommend(
         print_json(documents)
         return
     for document in documents:
-        before = document["liked"]
-        rows = []
-        for place in range(max(len(document["recommended"]), min(len(before), k))):
-            got = document["recommended"][place] if place < len(document["recommended"]) else None
-            rows.append(
-                [
-                    "" if got is None else got["rank"],
-                    ""
-                    if got is None
-                    else ("[green]* [/]" if got["hit"] else "  ") + _plain(got["title"]),
-                    "" if got is None else f"{got['score']:.3f}",
-                    _plain(before[place]["title"]) if place < len(before) else "",
-                ]
-            )
-        title = f"{fitted.spec.name} for user {document['user']} (* in the hidden test part)"
-        heading = f"liked before ({len(before)} in all)"
-        out.print(table(title, ["", "recommended", "score", heading], rows, (0, 2)))
+        _show_list(fitted.spec.name, document, k)
+
+
+def _show_list(model: str, document: dict[str, Any], k: int) -> None:
+    got, before = document["recommended"], document["liked"]
+    rows = []
+    for place in range(max(len(got), min(len(before), k))):
+        cells = ["", "", "", ""]
+        if place < len(got):
+            one = got[place]
+            mark = "[bold green]*[/] " if one["hit"] else "  "
+            cells[:3] = [str(one["rank"]), mark + plain(one["title"]), f"{one['score']:.3f}"]
+        if place < len(before):
+            cells[3] = plain(before[place]["title"])
+        rows.append(cells)
+    title = f"{model} for user {document['user']}"
+    heading = f"liked before ({len(before)} in all)"
+    columns = ["", "recommended", "score", heading]
+    out.print(table(title, columns, rows, numbers=(0, 2), cut=(1, 3)))
+    if any(one["hit"] for one in got):
+        say("* is in the user's test part, which training did not see", out)
 
 
 def similar(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Run,
     item: Annotated[list[str], typer.Option(help="Item id; repeat it for several.")],
-    k: Annotated[int, typer.Option("-k", "--k", help="How many items.")] = 10,
+    k: HowMany = 10,
     data: Data = None,
     json: Json = False,
 ) -> None:
@@ -193,11 +193,11 @@ def similar(
     titles = dict(zip(fitted.dataset.items, fitted.dataset.titles(), strict=True))
     for one in item:
         rows = [
-            [r["rank"], _plain(r["title"]), f"{r['score']:.3f}", r["similar_item_id"]]
+            [r["rank"], plain(r["title"]), f"{r['score']:.3f}", plain(r["similar_item_id"])]
             for r in frame.filter(frame["item_id"] == one).to_dicts()
         ]
         title = f"Like {titles[one]} (item {one})"
-        out.print(table(title, ["", "title", "score", "item"], rows, (0, 2)))
+        out.print(table(title, ["", "title", "score", "item"], rows, numbers=(0, 2), cut=(1,)))
 
 
 def report(
@@ -205,7 +205,7 @@ def report(
     out_file: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path(
         "report.html"
     ),
-    users: Annotated[int, typer.Option(help="Users in the gallery.")] = 6,
+    users: Annotated[int, typer.Option(min=1, help="Users in the gallery.")] = 6,
     data: Data = None,
     json: Json = False,
 ) -> None:
@@ -217,9 +217,4 @@ def report(
     if json:
         print_json({"report": str(written), "bytes": written.stat().st_size})
     else:
-        out.print(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB)", markup=False)
-
-
-def _plain(text: str) -> str:
-    """Titles may hold square brackets, which rich would read as markup."""
-    return text.replace("[", r"\[")
+        say(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB)", out)

@@ -9,64 +9,67 @@ from typing import Annotated, Any
 
 import typer
 
-from modalign.cli.render import Json, err, metric_table, out, print_json, progress
+from modalign.cli.options import (
+    MASKS,
+    Cutoffs,
+    Device,
+    Json,
+    Seed,
+    choose,
+    own_options,
+    parse_ks,
+    refuse,
+)
+from modalign.cli.render import counting, err, out, print_json, say
+from modalign.cli.summaries import show_comparison, show_training
 
-MASKS = ("strict", "train")
+PRECISIONS = ("32-true", "bf16-mixed")
+TRAIN_EPILOG = """**Examples**
+
+    modalign train --data data/ml --model cm3 --out runs/cm3 --seed 1 --set embedding_size=64
+
+    modalign train --data data/ml --model cm3 --variant only-text --out runs/cm3-text
+
+    modalign train --data data/ml --model lightgcn --config lightgcn.yaml --out runs/lightgcn
+
+`modalign models NAME` shows a model's options and variants. Of what is set twice, `--set` wins
+over `--config`, and that over `--variant`.
+"""
 
 
 def register(root: typer.Typer) -> None:
     """Add the commands to the top level."""
-    root.command()(train)
-    root.command()(demo)
-
-
-def parse_ks(text: str) -> list[int]:
-    """`"10,20"` to `[10, 20]`."""
-    from modalign.errors import ConfigError
-
-    try:
-        ks = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError("cut-offs such as 10,20,50", repr(text), "write --k 10,20") from error
-    if min(ks) < 1:
-        raise ConfigError("cut-offs of at least 1", repr(text), "write --k 10,20")
-    return ks
-
-
-def check_mask(mask: str) -> Any:
-    """One of `MASKS`."""
-    from modalign.errors import UnknownName
-
-    if mask not in MASKS:
-        raise UnknownName("mask", mask, MASKS)
-    return mask
+    root.command(
+        rich_help_panel="Start here", epilog="**Example**\n\n    modalign demo --out demo"
+    )(demo)
+    root.command(rich_help_panel="Models", epilog=TRAIN_EPILOG)(train)
 
 
 def train(
     data: Annotated[Path, typer.Option(help="Prepared folder.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
     model: Annotated[str, typer.Option(help="A name from `modalign models`.")] = "cm3",
-    seed: Annotated[int, typer.Option(help="All randomness derives from it.")] = 1,
+    seed: Seed = 1,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file of options; --set wins over it.")
+        Path | None, typer.Option(help="YAML file of the model's options, one `key: value` a line.")
     ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Option of the model as key=value; repeat it."),
+        typer.Option("--set", help="Option of the model as key=value; repeat it for more."),
     ] = None,
-    variant: Annotated[
-        str | None, typer.Option(help="A named ablation of the model; --set wins over it.")
-    ] = None,
+    variant: Annotated[str | None, typer.Option(help="A named ablation of the model.")] = None,
     mask: Annotated[
         str,
         typer.Option(
-            help="strict hides training and validation items in the test ranking; train hides "
-            "training items only, as published numbers do."
+            help="strict: training and validation items are left out of the test ranking; "
+            "train: training items only, as published numbers do."
         ),
     ] = "strict",
-    k: Annotated[str, typer.Option(help="Cut-offs of the metrics.")] = "5,10,20,50",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    k: Cutoffs = "5,10,20,50",
+    device: Device = "auto",
+    precision: Annotated[
+        str, typer.Option(help="32-true, or bf16-mixed: faster on a GPU, a little less exact.")
+    ] = "32-true",
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also log for TensorBoard.")
     ] = False,
@@ -78,33 +81,35 @@ def train(
 ) -> None:
     """Train a model; the best epoch is picked on validation, the test split opened once.
 
-    Stops when validation Recall@20 has not improved for `patience` evaluations. Example:
-
-        modalign train --data data/ml --model cm3 --out runs/cm3 --seed 1 --set embedding_size=64
+    Training stops when validation Recall@20 has not improved for `patience` evaluations. The
+    run folder holds the options, the curves, the weights, and results.json.
     """
-    from modalign import experiment, registry, settings
+    from modalign import devices, experiment, registry, settings
     from modalign.data.dataset import Dataset
-    from modalign.errors import UnknownName
     from modalign.train.callbacks import ProgressBar
 
     spec = registry.get(model)
+    choose("mask", mask, MASKS)
+    choose("precision", precision, PRECISIONS)
+    ks = parse_ks(k)
+    devices.resolve(device)
+    taken = {"data", "out", "model", "seed", "mask", "ks", "device", "precision"}
+    taken |= {"tensorboard", "resume", "overwrite"} - set(spec.config.model_fields)
     options: dict[str, Any] = {}
     if variant is not None:
-        if variant not in spec.variants:
-            raise UnknownName(f"variant of {model}", variant, spec.variants)
+        choose(f"variant of {model}", variant, spec.variants)
         options |= spec.variants[variant]
     if config is not None:
         options |= settings.read_yaml(config)
-    options |= settings.parse_assignments(sets or [])
-    if precision not in ("32-true", "bf16-mixed"):
-        raise UnknownName("precision", precision, ("32-true", "bf16-mixed"))
+        refuse(options, taken, f"model {model}")
+    options |= own_options(sets, taken, f"model {model}")
     fitted = experiment.fit(
         Dataset.load(data),
         model,
         seed=seed,
         out=out_folder,
-        mask=check_mask(mask),
-        ks=parse_ks(k),
+        mask=mask,  # type: ignore[arg-type]
+        ks=ks,
         device=device,
         precision=precision,  # type: ignore[arg-type]
         callbacks=[ProgressBar(err, model)],
@@ -115,54 +120,39 @@ def train(
     )
     if json:
         print_json(fitted.results)
-        return
-    summary(fitted.results, out_folder)
-
-
-def summary(results: dict[str, Any], folder: Path) -> None:
-    """What came out of a training, for people."""
-    r = results
-    where = f"{r['dataset']}{' (synthetic)' if r['synthetic'] else ''}"
-    out.print(
-        f"[bold]{r['model']}[/] on {where}, seed {r['seed']}: {r['parameters']:,} parameters, "
-        f"{r['epochs']} epochs in {r['seconds']:.1f} s, best epoch {r['best_epoch']}"
-    )
-    parts = {part: r[part] for part in ("valid", "test") if r[part]}
-    out.print(metric_table(f"All items ranked, mask {r['mask']}", parts))
-    err.print(f"written to {folder}; next: modalign recommend {folder} --user ID", markup=False)
+    else:
+        show_training(fitted.results, out_folder)
 
 
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for everything.")] = Path(
         "demo"
     ),
-    seed: Annotated[int, typer.Option(help="Of the shop, the split and the training.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the shop, the split and the training.")] = 1,
     json: Json = False,
 ) -> None:
-    """The main job on the embedded catalogue, a synthetic shop: make it, encode it, train
-    LightGCN and CM3, compare them, write the report. A few minutes on two cores.
+    """The whole of it on an embedded, synthetic shop, in a few minutes.
+
+    Draws the shop, encodes its texts and pictures, trains LightGCN and CM3, compares them and
+    writes a report to look at.
     """
     from modalign import demo as job
-    from modalign.cli.results import show_comparison
     from modalign.train.callbacks import ProgressBar
 
     with ExitStack() as stack:
 
         def encoding(name: str) -> Callable[[int, int], None]:
-            bar = stack.enter_context(progress("encoding"))
-            task = bar.add_task(name, total=None)
+            stack.close()
+            return stack.enter_context(counting("encoding", name))
 
-            def told(done: int, total: int) -> None:
-                bar.update(task, completed=done, total=total)
-                if done == total:
-                    bar.stop()
-
-            return told
+        def stage(text: str) -> None:
+            stack.close()
+            err.print(f"[bold]{text}[/]", highlight=False)
 
         made = job.run(
             out_folder,
             seed,
-            stage=lambda text: err.print(f"[bold]{text}[/]"),
+            stage=stage,
             encoding=encoding,
             callbacks=lambda name: [ProgressBar(err, name)],
         )
@@ -175,9 +165,9 @@ def demo(
             }
         )
         return
-    out.print("\nA synthetic shop: drawn pictures, written texts, invented customers.")
+    say("\nA synthetic shop: drawn pictures, written texts, invented customers.", out)
     show_comparison(made.comparison)
     for name, one in made.fitted.items():
         r = one.results
-        out.print(f"{name}: {r['parameters']:,} parameters, {r['seconds']:.0f} s of training")
-    out.print(f"the report with pictures: {made.report}", markup=False)
+        say(f"{name}: {r['parameters']:,} parameters, {r['seconds']:.0f} s of training", out)
+    say(f"the report with pictures: {made.report}", out)

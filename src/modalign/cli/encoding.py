@@ -1,0 +1,146 @@
+"""`modalign encode`: texts and pictures in, modalities out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from modalign.cli.options import Device, Json, Sets, own_options
+from modalign.cli.render import counting, err, out, plain, print_json, say, table
+from modalign.cli.summaries import source_of
+
+SHOWN = 5
+EPILOG = """**Encoders**
+
+- `minilm`: texts with all-MiniLM-L6-v2, 384 numbers, nothing downloaded; the default
+- `tfidf`: texts by the catalogue's own words, reduced by a truncated SVD
+- `efficientnet-lite0`: pictures, 1,280 numbers, nothing downloaded; the default
+- `st:NAME`: any sentence-transformers model, by name or folder
+- `hf:NAME`: any transformers model of texts or pictures, by name or folder
+- `precomputed`: your own numbers, joined by item id, with `--set path=FILE`
+
+**Examples**
+
+    modalign encode data/ml
+
+    modalign encode data/cul --modality text --encoder tfidf --dim 256
+
+    modalign encode data/ml --modality plot --column description
+
+    modalign encode data/ml --modality clip --encoder precomputed --set path=clip.parquet
+"""
+
+
+def register(root: typer.Typer) -> None:
+    """Add the command to the top level."""
+    root.command(epilog=EPILOG, rich_help_panel="Data")(encode)
+
+
+def encode(
+    folder: Annotated[Path, typer.Argument(help="Prepared folder.")],
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="text, image, or any name of your own; repeat it. Left out, all there is."
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Name of an encoder, see below; left out, the default of the kind."),
+    ] = None,
+    dim: Annotated[
+        int | None, typer.Option(min=1, help="tfidf: width after the truncated SVD.")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Item column that makes the text; repeat it.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Items encoded at a time; else the encoder's own.")
+    ] = None,
+    device: Device = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Encode again what is there.")] = False,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Turn the items' texts and pictures into feature matrices.
+
+    Without options: texts with all-MiniLM-L6-v2 and pictures with EfficientNet-Lite0, both
+    from installed packages, nothing downloaded. What is there already is not done again, and
+    after a kill it goes on where it was. Broken pictures are named and count as absent.
+    """
+    from modalign import devices
+    from modalign.data.dataset import Dataset
+    from modalign.features.encode import encode as run
+
+    devices.resolve(device)
+    taken = {"modality", "encoder", "dim", "columns", "batch_size", "device", "force"}
+    options = own_options(sets, taken, "the encoder")
+    dataset = Dataset.load(folder)
+    reports = []
+    for name in _names(dataset, modality, encoder):
+        with counting("encoding", name) as told:
+            dataset, report = run(
+                dataset,
+                name,
+                encoder,
+                columns=column or None,
+                dim=dim,
+                batch_size=batch_size,
+                device=device,
+                force=force,
+                progress=told,
+                **options,
+            )
+        reports.append(report)
+    if json:
+        print_json([report.to_dict() for report in reports])
+        return
+    _show(dataset, reports)
+    say(f"next: modalign train --data {folder} --model cm3 --out runs/cm3")
+
+
+def _names(dataset: Any, modality: list[str] | None, encoder: str | None) -> list[str]:
+    """The modalities asked for; none named takes what the items have and the encoder reads."""
+    from modalign.errors import DataError
+    from modalign.features.encode import encodable
+    from modalign.features.encoders.base import ENCODERS
+
+    if modality:
+        return modality
+    if encoder in ENCODERS:
+        return [ENCODERS[encoder].kind]
+    found = encodable(dataset)
+    if not found:
+        columns = ", ".join(dataset.item_table.columns)
+        raise DataError(
+            "items with texts or pictures",
+            f"{dataset.name!r}, whose items have the columns {columns}",
+            "import it with --items TABLE or --images FOLDER, or name a --column",
+        )
+    return found
+
+
+def _show(dataset: Any, reports: list[Any]) -> None:
+    rows = []
+    for report in reports:
+        m = dataset.modalities[report.modality]
+        note = "was there already" if report.skipped else f"{report.seconds:.1f} s"
+        rows.append(
+            [
+                plain(report.modality),
+                plain(source_of(m.provenance)),
+                f"{m.dim:,}",
+                f"{len(m):,}",
+                f"{report.n_missing:,}",
+                note,
+            ]
+        )
+    columns = ["name", "encoder", "width", "items", "missing", ""]
+    out.print(table("Modalities", columns, rows, (2, 3, 4)))
+    for report in reports:
+        for item_id, reason in report.corrupt[:SHOWN]:
+            say(f"  {report.modality} of item {item_id} could not be read: {reason}", err)
+        if len(report.corrupt) > SHOWN:
+            say(f"  and {len(report.corrupt) - SHOWN} more, see --json", err)

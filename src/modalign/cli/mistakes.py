@@ -1,0 +1,133 @@
+"""How mistakes are told: always what was expected, what came, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from modalign.errors import ConfigError, DataError, InputError
+
+# The parser's own error class has no public name; every bad parameter is one of it.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def show(console: Console, error: InputError) -> None:
+    """Print the three facts; at a terminal with a hanging indent, else one line each."""
+    facts = (("Error: expected", error.expected), ("got", error.got), ("to mend it:", error.fix))
+    if not console.is_terminal:
+        for label, fact in facts:
+            console.print(f"{label:>15} {fact}", markup=False, highlight=False, soft_wrap=True)
+        return
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for (label, fact), style in zip(facts, ("bold red", "bold", "bold green"), strict=True):
+        grid.add_row(Text(label, style), Text(fact))
+    console.print(grid)
+
+
+def from_usage(error: Any) -> InputError:
+    """A mistake in the command itself (option, argument, command), in three facts."""
+    context = error.ctx
+    command = context.command_path if context is not None else "modalign COMMAND"
+    parameter = getattr(error, "param", None)
+    if parameter is not None:
+        return _parameter(error, parameter, command)
+    option = getattr(error, "option_name", None)
+    if option is not None and context is not None:
+        return _option(error, str(option), context)
+    commands = getattr(context.command, "commands", None) if context is not None else None
+    if commands:
+        return _command(error, context, commands)
+    usage = "" if context is None else context.get_usage()
+    return ConfigError(
+        " ".join(usage.split()).removeprefix("Usage: ") or "options and values as --help tells",
+        _sentence(error.format_message()),
+        f"see {command} --help",
+    )
+
+
+def from_system(error: OSError) -> InputError:
+    """A file that the system refuses to read or write, in three facts."""
+    where = error.filename or "a file"
+    return DataError(
+        "a file or folder that can be read or written",
+        f"{where}: {error.strerror or error}",
+        "check the path, its permissions and the space left",
+    )
+
+
+def _parameter(error: Any, parameter: Any, command: str) -> InputError:
+    name = max(parameter.opts, key=len)
+    if parameter.param_type_name == "argument":
+        name = (parameter.metavar or parameter.name or name).upper()
+    if type(error).__name__ == "MissingParameter":
+        help_text = getattr(parameter, "help", None) or "a value"
+        return ConfigError(
+            f"{parameter.param_type_name} {name} of {command} ({help_text.rstrip('.')})",
+            "none",
+            f"see {command} --help",
+        )
+    given = _given(parameter.opts)
+    return ConfigError(
+        f"a fitting value of {name} of {command}",
+        _sentence(error.message) if given is None else f"{given!r}: {_sentence(error.message)}",
+        f"see {command} --help",
+    )
+
+
+def _option(error: Any, option: str, context: Any) -> InputError:
+    command = context.command_path
+    known = sorted(
+        name
+        for parameter in context.command.params
+        if parameter.param_type_name == "option"
+        for name in parameter.opts
+    )
+    if option in known:
+        return ConfigError(
+            f"a value for {option} of {command}",
+            _sentence(error.format_message()),
+            f"see {command} --help",
+        )
+    close = difflib.get_close_matches(option, known, n=1, cutoff=0.5)
+    return ConfigError(
+        f"an option of {command}: {', '.join(known) or 'none'}",
+        repr(option),
+        f"did you mean {close[0]!r}?" if close else f"see {command} --help",
+    )
+
+
+def _given(names: Sequence[str]) -> str | None:
+    """What stands behind an option on the command line, for messages."""
+    words = sys.argv[1:]
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in names:
+            return value if equals else " ".join(words[place + 1 : place + 2])
+    return None
+
+
+def _command(error: Any, context: Any, commands: Mapping[str, Any]) -> InputError:
+    known = context.command.list_commands(context)
+    said = str(error.message)
+    wanted = said.split("'")[1] if said.count("'") >= 2 else said
+    close = difflib.get_close_matches(wanted, list(commands), n=1, cutoff=0.5)
+    return ConfigError(
+        f"a command of {context.command_path}: {', '.join(known)}",
+        repr(wanted) if "'" in said else _sentence(said),
+        f"did you mean {close[0]!r}?" if close else f"see {context.command_path} --help",
+    )
+
+
+def _sentence(text: str) -> str:
+    """The parser's words inside one of ours."""
+    text = " ".join(text.split()).rstrip(".").removeprefix("Got ")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,90 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from modalign.errors import ConfigError, UnknownName
+
+MASKS = ("strict", "train")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Data = Annotated[
+    Path | None, typer.Option(help="The prepared data, where they have moved since the training.")
+]
+Device = Annotated[str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:N.")]
+Seed = Annotated[int, typer.Option(min=0, help="All randomness derives from it.")]
+Cutoffs = Annotated[str, typer.Option("--k", help="Cut-offs K of the metrics, with commas.")]
+HowMany = Annotated[int, typer.Option("-k", "--k", min=1, help="How many items to list.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="An option as key=value; repeat it for more.")
+]
+
+
+def choose(kind: str, name: str, known: Iterable[str]) -> str:
+    """`name`, where it is one of `known`.
+
+    Raises:
+        UnknownName: it is not; the nearest is suggested.
+    """
+    names = list(known)
+    if name not in names:
+        raise UnknownName(kind, name, names)
+    return name
+
+
+def parse_ks(text: str) -> list[int]:
+    """Cut-offs as people write them.
+
+    Raises:
+        ConfigError: not whole numbers from 1 up.
+
+    Example:
+        >>> parse_ks("10,20")
+        [10, 20]
+    """
+    fix = "write whole numbers from 1 up, with commas: --k 10,20"
+    try:
+        ks = sorted({int(part) for part in text.split(",")})
+    except ValueError as error:
+        raise ConfigError("cut-offs such as 10,20", repr(text), fix) from error
+    if ks[0] < 1:
+        raise ConfigError("cut-offs of at least 1", repr(text), fix)
+    return ks
+
+
+def own_options(sets: list[str] | None, taken: Iterable[str], owner: str) -> dict[str, Any]:
+    """`--set key=value` texts as options of `owner`.
+
+    Args:
+        sets: as they were written.
+        taken: names that have an option of their own.
+        owner: whose options `--set` is for ("the model").
+
+    Raises:
+        ConfigError: not key=value, or a name that is set elsewhere.
+    """
+    from modalign.settings import parse_assignments
+
+    found = parse_assignments(sets or [])
+    refuse(found, taken, owner)
+    return found
+
+
+def refuse(options: Iterable[str], taken: Iterable[str], owner: str) -> None:
+    """Raise where an option is not `owner`'s own.
+
+    Raises:
+        ConfigError: it has an option of its own on the command line, or nowhere.
+    """
+    names = set(taken)
+    for key in options:
+        if key in names:
+            flag = {"columns": "column", "ks": "k", "modality": "modality"}.get(key, key)
+            raise ConfigError(
+                f"an option of {owner} with --set", repr(key), f"write --{flag.replace('_', '-')}"
+            )

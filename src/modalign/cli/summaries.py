@@ -1,0 +1,151 @@
+"""What a data set, a training and a comparison look like on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modalign.cli.render import metric_table, out, plain, print_json, say, table
+
+SHOWN_REMARKS = 8
+
+
+def describe(dataset: Any) -> dict[str, Any]:
+    """All that `data info` shows, as JSON."""
+    from modalign.data.dataset import SPLITS
+
+    known = {name: len(dataset.part(name)) for name in SPLITS if len(dataset.part(name))}
+    total = sum(known.values())
+    return {
+        "name": dataset.name,
+        "synthetic": bool(dataset.info.get("synthetic", False)),
+        "fingerprint": dataset.fingerprint,
+        "n_users": dataset.n_users,
+        "n_items": dataset.n_items,
+        "interactions": known,
+        "density": total / max(dataset.n_users * dataset.n_items, 1),
+        "modalities": {
+            name: {
+                "entity": m.entity,
+                "width": m.dim,
+                "missing": int((~m.present).sum()),
+                "fingerprint": m.fingerprint,
+                "provenance": dict(m.provenance),
+            }
+            for name, m in sorted(dataset.modalities.items())
+        },
+        "columns": dataset.item_table.columns,
+        "info": dict(dataset.info),
+    }
+
+
+def show_dataset(dataset: Any, json: bool) -> None:
+    """Print what a data set holds."""
+    found = describe(dataset)
+    if json:
+        print_json(found)
+        return
+    users, items = found["n_users"], found["n_items"]
+    total = sum(found["interactions"].values())
+    rows: list[list[Any]] = [
+        ["users", f"{users:,}", f"{total / max(users, 1):.1f} items each"],
+        ["items", f"{items:,}", f"{total / max(items, 1):.1f} users each"],
+        ["interactions", f"{total:,}", f"{found['density']:.3%} of all pairs"],
+    ]
+    rows += [
+        [f"  {part}", f"{n:,}", f"{n / total:.1%}"] for part, n in found["interactions"].items()
+    ]
+    title = found["name"] + (" (synthetic)" if found["synthetic"] else "")
+    out.print(table(title, ["", "", ""], rows, (1,)))
+    _show_filters(found["info"].get("filters") or [])
+    _show_modalities(found["modalities"])
+    split = found["info"].get("split") or {}
+    if split:
+        seed = "" if split.get("seed") is None else f", seed {split['seed']}"
+        say(f"split: {split.get('kind')}{seed}", out)
+    if found["info"].get("licence"):
+        say(f"licence: {found['info']['licence']}", out)
+    say(f"fingerprint: {found['fingerprint']}", out)
+    remarks = found["info"].get("remarks") or []
+    for remark in remarks[:SHOWN_REMARKS]:
+        say(f"note: {remark}", out)
+    if len(remarks) > SHOWN_REMARKS:
+        say(f"note: and {len(remarks) - SHOWN_REMARKS} more, see --json", out)
+
+
+def _show_filters(steps: list[dict[str, Any]]) -> None:
+    counts = ("interactions", "users", "items")
+    rows = [[step["step"], *(f"{step[one]:,}" for one in counts)] for step in steps]
+    if len(rows) > 1:
+        out.print(table("Left after each filter", ["", *counts], rows, (1, 2, 3)))
+
+
+def _show_modalities(modalities: Mapping[str, Mapping[str, Any]]) -> None:
+    if not modalities:
+        say("modalities: none yet (`modalign encode` makes them)", out)
+        return
+    rows = [
+        [name, source_of(m["provenance"]), f"{m['width']:,}", f"{m['missing']:,}"]
+        for name, m in modalities.items()
+    ]
+    out.print(table("Modalities", ["name", "from", "width", "missing"], rows, (2, 3)))
+
+
+def source_of(provenance: Mapping[str, Any]) -> str:
+    """The encoder, or the file, that a modality came from."""
+    if "encoder" in provenance:
+        return str(provenance["encoder"])
+    return Path(str(provenance["file"])).name if "file" in provenance else "given"
+
+
+def show_training(results: Mapping[str, Any], folder: Path) -> None:
+    """What came out of a training."""
+    r = results
+    where = f"{r['dataset']}{' (synthetic)' if r['synthetic'] else ''}"
+    trained = (
+        f"{r['epochs']} epochs in {r['seconds']:.1f} s, best epoch {r['best_epoch']}"
+        if r["epochs"]
+        else f"solved in {r['seconds']:.1f} s"
+    )
+    out.print(
+        f"\n[bold]{r['model']}[/] on {plain(where)}, seed {r['seed']}: "
+        f"{r['parameters']:,} parameters, {trained}",
+        highlight=False,
+    )
+    if r["valid"]:
+        shown = [name for name in ("recall@20", "ndcg@20") if name in r["valid"]]
+        shown = shown or list(r["valid"])[:2]
+        say("validation: " + ", ".join(f"{name} {r['valid'][name]:.4f}" for name in shown), out)
+    if r["test"]:
+        out.print(metric_table(f"Test, all items ranked, mask {r['mask']}", r["test"]))
+    say(f"written to {folder}; next: modalign recommend {folder} --user ID")
+
+
+def show_comparison(found: Any) -> None:
+    """Runs side by side; a winner only where there is one."""
+    document = found.to_dict()
+    names = list(document["names"])
+    rows = []
+    for metric, values in document["metrics"].items():
+        winner = document["winners"].get(metric)
+        cells = [
+            f"[bold green]{values[name]:.4f}[/]" if name == winner else f"{values[name]:.4f}"
+            for name in names
+        ]
+        rows.append([metric, *cells, plain(winner) if winner else "-"])
+    title = f"{document['n_users']:,} users, mask {document['mask']}"
+    out.print(table(title, ["metric", *names, "winner"], rows, range(1, len(names) + 1)))
+    rows = [
+        [
+            t["metric"],
+            f"{plain(t['a'])} - {plain(t['b'])}",
+            f"{t['difference']:+.4f}",
+            f"{t['low']:+.4f} to {t['high']:+.4f}",
+            f"{t['p_corrected']:.2g}",
+            "yes" if t["significant"] else "no",
+        ]
+        for t in document["tests"]
+    ]
+    columns = ["metric", "runs", "difference", "95% interval", "p (Holm)", "differs"]
+    out.print(table("Paired tests over users", columns, rows, range(2, 5)))
