@@ -125,13 +125,13 @@ def _unit(rows: Tensor) -> Tensor:
 def _top(scores: Tensor, k: int) -> Tensor:
     """Columns of the k largest scores of each row, smaller columns first among equals, (b, k)."""
     n = scores.shape[1]
-    if k == n:
-        return torch.arange(n, device=scores.device).expand(len(scores), n)
+    if k in (0, n):
+        return torch.arange(n, device=scores.device)[:k].expand(len(scores), k)
     values, columns = torch.topk(scores, k + 1, dim=1)
     columns = columns[:, :k].contiguous()
     # topk breaks ties as it likes: where the last that is in equals the first that is out, the
     # row is decided again by a stable sort.
-    tied = torch.nonzero(values[:, k - 1] == values[:, k]).flatten() if k else columns[:0, 0]
+    tied = torch.nonzero(values[:, k - 1] == values[:, k]).flatten()
     if len(tied):
         order = torch.sort(scores[tied], dim=1, descending=True, stable=True).indices
         columns[tied] = order[:, :k]

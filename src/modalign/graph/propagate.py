@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from modalign.sparse import csr_tensor
+
 # Cutting rows out of a matrix costs about three times as much for each non-zero as multiplying
 # by it does (copying its indices and weights), so that rows with more than a third of all
 # non-zeros are cheaper taken from the whole product.
@@ -72,12 +74,11 @@ def multiply(matrix: CSR, x: Tensor) -> Tensor:
     # device has the kernel.
     wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
     with torch.autocast(x.device.type, enabled=False):
-        sparse = torch.sparse_csr_tensor(
+        sparse = csr_tensor(
             matrix.indptr,
             matrix.indices,
             matrix.values.to(wide.dtype),
             (matrix.n_rows, matrix.n_columns),
-            check_invariants=False,
         )
         product: Tensor = sparse @ wide
     return product.to(x.dtype)
