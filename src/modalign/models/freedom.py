@@ -18,6 +18,7 @@ from modalign.interfaces import (
     TrainView,
     chosen_modalities,
 )
+from modalign.models._batch_items import distinct
 from modalign.models._item_graph import item_graph, modality_weights
 from modalign.nn.losses.ranking import bpr_loss
 from modalign.nn.modality_input import ModalityInput
@@ -146,11 +147,13 @@ class FREEDOM(Recommender):
 
     def _content(self, index: Tensor) -> Iterator[Tensor]:
         """`X_m W_m + b_m` at `index` for each modality m, (len(index), d)."""
+        rows, places = distinct(index, self.n_items)
         for source, projection in zip(self.inputs, self.projections, strict=True):
-            if len(index) >= self.n_items:  # all are fewer than those of the batch
-                yield functional.embedding(index, source.linear(projection))
+            if rows is None:
+                content = source.linear(projection)
             else:
-                yield functional.linear(source.rows(index), projection.weight, projection.bias)
+                content = functional.linear(source.rows(rows), projection.weight, projection.bias)
+            yield functional.embedding(places, content)
 
 
 def _bpr(users: Tensor, items: Tensor) -> Tensor:

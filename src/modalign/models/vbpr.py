@@ -19,6 +19,7 @@ from modalign.interfaces import (
     TrainView,
     chosen_modalities,
 )
+from modalign.models._batch_items import distinct
 from modalign.nn.losses.ranking import bpr_loss, l2_penalty
 from modalign.nn.modality_input import ModalityInput
 from modalign.registry import register
@@ -74,7 +75,7 @@ def normalised(modality: Modality, how: FeatureNorm) -> Modality:
         "content_size": 8,
         "learning_rate": 0.02,
         "batch_size": 64,
-        "epochs": 30,
+        "epochs": 15,
     },
     family="multimodal",
     paper="He & McAuley, AAAI 2016",
@@ -134,13 +135,15 @@ class VBPR(Recommender):
         n, config = len(batch), self.config
         users = functional.embedding(batch.users, self.users)
         index = torch.cat([batch.positives, batch.negatives])
-        items, bias = self._vectors(index)
+        rows, places = distinct(index, self.n_items)
+        vectors, biases = self._vectors(rows)
+        items, bias = functional.embedding(places, vectors), biases[places]
         scores = torch.linalg.vecdot(users, items.view(2, n, -1)) + bias.view(2, n)
         parts = {"bpr": bpr_loss(scores[0], scores[1])}
         if config.reg > 0:
             own = items[:, : config.embedding_size]
-            biases = [] if self.bias is None else [self.bias[index]]
-            parts["reg"] = config.reg * l2_penalty(users, own, *biases, batch_size=n)
+            looked_up = [users, own] if self.bias is None else [users, own, self.bias[index]]
+            parts["reg"] = config.reg * l2_penalty(*looked_up, batch_size=n)
         if config.reg_projection > 0:
             squares = l2_penalty(*self.projections, batch_size=1)
             parts["reg_projection"] = config.reg_projection * squares
@@ -152,17 +155,14 @@ class VBPR(Recommender):
         ones = self.users.new_ones(self.n_users, 1)
         return torch.cat([self.users, ones], dim=1), torch.cat([items, bias[:, None]], dim=1)
 
-    def _vectors(self, index: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`[q | E f]` and the sum of all biases, of all items or of those of `index`."""
-        if index is not None and len(index) >= self.n_items:
-            vectors, bias = self._vectors(None)  # projecting all is less than projecting twice
-            return functional.embedding(index, vectors), bias[index]
-        parts = [self.items if index is None else functional.embedding(index, self.items)]
+    def _vectors(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`[q | E f]` and the sum of all biases, of all items or of those of `rows`."""
+        parts = [self.items if rows is None else functional.embedding(rows, self.items)]
         bias = parts[0].new_zeros(len(parts[0]))
         if self.bias is not None:
-            bias = self.bias if index is None else self.bias[index]
+            bias = self.bias if rows is None else self.bias[rows]
         for source, weight in zip(self.inputs, self.projections, strict=True):
-            content = source.matmul(weight) if index is None else source.rows(index) @ weight
+            content = source.matmul(weight) if rows is None else source.rows(rows) @ weight
             parts.append(content[:, : self.config.content_size])
             if self.config.content_bias:
                 bias = bias + content[:, -1]
