@@ -1,1 +1,1 @@
-"""modalign.evaluate."""
+"""Ranking all items, measuring the lists, and telling whether one run beats another."""

@@ -1,0 +1,309 @@
+"""How a recommender is measured: who is asked, what is left out, what counts.
+
+- Averages are over users with at least one relevant item in the split.
+- `mask="strict"` leaves the training and validation items of a user out of the test ranking;
+  `mask="train"` leaves out the training items alone, as most papers do. In the ranking of
+  the validation split the training items alone are left out under both. An item of the
+  truth that is left out so cannot be found; it counts as missed.
+- A model that reads histories is given the training items of a user, under both masks.
+- A user without training interactions is scored from `valid_history` or `test_history`
+  (unseen users), which is left out of the ranking too. Where neither is known of a user
+  nothing could be recommended but by chance; the user is dropped for every model, so that
+  averages stay comparable, and counted in `n_skipped`.
+- Cold items are ranked among all items, or (`candidates="cold"`) among the items without a
+  training interaction only; then the truth is cut to these items too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from modalign.data.dataset import Dataset
+from modalign.data.interactions import Interactions
+from modalign.errors import DataError, InputError, UnknownName
+from modalign.evaluate.metrics import Lists, checked_ks, chosen_metrics, compute, hit_matrix
+from modalign.evaluate.ranking import Ranking, rank
+from modalign.interfaces import Factors, Queries, Recommender, Scorer
+
+Split = Literal["valid", "test"]
+Mask = Literal["strict", "train"]
+Candidates = Literal["all", "cold"]
+KS = (5, 10, 20, 50)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, of whom, and under which rules.
+
+    Attributes:
+        metrics: `{"recall@20": mean over users, ...}`.
+        per_user: one row per user of the average: user_id, user (row), n_train (training
+            interactions), n_relevant, and one column per metric and K.
+        ranking: the lists themselves, in the order of `per_user`.
+        mask, split, candidates: the rules.
+        n_users: users in the average.
+        n_skipped: users with relevant items of whom nothing else is known.
+    """
+
+    metrics: dict[str, float]
+    per_user: pl.DataFrame
+    ranking: Ranking
+    mask: Mask
+    split: Split
+    candidates: Candidates
+    n_users: int
+    n_skipped: int
+
+
+class Evaluator:
+    """Everything that stays the same between two evaluations, computed once.
+
+    Args:
+        dataset: with the split.
+        split: "valid" or "test".
+        mask: "strict" or "train"; see the module.
+        ks: lengths of lists, each at least 1.
+        metrics: names of `METRICS`, all where None.
+        candidates: "all" items, or "cold" ones only.
+        block: users scored at once.
+        device: where the recommender lives.
+        needs_history: hand histories over; None: to every model that is no product of two
+            tables, and to those that score unseen users.
+
+    Raises:
+        UnknownName: no such split, mask, metric or kind of candidates.
+        ConfigError: a K is wrong.
+        DataError: the split names nobody, or there is no cold item.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: Split = "test",
+        mask: Mask = "strict",
+        ks: Sequence[int] = KS,
+        metrics: Sequence[str] | None = None,
+        candidates: Candidates = "all",
+        block: int = 1024,
+        device: torch.device | str = "cpu",
+        needs_history: bool | None = None,
+    ) -> None:
+        for kind, name, known in (
+            ("split to evaluate", split, get_args(Split)),
+            ("mask", mask, get_args(Mask)),
+            ("kind of candidates", candidates, get_args(Candidates)),
+        ):
+            if name not in known:
+                raise UnknownName(kind, name, known)
+        self.split, self.mask, self.candidates = split, mask, candidates
+        self.ks = checked_ks(ks)
+        self.metrics = [metric.name for metric in chosen_metrics(metrics)]
+        self.block, self.device, self.needs_history = block, device, needs_history
+
+        shape = (dataset.n_users, dataset.n_items)
+        train = dataset.train.csr(*shape)
+        known = dataset.part(f"{split}_history").csr(*shape)
+        relevant = dataset.part(split).csr(*shape)
+        self._n_train = np.diff(train.indptr)
+        self._item_counts = np.bincount(train.indices, minlength=dataset.n_items)
+        self._candidates = self._cold(relevant) if candidates == "cold" else None
+        if self._candidates is not None:
+            relevant = _only(relevant, self._candidates)
+
+        asked = np.diff(relevant.indptr) > 0
+        # Histories speak for the users that training has not seen, and for them alone.
+        fresh = (self._n_train == 0) & (np.diff(known.indptr) > 0)
+        users = np.flatnonzero(asked & ((self._n_train > 0) | fresh))
+        if not len(users):
+            raise DataError(
+                f"a {split} split with an interaction of a user that is known from training",
+                f"{len(dataset.part(split))} interactions, none of such a user",
+                "choose another split when importing the data",
+            )
+        self._n_skipped = int(asked.sum()) - len(users)
+        self._users, self._unseen = users, fresh[users]
+        self._relevant: sp.csr_array = relevant[users]
+        self._history = _union(shape, train, known)
+        seen = [self._history]
+        if split == "test" and mask == "strict":
+            seen.append(dataset.valid.csr(*shape))
+        self._seen = _union(shape, *seen)
+        self._n_relevant = np.diff(self._relevant.indptr).astype(np.int64)
+        self._frame = pl.DataFrame(
+            {
+                "user_id": dataset.users.series.gather(users),
+                "user": users,
+                "n_train": self._n_train[users].astype(np.int64),
+                "n_relevant": self._n_relevant,
+            }
+        )
+
+    def _cold(self, relevant: sp.csr_array) -> np.ndarray:
+        cold = np.flatnonzero(self._item_counts == 0)
+        if not len(cold) or not np.isin(relevant.indices, cold).any():
+            raise DataError(
+                f"items in the {self.split} split that have no training interaction",
+                f"{len(cold)} items without one, none of them in the {self.split} split",
+                "split the data by cold items, or rank all candidates",
+            )
+        return cold
+
+    def run(self, recommender: Recommender) -> Evaluation:
+        """Measure `recommender`; its training or evaluation mode is put back afterwards.
+
+        Raises:
+            InputError: it cannot score the unseen users of this split.
+            TrainingError: a score is not a number.
+        """
+        unseen = bool(self._unseen.any())
+        if unseen and not recommender.unseen_users:
+            raise InputError(
+                "a model that scores users from their history, for a split by unseen users",
+                f"{type(recommender).__name__}, which knows the users of the training data only",
+                "choose a model whose page says 'scores unseen users', or another split",
+            )
+        wanted = self.needs_history
+        if wanted is None:
+            wanted = recommender.unseen_users or not recommender.factorised
+        with frozen(recommender) as scorer:
+            ranking = rank(
+                _FromHistory(recommender, scorer.items)
+                if unseen and isinstance(scorer, Factors)
+                else scorer,
+                self._users,
+                max(self.ks),
+                seen=self._seen,
+                history=self._history,
+                needs_history=wanted or unseen,
+                unseen=self._unseen,
+                candidates=self._candidates,
+                block=self.block,
+                device=self.device,
+            )
+        return self.judge(ranking)
+
+    def judge(self, ranking: Ranking) -> Evaluation:
+        """Metrics of lists that were made elsewhere, for the users of this evaluation in order.
+
+        Raises:
+            InputError: the lists are of other users.
+        """
+        if not np.array_equal(ranking.users, self._users):
+            raise InputError(
+                f"lists of the {len(self._users)} users of the {self.split} split, by row",
+                f"lists of {len(ranking)} users",
+                "rank the users in the order of `users`",
+            )
+        lists = Lists(
+            hit_matrix(ranking.items, self._relevant),
+            self._n_relevant,
+            ranking.items,
+            self._item_counts,
+            int((self._n_train > 0).sum()),
+        )
+        means, values = compute(lists, self.ks, self.metrics)
+        return Evaluation(
+            metrics=means,
+            per_user=self._frame.with_columns(**values),
+            ranking=ranking,
+            mask=self.mask,
+            split=self.split,
+            candidates=self.candidates,
+            n_users=len(self._users),
+            n_skipped=self._n_skipped,
+        )
+
+    @property
+    def users(self) -> np.ndarray:
+        """Rows of the users in the average, int64."""
+        return self._users
+
+
+def evaluate(
+    recommender: Recommender,
+    dataset: Dataset,
+    split: Split = "test",
+    mask: Mask = "strict",
+    ks: Sequence[int] = KS,
+    metrics: Sequence[str] | None = None,
+    candidates: Candidates = "all",
+    block: int = 1024,
+    device: torch.device | str = "cpu",
+    needs_history: bool | None = None,
+) -> Evaluation:
+    """Measure `recommender` once; see `Evaluator` for the arguments and the module for the rules.
+
+    Raises:
+        UnknownName, ConfigError, DataError, InputError, TrainingError: as `Evaluator` does.
+    """
+    return Evaluator(
+        dataset, split, mask, ks, metrics, candidates, block, device, needs_history
+    ).run(recommender)
+
+
+def validation_metric(
+    dataset: Dataset, device: torch.device | str = "cpu", needs_history: bool | None = None
+) -> Evaluator:
+    """The evaluator that picks the best epoch: recall@20 and ndcg@20 on validation."""
+    return Evaluator(
+        dataset,
+        "valid",
+        ks=(20,),
+        metrics=("recall", "ndcg"),
+        device=device,
+        needs_history=needs_history,
+    )
+
+
+@contextmanager
+def frozen(recommender: Recommender) -> Iterator[Scorer]:
+    """The recommender's scorer, without gradients; every module's mode is put back.
+
+    Module by module, because a part that is kept in evaluation mode must stay so.
+    """
+    modes = [(module, module.training) for module in recommender.modules()]
+    try:
+        with torch.inference_mode():
+            yield recommender.scorer()
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@dataclass(frozen=True)
+class _FromHistory:
+    """A factorised model that computes the vectors of users from their histories."""
+
+    recommender: Recommender
+    items: Tensor
+
+    def score(self, queries: Queries) -> Tensor:
+        """`user_vectors(queries) @ items.T`."""
+        return self.recommender.user_vectors(queries) @ self.items.T
+
+
+def _only(relevant: sp.csr_array, items: np.ndarray) -> sp.csr_array:
+    rows = np.repeat(np.arange(relevant.shape[0]), np.diff(relevant.indptr))
+    kept = np.isin(relevant.indices, items)
+    return Interactions(rows[kept], relevant.indices[kept]).csr(*relevant.shape)
+
+
+def _union(shape: tuple[int, int], *matrices: sp.csr_array) -> sp.csr_array:
+    """Binary matrix with every entry of any of `matrices`."""
+    filled = [matrix for matrix in matrices if matrix.nnz]
+    if len(filled) == 1:
+        return filled[0]
+    rows = [np.repeat(np.arange(shape[0]), np.diff(matrix.indptr)) for matrix in filled]
+    if not rows:
+        return Interactions.empty().csr(*shape)
+    columns = np.concatenate([matrix.indices for matrix in filled])
+    return Interactions(np.concatenate(rows), columns).csr(*shape)
