@@ -110,7 +110,8 @@ class Lists:
 
     def _listed(self, k: int) -> np.ndarray:
         assert self.items is not None
-        return self.items[:, :k]
+        first: np.ndarray = self.items[:, :k]
+        return first
 
     def counts(self) -> np.ndarray:
         """Training interactions of each item."""

@@ -97,13 +97,13 @@ class Evaluator:
         device: torch.device | str = "cpu",
         needs_history: bool | None = None,
     ) -> None:
-        for kind, name, known in (
+        for kind, name, options in (
             ("split to evaluate", split, get_args(Split)),
             ("mask", mask, get_args(Mask)),
             ("kind of candidates", candidates, get_args(Candidates)),
         ):
-            if name not in known:
-                raise UnknownName(kind, name, known)
+            if name not in options:
+                raise UnknownName(kind, name, options)
         self.split, self.mask, self.candidates = split, mask, candidates
         self.ks = checked_ks(ks)
         self.metrics = [metric.name for metric in chosen_metrics(metrics)]

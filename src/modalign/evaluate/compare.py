@@ -1,0 +1,182 @@
+"""Runs side by side, and a winner only where there is one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from modalign.errors import RunError
+from modalign.evaluate.metrics import METRICS
+from modalign.evaluate.significance import holm, paired
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run's result; several seeds of a model become one by `average`."""
+
+    name: str
+    metrics: Mapping[str, float]
+    per_user: pl.DataFrame
+    mask: str
+    fingerprint: str
+    split: str = "test"
+
+    @classmethod
+    def read(cls, folder: str | Path, name: str | None = None) -> RunResult:
+        """From a run folder's `results.json` and `per_user.parquet`.
+
+        Raises:
+            RunError: a file is missing or unreadable.
+        """
+        folder = Path(folder)
+        try:
+            found = json.loads((folder / "results.json").read_text())
+            frame = pl.read_parquet(folder / "per_user.parquet")
+            return cls(name or folder.name, found["test"], frame, found["mask"], found["data"])
+        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+            raise RunError(
+                f"a finished run with results.json and per_user.parquet in {folder}",
+                f"{type(error).__name__}: {error}".split("\n")[0],
+                "train it again with `modalign train`, or name another folder",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One metric of two runs: difference (first minus second), p-values, Holm's correction."""
+
+    metric: str
+    first: str
+    second: str
+    difference: float
+    t_test: float
+    wilcoxon: float
+    corrected: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Metrics by run, pairwise tests, and per metric the winner or None."""
+
+    runs: list[str]
+    metrics: dict[str, dict[str, float]]
+    pairs: list[Pair]
+    winner: dict[str, str | None]
+    mask: str
+    fingerprint: str
+    split: str
+    level: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+
+def compare(runs: Sequence[RunResult], level: float = 0.05) -> Comparison:
+    """Compare runs on the same data, split and mask.
+
+    Two runs differ in a metric where the t-test over users, corrected after Holm over all pairs
+    of that metric, has a p-value below `level`. The winner has the best mean and differs from
+    every other run. Metrics beyond accuracy have no winner: more is not better.
+
+    Raises:
+        RunError: fewer than two runs, a name twice, or runs that cannot be compared.
+    """
+    _check(runs)
+    order = runs[0].per_user["user_id"]
+    frames = {run.name: _aligned(run, order) for run in runs}
+    shared = [key for key in runs[0].metrics if all(key in run.metrics for run in runs)]
+    pairs: list[Pair] = []
+    winner: dict[str, str | None] = {}
+    for key in shared:
+        if not METRICS[key.split("@")[0]].accuracy:
+            continue
+        tested = _pairs(key, frames)
+        best = max(runs, key=lambda run: run.metrics[key]).name
+        wins = [p.corrected < level for p in tested if best in (p.first, p.second)]
+        winner[key] = best if all(wins) else None
+        pairs += tested
+    return Comparison(
+        runs=[run.name for run in runs],
+        metrics={run.name: {key: float(run.metrics[key]) for key in shared} for run in runs},
+        pairs=pairs,
+        winner=winner,
+        mask=runs[0].mask,
+        fingerprint=runs[0].fingerprint,
+        split=runs[0].split,
+        level=level,
+    )
+
+
+def average(name: str, seeds: Sequence[RunResult]) -> RunResult:
+    """One result out of several seeds: each user's values are averaged first.
+
+    Raises:
+        RunError: the runs cannot be compared.
+    """
+    _comparable(seeds)
+    order = seeds[0].per_user["user_id"]
+    frames = [_aligned(run, order) for run in seeds]
+    columns = [c for c in frames[0].columns if "@" in c and all(c in f.columns for f in frames)]
+    means = {c: np.mean([f[c].to_numpy() for f in frames], axis=0) for c in columns}
+    keys = [key for key in seeds[0].metrics if all(key in run.metrics for run in seeds)]
+    return RunResult(
+        name,
+        {key: float(np.mean([run.metrics[key] for run in seeds])) for key in keys},
+        frames[0].with_columns(**means),
+        seeds[0].mask,
+        seeds[0].fingerprint,
+        seeds[0].split,
+    )
+
+
+def _pairs(key: str, frames: Mapping[str, pl.DataFrame]) -> list[Pair]:
+    names = list(combinations(frames, 2))
+    tests = [paired(frames[a][key].to_numpy(), frames[b][key].to_numpy()) for a, b in names]
+    corrected = holm([test.t_test for test in tests])
+    return [
+        Pair(key, a, b, test.difference, test.t_test, test.wilcoxon, float(p))
+        for (a, b), test, p in zip(names, tests, corrected, strict=True)
+    ]
+
+
+def _check(runs: Sequence[RunResult]) -> None:
+    names = [run.name for run in runs]
+    if len(runs) < 2 or len(set(names)) < len(names):
+        raise RunError(
+            "two or more runs of different names", ", ".join(names) or "none", "name each run once"
+        )
+    _comparable(runs)
+
+
+def _comparable(runs: Sequence[RunResult]) -> None:
+    for what in ("fingerprint", "split", "mask"):
+        values = {run.name: getattr(run, what) for run in runs}
+        if len(set(values.values())) > 1:
+            raise RunError(
+                f"runs of one {what if what != 'fingerprint' else 'data fingerprint'}",
+                ", ".join(f"{name}: {value}" for name, value in values.items()),
+                "evaluate all runs on the same data under the same mask",
+            )
+
+
+def _aligned(run: RunResult, order: pl.Series) -> pl.DataFrame:
+    frame = run.per_user
+    if len(frame) == len(order) and frame["user_id"].equals(order):
+        return frame
+    if set(frame["user_id"]) != set(order):
+        raise RunError(
+            f"values of the same {len(order)} users in every run",
+            f"{len(frame)} users in {run.name}, not the same ones",
+            "evaluate all runs with the same split and candidates",
+        )
+    return pl.DataFrame({"user_id": order}).join(
+        frame, on="user_id", how="left", maintain_order="left"
+    )

@@ -1,0 +1,93 @@
+"""Metrics by how active users are, and recall by how popular items are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from modalign.errors import ConfigError
+
+ACTIVITY = (0, 4, 6, 9, 13)
+
+
+def by_activity(per_user: pl.DataFrame, edges: Sequence[int] = ACTIVITY) -> pl.DataFrame:
+    """Means of every metric by the users' number of training interactions.
+
+    Group g holds the users with `edges[g] <= n_train < edges[g + 1]`; the last has no upper end.
+    The default edges are those of MMSSL (Wei et al., WWW 2023, Table 4) for Amazon Baby, whose
+    printed intervals share their ends; here each user is in one group.
+
+    Returns:
+        group ("4-5", "13+"), n_users, and one column per metric; empty groups are left out.
+
+    Raises:
+        ConfigError: the edges do not rise, or a user lies below the first.
+    """
+    edges = list(edges)
+    counts = per_user["n_train"].to_numpy()
+    if not edges or any(b <= a for a, b in zip(edges, edges[1:], strict=False)):
+        raise ConfigError("rising edges of groups", str(edges), "say them as 0,4,6,9,13")
+    if len(counts) and counts.min() < edges[0]:
+        raise ConfigError(
+            f"a first edge of at most {counts.min()}", str(edges[0]), "let the edges start at 0"
+        )
+    return _means(per_user, np.searchsorted(edges, counts, side="right") - 1, _names(edges))
+
+
+def by_quantile(per_user: pl.DataFrame, n_groups: int = 4) -> pl.DataFrame:
+    """As `by_activity`, with edges at quantiles of n_train; equal edges are merged."""
+    if n_groups < 1:
+        raise ConfigError("at least 1 group", str(n_groups), "ask for 4")
+    counts = per_user["n_train"].to_numpy()
+    cuts = np.quantile(counts, np.arange(n_groups) / n_groups, method="higher")
+    return by_activity(per_user, np.unique(cuts).astype(int).tolist())
+
+
+def by_popularity(
+    items: np.ndarray,
+    hits: np.ndarray,
+    relevant: np.ndarray,
+    item_counts: np.ndarray,
+    k: int = 20,
+    head: float = 0.2,
+) -> pl.DataFrame:
+    """Share of relevant pairs found in the first k places, for popular and for other items.
+
+    Args:
+        items: ranked items, (n, width); `hits`: bool of the same shape.
+        relevant: items of all relevant pairs, (n_pairs,).
+        item_counts: training interactions of each item.
+        head: share of the catalogue, by popularity (ties by row), that is called head.
+
+    Returns:
+        group ("head", "tail"), n_pairs, `recall@k` over pairs.
+    """
+    order = np.argsort(-item_counts, kind="stable")
+    is_head = np.zeros(len(item_counts), bool)
+    is_head[order[: round(head * len(order))]] = True
+    found = items[:, :k][hits[:, :k]]
+    pairs = np.array([is_head[relevant].sum(), (~is_head[relevant]).sum()])
+    got = np.array([is_head[found].sum(), (~is_head[found]).sum()])
+    recall = got / np.maximum(pairs, 1)
+    return pl.DataFrame({"group": ["head", "tail"], "n_pairs": pairs, f"recall@{k}": recall})
+
+
+def _means(per_user: pl.DataFrame, group: np.ndarray, names: list[str]) -> pl.DataFrame:
+    metrics = [column for column in per_user.columns if "@" in column]
+    return (
+        per_user.with_columns(_group=pl.Series(group))
+        .group_by("_group")
+        .agg(n_users=pl.len(), *(pl.col(one).mean() for one in metrics))
+        .sort("_group")
+        .with_columns(group=pl.col("_group").map_elements(names.__getitem__, pl.String))
+        .select("group", "n_users", *metrics)
+    )
+
+
+def _names(edges: list[int]) -> list[str]:
+    ends = [
+        f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in zip(edges, edges[1:], strict=False)
+    ]
+    return [*ends, f"{edges[-1]}+"]

@@ -1,0 +1,100 @@
+"""Whether two runs differ by more than chance: paired tests over users, with correction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from modalign.errors import DataError
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Difference of means (first minus second) and two-sided p-values over the same users."""
+
+    difference: float
+    t_test: float
+    wilcoxon: float
+
+
+def paired(first: np.ndarray, second: np.ndarray) -> PairedTest:
+    """Paired t-test and Wilcoxon's signed-rank test (zero differences dropped).
+
+    Equal samples have p-value 1; a difference that is the same for every user has t-test 0.
+
+    Raises:
+        DataError: the samples are not paired, or have fewer than 2 users.
+
+    Example:
+        >>> paired(np.array([1.0, 2.0]), np.array([1.0, 2.0])).t_test
+        1.0
+    """
+    if first.shape != second.shape or len(first) < 2:
+        raise DataError(
+            "values of the same two or more users",
+            f"{len(first)} and {len(second)} values",
+            "compare runs on the same data, split and mask",
+        )
+    gap = first - second
+    if not gap.any():
+        return PairedTest(0.0, 1.0, 1.0)
+    signed = float(stats.wilcoxon(gap).pvalue)
+    same = bool((gap == gap[0]).all())
+    t_test = 0.0 if same else float(stats.ttest_rel(first, second).pvalue)
+    return PairedTest(float(gap.mean()), t_test, signed)
+
+
+def bootstrap(
+    first: np.ndarray,
+    second: np.ndarray,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    draws: int = 2000,
+) -> tuple[float, float]:
+    """Percentile interval of the mean difference over users drawn with replacement.
+
+    Users with the same difference are interchangeable, so one multinomial draw of how often
+    each distinct difference occurs replaces drawing users one by one.
+    """
+    values, counts = np.unique(first - second, return_counts=True)
+    n = int(counts.sum())
+    step = max(1, 4_000_000 // len(values))
+    means = [
+        rng.multinomial(n, counts / n, size=min(step, draws - start)) @ values / n
+        for start in range(0, draws, step)
+    ]
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """p-values adjusted so that the chance of any false finding is bounded (Holm 1979).
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")
+    raised = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(raised, 1.0)
+    return adjusted
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> np.ndarray:
+    """p-values adjusted so that the share of false findings is bounded (1995).
+
+    Example:
+        >>> benjamini_hochberg([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.04, 0.04]
+    """
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(-p, kind="stable")
+    lowered = np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(lowered, 1.0)
+    return adjusted
