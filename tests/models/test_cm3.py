@@ -87,7 +87,7 @@ def oracle_tables(model, view, positions):
     """C9 to C14 with dense matrices."""
     config = model.config
     _, _, h, items = oracle_content(model, view, positions)
-    users = unit(model.user_segments.double()).flatten(1)
+    users = torch.cat([unit(table.double()) for table in model.user_segments], dim=1)
     n_users, n_items = view.n_users, view.n_items
     a = torch.zeros(n_users + n_items, n_users + n_items, dtype=torch.float64)
     du, di = view.user_counts().double(), view.item_counts().double()

@@ -84,10 +84,9 @@ class Tower(nn.Module):
     def forward(self) -> tuple[Tensor, Tensor | None]:
         """P and Q, each (n_items, width); Q is None without a head."""
         both = self.input.linear(self.first)  # (n_items, hidden + width)
-        if not self.head:
-            return self.second(functional.leaky_relu(both, SLOPE)), None
-        hidden, fused = both.split([self.hidden, self.width], dim=1)
-        return self.second(functional.leaky_relu(hidden, SLOPE)), fused
+        # In place: the sign of the result tells that of the argument.
+        hidden = functional.leaky_relu(both[:, : self.hidden], SLOPE, inplace=True)
+        return self.second(hidden), both[:, self.hidden :] if self.head else None
 
     def raw_directions(self, rows: Tensor) -> Tensor:
         """Directions of the centred frozen features, (b, d); zeros where a row is missing."""

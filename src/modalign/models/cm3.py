@@ -123,13 +123,18 @@ class _Content:
         projected: directions of P of each modality.
         ends: what fusion blends.
         fused: the fused vectors, or None without fusion.
-        start: layer 0 of the items, (n_items, width).
+        segments: layer 0 of the items, each (n_items, embedding_size).
     """
 
     projected: list[Tensor]
     ends: list[Tensor]
     fused: Tensor | None
-    start: Tensor
+    segments: list[Tensor]
+
+    @property
+    def start(self) -> Tensor:
+        """Layer 0 of the items, (n_items, width)."""
+        return torch.cat(self.segments, dim=1)
 
 
 @register(
@@ -209,8 +214,10 @@ class CM3(Recommender):
             )
             for name in names
         )
-        users = torch.empty(self.n_users, self.n_segments, size)
-        self.user_segments = nn.Parameter(users.normal_(std=math.sqrt(2 / (self.n_users + size))))
+        spread = math.sqrt(2 / (self.n_users + size))
+        self.user_segments = nn.ParameterList(
+            torch.empty(self.n_users, size).normal_(std=spread) for _ in range(self.n_segments)
+        )
         weights = torch.ones(self.n_users, self.n_segments)
         if config.pref_weights == "softmax":
             weights.normal_(std=0.01)
@@ -233,6 +240,12 @@ class CM3(Recommender):
             self.register_buffer("cached_items", torch.zeros(self.n_items, width))
             self.register_buffer("cached", torch.zeros((), dtype=torch.bool))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        device: torch.device = self.user_segments[0].device
+        return device
+
     # -------------------------------------------------------------- what is random
 
     @property
@@ -245,14 +258,14 @@ class CM3(Recommender):
 
     def _draw(self, draws: int, rng: torch.Generator | None) -> Tensor:
         shape = (draws, self.n_levels, self.n_items)
-        return beta_positions(self.config.alpha, shape, rng).to(self.user_segments.device)
+        return beta_positions(self.config.alpha, shape, rng).to(self.device)
 
     def _draw_items(self, rng: torch.Generator | None) -> Tensor:
         if self.config.uniformity_items != "catalogue":
-            return torch.empty(0, dtype=torch.int64, device=self.user_segments.device)
+            return torch.empty(0, dtype=torch.int64, device=self.device)
         device = rng.device if rng is not None else None
         order = torch.randperm(self.n_items, generator=rng, device=device)
-        return order[: self.config.batch_size].to(self.user_segments.device)
+        return order[: self.config.batch_size].to(self.device)
 
     def _redraw(self, rng: torch.Generator) -> None:
         self.positions = self._draw(1, rng)[0]
@@ -288,10 +301,10 @@ class CM3(Recommender):
             ends = projected if heads[0] is None else [unit(q) for q in heads]
         segments = projected if config.segment_norm else list(raw)
         if not self.fuses:
-            return _Content(projected, ends, None, torch.cat(segments, dim=1))
+            return _Content(projected, ends, None, segments)
         draws = [self._segment(self._fuse(ends, each)) for each in positions]
         mean = draws[0] if len(draws) == 1 else torch.stack(draws).mean(0)
-        return _Content(projected, ends, mean, torch.cat([*segments, mean], dim=1))
+        return _Content(projected, ends, mean, [*segments, mean])
 
     def _segment(self, fused: Tensor) -> Tensor:
         # Slerp of unit vectors is already of unit length.
@@ -318,27 +331,34 @@ class CM3(Recommender):
     ) -> tuple[Tensor, Tensor]:
         """C9 to C14: final vectors of the users and items asked for (None: all)."""
         config = self.config
-        segments = unit(self.user_segments) if config.segment_norm else self.user_segments
-        start = torch.cat([segments.flatten(1), content.start])
         rows = None
         if users is not None:
-            every_item = torch.arange(self.n_users, len(start), device=start.device)
-            rows = torch.cat([users, every_item])
-        both = self.graph.propagate(start, config.n_layers, readout="sum", rows=rows)
+            nodes = torch.arange(self.n_users, self.n_users + self.n_items, device=users.device)
+            rows = torch.cat([users, nodes])
         n_users = self.n_users if users is None else len(users)
-        user_part, item_part = both.split([n_users, self.n_items])
         weights = self._weights(users)
-        by_segment = user_part.view(n_users, self.n_segments, -1) * weights[:, :, None]
-        return by_segment.flatten(1), self._over_item_graph(item_part, content.start, items)
+        user_parts, item_parts = [], []
+        # Segments do not mix before the losses: one at a time needs a third of the memory, and
+        # buffers that stay in the cache.
+        for at, (table, segment) in enumerate(
+            zip(self.user_segments, content.segments, strict=True)
+        ):
+            start = torch.cat([unit(table) if config.segment_norm else table, segment])
+            both = self.graph.propagate(start, config.n_layers, readout="sum", rows=rows)
+            user_part, item_part = both.split([n_users, self.n_items])
+            user_parts.append(user_part * weights[:, at : at + 1])
+            item_parts.append(item_part)
+        items_after = self._over_item_graph(torch.cat(item_parts, dim=1), content, items)
+        return torch.cat(user_parts, dim=1), items_after
 
     def _weights(self, users: Tensor | None) -> Tensor:
         """C11: weights of the segments, (n, n_segments)."""
         if self.preferences is None:
-            return self.user_segments.new_ones(1, 1)
+            return torch.ones(1, 1, device=self.device)
         weights = self.preferences if users is None else self.preferences[users]
         return weights.softmax(dim=1) if self.config.pref_weights == "softmax" else weights
 
-    def _over_item_graph(self, items: Tensor, start: Tensor, rows: Tensor | None) -> Tensor:
+    def _over_item_graph(self, items: Tensor, content: _Content, rows: Tensor | None) -> Tensor:
         """C14 at the rows asked for."""
         config = self.config
         if self.item_graph is None:
@@ -347,7 +367,7 @@ class CM3(Recommender):
         for _ in range(config.n_item_layers - 1):
             smooth = self.item_graph.matmul(smooth)
         smooth = self.item_graph.matmul(smooth, rows=rows)
-        base = items if config.ii_residual == "propagated" else start
+        base = items if config.ii_residual == "propagated" else content.start
         return smooth + (base if rows is None else base[rows])
 
     # -------------------------------------------------------------- the loss
