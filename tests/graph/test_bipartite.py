@@ -95,6 +95,19 @@ def test_gradcheck_in_float64(n_layers, readout, rows):
     assert torch.autograd.gradcheck(lambda x: graph.propagate(x, n_layers, readout, ROWS[rows]), x)
 
 
+@pytest.mark.parametrize("n_layers", [0, 1, 2])
+def test_rows_of_the_result_and_of_the_input_share_a_gradient(n_layers):
+    graph, rows = some_graph(), ROWS["mixed"]
+    x = torch.randn(14, 2, dtype=torch.float64, requires_grad=True)
+    final, start = graph.propagate_at(x, n_layers, rows, "sum")
+    assert_close(final, graph.propagate(x, n_layers, "sum", rows))
+    assert_close(start, x[rows])
+    for used in ([0], [1], [0, 1]):  # either part, or both, may reach the loss
+        assert torch.autograd.gradcheck(
+            lambda x, used=used: [graph.propagate_at(x, n_layers, rows)[i] for i in used], x
+        )
+
+
 def test_gradient_equals_autograd_through_coo():
     graph = some_graph()
     coo = torch.from_numpy(graph.scipy().toarray()).to_sparse_coo()

@@ -19,6 +19,7 @@ from modalign.graph.propagate import (
     layer_weights,
     multiply,
     multiply_rows,
+    plain,
     scatter,
 )
 
@@ -78,7 +79,23 @@ class BipartiteGraph(SparseGraph):
             (n_users + n_items, d), or (len(rows), d); differentiable in x.
         """
         weights = layer_weights(n_layers, readout)
-        return propagate(x, self.csr, weights, rows)
+        if rows is not None:
+            return self.propagate_at(x, n_layers, rows, readout)[0]
+        result: Tensor = _Propagation.apply(x, self.csr, weights)  # type: ignore[no-untyped-call]
+        return result
+
+    def propagate_at(
+        self, x: Tensor, n_layers: int, rows: Tensor, readout: Readout = "mean"
+    ) -> tuple[Tensor, Tensor]:
+        """`propagate` at `rows` and, beside it, `x[rows]`, each (len(rows), d).
+
+        For losses that also penalise the first layer: the two gradients share one table.
+        """
+        weights = layer_weights(n_layers, readout)
+        final, start = _PropagationAt.apply(  # type: ignore[no-untyped-call]
+            x, self.csr, self.n_users, weights, rows
+        )
+        return final, start
 
     def edges(self) -> tuple[Tensor, Tensor]:
         """Users and items of all edges, int64, ordered by user and then item."""
@@ -102,38 +119,59 @@ class BipartiteGraph(SparseGraph):
         return smaller.to(self.indptr.device)
 
 
-def propagate(
-    x: Tensor, matrix: CSR, weights: Sequence[float], rows: Tensor | None = None
-) -> Tensor:
-    """`sum_l weights[l] A^l x` for a symmetric A, at `rows` only where given."""
-    result: Tensor = _Propagation.apply(x, matrix, weights, rows)  # type: ignore[no-untyped-call]
-    return result
-
-
 class _Propagation(torch.autograd.Function):
-    """`sum_l weights[l] A^l x`, at `rows` only where given, for a symmetric A."""
+    """`sum_l weights[l] A^l x` for a symmetric A; the gradient is the same of the gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        matrix: CSR,
-        weights: Sequence[float],
-        rows: Tensor | None,
-    ) -> Tensor:
-        ctx.matrix, ctx.weights, ctx.rows = matrix, weights, rows
-        x = x.contiguous()
-        if rows is None:
-            return _polynomial(matrix, x, weights)
-        return _polynomial_at(matrix, x, weights, rows)
+    def forward(ctx: Any, x: Tensor, matrix: CSR, weights: Sequence[float]) -> Tensor:
+        ctx.matrix, ctx.weights = matrix, weights
+        return _polynomial(matrix, plain(x), weights)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = gradients[0].contiguous()
-        if ctx.rows is not None:
-            gradient = scatter(gradient, ctx.rows, ctx.matrix.n_rows)
-        return _polynomial(ctx.matrix, gradient, ctx.weights), None, None, None
+        return _polynomial(ctx.matrix, plain(gradients[0]), ctx.weights), None, None
+
+
+class _PropagationAt(torch.autograd.Function):
+    """The rows `rows` of `sum_l weights[l] A^l x` and of x itself, for a symmetric A.
+
+    Both in one function, so that both gradients meet in one dense table: autograd alone would
+    fill a second one for the rows of x and add the two.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, matrix: CSR, n_users: int, weights: Sequence[float], rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.matrix, ctx.weights, ctx.rows = matrix, weights, rows
+        x = plain(x)
+        start = x.index_select(0, rows)
+        result = start * weights[0]
+        layer = x
+        for weight in weights[1:-1]:
+            layer = multiply(matrix, layer)
+            if weight:
+                result.add_(layer.index_select(0, rows), alpha=weight)
+        if len(weights) > 1:
+            result.add_(_last_layer(matrix, layer, rows, n_users), alpha=weights[-1])
+        return result, start
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        gradient, of_start = gradients
+        weights, rows, n = ctx.weights, ctx.rows, ctx.matrix.n_rows
+        layers = [] if gradient is None else [plain(gradient) * weight for weight in weights]
+        if of_start is not None:
+            layers[:1] = [layers[0] + of_start if layers else plain(of_start)]
+        if not layers:
+            return None, None, None, None, None
+        result = scatter(layers[-1], rows, n)
+        for layer in reversed(layers[:-1]):
+            result = multiply(ctx.matrix, result).index_add_(0, rows, layer)
+        return result, None, None, None, None
 
 
 def _polynomial(matrix: CSR, x: Tensor, weights: Sequence[float]) -> Tensor:
@@ -146,14 +184,30 @@ def _polynomial(matrix: CSR, x: Tensor, weights: Sequence[float]) -> Tensor:
     return result
 
 
-def _polynomial_at(matrix: CSR, x: Tensor, weights: Sequence[float], rows: Tensor) -> Tensor:
-    """The same at `rows`: layers below the last in full, the last at the rows."""
-    result = x.index_select(0, rows) * weights[0]
-    layer = x
-    for weight in weights[1:-1]:
-        layer = multiply(matrix, layer)
-        if weight:
-            result.add_(layer.index_select(0, rows), alpha=weight)
-    if len(weights) > 1:
-        result.add_(multiply_rows(matrix, layer, rows), alpha=weights[-1])
+def _last_layer(matrix: CSR, x: Tensor, rows: Tensor, n_users: int) -> Tensor:
+    """`(A x)[rows]`, decided for users and items apart: a batch has few of the users' edges and
+    most of the items', where taking rows from the whole product is cheaper.
+    """
+    if x.device.type != "cpu":
+        return multiply_rows(matrix, x, rows)
+    n_edges = len(matrix.indices) // 2
+    of_users = CSR(
+        matrix.indptr[: n_users + 1],
+        matrix.indices[:n_edges],
+        matrix.values[:n_edges],
+        matrix.n_columns,
+    )
+    of_items = CSR(
+        matrix.indptr[n_users:] - n_edges,
+        matrix.indices[n_edges:],
+        matrix.values[n_edges:],
+        matrix.n_columns,
+    )
+    is_item = rows >= n_users
+    result = x.new_empty(len(rows), x.shape[1])
+    for half, where, first in ((of_users, ~is_item, 0), (of_items, is_item, n_users)):
+        at = torch.nonzero(where).flatten()
+        if len(at):
+            mine = rows.index_select(0, at) - first
+            result.index_copy_(0, at, multiply_rows(half, x, mine))
     return result

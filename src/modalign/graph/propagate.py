@@ -84,6 +84,13 @@ def multiply(matrix: CSR, x: Tensor) -> Tensor:
     return product.to(x.dtype)
 
 
+def plain(x: Tensor) -> Tensor:
+    """The numbers alone, in order: embedding bag prepares for a gradient where one is asked for,
+    grad mode or not, and its kernel is for contiguous rows.
+    """
+    return x.detach().contiguous()
+
+
 def cut(matrix: CSR, rows: Tensor) -> CSR:
     """The chosen rows as a matrix of their own, in the order given, repeats allowed."""
     start = matrix.indptr.index_select(0, rows).long()
@@ -103,6 +110,8 @@ def cut(matrix: CSR, rows: Tensor) -> CSR:
 
 def multiply_rows(matrix: CSR, x: Tensor, rows: Tensor) -> Tensor:
     """`(matrix @ x)[rows]` of shape (len(rows), d), outside of autograd, the cheaper way."""
+    if x.device.type != "cpu":  # the whole product costs less there than waiting for the counts
+        return multiply(matrix, x).index_select(0, rows)
     counts = matrix.indptr.index_select(0, rows + 1) - matrix.indptr.index_select(0, rows)
     if WHOLE_IS_CHEAPER * int(counts.sum()) < len(matrix.indices):
         return multiply(cut(matrix, rows), x)
@@ -127,7 +136,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, matrix: CSR, transpose: CSR, rows: Tensor | None) -> Tensor:
         ctx.transpose, ctx.rows, ctx.n_rows = transpose, rows, matrix.n_rows
-        x = x.contiguous()
+        x = plain(x)
         return multiply(matrix, x) if rows is None else multiply_rows(matrix, x, rows)
 
     @staticmethod

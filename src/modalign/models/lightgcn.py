@@ -73,12 +73,11 @@ class LightGCN(Recommender):
         size = len(batch)
         items = torch.cat([batch.positives, batch.negatives])
         rows = torch.cat([batch.users, items + self.n_users])
-        final = self.graph.propagate(self.embeddings, self.config.n_layers, rows=rows)
+        final, first = self.graph.propagate_at(self.embeddings, self.config.n_layers, rows)
         user, positive, negative = final.view(3, size, -1)
         scores = torch.linalg.vecdot(user, positive), torch.linalg.vecdot(user, negative)
         parts = {"bpr": bpr_loss(*scores)}
         if self.config.reg:
-            first = self.embeddings.index_select(0, rows)
             parts["reg"] = self.config.reg * l2_penalty(first, batch_size=size)
         return parts
 
