@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -27,7 +28,7 @@ def by_activity(per_user: pl.DataFrame, edges: Sequence[int] = ACTIVITY) -> pl.D
     """
     edges = list(edges)
     counts = per_user["n_train"].to_numpy()
-    if not edges or any(b <= a for a, b in zip(edges, edges[1:], strict=False)):
+    if not edges or any(b <= a for a, b in pairwise(edges)):
         raise ConfigError("rising edges of groups", str(edges), "say them as 0,4,6,9,13")
     if len(counts) and counts.min() < edges[0]:
         raise ConfigError(
@@ -56,9 +57,11 @@ def by_popularity(
     """Share of relevant pairs found in the first k places, for popular and for other items.
 
     Args:
-        items: ranked items, (n, width); `hits`: bool of the same shape.
+        items: ranked items, (n, width).
+        hits: where they are relevant, bool, of the same shape.
         relevant: items of all relevant pairs, (n_pairs,).
         item_counts: training interactions of each item.
+        k: places looked at.
         head: share of the catalogue, by popularity (ties by row), that is called head.
 
     Returns:
@@ -77,17 +80,14 @@ def by_popularity(
 def _means(per_user: pl.DataFrame, group: np.ndarray, names: list[str]) -> pl.DataFrame:
     metrics = [column for column in per_user.columns if "@" in column]
     return (
-        per_user.with_columns(_group=pl.Series(group))
-        .group_by("_group")
-        .agg(n_users=pl.len(), *(pl.col(one).mean() for one in metrics))
+        per_user.with_columns(_group=pl.Series(group), group=pl.Series(names).gather(group))
+        .group_by("_group", "group")
+        .agg(pl.len().alias("n_users"), *(pl.col(one).mean() for one in metrics))
         .sort("_group")
-        .with_columns(group=pl.col("_group").map_elements(names.__getitem__, pl.String))
         .select("group", "n_users", *metrics)
     )
 
 
 def _names(edges: list[int]) -> list[str]:
-    ends = [
-        f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    ends = [f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in pairwise(edges)]
     return [*ends, f"{edges[-1]}+"]

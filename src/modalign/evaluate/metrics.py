@@ -124,7 +124,8 @@ def _one(place: np.ndarray, number: np.ndarray) -> np.ndarray:
 
 
 def _recall(lists: Lists, k: int) -> np.ndarray:
-    return lists.total(k, _one) / lists.n_relevant
+    values: np.ndarray = lists.total(k, _one) / lists.n_relevant
+    return values
 
 
 def _precision(lists: Lists, k: int) -> np.ndarray:
