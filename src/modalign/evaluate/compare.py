@@ -50,15 +50,20 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Pair:
-    """One metric of two runs: difference (first minus second), p-values, Holm's correction."""
+    """One metric of two runs: difference (first minus second), its 95% interval over users
+    (uncorrected), p-values, Holm's correction, and whether that is below the level.
+    """
 
     metric: str
     first: str
     second: str
     difference: float
+    low: float
+    high: float
     t_test: float
     wilcoxon: float
     corrected: float
+    significant: bool
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,9 @@ def compare(runs: Sequence[RunResult], level: float = 0.05) -> Comparison:
     for key in shared:
         if not METRICS[key.split("@")[0]].accuracy:
             continue
-        tested = _pairs(key, frames)
+        tested = _pairs(key, frames, level)
         best = max(runs, key=lambda run: run.metrics[key]).name
-        wins = [p.corrected < level for p in tested if best in (p.first, p.second)]
+        wins = [p.significant for p in tested if best in (p.first, p.second)]
         winner[key] = best if all(wins) else None
         pairs += tested
     return Comparison(
@@ -137,12 +142,23 @@ def average(name: str, seeds: Sequence[RunResult]) -> RunResult:
     )
 
 
-def _pairs(key: str, frames: Mapping[str, pl.DataFrame]) -> list[Pair]:
+def _pairs(key: str, frames: Mapping[str, pl.DataFrame], level: float) -> list[Pair]:
     names = list(combinations(frames, 2))
     tests = [paired(frames[a][key].to_numpy(), frames[b][key].to_numpy()) for a, b in names]
     corrected = holm([test.t_test for test in tests])
     return [
-        Pair(key, a, b, test.difference, test.t_test, test.wilcoxon, float(p))
+        Pair(
+            metric=key,
+            first=a,
+            second=b,
+            difference=test.difference,
+            low=test.low,
+            high=test.high,
+            t_test=test.t_test,
+            wilcoxon=test.wilcoxon,
+            corrected=float(p),
+            significant=bool(p < level),
+        )
         for (a, b), test, p in zip(names, tests, corrected, strict=True)
     ]
 

@@ -13,11 +13,15 @@ from modalign.errors import DataError
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Difference of means (first minus second) and two-sided p-values over the same users."""
+    """Difference of means (first minus second), two-sided p-values over the same users, and the
+    95% interval of the difference by the t distribution.
+    """
 
     difference: float
     t_test: float
     wilcoxon: float
+    low: float
+    high: float
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> PairedTest:
@@ -40,11 +44,14 @@ def paired(first: np.ndarray, second: np.ndarray) -> PairedTest:
         )
     gap = first - second
     if not gap.any():
-        return PairedTest(0.0, 1.0, 1.0)
+        return PairedTest(0.0, 1.0, 1.0, 0.0, 0.0)
     signed = float(stats.wilcoxon(gap).pvalue)
-    same = bool((gap == gap[0]).all())
-    t_test = 0.0 if same else float(stats.ttest_rel(first, second).pvalue)
-    return PairedTest(float(gap.mean()), t_test, signed)
+    mean = float(gap.mean())
+    if bool((gap == gap[0]).all()):
+        return PairedTest(mean, 0.0, signed, mean, mean)
+    test = stats.ttest_rel(first, second)
+    interval = test.confidence_interval(0.95)
+    return PairedTest(mean, float(test.pvalue), signed, float(interval.low), float(interval.high))
 
 
 def bootstrap(
