@@ -14,13 +14,13 @@ import json
 import statistics
 from pathlib import Path
 
-from modalign.evaluate.compare import compare, read_run
 from rich.console import Console
 
 from modalign import registry, settings
+from modalign.report.side_by_side import compare_runs
 from modalign.data.dataset import Dataset
 from modalign.errors import RunError
-from modalign.experiment import environment, fit
+from modalign.experiment import environment, fit, read_run
 from modalign.train.callbacks import ProgressBar
 
 HERE = Path(__file__).parent
@@ -80,7 +80,7 @@ def main() -> None:
             f"({rows[name]['seconds']:.0f} s, {rows[name]['epochs']:.0f} epochs)"
         )
     every = [run for runs in folders.values() for run in runs]
-    tests = compare([read_run(run) for run in every], ks=(20,)).to_dict() if len(names) > 1 else {}
+    tests = compare_runs(every, ks=(20,)).to_dict() if len(names) > 1 else {}
     out = HERE / "results" / f"leaderboard-{dataset.name}.json"
     out.parent.mkdir(exist_ok=True)
     document = {
