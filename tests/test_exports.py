@@ -14,25 +14,46 @@ import pytest
 
 import modalign
 
-# Imported in a process of its own: an import here could have been paid for by another test.
+# In a process of its own, since an import here could have been paid for by another test; and
+# twice, since what other packages do on their first import (set variables of the environment,
+# draw a random name) is their own business.
 IMPORT_ALL = """
 import importlib, os, pkgutil, random, sys, warnings
 import numpy as np, torch
 warnings.simplefilter("ignore")
+
 def state():
-    return (
-        torch.random.get_rng_state().tolist(), str(np.random.get_state(legacy=False)),
-        random.getstate(), torch.get_num_threads(), torch.get_num_interop_threads(),
-        torch.get_default_dtype(), torch.is_grad_enabled(),
-        torch.are_deterministic_algorithms_enabled(), np.geterr(), sorted(os.environ.items()),
-        os.getcwd(), sys.argv,
-    )
+    return {
+        "torch generator": torch.random.get_rng_state().tolist(),
+        "numpy generator": str(np.random.get_state(legacy=False)),
+        "python generator": random.getstate(),
+        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "default dtype": torch.get_default_dtype(),
+        "grad mode": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "numpy errors": np.geterr(),
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),
+        "arguments": list(sys.argv),
+    }
+
+def import_all(check):
+    package = importlib.import_module("modalign")
+    for module in pkgutil.walk_packages(package.__path__, "modalign."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+            check(module.name)
+
+import_all(lambda name: None)
+for name in [name for name in sys.modules if name.split(".")[0] == "modalign"]:
+    del sys.modules[name]
 before = state()
-import modalign
-for module in pkgutil.walk_packages(modalign.__path__, "modalign."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
-        assert state() == before, module.name
+
+def same(name):
+    changed = [key for key, value in state().items() if value != before[key]]
+    assert not changed, f"{name} changes {changed}"
+
+import_all(same)
 """
 
 
