@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import torch
 
 from modalign.errors import ConfigError
@@ -21,10 +24,12 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-    except RuntimeError as error:
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
         raise ConfigError(
             "a device: auto, cpu, cuda or cuda:N", repr(device), "leave the option out"
-        ) from error
+        )
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             "a CUDA device of this machine",
@@ -32,3 +37,21 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
             "use --device cpu, or install a CUDA build of torch",
         )
     return found
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory it frees for its next tensors; whether that was possible.
+
+    Training frees and allocates the same tables of megabytes at every step. The C library of
+    Linux gives such memory back to the system, and every page of it is then fetched and cleared
+    again: over a thousand page faults a step of LightGCN on 26,000 nodes, a tenth to a third of
+    its time. From here on blocks up to 32 MiB come from a heap that shrinks only when 1 GiB of
+    it is free. Elsewhere than on glibc nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is None:
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    return bool(set_option(mmap_threshold, 32 << 20) and set_option(trim_threshold, 1 << 30))

@@ -104,6 +104,7 @@ class _Loop:
     ) -> None:
         self.task, self.view, self.options, self.validate = task, view, options, validate
         self.callbacks, self.path, self.fingerprint = callbacks, path, fingerprint
+        devices.keep_freed_memory()
         device = devices.resolve(options.device)
         self.fabric = Fabric(
             accelerator=device.type,
