@@ -47,6 +47,11 @@ def import_all(check):
 import_all(lambda name: None)
 for name in [name for name in sys.modules if name.split(".")[0] == "modalign"]:
     del sys.modules[name]
+# Elsewhere than an import may have put them, so that doing it again shows.
+torch.manual_seed(12345)
+np.random.seed(12345)
+random.seed(12345)
+torch.set_num_threads(torch.get_num_threads() + 1)
 before = state()
 
 def same(name):
