@@ -10,11 +10,12 @@ from typing import Any
 from modalign.data import synthetic
 from modalign.data.dataset import Dataset
 from modalign.data.prepare import prepare
-from modalign.evaluate.compare import Comparison, compare, read_run
+from modalign.evaluate.compare import Comparison
 from modalign.experiment import fit
 from modalign.features.encode import encodable, encode
 from modalign.fitted import FittedModel
 from modalign.report.page import write_report
+from modalign.report.side_by_side import compare_runs
 from modalign.train.callbacks import Callback
 
 RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -75,6 +76,6 @@ def run(
         )
     folders = [folder / "runs" / name for name in RUNS]
     stage("comparing")
-    comparison = compare([read_run(one) for one in folders], ks=(10, 20))
+    comparison = compare_runs(folders)
     stage("writing the report")
     return Demo(data, fitted, comparison, write_report(folders, folder / "report.html"))

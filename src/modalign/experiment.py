@@ -97,13 +97,11 @@ def fit(
     fingerprint = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
     folder = None if out is None else Path(out)
     log: list[Callback] = list(callbacks)
-    if folder is not None:
-        _open_folder(folder, dataset, description, mask, ks, device, resume, overwrite)
-        log.insert(0, JsonLines(folder / "metrics.jsonl"))
     if tensorboard:
         if folder is None:
             raise ConfigError("a run folder for TensorBoard's files", "none", "give `out` as well")
         log.append(TensorBoard(folder / "tensorboard"))
+    devices.resolve(device)
     view = dataset.view()
     with seeds.torch_seed(seed, "init"):
         recommender: Recommender = spec.cls(config, view)
@@ -112,6 +110,10 @@ def fit(
         if len(dataset.valid)
         else None
     )
+    # Last of all checks: a mistake above leaves an earlier run as it is, --overwrite or not.
+    if folder is not None:
+        _open_folder(folder, dataset, description, mask, ks, device, resume, overwrite)
+        log.insert(0, JsonLines(folder / "metrics.jsonl"))
     state = run_loop(
         recommender,
         view,
@@ -350,6 +352,8 @@ def _open_folder(
             f"{folder}, which holds an interrupted run",
             "--resume goes on with it, --overwrite starts again",
         )
+    if resume and (folder / "config.yaml").is_file():
+        _check_same(folder, {**description, "fingerprint": dataset.fingerprint})
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.yaml").is_file():
         raise RunError("a new or empty folder", f"{folder} with other files", "choose another")
     if folder.is_file():
@@ -370,6 +374,27 @@ def _open_folder(
     }
     with write_aside(folder / "config.yaml") as aside:
         aside.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def _check_same(folder: Path, description: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run of other data, model, options or seed."""
+    try:
+        found = yaml.safe_load((folder / "config.yaml").read_text())
+        old = {**found, **{f"option {k}": v for k, v in found["options"].items()}}
+    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise RunError(
+            f"a readable config.yaml in {folder}",
+            " ".join(str(error).split()),
+            "start again with --overwrite",
+        ) from error
+    new = {**description, **{f"option {k}": v for k, v in description["options"].items()}}
+    for key in sorted(set(new) - {"data", "options"}):
+        if old.get(key) != new[key]:
+            raise RunError(
+                f"{key} {old.get(key)!r}, as the interrupted run in {folder} has it",
+                f"{new[key]!r}, one of another experiment",
+                "use another --out, or repeat the options the run was started with",
+            )
 
 
 def _data_path(folder: Path, config: Mapping[str, Any], data: str | Path | None) -> Path:

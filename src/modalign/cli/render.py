@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -21,6 +21,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 out = Console()
 err = Console(stderr=True)
@@ -48,25 +49,17 @@ def table(
     rows: Sequence[Sequence[Any]],
     numbers: Sequence[int] = (),
     cut: Sequence[int] = (),
-) -> Table:
+) -> RenderableType:
     """A plain table.
 
     Args:
-        title: above it; markup is not read.
+        title: above it.
         columns: their headings; all empty for none.
         rows: cells; texts may hold markup, so pass foreign ones through `plain`.
         numbers: indices of columns of numbers: to the right, never broken.
         cut: indices of columns that are cut with an ellipsis where the terminal is narrow.
     """
-    made = Table(
-        title=plain(title),
-        box=box.SIMPLE_HEAD if any(columns) else box.SIMPLE,
-        show_header=any(columns),
-        title_justify="left",
-        title_style="bold",
-        pad_edge=False,
-        padding=(0, 1),
-    )
+    made = Table(box=box.SIMPLE_HEAD, show_header=any(columns), show_edge=False)
     for index, name in enumerate(columns):
         number = index in numbers
         made.add_column(
@@ -77,25 +70,22 @@ def table(
         )
     for row in rows:
         made.add_row(*("" if cell is None else str(cell) for cell in row))
-    return made
+    return Group(Text(title, "bold"), made, "")
 
 
-def metric_table(title: str, metrics: Mapping[str, float]) -> Table:
+def metric_table(title: str, metrics: Mapping[str, float]) -> RenderableType:
     """`{"recall@20": ...}` with a row for each metric and a column for each K."""
     pairs = [name.split("@") for name in metrics]
     ks = sorted({int(k) for _, k in pairs})
-    rows = [
-        [kind, *(_number(metrics.get(f"{kind}@{k}")) for k in ks)]
-        for kind in dict.fromkeys(kind for kind, _ in pairs)
-    ]
+    kinds = dict.fromkeys(kind for kind, _ in pairs)
+    rows = [[kind, *_numbers([metrics.get(f"{kind}@{k}") for k in ks])] for kind in kinds]
     return table(title, ["", *(f"@{k}" for k in ks)], rows, numbers=range(1, len(ks) + 1))
 
 
-def _number(value: float | None) -> str:
-    """Four places for shares; larger numbers as they are readable."""
-    if value is None:
-        return ""
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+def _numbers(values: Sequence[float | None]) -> list[str]:
+    """A row of one kind: four places, or one where the numbers are large."""
+    places = 4 if max((abs(v) for v in values if v is not None), default=0) < 10 else 1
+    return ["" if value is None else f"{value:,.{places}f}" for value in values]
 
 
 @contextmanager

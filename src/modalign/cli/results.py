@@ -60,10 +60,10 @@ def evaluate(
     found = fitted.evaluate(split, mask=mask, ks=ks, candidates=candidates)
     frames: dict[str, Any] = {}
     if groups:
-        from modalign.evaluate.groups import activity_groups, popularity_groups
+        from modalign.report.side_by_side import activity_groups, popularity_groups
 
-        frames["user activity"] = activity_groups(found.per_user, ks=ks)
-        frames["item popularity"] = popularity_groups(found, fitted.dataset, ks=ks)
+        frames["user activity"] = activity_groups(found)
+        frames["item popularity"] = popularity_groups(found, fitted.dataset, max(ks))
     if json:
         print_json(
             {
@@ -91,7 +91,10 @@ def evaluate(
 
 def compare(
     runs: Runs,
-    k: Cutoffs = "10,20",
+    k: Annotated[
+        str | None,
+        typer.Option("--k", help="Cut-offs to compare at; left out, 10 and 20 where measured."),
+    ] = None,
     alpha: Annotated[
         float,
         typer.Option(min=0.000001, max=0.5, help="Level of the tests, after the correction."),
@@ -104,10 +107,9 @@ def compare(
     same model and options with other seeds are averaged per user first. Runs on other data
     or with another mask are refused.
     """
-    from modalign.evaluate.compare import compare as run_compare
-    from modalign.evaluate.compare import read_run
+    from modalign.report.side_by_side import compare_runs
 
-    found = run_compare([read_run(run) for run in runs], ks=parse_ks(k), alpha=alpha)
+    found = compare_runs(runs, None if k is None else parse_ks(k), alpha)
     if json:
         print_json(found.to_dict())
         return

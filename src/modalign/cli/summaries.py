@@ -9,6 +9,7 @@ from typing import Any
 from modalign.cli.render import metric_table, out, plain, print_json, say, table
 
 SHOWN_REMARKS = 8
+SHOWN_TESTS = ("recall@20", "ndcg@20")
 
 
 def describe(dataset: Any) -> dict[str, Any]:
@@ -124,28 +125,33 @@ def show_training(results: Mapping[str, Any], folder: Path) -> None:
 
 def show_comparison(found: Any) -> None:
     """Runs side by side; a winner only where there is one."""
-    document = found.to_dict()
-    names = list(document["names"])
+    names = found.runs
     rows = []
-    for metric, values in document["metrics"].items():
-        winner = document["winners"].get(metric)
+    for metric in next(iter(found.metrics.values())):
+        winner = found.winner.get(metric)
+        cells = [f"{found.metrics[name][metric]:.4f}" for name in names]
         cells = [
-            f"[bold green]{values[name]:.4f}[/]" if name == winner else f"{values[name]:.4f}"
-            for name in names
+            f"[bold green]{cell}[/]" if name == winner else cell
+            for name, cell in zip(names, cells, strict=True)
         ]
-        rows.append([metric, *cells, plain(winner) if winner else "-"])
-    title = f"{document['n_users']:,} users, mask {document['mask']}"
+        told = plain(winner) if winner else "-"
+        rows.append([metric, *cells, told if metric in found.winner else ""])
+    title = f"{found.split.capitalize()}, all items ranked, mask {found.mask}"
     out.print(table(title, ["metric", *names, "winner"], rows, range(1, len(names) + 1)))
     rows = [
         [
-            t["metric"],
-            f"{plain(t['a'])} - {plain(t['b'])}",
-            f"{t['difference']:+.4f}",
-            f"{t['low']:+.4f} to {t['high']:+.4f}",
-            f"{t['p_corrected']:.2g}",
-            "yes" if t["significant"] else "no",
+            pair.metric,
+            plain(pair.first),
+            plain(pair.second),
+            f"{pair.difference:+.4f}",
+            f"{pair.low:+.4f} {pair.high:+.4f}",
+            f"{pair.corrected:.2g}",
+            "yes" if pair.significant else "no",
         ]
-        for t in document["tests"]
+        for pair in found.pairs
+        if pair.metric in SHOWN_TESTS or len(names) == 2
     ]
-    columns = ["metric", "runs", "difference", "95% interval", "p (Holm)", "differs"]
-    out.print(table("Paired tests over users", columns, rows, range(2, 5)))
+    columns = ["metric", "first", "second", "difference", "95% interval", "p (Holm)", "differs"]
+    out.print(table("Paired t-tests over users", columns, rows, (3, 4, 5)))
+    if len(rows) < len(found.pairs):
+        say(f"tests of {len(found.winner)} metrics in all, see --json", out)

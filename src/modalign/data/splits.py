@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -274,6 +275,13 @@ def split(
                 f"options of the split {kind!r}: {', '.join(known) or 'none'}",
                 repr(name),
                 "leave it out or use one of those",
+            )
+    for name, value in (options or {}).items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise ConfigError(
+                f"a finite number as {name} of the split {kind!r}",
+                repr(value),
+                f"its default is {known[name]}",
             )
     return splitter.function(users, items, time, seed, **(options or {}))
 

@@ -19,13 +19,17 @@ from PIL import Image, UnidentifiedImageError
 from modalign.data.dataset import Dataset
 from modalign.data.files import write_aside
 from modalign.errors import DataError
-from modalign.evaluate.compare import compare, read_run
-from modalign.evaluate.groups import activity_groups, popularity_groups
 from modalign.evaluate.protocol import Evaluation
 from modalign.experiment import load_model
 from modalign.fitted import FittedModel
 from modalign.report import plots
 from modalign.report.lists import hidden_items, liked
+from modalign.report.side_by_side import (
+    activity_groups,
+    compare_runs,
+    folder_names,
+    popularity_groups,
+)
 
 LIST = 10
 THUMBNAIL = 96
@@ -61,12 +65,12 @@ def write_report(
         DataError: the data have no test part.
     """
     folders = [Path(run) for run in runs]
-    comparison = compare([read_run(one) for one in folders], ks=(5, 10, 20, 50))
-    loaded = [_load(folder, data) for folder in folders]
-    names = _unique_names(folders)
-    loaded = [
-        _Run(n, r.fitted, r.history, r.evaluation) for n, r in zip(names, loaded, strict=True)
-    ]
+    out = Path(out)
+    if out.is_dir():
+        raise DataError("a file to write the page to", f"{out}, which is a folder", "name a file")
+    comparison = compare_runs(folders) if len(folders) > 1 else None
+    names = list(folder_names(folders).values())
+    loaded = [_load(folder, name, data) for folder, name in zip(folders, names, strict=True)]
     dataset = loaded[0].fitted.dataset
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
@@ -78,36 +82,30 @@ def write_report(
         mask=loaded[0].fitted.results["mask"],
         runs=[_card(run) for run in loaded],
         names=names,
-        rows=_metric_rows(loaded, comparison.to_dict()["winners"]),
-        tests=comparison.to_dict()["tests"],
+        rows=_metric_rows(loaded, {} if comparison is None else comparison.winner),
+        tests=[] if comparison is None else comparison.pairs,
         curves=_curves(loaded),
         at_k=_at_k(loaded),
         groups=_groups(loaded),
         gallery=_gallery(loaded, gallery_users),
         modalities=_modalities(dataset),
     )
-    out = Path(out)
     with write_aside(out) as aside:
         aside.write_text(html, encoding="utf-8")
     return out
 
 
-def _load(folder: Path, data: str | Path | None) -> _Run:
+def _load(folder: Path, name: str, data: str | Path | None) -> _Run:
     fitted = load_model(folder, data)
     if not len(fitted.dataset.test):
         raise DataError(
             "a test part to report on", f"{fitted.dataset.name} without one", "split it"
         )
-    ks = sorted({int(key.split("@")[1]) for key in fitted.results["test"]})
+    ks = sorted({int(key.split("@")[1]) for key in fitted.results["test"]} | {20})
     evaluation = fitted.evaluate("test", mask=fitted.results["mask"], ks=ks)
     log = folder / "metrics.jsonl"
     lines = log.read_text().splitlines() if log.is_file() else []
-    return _Run(folder.name, fitted, [json.loads(line) for line in lines], evaluation)
-
-
-def _unique_names(folders: Sequence[Path]) -> list[str]:
-    short = [folder.resolve().name for folder in folders]
-    return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
+    return _Run(name, fitted, [json.loads(line) for line in lines], evaluation)
 
 
 def _card(run: _Run) -> dict[str, Any]:
@@ -194,11 +192,10 @@ def _at_k(runs: Sequence[_Run]) -> list[dict[str, str]]:
 
 def _groups(runs: Sequence[_Run]) -> list[dict[str, str]]:
     found = []
-    ks = (20,)
-    activity = {run.name: activity_groups(run.evaluation.per_user, ks=ks) for run in runs}
+    activity = {run.name: activity_groups(run.evaluation) for run in runs}
     found.append(_group_figure("Recall@20 by training items of a user", activity))
     popularity = {
-        run.name: popularity_groups(run.evaluation, run.fitted.dataset, ks=ks) for run in runs
+        run.name: popularity_groups(run.evaluation, run.fitted.dataset, 20) for run in runs
     }
     found.append(_group_figure("Recall@20 by popularity of the item", popularity))
     return found

@@ -84,4 +84,19 @@ def read(kind: str, path: str | Path, **options: Any) -> RawData:
                 repr(name),
                 "leave it out or use one of those",
             )
-    return source.reader()(path, **options)
+    fitting = {name: _fitting(kind, known[name], value) for name, value in options.items()}
+    return source.reader()(path, **fitting)
+
+
+def _fitting(kind: str, parameter: inspect.Parameter, value: Any) -> Any:
+    """An option's value as the source wants it: the command line reads 2019 as a number."""
+    wanted = str(parameter.annotation)
+    if wanted.startswith("str") and isinstance(value, int | float):
+        return str(value)
+    if wanted == "int" and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ConfigError(
+            f"a whole number as {parameter.name} of the source {kind!r}",
+            repr(value),
+            f"its default is {parameter.default}",
+        )
+    return value

@@ -42,11 +42,10 @@ def read(folder: str | Path, name: str | None = None) -> RawData:
     layouts = {"u.data": _read_100k, "ratings.dat": _read_dat, "ratings.csv": _read_csv}
     found = next((file for file in layouts if (folder / file).is_file()), None)
     if found is None:
-        there = (
-            ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "an empty folder"
-            if folder.is_dir()
-            else f"{folder}, not a folder"
-        )
+        there = f"{folder}, not a folder"
+        if folder.is_dir():
+            names = sorted(path.name for path in folder.iterdir())[:8]
+            there = f"{folder}, " + (f"with {', '.join(names)}" if names else "an empty folder")
         raise DataError(
             f"a MovieLens folder with {', '.join(layouts)}", there, "unpack the official archive"
         )

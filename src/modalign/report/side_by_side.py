@@ -1,0 +1,124 @@
+"""Run folders side by side: read, averaged over seeds, compared; and results by groups."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from modalign.data.dataset import Dataset
+from modalign.errors import ConfigError, RunError
+from modalign.evaluate import groups
+from modalign.evaluate.compare import Comparison, RunResult, average, compare
+from modalign.evaluate.metrics import hit_matrix
+from modalign.evaluate.protocol import Evaluation
+from modalign.experiment import read_run
+
+USUAL = (10, 20)
+
+
+def compare_runs(
+    folders: Sequence[str | Path], ks: Sequence[int] | None = None, level: float = 0.05
+) -> Comparison:
+    """Compare finished runs; runs that differ in their seed alone count as one, their mean.
+
+    Args:
+        folders: run folders, at least two different models or options among them.
+        ks: cut-offs to compare at; None takes 10 and 20 where all runs have them, else all
+            that they share.
+        level: of the corrected tests.
+
+    Raises:
+        RunError: a folder is no finished run, a run stands twice, or the runs cannot be
+            compared (other data, another mask).
+        ConfigError: a cut-off that not all runs were measured at.
+    """
+    runs = by_options([Path(folder) for folder in folders])
+    if len(runs) < 2:
+        raise RunError(
+            "two or more runs that differ in more than their seed",
+            f"{', '.join(map(str, folders))}: {len(runs)} such",
+            "name another run as well",
+        )
+    shared = set.intersection(*(_cutoffs(run) for run in runs))
+    chosen = set(ks) if ks is not None else (set(USUAL) & shared or shared)
+    if not chosen or chosen - shared:
+        raise ConfigError(
+            f"cut-offs that all runs were measured at: {_listed(shared) or 'there are none'}",
+            _listed(chosen - shared) or "none",
+            "choose among those, or train again with another --k",
+        )
+    return compare([_only(run, chosen) for run in runs], level)
+
+
+def by_options(folders: Sequence[Path]) -> list[RunResult]:
+    """One result for each model with its options: of a single run, or the mean over seeds.
+
+    A single run is called as its folder; several seeds "MODEL (n seeds)", or as the folder of
+    the first where another group has the same model.
+
+    Raises:
+        RunError: a folder is no finished run, or the same run is named twice.
+    """
+    found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    for folder in folders:
+        config, _ = read_run(folder)
+        same = [config[key] for key in ("model", "options", "modalities", "fingerprint")]
+        key = json.dumps([*same, config.get("precision"), config.get("mask")], sort_keys=True)
+        found.setdefault(key, []).append((folder, config))
+    models = Counter(members[0][1]["model"] for members in found.values())
+    names = folder_names(folders)
+    runs = []
+    for members in found.values():
+        seeds = [config["seed"] for _, config in members]
+        if len(set(seeds)) < len(seeds):
+            twice = ", ".join(str(folder) for folder, _ in members)
+            raise RunError("every run once", f"the same model, options and seed in {twice}",
+                           "leave one of them out")  # fmt: skip
+        results = [RunResult.read(folder, names[folder]) for folder, _ in members]
+        model = members[0][1]["model"]
+        name = model if models[model] == 1 else names[members[0][0]]
+        runs.append(
+            results[0] if len(members) == 1 else average(f"{name} ({len(members)} seeds)", results)
+        )
+    return runs
+
+
+def activity_groups(evaluation: Evaluation) -> pl.DataFrame:
+    """Metrics by how many training items a user has; see `groups.by_activity`."""
+    return groups.by_activity(evaluation.per_user)
+
+
+def popularity_groups(evaluation: Evaluation, dataset: Dataset, k: int) -> pl.DataFrame:
+    """Recall of popular and of other items; see `groups.by_popularity`."""
+    shape = (dataset.n_users, dataset.n_items)
+    ranking = evaluation.ranking
+    relevant = dataset.part(evaluation.split).csr(*shape)[ranking.users]
+    counts = np.bincount(dataset.train.csr(*shape).indices, minlength=dataset.n_items)
+    hits = hit_matrix(ranking.items, relevant)
+    return groups.by_popularity(ranking.items, hits, relevant.indices, counts, k)
+
+
+def folder_names(folders: Sequence[Path]) -> dict[Path, str]:
+    """Short names, unless two folders would share one."""
+    short = {folder: folder.resolve().name for folder in folders}
+    return short if len(set(short.values())) == len(short) else {f: str(f) for f in folders}
+
+
+def _cutoffs(run: RunResult) -> set[int]:
+    return {int(name.split("@")[1]) for name in run.metrics}
+
+
+def _only(run: RunResult, ks: set[int]) -> RunResult:
+    kept = {name: v for name, v in run.metrics.items() if int(name.split("@")[1]) in ks}
+    return replace(run, metrics=kept)
+
+
+def _listed(ks: set[int]) -> str:
+    return ", ".join(map(str, sorted(ks)))
