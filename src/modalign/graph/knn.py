@@ -63,7 +63,7 @@ def knn_graph(
             f"features (n, d) and present (n,), not {features.shape} and {present.shape}"
         )
     known = torch.nonzero(present).flatten()
-    norms = torch.linalg.vector_norm(features[known], dim=1, dtype=torch.float64)
+    norms = _norms(features, block)[known]
     known = known[norms > 0]
     edges = [
         _nearest(features, known, k, include_self, at, block) for at in range(0, len(known), block)
@@ -94,6 +94,12 @@ def combine(parts: Sequence[tuple[float, SparseGraph]]) -> SparseGraph:
     for weight, graph in parts:
         total = total + weight * graph.scipy().astype(np.float64)
     return SparseGraph(total)
+
+
+def _norms(features: Tensor, block: int) -> Tensor:
+    # In blocks: norms in float64 of all rows at once copy all features in float64.
+    parts = [torch.linalg.vector_norm(x, dim=1, dtype=torch.float64) for x in features.split(block)]
+    return torch.cat(parts)
 
 
 def _nearest(
