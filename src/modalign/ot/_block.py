@@ -1,0 +1,105 @@
+"""A block of problems of one size in the layout that makes products with it quick.
+
+Sizes of the CPU's vectors and caches decide: many tiny problems are stored with the problem as
+the last dimension, so that arithmetic runs along problems; larger ones with the problem first,
+so that a product is one pass of the matrix library over memory. Row potentials are (n, B) in
+the first layout and (B, n) in the second; everything else is written once for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_TINY_CELLS = 1024
+_MANY_PROBLEMS = 32
+
+
+@dataclass(frozen=True)
+class Block:
+    """Matrices of a block: `-cost / reg`, or a kernel.
+
+    Args:
+        cells: (n, m, B) where `last`, else (B, n, m).
+        last: whether the problem is the last dimension.
+    """
+
+    cells: Tensor
+    last: bool
+
+    @classmethod
+    def of(cls, cells: Tensor) -> Block:
+        """The block of (B, n, m) numbers, moved to the layout of their sizes."""
+        n_problems, n, m = cells.shape
+        last = n * m <= _TINY_CELLS and n_problems >= _MANY_PROBLEMS
+        return cls(cells.permute(1, 2, 0).contiguous() if last else cells.contiguous(), last)
+
+    @property
+    def batch(self) -> int:
+        """The dimension of problems in vectors."""
+        return 1 if self.last else 0
+
+    @property
+    def point(self) -> int:
+        """The dimension of points in vectors."""
+        return 0 if self.last else 1
+
+    def turn(self, vector: Tensor) -> Tensor:
+        """A (B, n) vector in this layout, or one of this layout as (B, n)."""
+        return vector.t().contiguous() if self.last else vector.contiguous()
+
+    def take(self, index: Tensor) -> Block:
+        """Some of the problems."""
+        return Block(self.cells.index_select(2 if self.last else 0, index), self.last)
+
+    def keep(self, index: Tensor) -> Callable[[Tensor], Tensor]:
+        """The function that takes the same problems of a vector."""
+        return lambda vector: vector.index_select(self.batch, index)
+
+    def across_rows(self, row: Tensor) -> Tensor:
+        """A row potential, broadcast over columns."""
+        return row.unsqueeze(1 if self.last else 2)
+
+    def across_columns(self, column: Tensor) -> Tensor:
+        """A column potential, broadcast over rows."""
+        return column.unsqueeze(0 if self.last else 1)
+
+    def soft_rows(self, weight: Tensor, buffer: Tensor, heat: float = 1.0) -> Tensor:
+        """`-heat log sum_l exp((w_l + cell_kl) / heat)` for each row; weights may be -inf."""
+        torch.add(self.across_columns(weight), self.cells, out=buffer)
+        return _soft_min(buffer, 1 if self.last else 2, heat)
+
+    def soft_columns(self, weight: Tensor, buffer: Tensor, heat: float = 1.0) -> Tensor:
+        """`-heat log sum_k exp((w_k + cell_kl) / heat)` for each column."""
+        torch.add(self.across_rows(weight), self.cells, out=buffer)
+        return _soft_min(buffer, 0 if self.last else 1, heat)
+
+    def kernel(self, f: Tensor, g: Tensor) -> Block:
+        """The block of `exp(f_k + g_l + cell_kl)`."""
+        cells = self.cells + self.across_rows(f)
+        return Block(cells.add_(self.across_columns(g)).exp_(), self.last)
+
+    def rows(self, v: Tensor, buffer: Tensor) -> Tensor:
+        """`sum_l cell_kl v_l`; the buffer serves the layout that has no library product."""
+        if self.last:
+            return torch.sum(torch.mul(self.cells, v.unsqueeze(0), out=buffer), 1)
+        # One row times a matrix: the library's slow case is a matrix times one column.
+        return torch.bmm(v.unsqueeze(1), self.cells.transpose(1, 2)).squeeze(1)
+
+    def columns(self, u: Tensor, buffer: Tensor) -> Tensor:
+        """`sum_k cell_kl u_k`."""
+        if self.last:
+            return torch.sum(torch.mul(self.cells, u.unsqueeze(1), out=buffer), 0)
+        return torch.bmm(u.unsqueeze(1), self.cells).squeeze(1)
+
+
+def _soft_min(cells: Tensor, dim: int, heat: float) -> Tensor:
+    """Minus the log of summed exponentials over `dim`; the cells are overwritten."""
+    if heat != 1.0:
+        cells.div_(heat)
+    top = cells.amax(dim, keepdim=True)
+    total = cells.sub_(top).exp_().sum(dim)
+    return total.log_().add_(top.squeeze(dim)).mul_(-heat)

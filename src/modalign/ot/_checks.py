@@ -1,0 +1,90 @@
+"""Refusals of unusable input: what was expected, what came, how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64)
+_BALANCE = 1e-3  # relative difference of total masses that rounding may explain
+
+
+def refuse(expected: str, got: str, fix: str) -> ValueError:
+    """An error that states the three facts; the caller raises it."""
+    return ValueError(f"expected {expected}, got {got}; {fix}")
+
+
+def one_of(name: str, value: str, known: Collection[str]) -> None:
+    """Refuses a word that is not one of those known."""
+    if value not in known:
+        words = ", ".join(repr(word) for word in known)
+        raise refuse(f"{name} to be one of {words}", repr(value), "choose one of these")
+
+
+def at_least(name: str, value: float, low: float, *, open_end: bool = False) -> None:
+    """Refuses a number below `low`, or equal to it where the end is open."""
+    if not (value > low if open_end else value >= low):
+        sign = ">" if open_end else ">="
+        raise refuse(f"{name} {sign} {low:g}", f"{value!r}", "give a larger number")
+
+
+def floats(name: str, tensor: Tensor, least_dims: int, like: Tensor | None = None) -> None:
+    """Refuses what is no float32 or float64 tensor of so many dimensions, like another's kind."""
+    if not isinstance(tensor, Tensor) or tensor.dtype not in FLOATS:
+        got = str(tensor.dtype) if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise refuse(f"{name} as a float32 or float64 tensor", got, "convert it with .float()")
+    if tensor.dim() < least_dims:
+        raise refuse(
+            f"{name} with at least {least_dims} dimensions",
+            f"shape {tuple(tensor.shape)}",
+            "add the missing ones with unsqueeze",
+        )
+    if like is not None and (tensor.dtype != like.dtype or tensor.device != like.device):
+        raise refuse(
+            f"{name} of {like.dtype} on {like.device}",
+            f"{tensor.dtype} on {tensor.device}",
+            "convert it with .to(...)",
+        )
+
+
+def finite(name: str, tensor: Tensor) -> None:
+    """Refuses NaN and infinities; one reduction, no temporary of the tensor's size."""
+    if tensor.numel() and not bool(tensor.detach().sum(dtype=torch.float64).isfinite()):
+        raise refuse(
+            f"finite numbers in {name}", "NaN or an infinity", "mask or drop the missing ones"
+        )
+
+
+def weights(name: str, given: Tensor | None, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Weights of that shape: those given, broadcast over problems, or uniform ones of mass 1."""
+    if given is None:
+        return like.new_full(shape, 1.0 / max(shape[-1], 1))
+    floats(name, given, 1, like)
+    if given.shape[-1] != shape[-1]:
+        raise refuse(
+            f"{shape[-1]} weights in {name}",
+            f"{given.shape[-1]}",
+            "give one for each point of that side",
+        )
+    finite(name, given)
+    seen = given.detach()
+    if bool((seen < 0).any()) or bool((seen.sum(-1) <= 0).any()):
+        raise refuse(
+            f"weights {name} >= 0 with a positive sum",
+            f"a minimum of {float(seen.min()):g}, a smallest sum of {float(seen.sum(-1).min()):g}",
+            "clamp or normalise them",
+        )
+    return given.expand(shape)
+
+
+def same_mass(a: Tensor, b: Tensor) -> None:
+    """Refuses totals that differ, which no balanced plan can serve."""
+    left, right = a.detach().sum(-1), b.detach().sum(-1)
+    if bool(((left - right).abs() > _BALANCE * torch.maximum(left, right)).any()):
+        raise refuse(
+            "the same total mass on both sides of a balanced problem",
+            f"totals of up to {float(left.max()):g} in a and {float(right.max()):g} in b",
+            "normalise both, or relax the marginals with `penalty` or `mass`",
+        )

@@ -1,0 +1,289 @@
+"""The loop: block ascent of the dual, in the log domain while potentials still move far, then
+as products with a kernel that has the potentials absorbed.
+
+Sweeps in the log domain cannot overflow at any reg, but take an exponential for each cell.
+With potentials f0, g0 absorbed, `K_kl = exp(f0_k + g0_l - C_kl / reg)`, the same sweep is
+`U = a / (K V)`, `V = b / (K^T U)`, about twenty times faster, and as accurate as long as the
+potentials stay within some units of reg of f0 and g0: what underflowed in K carries no mass.
+The products tell how far they went, so that every check either goes on, absorbs again or
+returns to the last good potentials and the log domain. Problems that have converged leave.
+
+Potentials are divided by reg here. Source: Cuturi 2013 (iterations); Schmitzer 2019,
+"Stabilized sparse scaling algorithms", section 3 (absorption).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from modalign.ot._block import Block
+from modalign.ot._marginals import Balanced
+
+_CACHE_CELLS = 1 << 20  # cells of a block on the CPU: it and its kernel stay near the cores
+_CALM = 10.0  # moves per sweep, in units of reg, from which on a kernel serves
+_DRIFT = 25.0  # distance from the absorbed potentials at which they are absorbed anew
+_CHECK = 5  # sweeps between checks at first; problems far from done are asked less often
+_LATER_CHECK = 20
+_MOST = 60.0  # exponents beyond this in a measured error are cut: the error is large anyway
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the loop runs: see `sinkhorn`."""
+
+    tolerance: float
+    max_iterations: int
+    averaged: int = 0
+    anneal: float | None = None
+
+
+@dataclass
+class State:
+    """Potentials and accounts of a block, in the block's layout."""
+
+    f: Tensor
+    g: Tensor
+    marginals: Balanced
+    error: Tensor  # (B,)
+    iterations: Tensor  # (B,) int64
+    done: int = field(default=0)  # sweeps so far, all problems alike
+
+
+def pieces(n_problems: int, cells: int, device: torch.device) -> Iterator[slice]:
+    """Slices of problems whose cells fit in the cache; all at once elsewhere than on a CPU."""
+    step = max(1, _CACHE_CELLS // max(cells, 1)) if device.type == "cpu" else max(n_problems, 1)
+    return (slice(start, start + step) for start in range(0, n_problems, step))
+
+
+def heats_of(largest: float, schedule: Schedule) -> list[float]:
+    """Falling multiples of reg, from the largest cost down to just above 1."""
+    heats: list[float] = []
+    while schedule.anneal is not None and largest > 1.0:
+        heats.append(largest)
+        largest *= schedule.anneal
+    return heats
+
+
+def moved(old: Tensor, new: Tensor, soft: Tensor, a: Tensor, mass: Tensor, point: int) -> Tensor:
+    """L1 change of the row masses `a exp(f - s)` by a step in f, as a share of the mass of a."""
+    before = (old - soft).clamp_max(_MOST).exp_()
+    after = (new - soft).clamp_max(_MOST).exp_()
+    return ((before - after).abs_() * a).sum(point) / mass
+
+
+def solve(
+    scaled: Tensor,
+    a: Tensor,
+    b: Tensor,
+    f: Tensor,
+    g: Tensor,
+    marginals: Balanced,
+    schedule: Schedule,
+) -> State:
+    """Potentials of (B, n, m) problems with `scaled = -cost / reg`; all of them (B, n), (B, m)."""
+    block = Block.of(scaled)
+    turned = marginals.map(block.turn)
+    n_problems = len(scaled)
+    state = State(
+        block.turn(f),
+        block.turn(g),
+        turned,
+        a.new_full((n_problems,), float("inf")),
+        torch.zeros(n_problems, dtype=torch.int64, device=a.device),
+    )
+    _run(block, block.turn(a), block.turn(b), state, schedule)
+    state.f, state.g = block.turn(state.f), block.turn(state.g)
+    state.marginals = state.marginals.map(block.turn)
+    return state
+
+
+def _run(block: Block, a: Tensor, b: Tensor, state: State, schedule: Schedule) -> None:
+    """Sweeps until every problem's error is at most the tolerance, or the sweeps are spent."""
+    loop = _Loop(block, a, b, state, schedule)
+    loop.average(schedule.averaged)
+    loop.cool()
+    while loop.going():
+        if not loop.calm:
+            loop.log_sweeps()
+        else:
+            loop.kernel_sweeps()
+    loop.finish()
+
+
+class _Loop:
+    """The problems still running; those done have been written back to the whole state."""
+
+    def __init__(
+        self, block: Block, a: Tensor, b: Tensor, state: State, schedule: Schedule
+    ) -> None:
+        self.block, self.a, self.b = block, a, b
+        self.log_a, self.log_b = a.log(), b.log()
+        self.mass = a.sum(block.point)
+        self.whole, self.schedule = state, schedule
+        self.f, self.g, self.marginals = state.f, state.g, state.marginals
+        self.error, self.reached = state.error, state.iterations
+        self.index = torch.arange(len(self.error), device=a.device)
+        self.done = 0
+        self.calm = False  # whether a kernel is worth its making
+        self.wary = 1  # log sweeps before a kernel is tried; grows when one failed
+        self.buffer = torch.empty_like(block.cells)
+        self.whole.f, self.whole.g = state.f.clone(), state.g.clone()
+        self.whole.error, self.whole.iterations = state.error.clone(), state.iterations.clone()
+
+    def going(self) -> bool:
+        """Whether a problem is left and a sweep too."""
+        return len(self.index) > 0 and self.done < self.schedule.max_iterations
+
+    def average(self, count: int) -> None:
+        """Averaged sweeps: both potentials from the old ones, then half way there."""
+        for _ in range(min(count, self.schedule.max_iterations)):
+            f = self.marginals.rows(self._soft_rows(self.g))
+            g = self.marginals.columns(self._soft_columns(self.f))
+            self.f, self.g = 0.5 * (self.f + f), 0.5 * (self.g + g)
+            self.done += 1
+
+    def cool(self) -> None:
+        """One sweep at each of a falling row of regularisations, the largest cost first."""
+        if not self.block.cells.numel():
+            return
+        for heat in heats_of(float(-self.block.cells.amin()), self.schedule):
+            if self.done >= self.schedule.max_iterations - 1:
+                return
+            self.f = self.marginals.rows(self._soft_rows(self.g, heat))
+            self.g = self.marginals.columns(self._soft_columns(self.f, heat))
+            self.done += 1
+
+    def log_sweeps(self) -> None:
+        """Sweeps in the log domain, until their moves are small enough for a kernel."""
+        left = self.wary
+        while self.going() and not self.calm:
+            old_f, old_g = self.f, self.g
+            soft = self._soft_rows(self.g)
+            self.f = self.marginals.rows(soft)
+            error = self._difference(old_f, self.f, soft)
+            soft = self._soft_columns(self.f)
+            self.g = self.marginals.columns(soft)
+            move = torch.maximum((self.f - old_f).abs().amax(), (self.g - old_g).abs().amax())
+            self.marginals, self.f, self.g, strays = self._settle(
+                self.marginals, self.f, self.g, soft
+            )
+            self.error = error + strays
+            self.done += 1
+            left -= 1
+            self.retire()
+            self.calm = left <= 0 and (self.wary > 1 or bool(move < _CALM))
+
+    def kernel_sweeps(self) -> None:
+        """Sweeps as products, until problems leave, potentials drift, or numbers go bad."""
+        kernel, start = self.block.kernel(self.f, self.g), (self.f, self.g)
+        run = self._plain if type(self.marginals) is Balanced else self._general
+        problems, since = len(self.index), 0
+        while self.going() and len(self.index) == problems:
+            count = _CHECK if since < 4 * _CHECK else _LATER_CHECK
+            count = min(count, self.schedule.max_iterations - self.done)
+            drift = run(kernel, start, count)
+            if not drift < 2.0 * _DRIFT:  # NaN too, where a product underflowed
+                self.calm, self.wary = False, min(4 * self.wary, 64)
+                return
+            since += count
+            self.done += count
+            self.retire()
+            if drift > _DRIFT:
+                return
+
+    def _plain(self, kernel: Block, start: tuple[Tensor, Tensor], count: int) -> float:
+        """Sweeps of a balanced problem: nothing but products and quotients between checks."""
+        f0, g0 = start
+        u, v = self.a * (self.f - f0).exp(), self.b * (self.g - g0).exp()
+        for _ in range(count - 1):
+            u = self.a / kernel.rows(v, self.buffer)
+            v = self.b / kernel.columns(u, self.buffer)
+        row = kernel.rows(v, self.buffer)
+        error = (u * row).sub_(self.a).abs_().sum(self.block.point) / self.mass
+        column = kernel.columns(self.a / row, self.buffer)
+        return self._accept(f0 - row.log(), g0 - column.log(), self.marginals, start, error)
+
+    def _general(self, kernel: Block, start: tuple[Tensor, Tensor], count: int) -> float:
+        """Sweeps of any problem, with the marginals' maps applied to soft minima."""
+        f0, g0 = start
+        old, f, g, marginals = self.f, self.f, self.g, self.marginals
+        for _ in range(count):
+            old, row = f, kernel.rows(self.b * (g - g0).exp(), self.buffer)
+            soft_f = f0 - row.log()
+            f = marginals.rows(soft_f)
+            error_of = (old, f, soft_f)
+            soft = g0 - kernel.columns(self.a * (f - f0).exp(), self.buffer).log()
+            g = marginals.columns(soft)
+            marginals, f, g, strays = self._settle(marginals, f, g, soft)
+        error = self._difference(*error_of) + strays
+        return self._accept(f, g, marginals, start, error)
+
+    def _accept(
+        self,
+        f: Tensor,
+        g: Tensor,
+        marginals: Balanced,
+        start: tuple[Tensor, Tensor],
+        error: Tensor,
+    ) -> float:
+        """Takes potentials not too far from those absorbed; returns how far they are."""
+        drift = float(torch.maximum((f - start[0]).abs().amax(), (g - start[1]).abs().amax()))
+        if drift < 2.0 * _DRIFT:
+            self.f, self.g, self.marginals, self.error = f, g, marginals, error
+        return drift
+
+    def retire(self) -> None:
+        """Writes back the problems that are done, once they are all or many."""
+        done = self.error <= self.schedule.tolerance
+        self.reached = torch.where(done & (self.reached == 0), self.done, self.reached)
+        n_done = int(done.sum())
+        if n_done == 0 or (n_done < len(done) and n_done * 2 < len(done)):
+            return
+        self._write_back()
+        left = torch.nonzero(~done).squeeze(1)
+        keep = self.block.keep(left)
+        self.f, self.g, self.a, self.b = map(keep, (self.f, self.g, self.a, self.b))
+        self.log_a, self.log_b = keep(self.log_a), keep(self.log_b)
+        self.marginals = self.marginals.map(keep)
+        self.index, self.error, self.reached, self.mass = (
+            vector[left] for vector in (self.index, self.error, self.reached, self.mass)
+        )
+        self.block = self.block.take(left)
+        self.buffer = torch.empty_like(self.block.cells)
+
+    def finish(self) -> None:
+        """Writes back what is left when the sweeps are spent."""
+        if len(self.index):
+            self.reached = torch.where(self.reached == 0, self.done, self.reached)
+            self._write_back()
+
+    def _write_back(self) -> None:
+        whole, batch = self.whole, self.block.batch
+        whole.f.index_copy_(batch, self.index, self.f)
+        whole.g.index_copy_(batch, self.index, self.g)
+        whole.error.index_copy_(0, self.index, self.error)
+        whole.iterations.index_copy_(0, self.index, self.reached)
+        whole.marginals = whole.marginals.write(self.marginals, self.index, batch)
+
+    def _soft_rows(self, g: Tensor, heat: float = 1.0) -> Tensor:
+        weight = self.log_b * heat + g
+        return self.block.soft_rows(weight, self.buffer, heat)
+
+    def _soft_columns(self, f: Tensor, heat: float = 1.0) -> Tensor:
+        weight = self.log_a * heat + f
+        return self.block.soft_columns(weight, self.buffer, heat)
+
+    def _difference(self, old: Tensor, new: Tensor, soft: Tensor) -> Tensor:
+        return moved(old, new, soft, self.a, self.mass, self.block.point)
+
+    def _settle(
+        self, marginals: Balanced, f: Tensor, g: Tensor, soft: Tensor
+    ) -> tuple[Balanced, Tensor, Tensor, Tensor]:
+        """The end of a sweep, with the mass it moved as a share of the mass of a."""
+        point = self.block.point
+        settled = marginals.settle(f, g, soft, self.a, self.b, point)
+        return *settled[:3], settled.moved.squeeze(point) / self.mass

@@ -1,0 +1,47 @@
+"""The self problem, both sides the same points: one potential, an averaged fixed point.
+
+`f <- (f + s(f)) / 2` with the soft minimum s halves the error where alternating sweeps swing:
+some 15 sweeps do what those need hundreds for. Potentials are divided by reg.
+Source: Knight, Ruiz and Ucar 2014; Feydy et al. 2019, section 3.2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modalign.ot._block import Block
+from modalign.ot._marginals import Balanced
+from modalign.ot._solve import Schedule, State, moved
+
+_DRIFT = 25.0
+
+
+def solve_symmetric(
+    scaled: Tensor, a: Tensor, f: Tensor, marginals: Balanced, schedule: Schedule
+) -> State:
+    """The potential of (B, n, n) symmetric problems, as both f and g of a state."""
+    block = Block.of(scaled)
+    a, f, turned = block.turn(a), block.turn(f), marginals.map(block.turn)
+    mass, buffer = a.sum(block.point), torch.empty_like(block.cells)
+    log_a, base = a.log(), f
+    kernel: Block | None = None
+    error = a.new_full((len(scaled),), float("inf"))
+    reached = torch.zeros(len(scaled), dtype=torch.int64, device=a.device)
+    sweeps = 0
+    while sweeps < schedule.max_iterations and not bool((error <= schedule.tolerance).all()):
+        soft = None
+        if sweeps > 0:
+            if kernel is None or not float((f - base).abs().amax()) < _DRIFT:
+                kernel, base = block.kernel(f, f), f
+            soft = base - kernel.rows(a * (f - base).exp(), buffer).log()
+        if soft is None or not bool(soft.isfinite().all()):
+            soft = block.soft_rows(log_a + f, buffer)
+        best = turned.rows(soft)
+        error = moved(f, best, soft, a, mass, block.point)
+        f = 0.5 * (f + best)
+        sweeps += 1
+        reached = torch.where((error <= schedule.tolerance) & (reached == 0), sweeps, reached)
+    reached = torch.where(reached == 0, sweeps, reached)
+    f = block.turn(f)
+    return State(f, f, marginals, error, reached)
