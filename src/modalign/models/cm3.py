@@ -30,6 +30,9 @@ from modalign.registry import register
 DIAGNOSED = 1024
 """Items, evenly spaced, on which the similarity is watched."""
 
+KNN_BLOCK = 512
+"""Items compared at a time: half the working memory for little time."""
+
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -556,7 +559,11 @@ def _item_graph(config: CM3Config, view: TrainView, names: tuple[str, ...]) -> S
             continue
         modality = view.modalities[name]
         nearest = knn_graph(
-            modality.features, modality.present, config.k, not config.knn_exclude_self
+            modality.features,
+            modality.present,
+            config.k,
+            not config.knn_exclude_self,
+            block=KNN_BLOCK,
         )
         scale = row_weights / np.where(total == 0, 1, total)
         matrix = matrix + sp.diags_array(scale) @ nearest.scipy()
