@@ -596,7 +596,11 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     "no cold items": (nothing, "evaluate runs/bpr --candidates cold", ("cold", "test")),
     "unknown mask to measure": (nothing, "evaluate runs/bpr --mask trian", ("mean 'train'",)),
     "compare with nothing": (nothing, "compare runs/bpr runs/gone", ("runs/gone",)),
-    "compare other data": (run_of_other_data, "compare runs/bpr runs/other", ("fingerprint", "other")),
+    "compare other data": (
+        run_of_other_data,
+        "compare runs/bpr runs/other",
+        ("fingerprint", "other"),
+    ),
     "compare other masks": (other_mask, "compare runs/bpr runs/pop", ("mask",)),
     "compare one": (nothing, "compare runs/bpr", ("two", "runs/bpr")),
     "level out of bounds": (nothing, "compare runs/bpr runs/pop --alpha 2", ("--alpha", "'2'")),

@@ -137,7 +137,7 @@ def _show(dataset: Any, reports: list[Any]) -> None:
                 note,
             ]
         )
-    columns = ["name", "encoder", "width", "items", "missing", ""]
+    columns = ["name", "encoder", "width", "items", "missing", "time"]
     out.print(table("Modalities", columns, rows, (2, 3, 4)))
     for report in reports:
         for item_id, reason in report.corrupt[:SHOWN]:

@@ -54,7 +54,7 @@ def table(
 
     Args:
         title: above it.
-        columns: their headings; all empty for none.
+        columns: their headings; all empty for none. The first column is never broken.
         rows: cells; texts may hold markup, so pass foreign ones through `plain`.
         numbers: indices of columns of numbers: to the right, never broken.
         cut: indices of columns that are cut with an ellipsis where the terminal is narrow.
@@ -66,7 +66,7 @@ def table(
             plain(name),
             justify="right" if number else "left",
             overflow="ellipsis" if index in cut else "fold",
-            no_wrap=number or index in cut,
+            no_wrap=number or index in cut or index == 0,
         )
     for row in rows:
         made.add_row(*("" if cell is None else str(cell) for cell in row))
@@ -78,11 +78,11 @@ def metric_table(title: str, metrics: Mapping[str, float]) -> RenderableType:
     pairs = [name.split("@") for name in metrics]
     ks = sorted({int(k) for _, k in pairs})
     kinds = dict.fromkeys(kind for kind, _ in pairs)
-    rows = [[kind, *_numbers([metrics.get(f"{kind}@{k}") for k in ks])] for kind in kinds]
+    rows = [[kind, *aligned([metrics.get(f"{kind}@{k}") for k in ks])] for kind in kinds]
     return table(title, ["", *(f"@{k}" for k in ks)], rows, numbers=range(1, len(ks) + 1))
 
 
-def _numbers(values: Sequence[float | None]) -> list[str]:
+def aligned(values: Sequence[float | None]) -> list[str]:
     """A row of one kind: four places, or one where the numbers are large."""
     places = 4 if max((abs(v) for v in values if v is not None), default=0) < 10 else 1
     return ["" if value is None else f"{value:,.{places}f}" for value in values]

@@ -85,8 +85,18 @@ def evaluate(
     if found.n_skipped:
         say(f"{found.n_skipped:,} users of whom nothing else is known were left out", out)
     for name, frame in frames.items():
-        rows = [[f"{v:.4f}" if isinstance(v, float) else v for v in row] for row in frame.rows()]
-        out.print(table(f"By {name}", frame.columns, rows, range(1, frame.width)))
+        _show_groups(f"By {name}", frame, max(ks))
+
+
+def _show_groups(title: str, frame: Any, k: int) -> None:
+    """The accuracy of each group at the longest list; --json has every metric."""
+    shown = [f"{metric}@{k}" for metric in ("recall", "precision", "ndcg", "hit")]
+    columns = [c for c in frame.columns if "@" not in c or c in shown]
+    rows = [
+        [f"{v:.4f}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else v for v in row]
+        for row in frame.select(columns).rows()
+    ]
+    out.print(table(title, columns, rows, numbers=range(1, len(columns))))
 
 
 def compare(

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modalign.cli.render import metric_table, out, plain, print_json, say, table
+from modalign.cli.render import aligned, metric_table, out, plain, print_json, say, table
 
 SHOWN_REMARKS = 8
-SHOWN_TESTS = ("recall@20", "ndcg@20")
+SHOWN_METRICS = ("recall", "ndcg")
 
 
 def describe(dataset: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def show_comparison(found: Any) -> None:
     rows = []
     for metric in next(iter(found.metrics.values())):
         winner = found.winner.get(metric)
-        cells = [f"{found.metrics[name][metric]:.4f}" for name in names]
+        cells = aligned([found.metrics[name][metric] for name in names])
         cells = [
             f"[bold green]{cell}[/]" if name == winner else cell
             for name, cell in zip(names, cells, strict=True)
@@ -149,9 +149,9 @@ def show_comparison(found: Any) -> None:
             "yes" if pair.significant else "no",
         ]
         for pair in found.pairs
-        if pair.metric in SHOWN_TESTS or len(names) == 2
+        if pair.metric.split("@")[0] in SHOWN_METRICS
     ]
     columns = ["metric", "first", "second", "difference", "95% interval", "p (Holm)", "differs"]
     out.print(table("Paired t-tests over users", columns, rows, (3, 4, 5)))
     if len(rows) < len(found.pairs):
-        say(f"tests of {len(found.winner)} metrics in all, see --json", out)
+        say("the other metrics were tested too, see --json", out)

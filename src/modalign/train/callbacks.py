@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from modalign.errors import ConfigError
 from modalign.train.checkpoint import TrainState
@@ -36,11 +37,14 @@ class ProgressBar:
     def __init__(self, console: Console | None = None, label: str = "training") -> None:
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            TextColumn("epochs, at most"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
+            # The note alone gives way where the terminal is narrow.
+            TextColumn(
+                "{task.fields[note]}",
+                table_column=Column(overflow="ellipsis", no_wrap=True, ratio=1),
+            ),
             console=console or Console(stderr=True),
         )
         self._label = label
@@ -50,12 +54,14 @@ class ProgressBar:
         self._task = self._progress.add_task(
             self._label, total=epochs, completed=state.epoch, note=""
         )
-        self._progress.start()
+        if epochs:  # a model that is solved at once has none to show
+            self._progress.start()
 
     def on_epoch(self, record: Mapping[str, float], state: TrainState) -> None:
         """Move it."""
         parts = " ".join(f"{k[5:]} {v:.4g}" for k, v in record.items() if k.startswith("loss/"))
-        note = f"{parts}  best recall@20 {max(state.best_metric, 0):.4f} (epoch {state.best_epoch})"
+        best = f"best recall@20 {max(state.best_metric, 0):.4f} (epoch {state.best_epoch})"
+        note = f"{best}  {parts}"
         self._progress.update(self._task, completed=state.epoch, note=note)
 
     def on_end(self, state: TrainState) -> None:

@@ -1,0 +1,424 @@
+"""Every command on small data, for people and as JSON; and what --help says."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import typer
+import yaml
+from calling import Cli
+
+from modalign.cli import main
+
+RESULT_KEYS = set(
+    "model seed data mask best_epoch epochs parameters seconds valid test".split()  # noqa: SIM905
+)
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8"
+    "cfc0000003010100c9fe92ef0000000049454e44ae426082"
+)
+
+
+def answer(cli: Cli, *words: object) -> Any:
+    """The JSON that a command prints, and nothing else on standard output."""
+    got = cli(*words, "--json")
+    assert got.code == 0, got.err
+    return json.loads(got.out)
+
+
+def shown(cli: Cli, *words: object) -> str:
+    """What a command shows to people."""
+    got = cli(*words)
+    assert got.code == 0, got.err
+    assert "Warning" not in got.err
+    return got.out
+
+
+# ------------------------------------------------------------------ data
+
+
+def test_import_of_a_table_with_items_and_pictures(workshop: Path, cli: Cli) -> None:
+    Path("items.csv").write_text(
+        "item_id,title\n" + "".join(f"i{i},Thing {i}\n" for i in range(12))
+    )
+    Path("pictures").mkdir()
+    Path("pictures/i3.png").write_bytes(PIXEL)
+    command = ["data", "import", "table", "good.csv", "--items", "items.csv", "--images",
+               "pictures", "--k-core", "2", "--min-rating", "2", "--name", "mine"]  # fmt: skip
+    found = answer(cli, *command, "--out", "data/a")
+    assert found["name"] == "mine"
+    assert found["n_users"] == 12
+    assert sum(found["interactions"].values()) <= 12 * 8
+    assert found["info"]["split"]["kind"] == "ratio"
+    assert {"title", "image"} <= set(found["columns"])
+    text = shown(cli, *command, "--out", "data/b")
+    assert "interactions" in text
+    assert found["fingerprint"] in text
+    assert "modalign encode data/b" in cli(*command, "--out", "data/b").err
+
+
+@pytest.mark.parametrize("split", ["ratio", "leave_one_out", "time", "cold_items", "unseen_users"])
+def test_every_split_has_its_options_and_its_seed(split: str, workshop: Path, cli: Cli) -> None:
+    command = ["data", "import", "table", "good.csv", "--out", "data/new", "--split", split]
+    one = answer(cli, *command, "--seed", "1")
+    assert one["info"]["split"]["kind"] == split
+    assert {"train", "valid", "test"} <= set(one["interactions"])
+    two = answer(cli, *command, "--seed", "2")
+    assert (one["fingerprint"] == two["fingerprint"]) == (split in ("time", "leave_one_out"))
+    option = {"ratio": "train=1", "time": "train=6"}.get(split, "share=0.4")
+    if split != "leave_one_out":
+        other = answer(cli, *command, "--seed", "1", "--split-set", option)
+        assert other["fingerprint"] != one["fingerprint"]
+
+
+def test_import_of_a_movielens_folder(workshop: Path, cli: Cli) -> None:
+    Path("ml").mkdir()
+    rows = [
+        f"{u}\t{1 + (u + j) % 9}\t{3 + j % 3}\t{900 + j}" for u in range(1, 13) for j in range(7)
+    ]
+    Path("ml/u.data").write_text("\n".join(rows) + "\n")
+    genres = "|".join(["0"] * 18 + ["1"])
+    Path("ml/u.item").write_text(
+        "".join(f"{i}|Film {i} (1999)|01-Jan-1999||http://x|{genres}\n" for i in range(1, 10)),
+        encoding="latin-1",
+    )
+    Path("ml/u.user").write_text("".join(f"{u}|30|F|writer|1000\n" for u in range(1, 13)))
+    found = answer(cli, "data", "import", "movielens", "ml", "--out", "data/ml", "--min-rating", 4,
+                   "--k-core", 2, "--split", "ratio", "--seed", 1)  # fmt: skip
+    assert found["n_users"] == 12
+    assert "title" in found["columns"]
+    steps = [one["step"] for one in found["info"]["filters"]]
+    assert len(steps) >= 3
+    assert "Left after each filter" in shown(cli, "data", "info", "data/ml")
+
+
+def test_import_of_a_given_split_keeps_it(workshop: Path, cli: Cli) -> None:
+    Path("parts").mkdir()
+    for part, shift in (("train", 0), ("valid", 6), ("test", 7)):
+        n = 6 if part == "train" else 1
+        rows = [f"u{u},i{(u + shift + j) % 9}" for u in range(8) for j in range(n)]
+        Path(f"parts/{part}.csv").write_text("\n".join(["user_id,item_id", *rows, ""]))
+    found = answer(cli, "data", "import", "split", "parts", "--out", "data/parts")
+    assert found["interactions"] == {"train": 48, "valid": 8, "test": 8}
+    assert found["info"]["split"]["kind"] == "given"
+
+
+def test_import_of_citeulike_and_its_words(workshop: Path, cli: Cli) -> None:
+    Path("cul").mkdir()
+    Path("cul/users.dat").write_text(
+        "".join("5 " + " ".join(str((u + j) % 10) for j in range(5)) + "\n" for u in range(8))
+    )
+    Path("cul/mult.dat").write_text("".join(f"2 {i % 6}:2 {(i + 1) % 6}:1\n" for i in range(10)))
+    Path("cul/vocabulary.dat").write_text("graph\ntensor\nneural\nmusic\nlearning\nimage\n")
+    found = answer(cli, "data", "import", "citeulike", "cul", "--out", "data/cul", "--seed", 1)
+    assert (found["n_users"], found["n_items"]) == (8, 10)
+    command = ["encode", "data/cul", "--modality", "text", "--encoder", "tfidf", "--dim", 3]
+    (report,) = answer(cli, *command)
+    assert (report["modality"], report["n"], report["skipped"]) == ("text", 10, False)
+    (again,) = answer(cli, *command)
+    assert again["skipped"]
+    assert "was there already" in shown(cli, *command)
+    (forced,) = answer(cli, *command, "--force")
+    assert not forced["skipped"]
+    assert answer(cli, "data", "info", "data/cul")["modalities"]["text"]["width"] == 3
+
+
+def test_encode_own_numbers_and_own_name(workshop: Path, cli: Cli) -> None:
+    ids = [f"i{i}" for i in range(40)]
+    frame = pl.DataFrame({"item_id": ids, "a": np.arange(40.0), "b": np.ones(40)})
+    frame.write_parquet("own.parquet")
+    (report,) = answer(cli, "encode", "data/toy", "--modality", "own", "--encoder", "precomputed",
+                       "--set", "path=own.parquet")  # fmt: skip
+    assert report["n_missing"] == 0
+    (words,) = answer(cli, "encode", "data/toy", "--modality", "plot", "--column", "description",
+                      "--encoder", "tfidf", "--dim", "2")  # fmt: skip
+    assert words["modality"] == "plot"
+    assert {"own", "plot"} <= set(answer(cli, "data", "info", "data/toy")["modalities"])
+
+
+def test_encode_without_a_name_takes_what_the_encoder_reads(workshop: Path, cli: Cli) -> None:
+    (report,) = answer(cli, "encode", "data/toy", "--encoder", "tfidf", "--dim", "3")
+    assert report["modality"] == "text"
+
+
+def test_info(workshop: Path, cli: Cli) -> None:
+    found = answer(cli, "data", "info", "data/toy")
+    assert {"name", "fingerprint", "n_users", "n_items", "interactions", "modalities"} <= set(found)
+    assert (found["n_users"], found["n_items"], found["synthetic"]) == (60, 40, True)
+    text = shown(cli, "data", "info", "data/toy")
+    assert "toy (synthetic)" in text
+    assert all(str(n) in text for n in found["interactions"].values())
+
+
+def test_get_lists_and_fetches(workshop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modalign.data import download
+
+    listed = answer(cli, "data", "get")
+    assert {"name", "source", "licence", "url"} <= set(listed[0])
+    text = shown(cli, "data", "get")
+    assert "ml-100k" in text
+    assert max(map(len, text.split("amazon-2014")[0].splitlines())) <= 80
+
+    def fetch(name: str, out: Path, base_url: str | None, progress: Any) -> Any:
+        progress(5, 10)
+        return download.Download(name, out / name, "movielens", (), "mine", "me", ("unverified",))
+
+    monkeypatch.setattr(download, "get", fetch)
+    assert answer(cli, "data", "get", "ml-100k", "--out", "raw")["folder"] == "raw/ml-100k"
+    told = shown(cli, "data", "get", "ml-100k", "--out", "raw")
+    assert all(one in told for one in ("licence: mine", "cite: me", "note: unverified"))
+
+
+@pytest.mark.parametrize(("layout", "file"), [("recbole", "*.inter"), ("mmrec", "*.inter")])
+def test_export_can_be_imported_again(layout: str, file: str, workshop: Path, cli: Cli) -> None:
+    found = answer(cli, "data", "export", "data/toy", "--format", layout, "--out", "there")
+    assert found["format"] == layout
+    folder = Path(found["folder"])
+    assert list(folder.glob(file))
+    again = answer(cli, "data", "import", layout, folder, "--out", "data/again")
+    assert again["interactions"] == answer(cli, "data", "info", "data/toy")["interactions"]
+    assert "written to there2" in shown(
+        cli, "data", "export", "data/toy", "--format", layout, "--out", "there2"
+    )
+
+
+# ------------------------------------------------------------------ models and training
+
+
+def test_models(workshop: Path, cli: Cli) -> None:
+    found = answer(cli, "models")
+    names = [one["name"] for one in found]
+    assert {"popularity", "bpr", "lightgcn", "cm3"} <= set(names)
+    assert all({"name", "family", "paper", "needs"} <= set(one) for one in found)
+    text = shown(cli, "models")
+    assert all(name in text for name in names)
+    assert max(map(len, text.splitlines())) <= 80
+    for name in names:
+        one = answer(cli, "models", name)
+        assert all(option["help"] for option in one["options"]), name
+        page = shown(cli, "models", name)
+        assert one["paper"] in page
+        assert all(option["name"] in page for option in one["options"])
+        assert all(variant in page for variant in one["variants"])
+
+
+def test_train_takes_variant_then_file_then_set(workshop: Path, cli: Cli) -> None:
+    Path("my.yaml").write_text("epochs: 1\nn_layers: 1\nembedding_size: 8\n")
+    found = answer(cli, "train", "--data", "data/toy", "--model", "cm3", "--out", "runs/cm3",
+                   "--variant", "only-text", "--config", "my.yaml", "--set", "embedding_size=4",
+                   "--set", "k=3", "--k", "5,20", "--mask", "train", "--seed", "7")  # fmt: skip
+    assert set(found) >= RESULT_KEYS
+    assert (found["model"], found["seed"], found["mask"], found["epochs"]) == ("cm3", 7, "train", 1)
+    assert {"recall@5", "recall@20", "ndcg@20"} <= set(found["test"])
+    assert "recall@10" not in found["test"]
+    config = yaml.safe_load(Path("runs/cm3/config.yaml").read_text())
+    options = config["options"]
+    assert (options["embedding_size"], options["n_layers"], options["epochs"]) == (4, 1, 1)
+    assert list(options["modalities"]) == ["text"]
+    assert json.loads(Path("runs/cm3/results.json").read_text()) == found
+
+
+def test_train_tells_people_what_came_out(workshop: Path, cli: Cli) -> None:
+    command = ["train", "--data", "data/toy", "--model", "popularity", "--out", "runs/new"]
+    got = cli(*command)
+    assert got.code == 0
+    assert "popularity on toy (synthetic), seed 1" in got.out
+    assert "recall" in got.out
+    assert "modalign recommend runs/new" in got.err
+    assert cli(*command).code == 2
+    assert cli(*command, "--overwrite").code == 0
+
+
+def test_resume_ends_where_an_uninterrupted_run_does(workshop: Path, cli: Cli) -> None:
+    before = json.loads(Path("runs/bpr/results.json").read_text())
+    Path("runs/bpr/results.json").unlink()
+    found = answer(cli, "train", "--data", "data/toy", "--model", "bpr", "--out", "runs/bpr",
+                   "--set", "epochs=2", "--k", "5,10", "--resume")  # fmt: skip
+    assert found["test"] == before["test"]
+
+
+# ------------------------------------------------------------------ results
+
+
+def test_evaluate(workshop: Path, cli: Cli) -> None:
+    found = answer(cli, "evaluate", "runs/bpr", "--mask", "train", "--k", "3,10", "--groups")
+    assert {"run", "model", "data", "split", "mask", "users", "metrics", "groups"} <= set(found)
+    assert (found["mask"], found["split"], found["users"]) == ("train", "test", 59)
+    assert {"recall@3", "ndcg@10"} <= set(found["metrics"])
+    assert {one["group"] for one in found["groups"]["item popularity"]} == {"head", "tail"}
+    strict = answer(cli, "evaluate", "runs/bpr", "--k", "10")
+    told = json.loads(Path("runs/bpr/results.json").read_text())
+    assert strict["metrics"]["recall@10"] == pytest.approx(told["test"]["recall@10"])
+    text = shown(cli, "evaluate", "runs/bpr", "--groups", "--split", "valid")
+    assert "bpr: valid, mask strict, 59 users" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_compare(workshop: Path, cli: Cli) -> None:
+    found = answer(cli, "compare", "runs/bpr", "runs/pop")
+    assert found["runs"] == ["bpr", "pop"]
+    assert set(found["metrics"]["bpr"]) == set(found["metrics"]["pop"])
+    assert {"metric", "first", "second", "difference", "corrected"} <= set(found["pairs"][0])
+    assert set(found["winner"].values()) <= {"bpr", "pop", None}
+    text = shown(cli, "compare", "runs/bpr", "runs/pop", "--k", "5")
+    assert "recall@5" in text
+    assert "recall@10" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_compare_averages_seeds(workshop: Path, cli: Cli) -> None:
+    answer(cli, "train", "--data", "data/toy", "--model", "bpr", "--out", "runs/bpr-2", "--seed",
+           "2", "--set", "epochs=2", "--k", "5,10")  # fmt: skip
+    found = answer(cli, "compare", "runs/bpr", "runs/pop", "runs/bpr-2")
+    assert found["runs"] == ["bpr (2 seeds)", "pop"]
+    each = [
+        json.loads(Path(f"runs/{name}/results.json").read_text())["test"]["recall@10"]
+        for name in ("bpr", "bpr-2")
+    ]
+    assert found["metrics"]["bpr (2 seeds)"]["recall@10"] == pytest.approx(np.mean(each))
+
+
+def test_recommend(workshop: Path, cli: Cli) -> None:
+    found = answer(cli, "recommend", "runs/bpr", "--user", "u1", "--user", "u2", "-k", "4")
+    assert [one["user"] for one in found] == ["u1", "u2"]
+    for one in found:
+        assert [row["rank"] for row in one["recommended"]] == [1, 2, 3, 4]
+        assert {"item_id", "score", "title", "hit"} <= set(one["recommended"][0])
+        before = {row["item_id"] for row in one["liked"]}
+        assert len(before) == 8
+        assert not before & {row["item_id"] for row in one["recommended"]}
+    text = shown(cli, "recommend", "runs/bpr", "--user", "u1", "-k", "20")
+    assert "liked before (8 in all)" in text
+    assert "blue [hat] no. i" in text  # square brackets are no markup
+    everything = answer(cli, "recommend", "runs/bpr", "--user", "u1", "-k", "40", "--keep-seen")
+    assert len(everything[0]["recommended"]) == 40
+
+
+def test_similar(workshop: Path, cli: Cli) -> None:
+    found = answer(cli, "similar", "runs/bpr", "--item", "i3", "-k", "3")
+    assert [row["rank"] for row in found] == [1, 2, 3]
+    assert "i3" not in [row["similar_item_id"] for row in found]
+    assert "(item i3)" in shown(cli, "similar", "runs/bpr", "--item", "i3", "-k", "3")
+
+
+def test_report(workshop: Path, cli: Cli) -> None:
+    found = answer(cli, "report", "runs/bpr", "runs/pop", "--out", "two.html", "--users", "3")
+    page = Path(found["report"]).read_text()
+    assert found["bytes"] == Path("two.html").stat().st_size
+    assert "<html" in page
+    assert not re.search(r"""(src|href)=["']https?:""", page)
+    assert "written to one.html" in shown(cli, "report", "runs/bpr", "--out", "one.html")
+
+
+def test_data_that_moved_are_named(workshop: Path, cli: Cli) -> None:
+    Path("data/toy").rename("data/moved")
+    found = answer(cli, "evaluate", "runs/bpr", "--data", "data/moved", "--k", "5")
+    assert found["users"] == 59
+
+
+# ------------------------------------------------------------------ help
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command with its full name."""
+
+    def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        yield name, command
+        for sub, one in getattr(command, "commands", {}).items():
+            yield from walk(f"{name} {sub}", one)
+
+    yield from walk("modalign", typer.main.get_command(main.app))
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_and_option(name: str, cli: Cli) -> None:
+    command = COMMANDS[name]
+    assert command.help
+    assert len(command.help.split()) > 4
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+    got = cli(*name.split()[1:], "--help")
+    assert got.code == 0
+    assert command.help.split("\n")[0].split(".")[0][:40] in got.out
+    if not hasattr(command, "commands"):
+        assert "Example" in got.out
+        assert "--json" in got.out
+
+
+def test_the_commands_that_were_promised_are_there() -> None:
+    promised = (
+        "data import", "data info", "data get", "data export", "encode", "models", "train",
+        "evaluate", "compare", "recommend", "similar", "report", "demo",
+    )  # fmt: skip
+    assert {f"modalign {one}" for one in promised} <= set(COMMANDS)
+
+
+def test_commands_and_options_in_the_readme_exist() -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    lines = re.findall(r"^\s*(?:\$ )?modalign (.+)$", readme.read_text(), re.MULTILINE)
+    for line in lines:
+        words = line.split("#")[0].replace("\\", "").split()
+        name = "modalign"
+        while words and f"{name} {words[0]}" in COMMANDS:
+            name += f" {words.pop(0)}"
+        assert name != "modalign", line
+        known = {one for p in COMMANDS[name].params for one in p.opts} | {"--help"}
+        assert {w.split("=")[0] for w in words if w.startswith("-")} <= known, line
+
+
+def test_without_a_command_help_is_shown(cli: Cli) -> None:
+    got = cli()
+    assert "Usage: modalign" in got.out + got.err
+
+
+# ------------------------------------------------------------------ speed of start
+
+
+def test_help_does_not_wait_for_heavy_libraries() -> None:
+    code = (
+        "import sys; sys.argv = ['modalign', {args}]\n"
+        "from modalign.cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'polars', 'numpy', 'matplotlib') if m in sys.modules])"
+    )
+    for args in ("'--help'", "'models', '--help'"):
+        got = subprocess.run(
+            [sys.executable, "-c", code.format(args=args)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ast.literal_eval(got.stdout.strip().splitlines()[-1]) == [], args
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), OSError(28, "No space left", "x.bin")])
+def test_a_stop_and_a_full_disk_end_in_words(
+    raised: BaseException, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modalign.data.dataset import Dataset
+
+    def fail(folder: Path) -> None:
+        raise raised
+
+    monkeypatch.setattr(Dataset, "load", fail)
+    got = cli("data", "info", "somewhere")
+    if isinstance(raised, OSError):
+        assert got.code == 2
+        assert "x.bin: No space left" in got.err
+    else:
+        assert got.code == 130
+    assert "Traceback" not in got.err
