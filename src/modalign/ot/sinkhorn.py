@@ -268,8 +268,8 @@ class _Problem:
 
 def _regs(reg: float | Tensor, scale: Scale | None, cost: Tensor, lead: torch.Size) -> Tensor:
     """Each problem's reg, (B,), scaled where asked."""
-    given = torch.as_tensor(reg, dtype=cost.dtype, device=cost.device).detach()
-    regs = given.expand(lead).reshape(-1)
+    regs = torch.as_tensor(reg, dtype=cost.dtype, device=cost.device).detach()
+    regs = regs.expand(lead).reshape(-1)
     if not bool((regs > 0).all()) or not bool(regs.isfinite().all()):
         low = float(regs.min()) if regs.numel() else math.nan
         raise _checks.refuse(
@@ -281,6 +281,13 @@ def _regs(reg: float | Tensor, scale: Scale | None, cost: Tensor, lead: torch.Si
     size = cost.detach().abs()
     unit = size.mean((-2, -1)) if scale == "mean" else size.amax((-2, -1))
     return regs * unit.where(unit > 0, 1.0)
+
+
+def scaled_reg(reg: float | Tensor, scale: Scale | None, cost: Tensor) -> Tensor:
+    """The reg of each problem after scaling by its cost, (...)."""
+    _checks.floats("cost", cost, 2)
+    lead = cost.shape[:-2]
+    return _regs(reg, scale, cost.reshape(-1, *cost.shape[-2:]), lead).reshape(lead)
 
 
 def _schedule(

@@ -1,0 +1,160 @@
+"""Exact transport on the line: sorting solves it, for every convex cost at once.
+
+Convex costs of a difference are submodular, so that the quantiles of the two sides go together;
+no regularisation, no iterations, O((n + m) log(n + m)).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modalign.ot import _checks
+
+
+def sorted_transport(
+    x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2.0
+) -> Tensor:
+    """`W_p^p / p = min_plan <plan, |x - y|^p / p>` of weighted points on the line, (...).
+
+    With equal sizes and uniform weights it is the mean of `|x_(k) - y_(k)|^p / p` over order
+    statistics; else the integral of the same difference of quantile functions. Gradients reach
+    x, y, a and b; those of the weights are exact potentials, free up to a constant. No gradient
+    is larger than its point's weight where `p=1`. Points that coincide with `p=1` get 0.
+
+    Args:
+        x: points, (..., n).
+        y: points, (..., m); leading dimensions broadcast.
+        a: weights of x, >= 0; uniform with mass 1 where left out.
+        b: weights of y with the same total.
+        p: exponent, >= 1.
+
+    Raises:
+        ValueError: kinds, shapes, weights or the exponent do not fit.
+
+    Source: TARec's equation 8; Santambrogio 2015, chapter 2.
+
+    Example:
+        >>> x, y = torch.tensor([3.0, 0.0, 1.0]), torch.tensor([2.0, 0.5, 2.5])
+        >>> float(sorted_transport(x, y, p=2))
+        0.25
+        >>> weights = torch.tensor([0.3, 0.2, 0.5]), torch.tensor([0.4, 0.6])
+        >>> round(float(sorted_transport(x, y[:2], *weights, p=1)), 6)
+        0.7
+    """
+    _check_line(x, y, p)
+    if a is None and b is None and x.shape[-1] == y.shape[-1]:
+        return _power(x.sort(-1).values - y.sort(-1).values, p).mean(-1)
+    (x, _, a), (y, _, b) = _in_order(x, y, a, b)
+    rows, columns, masses = _segments(a, b)
+    return (masses * _power(x.gather(-1, rows) - y.gather(-1, columns), p)).sum(-1)
+
+
+def sorted_plan(x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
+    """The plan that joins equal quantiles, (..., n, m): optimal for every convex cost.
+
+    Arguments and errors are those of `sorted_transport`; the plan carries no gradient.
+
+    Example:
+        >>> sorted_plan(torch.tensor([1.0, 0.0]), torch.tensor([5.0, 9.0])).tolist()
+        [[0.0, 0.5], [0.5, 0.0]]
+    """
+    _check_line(x, y, 1.0)
+    with torch.no_grad():
+        (x, row_of, a), (y, column_of, b) = _in_order(x, y, a, b)
+        rows, columns, masses = _segments(a, b)
+        cells = row_of.gather(-1, rows) * y.shape[-1] + column_of.gather(-1, columns)
+        flat = x.new_zeros(*x.shape[:-1], x.shape[-1] * y.shape[-1])
+        return flat.scatter_add_(-1, cells, masses).unflatten(-1, (x.shape[-1], y.shape[-1]))
+
+
+def sorted_potentials(
+    x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2.0
+) -> tuple[Tensor, Tensor]:
+    """Exact potentials: `f_k + g_l <= C_kl` everywhere, `<a, f> + <b, g> = W_p^p / p`.
+
+    They follow the staircase of the sorted plan: where it passes from row k to k + 1 in column
+    l, `f_(k+1) - f_k = C_(k+1)l - C_kl`, and likewise for g. Where it steps through a corner
+    both ways round are optimal and their mean is taken. They are a start from which `sinkhorn`
+    needs few sweeps. Arguments and errors are those of `sorted_transport`; computed in float64,
+    without gradients.
+
+    Returns:
+        f (..., n) and g (..., m), with f of the smallest x equal to 0.
+
+    Example:
+        >>> f, g = sorted_potentials(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 3.0]), p=2)
+        >>> f.tolist(), g.tolist()
+        ([0.0, -2.0], [0.5, 2.5])
+    """
+    _check_line(x, y, p)
+    kind = x.dtype
+    with torch.no_grad():
+        (x, row_of, a), (y, column_of, b) = _in_order(x, y, a, b)
+        x, y, a, b = x.double(), y.double(), a.double().cumsum(-1), b.double().cumsum(-1)
+        f = _climb(x, y, a, b, p)
+        g = _climb(y, x, b, a, p) + _power(x[..., :1] - y[..., :1], p)
+        return (
+            torch.empty_like(f).scatter_(-1, row_of, f).to(kind),
+            torch.empty_like(g).scatter_(-1, column_of, g).to(kind),
+        )
+
+
+def _climb(x: Tensor, y: Tensor, a: Tensor, b: Tensor, p: float) -> Tensor:
+    """One side's potential from 0 at its first point; a and b are cumulative."""
+    ends = a[..., :-1].contiguous()
+    below, above = x[..., :-1], x[..., 1:]
+    last = y.shape[-1] - 1
+    rise = torch.zeros_like(below)
+    for right in (False, True):
+        beside = y.gather(-1, torch.searchsorted(b, ends, right=right).clamp_max_(last))
+        rise += 0.5 * (_power(above - beside, p) - _power(below - beside, p))
+    return torch.nn.functional.pad(rise.cumsum(-1), (1, 0))
+
+
+def _power(gap: Tensor, p: float) -> Tensor:
+    if p == 2.0:
+        return 0.5 * gap.square()
+    return gap.abs() if p == 1.0 else gap.abs().pow(p) / p
+
+
+def _segments(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, columns and masses of the sorted plan's staircase, each (..., n + m)."""
+    ends_a, ends_b = a.cumsum(-1), b.cumsum(-1)
+    ends = torch.cat([ends_a, ends_b], -1).sort(-1).values
+    masses = ends.diff(dim=-1, prepend=torch.zeros_like(ends[..., :1]))
+    middles = (ends - 0.5 * masses).detach()
+    rows = torch.searchsorted(ends_a.detach(), middles).clamp_max_(a.shape[-1] - 1)
+    columns = torch.searchsorted(ends_b.detach(), middles).clamp_max_(b.shape[-1] - 1)
+    return rows, columns, masses
+
+
+Side = tuple[Tensor, Tensor, Tensor]
+
+
+def _in_order(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Side, Side]:
+    """Each side's points, their places and their weights, ascending, with all dimensions."""
+    lead = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1])
+    weight_a = _checks.weights("a", a, x, (*lead, x.shape[-1]))
+    weight_b = _checks.weights("b", b, y, (*lead, y.shape[-1]))
+    _checks.same_mass(weight_a, weight_b)
+    return _ascending(x.expand(weight_a.shape), weight_a), _ascending(
+        y.expand(weight_b.shape), weight_b
+    )
+
+
+def _ascending(points: Tensor, weights: Tensor) -> Side:
+    values, places = points.sort(-1)
+    return values, places, weights.gather(-1, places)
+
+
+def _check_line(x: Tensor, y: Tensor, p: float) -> None:
+    _checks.floats("x", x, 1)
+    _checks.floats("y", y, 1, like=x)
+    if 0 in (x.shape[-1], y.shape[-1]):
+        raise _checks.refuse(
+            "points on both sides", f"{x.shape[-1]} and {y.shape[-1]}", "drop empty sets"
+        )
+    _checks.finite("x", x)
+    _checks.finite("y", y)
+    _checks.at_least("the exponent p", p, 1.0)
