@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, get_args
 
 import numpy as np
@@ -75,7 +76,7 @@ class Evaluator:
         metrics: names of `METRICS`, all where None.
         candidates: "all" items, or "cold" ones only.
         block: users scored at once.
-        device: where the recommender lives.
+        device: where to score; where the recommender lives if None.
         needs_history: hand histories over; None: to every model that is no product of two
             tables, and to those that score unseen users.
 
@@ -94,7 +95,7 @@ class Evaluator:
         metrics: Sequence[str] | None = None,
         candidates: Candidates = "all",
         block: int = 1024,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         needs_history: bool | None = None,
     ) -> None:
         for kind, name, options in (
@@ -111,17 +112,19 @@ class Evaluator:
 
         shape = (dataset.n_users, dataset.n_items)
         train = dataset.train.csr(*shape)
-        known = dataset.part(f"{split}_history").csr(*shape)
         relevant = dataset.part(split).csr(*shape)
         self._n_train = np.diff(train.indptr)
+        # Histories speak for the users that training has not seen, and for them alone.
+        told = dataset.part(f"{split}_history")
+        new = self._n_train[told.users] == 0
+        known = Interactions(told.users[new], told.items[new]).csr(*shape)
         self._item_counts = np.bincount(train.indices, minlength=dataset.n_items)
         self._candidates = self._cold(relevant) if candidates == "cold" else None
         if self._candidates is not None:
             relevant = _only(relevant, self._candidates)
 
         asked = np.diff(relevant.indptr) > 0
-        # Histories speak for the users that training has not seen, and for them alone.
-        fresh = (self._n_train == 0) & (np.diff(known.indptr) > 0)
+        fresh = np.diff(known.indptr) > 0
         users = np.flatnonzero(asked & ((self._n_train > 0) | fresh))
         if not len(users):
             raise DataError(
@@ -187,7 +190,7 @@ class Evaluator:
                 unseen=self._unseen,
                 candidates=self._candidates,
                 block=self.block,
-                device=self.device,
+                device=_home(recommender) if self.device is None else self.device,
             )
         return self.judge(ranking)
 
@@ -237,7 +240,7 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     candidates: Candidates = "all",
     block: int = 1024,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     needs_history: bool | None = None,
 ) -> Evaluation:
     """Measure `recommender` once; see `Evaluator` for the arguments and the module for the rules.
@@ -251,7 +254,7 @@ def evaluate(
 
 
 def validation_metric(
-    dataset: Dataset, device: torch.device | str = "cpu", needs_history: bool | None = None
+    dataset: Dataset, device: torch.device | str | None = None, needs_history: bool | None = None
 ) -> Evaluator:
     """The evaluator that picks the best epoch: recall@20 and ndcg@20 on validation."""
     return Evaluator(
@@ -277,6 +280,12 @@ def frozen(recommender: Recommender) -> Iterator[Scorer]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _home(recommender: Recommender) -> torch.device:
+    """Where its weights are; the CPU where it has none."""
+    held = chain(recommender.parameters(), recommender.buffers())
+    return next((tensor.device for tensor in held), torch.device("cpu"))
 
 
 @dataclass(frozen=True)
