@@ -56,17 +56,19 @@ def table(
         title: above it.
         columns: their headings; all empty for none. The first column is never broken.
         rows: cells; texts may hold markup, so pass foreign ones through `plain`.
-        numbers: indices of columns of numbers: to the right, never broken.
+        numbers: indices of columns of numbers: to the right, never broken; headings may be.
         cut: indices of columns that are cut with an ellipsis where the terminal is narrow.
     """
     made = Table(box=box.SIMPLE_HEAD, show_header=any(columns), show_edge=False)
     for index, name in enumerate(columns):
         number = index in numbers
+        cells = [Text.from_markup(str(row[index])).cell_len for row in rows] if number else []
         made.add_column(
             plain(name),
             justify="right" if number else "left",
             overflow="ellipsis" if index in cut else "fold",
-            no_wrap=number or index in cut or index == 0,
+            no_wrap=index in cut or index == 0,
+            min_width=max(cells, default=None),
         )
     for row in rows:
         made.add_row(*("" if cell is None else str(cell) for cell in row))

@@ -130,14 +130,22 @@ def show_comparison(found: Any) -> None:
     for metric in next(iter(found.metrics.values())):
         winner = found.winner.get(metric)
         cells = aligned([found.metrics[name][metric] for name in names])
-        cells = [
-            f"[bold green]{cell}[/]" if name == winner else cell
-            for name, cell in zip(names, cells, strict=True)
-        ]
-        told = plain(winner) if winner else "-"
-        rows.append([metric, *cells, told if metric in found.winner else ""])
+        rows.append(
+            [metric]
+            + [
+                f"[bold green]{cell} *[/]" if name == winner else f"{cell}  "
+                for name, cell in zip(names, cells, strict=True)
+            ]
+        )
     title = f"{found.split.capitalize()}, all items ranked, mask {found.mask}"
-    out.print(table(title, ["metric", *names, "winner"], rows, range(1, len(names) + 1)))
+    out.print(table(title, ["metric", *names], rows, range(1, len(names) + 1)))
+    won = any(found.winner.values())
+    say(
+        "* better than every other run, beyond chance\n"
+        if won
+        else "no run is better than every other one beyond chance\n",
+        out,
+    )
     rows = [
         [
             pair.metric,
