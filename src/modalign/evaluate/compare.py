@@ -16,6 +16,8 @@ from modalign.errors import RunError
 from modalign.evaluate.metrics import METRICS
 from modalign.evaluate.significance import holm, paired
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError)
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -33,14 +35,16 @@ class RunResult:
         """From a run folder's `results.json` and `per_user.parquet`.
 
         Raises:
-            RunError: a file is missing or unreadable.
+            RunError: a file is missing or unreadable, or they do not belong together.
         """
         folder = Path(folder)
         try:
             found = json.loads((folder / "results.json").read_text())
             frame = pl.read_parquet(folder / "per_user.parquet")
-            return cls(name or folder.name, found["test"], frame, found["mask"], found["data"])
-        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+            metrics = {str(key): float(value) for key, value in found["test"].items()}
+            frame.select("user_id", *filter(_is_accuracy, metrics))  # raises where one is missing
+            return cls(name or folder.name, metrics, frame, found["mask"], found["data"])
+        except UNREADABLE as error:
             raise RunError(
                 f"a finished run with results.json and per_user.parquet in {folder}",
                 f"{type(error).__name__}: {error}".split("\n")[0],
@@ -101,7 +105,7 @@ def compare(runs: Sequence[RunResult], level: float = 0.05) -> Comparison:
     pairs: list[Pair] = []
     winner: dict[str, str | None] = {}
     for key in shared:
-        if not METRICS[key.split("@")[0]].accuracy:
+        if not _is_accuracy(key):
             continue
         tested = _pairs(key, frames, level)
         best = max(runs, key=lambda run: run.metrics[key]).name
@@ -124,8 +128,10 @@ def average(name: str, seeds: Sequence[RunResult]) -> RunResult:
     """One result out of several seeds: each user's values are averaged first.
 
     Raises:
-        RunError: the runs cannot be compared.
+        RunError: there is none, or they cannot be compared.
     """
+    if not seeds:
+        raise RunError(f"at least one run of {name}", "none", "name a run for each seed")
     _comparable(seeds)
     order = seeds[0].per_user["user_id"]
     frames = [_aligned(run, order) for run in seeds]
@@ -140,6 +146,12 @@ def average(name: str, seeds: Sequence[RunResult]) -> RunResult:
         seeds[0].fingerprint,
         seeds[0].split,
     )
+
+
+def _is_accuracy(key: str) -> bool:
+    """Whether more of it is better; a metric of another version of the library is not known."""
+    metric = METRICS.get(key.split("@", maxsplit=1)[0])
+    return metric is not None and metric.accuracy
 
 
 def _pairs(key: str, frames: Mapping[str, pl.DataFrame], level: float) -> list[Pair]:
@@ -187,7 +199,7 @@ def _aligned(run: RunResult, order: pl.Series) -> pl.DataFrame:
     frame = run.per_user
     if len(frame) == len(order) and frame["user_id"].equals(order):
         return frame
-    if set(frame["user_id"]) != set(order):
+    if len(frame) != len(order) or set(frame["user_id"]) != set(order):
         raise RunError(
             f"values of the same {len(order)} users in every run",
             f"{len(frame)} users in {run.name}, not the same ones",

@@ -25,6 +25,11 @@ def by_activity(per_user: pl.DataFrame, edges: Sequence[int] = ACTIVITY) -> pl.D
 
     Raises:
         ConfigError: the edges do not rise, or a user lies below the first.
+
+    Example:
+        >>> users = pl.DataFrame({"n_train": [1, 4, 5], "recall@20": [0.0, 0.5, 1.0]})
+        >>> by_activity(users).rows()
+        [('0-3', 1, 0.0), ('4-5', 2, 0.75)]
     """
     edges = list(edges)
     counts = per_user["n_train"].to_numpy()
@@ -38,10 +43,16 @@ def by_activity(per_user: pl.DataFrame, edges: Sequence[int] = ACTIVITY) -> pl.D
 
 
 def by_quantile(per_user: pl.DataFrame, n_groups: int = 4) -> pl.DataFrame:
-    """As `by_activity`, with edges at quantiles of n_train; equal edges are merged."""
+    """As `by_activity`, with edges at quantiles of n_train; equal edges are merged.
+
+    Raises:
+        ConfigError: fewer than one group is asked for.
+    """
     if n_groups < 1:
         raise ConfigError("at least 1 group", str(n_groups), "ask for 4")
     counts = per_user["n_train"].to_numpy()
+    if not len(counts):
+        return by_activity(per_user)
     cuts = np.quantile(counts, np.arange(n_groups) / n_groups, method="higher")
     return by_activity(per_user, np.unique(cuts).astype(int).tolist())
 
@@ -65,8 +76,18 @@ def by_popularity(
         head: share of the catalogue, by popularity (ties by row), that is called head.
 
     Returns:
-        group ("head", "tail"), n_pairs, `recall@k` over pairs.
+        group ("head", "tail"), n_pairs, `recall@k` over pairs (0 where there is no pair).
+
+    Raises:
+        ConfigError: the head is no share of the catalogue.
+
+    Example:
+        >>> listed, hits = np.array([[0, 1]]), np.array([[True, False]])
+        >>> by_popularity(listed, hits, np.array([0, 2]), np.array([5, 1, 1]), 2, 0.3).rows()
+        [('head', 1, 1.0), ('tail', 1, 0.0)]
     """
+    if not 0 <= head <= 1:
+        raise ConfigError("a head share between 0 and 1", str(head), "say 0.2 for a fifth")
     order = np.argsort(-item_counts, kind="stable")
     is_head = np.zeros(len(item_counts), bool)
     is_head[order[: round(head * len(order))]] = True
