@@ -54,7 +54,8 @@ class UnknownName(InputError):
         names = sorted(known)
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         fix = f"did you mean {close[0]!r}?" if close else "choose one of the names listed"
-        super().__init__(f"a {kind}, one of {', '.join(names)}", repr(name), fix)
+        article = "an" if kind[0] in "aeio" else "a"
+        super().__init__(f"{article} {kind}, one of {', '.join(names)}", repr(name), fix)
 
 
 class TrainingError(ModalignError):

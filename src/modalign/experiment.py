@@ -242,7 +242,9 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not (folder / "config.yaml").is_file():
         raise RunError(
             "a run folder with a config.yaml",
-            f"{folder} without one" if folder.is_dir() else f"{folder}, which does not exist",
+            f"{folder} without one"
+            if folder.is_dir()
+            else f"{folder}, which {'is a file' if folder.is_file() else 'does not exist'}",
             f"train one: modalign train --data DATA --model MODEL --out {folder}",
         )
     if not (folder / "results.json").is_file():
@@ -400,7 +402,7 @@ def _check_same(folder: Path, description: Mapping[str, Any]) -> None:
 def _data_path(folder: Path, config: Mapping[str, Any], data: str | Path | None) -> Path:
     if data is not None:
         return Path(data)
-    home = (folder / config["data"]).resolve()
+    home: Path = (folder / str(config["data"])).resolve()
     if not home.is_dir():
         raise RunError(
             f"the data {folder} was trained on, in {home}", "no such folder", "give --data"

@@ -77,7 +77,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(
             f"a mapping of options in {path}", type(found).__name__, "write one `key: value` a line"
         )
-    return {key: _scalar(value) for key, value in found.items()}
+    return {str(key): _scalar(value) for key, value in found.items()}
 
 
 def build(config: type[C], values: Mapping[str, Any], owner: str) -> C:

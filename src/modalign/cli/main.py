@@ -19,6 +19,14 @@ ORDER = (
     "evaluate", "compare", "recommend", "similar", "report",
 )  # fmt: skip
 
+QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Encoders' libraries print beside our bars unless they are told otherwise; yours wins."""
+
 
 class _InOrder(TyperGroup):
     """Commands in the order in which one uses them."""
@@ -47,8 +55,8 @@ results.register(app)
 
 def run() -> None:
     """Entry point. A user's mistake: one message, exit code 2. Ctrl-C: 130."""
-    # Models that are installed are used as they are; nothing is looked up on a hub unasked.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     sys.exit(_told())
 
 

@@ -86,12 +86,17 @@ def train(
     """
     from modalign import devices, experiment, registry, settings
     from modalign.data.dataset import Dataset
+    from modalign.errors import ConfigError
     from modalign.train.callbacks import ProgressBar
 
     spec = registry.get(model)
     choose("mask", mask, MASKS)
     choose("precision", precision, PRECISIONS)
     ks = parse_ks(k)
+    if resume and overwrite:
+        raise ConfigError(
+            "--resume or --overwrite", "both", "keep the one: go on with the run, or replace it"
+        )
     devices.resolve(device)
     taken = {"data", "out", "model", "seed", "mask", "ks", "device", "precision"}
     taken |= {"tensorboard", "resume", "overwrite"} - set(spec.config.model_fields)

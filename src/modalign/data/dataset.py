@@ -179,7 +179,9 @@ class Dataset:
         if not meta_path.is_file():
             raise DataError(
                 "a prepared data folder with a dataset.json",
-                f"{folder} without one" if folder.is_dir() else f"{folder}, which does not exist",
+                f"{folder} without one"
+                if folder.is_dir()
+                else f"{folder}, which {'is a file' if folder.is_file() else 'does not exist'}",
                 f"make it with `modalign data import ... --out {folder}`",
             )
         try:
