@@ -30,8 +30,8 @@ from modalign.registry import register
 DIAGNOSED = 1024
 """Items, evenly spaced, on which the similarity is watched."""
 
-KNN_BLOCK = 512
-"""Items compared at a time: half the working memory for little time."""
+KNN_BLOCK = 128
+"""Items compared at a time: of features thousands wide, little beside the features themselves."""
 
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
