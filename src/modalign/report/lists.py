@@ -28,10 +28,11 @@ def hidden_items(dataset: Dataset, user_id: str | int) -> set[str]:
 
 def _ordered(part: Interactions, user: int) -> np.ndarray:
     mine = part.users == user
-    items = part.items[mine]
+    items: np.ndarray = part.items[mine]
     for key in (part.time, part.weight):
         if key is not None:
-            return items[np.argsort(-key[mine], kind="stable")]
+            items = items[np.argsort(-key[mine], kind="stable")]
+            break
     return items
 
 

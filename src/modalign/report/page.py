@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import polars as pl
-from PIL import Image, UnidentifiedImageError
 
 from modalign.data.dataset import Dataset
 from modalign.data.files import write_aside
-from modalign.errors import DataError
+from modalign.errors import ConfigError, DataError, RunError
+from modalign.evaluate.compare import Comparison, RunResult
+from modalign.evaluate.metrics import METRICS
 from modalign.evaluate.protocol import Evaluation
-from modalign.experiment import load_model
+from modalign.experiment import load_model, read_run
 from modalign.fitted import FittedModel
 from modalign.report import plots
-from modalign.report.lists import hidden_items, liked
+from modalign.report.gallery import LIST, Pictures, chosen_users, gallery
 from modalign.report.side_by_side import (
     activity_groups,
-    compare_runs,
+    compare_all,
     folder_names,
     popularity_groups,
 )
+from modalign.report.words import finding, p_value
 
-LIST = 10
-THUMBNAIL = 96
-METRICS = ("recall", "ndcg", "precision", "map", "mrr", "hit", "coverage", "novelty", "popularity")
+K = 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +38,11 @@ class _Run:
     fitted: FittedModel
     history: list[dict[str, float]]
     evaluation: Evaluation
+
+    @property
+    def test(self) -> dict[str, float]:
+        found: dict[str, float] = self.fitted.results["test"]
+        return found
 
 
 def write_report(
@@ -54,40 +55,50 @@ def write_report(
     """Draw the page for runs on the same data, and write it (aside first).
 
     Args:
-        runs: run folders.
+        runs: run folders; those that differ in their seed alone are compared by their mean.
         out: HTML file.
-        gallery_users: how many users' recommendations to show; a third each of those the first
-            run serves best, of the middle, and of those it serves worst.
+        gallery_users: how many users' recommendations to show; a third each of those the runs
+            together serve best, of the middle, and of those they serve worst.
         data: the prepared data, where they are no longer where the runs found them.
 
     Raises:
         RunError: a folder is no finished run, or the runs can not be compared.
-        DataError: the data have no test part.
+        DataError: the data have no test part, or `out` can not be a file.
+        ConfigError: fewer than one user for the gallery.
     """
-    folders = [Path(run) for run in runs]
-    out = Path(out)
-    if out.is_dir():
-        raise DataError("a file to write the page to", f"{out}, which is a folder", "name a file")
-    comparison = compare_runs(folders) if len(folders) > 1 else None
-    names = list(folder_names(folders).values())
-    loaded = [_load(folder, name, data) for folder, name in zip(folders, names, strict=True)]
+    folders, out = [Path(run) for run in runs], Path(out)
+    _check(folders, out, gallery_users)
+    results, comparison = compare_all(folders) if len(folders) > 1 else ([], None)
+    loaded = _load(folders, data)
     dataset = loaded[0].fitted.dataset
+    k = _main_k([run.test for run in loaded])
+    columns = _columns(loaded, results)
+    main = f"recall@{k}"
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
+    compared = {name: values[main] for name, values, own in columns if own}
+    users = chosen_users([run.evaluation for run in loaded], gallery_users, k)
     html = environment.get_template("page.html").render(
         dataset=dataset,
         synthetic=bool(dataset.info.get("synthetic", False)),
-        split=dataset.info.get("split", {}),
+        split=_split(dataset),
         mask=loaded[0].fitted.results["mask"],
+        names=[run.name for run in loaded],
+        k=k,
+        finding=finding(main, compared, comparison, loaded[0].evaluation.n_users),
+        columns=[{"name": name, "compared": own} for name, _, own in columns],
+        tables=_tables(columns, comparison, k),
+        tests=_tests(comparison, k),
+        curves=_at_k(loaded) + _curves(loaded),
+        groups=_groups(loaded, k),
+        gallery=gallery({run.name: run.fitted for run in loaded}, users, Pictures(dataset)),
+        list_length=LIST,
         runs=[_card(run) for run in loaded],
-        names=names,
-        rows=_metric_rows(loaded, {} if comparison is None else comparison.winner),
-        tests=[] if comparison is None else comparison.pairs,
-        curves=_curves(loaded),
-        at_k=_at_k(loaded),
-        groups=_groups(loaded),
-        gallery=_gallery(loaded, gallery_users),
         modalities=_modalities(dataset),
     )
     with write_aside(out) as aside:
@@ -95,195 +106,247 @@ def write_report(
     return out
 
 
-def _load(folder: Path, name: str, data: str | Path | None) -> _Run:
-    fitted = load_model(folder, data)
-    if not len(fitted.dataset.test):
-        raise DataError(
-            "a test part to report on", f"{fitted.dataset.name} without one", "split it"
+def _check(folders: Sequence[Path], out: Path, gallery_users: int) -> None:
+    if not folders:
+        raise RunError("one or more run folders", "none", "name the folder of a finished run")
+    if gallery_users < 1:
+        raise ConfigError("1 user or more in the gallery", str(gallery_users), "ask for 6")
+    if out.is_dir():
+        raise DataError("a file to write the page to", f"{out}, which is a folder", "name a file")
+    above = next(one for one in out.absolute().parents if one.exists())
+    if not above.is_dir():
+        raise DataError("a folder to write the page into", f"the file {above}", "choose another")
+    for folder in folders:
+        if not read_run(folder)[1]["test"]:
+            raise DataError("a test part to report on", f"{folder}, trained on data without one",
+                            "split the data and train again")  # fmt: skip
+
+
+def _load(folders: Sequence[Path], data: str | Path | None) -> list[_Run]:
+    names = folder_names(folders)
+    k = _main_k([read_run(folder)[1]["test"] for folder in folders])
+    # Runs on one data folder share what is read of it.
+    homes: dict[Path, Dataset] = {}
+    loaded = []
+    for folder in folders:
+        home = (folder / str(read_run(folder)[0]["data"])).resolve() if data is None else Path(data)
+        fitted = load_model(folder, homes.get(home, data))
+        homes[home] = fitted.dataset
+        evaluation = fitted.evaluate(
+            "test", mask=fitted.results["mask"], ks=[k], metrics=("recall", "ndcg")
         )
-    ks = sorted({int(key.split("@")[1]) for key in fitted.results["test"]} | {20})
-    evaluation = fitted.evaluate("test", mask=fitted.results["mask"], ks=ks)
+        loaded.append(_Run(names[folder], fitted, _history(folder), evaluation))
+    return loaded
+
+
+def _history(folder: Path) -> list[dict[str, float]]:
     log = folder / "metrics.jsonl"
-    lines = log.read_text().splitlines() if log.is_file() else []
-    return _Run(name, fitted, [json.loads(line) for line in lines], evaluation)
+    try:
+        return [json.loads(line) for line in log.read_text().splitlines()]
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise RunError(
+            f"one JSON object on each line of {log}", str(error), "train the run again"
+        ) from error
 
 
-def _card(run: _Run) -> dict[str, Any]:
-    r = run.fitted.results
-    return {
-        "name": run.name,
-        "model": run.fitted.spec.name,
-        "paper": run.fitted.spec.paper,
-        "summary": run.fitted.spec.summary,
-        "parameters": f"{r['parameters']:,}",
-        "seconds": f"{r['seconds']:.1f}",
-        "epochs": r["epochs"],
-        "best_epoch": r["best_epoch"],
-        "seed": r["seed"],
-        "options": run.fitted.config.model_dump(mode="json"),
-    }
+def _main_k(tests: Sequence[Mapping[str, float]]) -> int:
+    """20 where all runs were measured at it, else the largest cut-off all have."""
+    shared = set.intersection(*(_ks(test, "recall") for test in tests))
+    return K if K in shared or not shared else max(shared)
 
 
-def _metric_rows(runs: Sequence[_Run], winners: Mapping[str, str | None]) -> list[dict[str, Any]]:
-    first = runs[0].fitted.results["test"]
-    rows = []
-    for name in first:
-        values = {run.name: run.fitted.results["test"].get(name) for run in runs}
-        known = [v for v in values.values() if v is not None]
-        kind = name.split("@")[0]
-        rows.append(
+def _ks(test: Mapping[str, float], metric: str) -> set[int]:
+    return {int(name.split("@")[1]) for name in test if name.startswith(f"{metric}@")}
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def _columns(
+    runs: Sequence[_Run], results: Sequence[RunResult]
+) -> list[tuple[str, Mapping[str, float], bool]]:
+    """Name, metrics, and whether it is compared: means over seeds come before their seeds."""
+    if not results:
+        return [(run.name, _measured(run), True) for run in runs]
+    compared = [(one.name, one.metrics, True) for one in results]
+    names = {one.name for one in results}
+    return compared + [(run.name, run.test, False) for run in runs if run.name not in names]
+
+
+def _measured(run: _Run) -> Mapping[str, float]:
+    return {**run.evaluation.metrics, **run.test}
+
+
+def _tables(
+    columns: Sequence[tuple[str, Mapping[str, float], bool]], comparison: Comparison | None, k: int
+) -> list[dict[str, Any]]:
+    """The metrics at `k`, then all others."""
+    every = {name for _, values, _ in columns for name in values}
+    kinds = [*METRICS, *sorted({name.split("@")[0] for name in every} - set(METRICS))]
+    order = sorted(every, key=lambda name: (kinds.index(name.split("@")[0]), _k(name)))
+    main = [name for name in order if _k(name) == k]
+    rest = [name for name in order if _k(name) != k]
+    found = []
+    for title, names in ((f"At {k}", main), ("All other cut-offs", rest)):
+        if names:
+            rows = [_row(name, columns, comparison) for name in names]
+            found.append({"title": title, "rows": rows})
+    return found
+
+
+def _k(metric: str) -> int:
+    return int(metric.split("@")[1])
+
+
+def _row(
+    metric: str,
+    columns: Sequence[tuple[str, Mapping[str, float], bool]],
+    comparison: Comparison | None,
+) -> dict[str, Any]:
+    kind = METRICS.get(metric.partition("@")[0])
+    rivals = [values[metric] for _, values, own in columns if own and metric in values]
+    winner = None if comparison is None else comparison.winner.get(metric)
+    cells = []
+    for name, values, own in columns:
+        value = values.get(metric)
+        ranked = own and kind is not None and kind.accuracy and len(rivals) > 1
+        cells.append(
             {
-                "metric": name,
-                "cells": [
-                    {
-                        "text": "" if v is None else f"{v:.4f}",
-                        "best": v is not None and kind in METRICS[:6] and v == max(known),
-                        "winner": winners.get(name) == run_name,
-                    }
-                    for run_name, v in values.items()
-                ],
+                "text": "" if value is None else f"{value:.4f}",
+                "best": ranked and value is not None and value == max(rivals),
+                "winner": own and winner == name,
             }
         )
-    return rows
+    return {"metric": metric, "cells": cells}
+
+
+def _tests(comparison: Comparison | None, k: int) -> list[dict[str, Any]]:
+    if comparison is None:
+        return []
+    wanted = (f"recall@{k}", f"ndcg@{k}")
+    return [{**vars(t), "p": p_value(t.corrected)} for t in comparison.pairs if t.metric in wanted]
+
+
+# ---------------------------------------------------------------------- figures
 
 
 def _curves(runs: Sequence[_Run]) -> list[dict[str, str]]:
     key = "valid/recall@20"
-    found = []
     trained = [run for run in runs if len(run.history) > 1]
-    if trained:
-        series = {
-            run.name: (
-                [h["epoch"] for h in run.history if key in h],
-                [h[key] for h in run.history if key in h],
-            )
-            for run in trained
-        }
-        stars = {
-            run.name: (
-                run.fitted.results["best_epoch"],
-                max(h[key] for h in run.history if key in h),
-            )
-            for run in trained
-        }
-        svg = plots.lines(series, "epoch", "validation Recall@20", stars=stars)
-        found.append({"title": "Validation Recall@20, a star at the best epoch", "svg": svg})
-    for run in trained:
-        parts = [k for k in run.history[0] if k.startswith("loss/")]
-        epochs = [h["epoch"] for h in run.history]
-        series = {k[5:]: (epochs, [h[k] for h in run.history]) for k in parts}
-        svg = plots.lines(series, "epoch", "loss part, weighted")
-        found.append({"title": f"{run.name}: the parts of the loss", "svg": svg})
+    measured = {
+        run.name: {h["epoch"]: h[key] for h in run.history if key in h}
+        for run in trained
+        if any(key in h for h in run.history)
+    }
+    found = []
+    if measured:
+        best = {run.name: run.fitted.results["best_epoch"] for run in trained}
+        svg = plots.lines(
+            {name: (list(points), list(points.values())) for name, points in measured.items()},
+            "epoch",
+            "validation recall@20",
+            stars={
+                name: (best[name], points[best[name]])
+                for name, points in measured.items()
+                if best[name] in points
+            },
+            ids="validation",
+        )
+        found.append({"title": "Validation recall@20, a star at the best epoch", "svg": svg})
+    for index, run in enumerate(trained):
+        parts = sorted({key for h in run.history for key in h if key.startswith("loss/")})
+        if parts:
+            epochs = [h["epoch"] for h in run.history]
+            series = {
+                part[5:]: (epochs, [h.get(part, float("nan")) for h in run.history])
+                for part in parts
+            }
+            svg = plots.lines(series, "epoch", "loss part, weighted", ids=f"loss-{index}")
+            title = f"{run.name}: parts of the loss" if len(parts) > 1 else f"{run.name}: loss"
+            if len(parts) == 1:
+                title += f" ({parts[0][5:]})"
+            found.append({"title": title, "svg": svg})
     return found
 
 
 def _at_k(runs: Sequence[_Run]) -> list[dict[str, str]]:
     found = []
-    for metric, title in (("recall", "Recall@K"), ("ndcg", "NDCG@K")):
-        series = {}
-        for run in runs:
-            test = run.fitted.results["test"]
-            ks = [int(k.split("@")[1]) for k in test if k.startswith(f"{metric}@")]
-            series[run.name] = (ks, [test[f"{metric}@{k}"] for k in ks])
-        svg = plots.lines(series, "K", title, ticks=ks, points=True)
-        found.append({"title": f"Test {title}", "svg": svg})
-    return found
-
-
-def _groups(runs: Sequence[_Run]) -> list[dict[str, str]]:
-    found = []
-    activity = {run.name: activity_groups(run.evaluation) for run in runs}
-    found.append(_group_figure("Recall@20 by training items of a user", activity))
-    popularity = {
-        run.name: popularity_groups(run.evaluation, run.fitted.dataset, 20) for run in runs
-    }
-    found.append(_group_figure("Recall@20 by popularity of the item", popularity))
-    return found
-
-
-def _group_figure(title: str, frames: Mapping[str, pl.DataFrame]) -> dict[str, str]:
-    groups = next(iter(frames.values()))["group"].to_list()
-    series = {name: frame["recall@20"].fill_null(0.0).to_list() for name, frame in frames.items()}
-    return {"title": title, "svg": plots.bars(groups, series, "Recall@20")}
-
-
-def _gallery(runs: Sequence[_Run], n: int) -> list[dict[str, Any]]:
-    fitted = runs[0].fitted
-    dataset = fitted.dataset
-    rows = _chosen_users(runs[0].evaluation.per_user, n)
-    ids = [str(one) for one in rows["user_id"]]
-    lists = {
-        run.name: run.fitted.recommend(ids, LIST, filter_seen=True).partition_by(
-            "user_id", as_dict=True
-        )
-        for run in runs
-    }
-    found = []
-    for user_id, why in zip(ids, rows["why"], strict=True):
-        hidden = hidden_items(dataset, user_id)
-        before = liked(dataset, user_id)
-        found.append(
+    for metric in ("recall", "ndcg"):
+        series = {run.name: sorted(_ks(run.test, metric)) for run in runs}
+        ticks = sorted(set().union(*series.values()))
+        if len(ticks) < 2:
+            continue
+        svg = plots.lines(
             {
-                "user": user_id,
-                "why": why,
-                "n_liked": len(before),
-                "liked": [_tile(dataset, one["item"], one["title"]) for one in before[:LIST]],
-                "hidden": len(hidden),
-                "lists": [
-                    {
-                        "name": name,
-                        "items": [
-                            _tile(
-                                dataset,
-                                int(dataset.items.rows([row["item_id"]])[0]),
-                                row["title"],
-                                row["item_id"] in hidden,
-                            )
-                            for row in per_user[(user_id,)].to_dicts()
-                        ],
-                    }
-                    for name, per_user in lists.items()
-                ],
-            }
+                run.name: (series[run.name], [run.test[f"{metric}@{k}"] for k in series[run.name]])
+                for run in runs
+            },
+            "K",
+            f"test {metric}@K",
+            ticks=ticks,
+            ids=metric,
         )
+        found.append({"title": f"Test {metric} at each cut-off K", "svg": svg})
     return found
 
 
-def _chosen_users(per_user: pl.DataFrame, n: int) -> pl.DataFrame:
-    """A third each of the best, the middle and the worst served, always the same ones."""
-    ranked = per_user.sort("recall@20", "user_id", descending=[True, False])
-    third = max(n // 3, 1)
-    size = len(ranked)
-    places = [
-        *(("served well", i) for i in range(min(third, size))),
-        *(("in the middle", size // 2 + i) for i in range(min(third, size))),
-        *(("served badly", size - 1 - i) for i in range(min(third, size))),
-    ][:n]
-    rows = np.array([min(place, size - 1) for _, place in places])
-    return (
-        ranked[rows]
-        .with_columns(why=pl.Series([why for why, _ in places]))
-        .unique("user_id", keep="first", maintain_order=True)
-    )
+def _groups(runs: Sequence[_Run], k: int) -> list[dict[str, Any]]:
+    activity = {run.name: activity_groups(run.evaluation) for run in runs}
+    popularity = {
+        run.name: popularity_groups(run.evaluation, run.fitted.dataset, k) for run in runs
+    }
+    return [
+        _group_figure(f"Recall@{k} by training items of a user", activity, "n_users", k),
+        _group_figure(f"Recall@{k} by popularity of the hidden item", popularity, "n_pairs", k),
+    ]
 
 
-def _tile(dataset: Dataset, item: int, title: str, hit: bool = False) -> dict[str, Any]:
-    path = dataset.image_path(item)
-    return {"title": title, "hit": hit, "picture": None if path is None else _picture(path)}
+def _group_figure(
+    title: str, frames: Mapping[str, pl.DataFrame], size: str, k: int
+) -> dict[str, Any]:
+    first = next(iter(frames.values()))
+    sizes = [f"{n:,} {'users' if size == 'n_users' else 'hidden'}" for n in first[size]]
+    groups = first["group"].to_list()
+    series = {name: frame[f"recall@{k}"].fill_null(0.0).to_list() for name, frame in frames.items()}
+    labels = [f"{group}\n{n}" for group, n in zip(groups, sizes, strict=True)]
+    return {
+        "title": title,
+        "svg": plots.bars(labels, series, f"recall@{k}", ids=size.replace("_", "-")),
+        "names": list(series),
+        "rows": [
+            {"group": group, "size": n, "cells": [f"{series[name][row]:.4f}" for name in series]}
+            for row, (group, n) in enumerate(zip(groups, sizes, strict=True))
+        ],
+    }
 
 
-@lru_cache(maxsize=512)
-def _picture(path: Path) -> str | None:
-    """The picture as a small data address; None where it can not be read."""
-    try:
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-            small.thumbnail((THUMBNAIL, THUMBNAIL * 3 // 2))
-            file = io.BytesIO()
-            small.save(file, "JPEG", quality=82)
-    except (OSError, UnidentifiedImageError):
-        return None
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+# ---------------------------------------------------------------------- where it came from
+
+
+def _card(run: _Run) -> dict[str, Any]:
+    r = run.fitted.results
+    closed = "one pass, no epochs" if not r.get("epochs") else f"{r['epochs']} epochs"
+    facts = [f"{r['parameters']:,} parameters", f"{closed} in {r['seconds']:.1f} s"]
+    if r.get("epochs"):
+        facts.append(f"best epoch {r['best_epoch']}")
+    return {
+        "name": run.name,
+        "model": run.fitted.spec.name,
+        "paper": run.fitted.spec.paper,
+        "summary": run.fitted.spec.summary,
+        "facts": ", ".join([*facts, f"seed {r['seed']}"]),
+        "options": run.fitted.config.model_dump(mode="json"),
+    }
+
+
+def _split(dataset: Dataset) -> str:
+    split = dataset.info.get("split")
+    if not isinstance(split, Mapping):
+        return "as given"
+    seed = split.get("seed")
+    return str(split.get("kind", "as given")) + (f", seed {seed}" if seed is not None else "")
 
 
 def _modalities(dataset: Dataset) -> list[dict[str, Any]]:
@@ -292,7 +355,7 @@ def _modalities(dataset: Dataset) -> list[dict[str, Any]]:
             "name": name,
             "width": m.dim,
             "encoder": m.provenance.get("encoder", "given"),
-            "missing": int((~m.present).sum()),
+            "missing": f"{int((~m.present).sum()):,} of {len(m):,}",
         }
         for name, m in sorted(dataset.modalities.items())
     ]

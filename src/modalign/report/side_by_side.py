@@ -57,6 +57,23 @@ def compare_runs(
     return compare([_only(run, chosen) for run in runs], level)
 
 
+def compare_all(folders: Sequence[Path]) -> tuple[list[RunResult], Comparison | None]:
+    """The results of `by_options`, and their comparison in every metric they share.
+
+    Returns:
+        The results, and None in place of a comparison where there is but one. Runs without a
+        cut-off in common have a comparison without metrics.
+
+    Raises:
+        RunError: as `compare_runs`.
+    """
+    runs = by_options(folders)
+    if len(runs) < 2:
+        return runs, None
+    shared = set.intersection(*(_cutoffs(run) for run in runs))
+    return runs, compare([_only(run, shared) for run in runs])
+
+
 def by_options(folders: Sequence[Path]) -> list[RunResult]:
     """One result for each model with its options: of a single run, or the mean over seeds.
 

@@ -1,0 +1,165 @@
+"""Recommendations of a few users with pictures: what they liked, what was hidden, what came."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from PIL import Image, ImageOps
+
+from modalign.data.dataset import Dataset
+from modalign.evaluate.protocol import Evaluation
+from modalign.fitted import FittedModel
+from modalign.report.lists import hidden_items, liked
+
+LIST = 10
+WIDTH, HEIGHT = 96, 120
+WELL, MIDDLE, BADLY = "served well", "in the middle", "served badly"
+
+
+class Pictures:
+    """Small pictures of items as data addresses, each drawn once.
+
+    Args:
+        dataset: whose items.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self._known: dict[int, str | None] = {}
+
+    def of(self, item: int) -> str | None:
+        """The picture of an item's row; None where it has none that can be read."""
+        if item not in self._known:
+            path = self.dataset.image_path(item)
+            self._known[item] = None if path is None else thumbnail(path)
+        return self._known[item]
+
+
+def thumbnail(path: Path) -> str | None:
+    """A picture at most 96 x 120 pixels as a `data:` address; None where it can not be read.
+
+    It is turned as its camera held it, and what is transparent becomes white.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.draft("RGB", (2 * WIDTH, 2 * HEIGHT))
+                small = ImageOps.exif_transpose(image).convert("RGBA")
+        small.thumbnail((WIDTH, HEIGHT))
+        flat = Image.new("RGB", small.size, "white")
+        flat.paste(small, mask=small.getchannel("A"))
+        file = io.BytesIO()
+        flat.save(file, "JPEG", quality=80, optimize=True)
+    # The readers of single formats raise all of these for a damaged file.
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ):
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def chosen_users(evaluations: Sequence[Evaluation], n: int, k: int) -> pl.DataFrame:
+    """Up to `n` users by how well all the runs together serve them, always the same ones.
+
+    Ordered by the mean NDCG@k over runs (then by more hidden items, then by id): a third each
+    from the top, from the middle of those with any hit, and of those at the bottom.
+
+    Returns:
+        Columns user_id and why.
+    """
+    key = f"ndcg@{k}"
+    frames = [e.per_user.select("user_id", "n_relevant", key) for e in evaluations]
+    ranked = (
+        pl.concat(frames)
+        .group_by("user_id")
+        .agg(pl.col(key).mean(), pl.col("n_relevant").first(), pl.len())
+        .filter(pl.col("len") == len(frames))
+        .sort(key, "n_relevant", "user_id", descending=[True, True, False])
+        .with_row_index("place")
+    )
+    found = ranked.filter(pl.col(key) > 0)
+    # At the bottom: worst first, and of equals those with the most to find.
+    bottom = ranked.sort(key, "n_relevant", "user_id", descending=[False, True, False])
+    order = pl.concat(
+        [
+            found.head(_part(n, 0)).with_columns(why=pl.lit(WELL)),
+            _around_middle(found, _part(n, 1)).with_columns(why=pl.lit(MIDDLE)),
+            bottom.head(_part(n, 2)).with_columns(why=pl.lit(BADLY)),
+        ]
+    )
+    return order.unique("user_id", keep="first", maintain_order=True).select("user_id", "why")
+
+
+def _part(n: int, which: int) -> int:
+    """Thirds of `n`; what is left over goes to the first, then to the last."""
+    return n // 3 + (n % 3 > (0, 2, 1)[which])
+
+
+def _around_middle(frame: pl.DataFrame, n: int) -> pl.DataFrame:
+    return frame.slice(max(0, (len(frame) - n) // 2), n)
+
+
+def gallery(
+    runs: Mapping[str, FittedModel], users: pl.DataFrame, pictures: Pictures
+) -> list[dict[str, Any]]:
+    """For each user what was liked, what was hidden, and the first ten of each run.
+
+    Args:
+        runs: fitted models of the same data by name.
+        users: as `chosen_users` returns them.
+        pictures: of that data's items.
+    """
+    ids = users["user_id"].to_list()
+    if not ids:
+        return []
+    lists = {
+        name: fitted.recommend(ids, LIST).partition_by("user_id", as_dict=True)
+        for name, fitted in runs.items()
+    }
+    return [
+        _person(user_id, why, {n: frames.get((user_id,)) for n, frames in lists.items()}, pictures)
+        for user_id, why in users.select("user_id", "why").iter_rows()
+    ]
+
+
+def _person(
+    user_id: str, why: str, lists: Mapping[str, pl.DataFrame | None], pictures: Pictures
+) -> dict[str, Any]:
+    dataset = pictures.dataset
+    hidden = hidden_items(dataset, user_id)
+    before = liked(dataset, user_id)
+    titles = dataset.titles()
+    rows = sorted(int(row) for row in dataset.items.rows(sorted(hidden)))
+    shown = []
+    for name, frame in lists.items():
+        items = [] if frame is None else frame["item_id"].to_list()
+        tiles = [
+            _tile(pictures, int(row), titles[int(row)], item_id in hidden)
+            for row, item_id in zip(dataset.items.rows(items), items, strict=True)
+        ]
+        shown.append({"name": name, "tiles": tiles, "found": sum(t["hit"] for t in tiles)})
+    return {
+        "user": user_id,
+        "why": why,
+        "n_liked": len(before),
+        "liked": [_tile(pictures, one["item"], one["title"]) for one in before[:LIST]],
+        "n_hidden": len(hidden),
+        "hidden": [_tile(pictures, row, titles[row]) for row in rows[:LIST]],
+        "lists": shown,
+    }
+
+
+def _tile(pictures: Pictures, item: int, title: str, hit: bool = False) -> dict[str, Any]:
+    return {"title": title, "hit": hit, "picture": pictures.of(item)}
