@@ -300,6 +300,9 @@ def test_recommend(workshop: Path, cli: Cli) -> None:
     text = shown(cli, "recommend", "runs/bpr", "--user", "u1", "-k", "20")
     assert "liked before (8 in all)" in text
     assert "blue [hat] no. i" in text  # square brackets are no markup
+    for rank, row in enumerate(found[0]["recommended"], start=1):
+        assert re.search(rf"^ +{rank} .*{re.escape(row['title'])} .*{row['score']:.3f}", text, re.M)
+    assert max(map(len, text.splitlines())) <= 80
     everything = answer(cli, "recommend", "runs/bpr", "--user", "u1", "-k", "40", "--keep-seen")
     assert len(everything[0]["recommended"]) == 40
 

@@ -60,6 +60,7 @@ def table(
         cut: indices of columns that are cut with an ellipsis where the terminal is narrow.
     """
     made = Table(box=box.SIMPLE_HEAD, show_header=any(columns), show_edge=False)
+    width = _room(columns, rows, cut) if cut else None
     for index, name in enumerate(columns):
         number = index in numbers
         cells = [Text.from_markup(str(row[index])).cell_len for row in rows] if number else []
@@ -67,12 +68,22 @@ def table(
             plain(name),
             justify="right" if number else "left",
             overflow="ellipsis" if index in cut else "fold",
-            no_wrap=index in cut or index == 0,
+            no_wrap=bool(cut) or index == 0,
+            max_width=width if index in cut else None,
             min_width=max(cells, default=None),
         )
     for row in rows:
         made.add_row(*("" if cell is None else str(cell) for cell in row))
     return Group(Text(title, "bold"), made, "")
+
+
+def _room(columns: Sequence[str], rows: Sequence[Sequence[Any]], cut: Sequence[int]) -> int:
+    """The width that each cut column may have so that the others stay whole."""
+    taken = 0
+    for index, name in enumerate(columns):
+        cells = [Text.from_markup(str(row[index])).cell_len for row in rows]
+        taken += 3 + (0 if index in cut else max([len(name), *cells]))
+    return max((out.width - taken) // len(cut), 8)
 
 
 def metric_table(title: str, metrics: Mapping[str, float]) -> RenderableType:

@@ -9,7 +9,6 @@ from typing import Any
 from modalign.cli.render import aligned, metric_table, out, plain, print_json, say, table
 
 SHOWN_REMARKS = 8
-SHOWN_METRICS = ("recall", "ndcg")
 
 
 def describe(dataset: Any) -> dict[str, Any]:
@@ -146,20 +145,30 @@ def show_comparison(found: Any) -> None:
         else "no run is better than every other one beyond chance\n",
         out,
     )
-    rows = [
-        [
-            pair.metric,
-            plain(pair.first),
-            plain(pair.second),
-            f"{pair.difference:+.4f}",
-            f"{pair.low:+.4f} {pair.high:+.4f}",
-            f"{pair.corrected:.2g}",
-            "yes" if pair.significant else "no",
-        ]
-        for pair in found.pairs
-        if pair.metric.split("@")[0] in SHOWN_METRICS
+    for metric in _most_telling(found.winner):
+        pairs = [pair for pair in found.pairs if pair.metric == metric]
+        columns = ["higher", "lower", "difference", "95% interval", "p (Holm)"]
+        title = f"{metric}: paired t-tests over users"
+        out.print(table(title, columns, [_test(pair) for pair in pairs], (2, 3, 4)))
+    say(f"* below {found.level:g}; the tests of all metrics stand in --json", out)
+
+
+def _most_telling(metrics: Mapping[str, Any]) -> list[str]:
+    """Recall and NDCG at the longest list, or what there is."""
+    k = max(int(name.split("@")[1]) for name in metrics)
+    return [f"{kind}@{k}" for kind in ("recall", "ndcg") if f"{kind}@{k}" in metrics]
+
+
+def _test(pair: Any) -> list[str]:
+    """A row of the tests, turned so that the difference is not negative."""
+    names, ends = (pair.first, pair.second), (pair.low, pair.high)
+    if pair.difference < 0:
+        names, ends = names[::-1], (-pair.high, -pair.low)
+    p = f"{pair.corrected:.2g}"
+    return [
+        plain(names[0]),
+        plain(names[1]),
+        f"{abs(pair.difference):.4f}",
+        f"{ends[0]:+.4f} {ends[1]:+.4f}",
+        f"[bold green]{p} *[/]" if pair.significant else f"{p}  ",
     ]
-    columns = ["metric", "first", "second", "difference", "95% interval", "p (Holm)", "differs"]
-    out.print(table("Paired t-tests over users", columns, rows, (3, 4, 5)))
-    if len(rows) < len(found.pairs):
-        say("the other metrics were tested too, see --json", out)
