@@ -65,7 +65,8 @@ def sorted_plan(x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None 
         rows, columns, masses = _segments(a, b)
         cells = row_of.gather(-1, rows) * y.shape[-1] + column_of.gather(-1, columns)
         flat = x.new_zeros(*x.shape[:-1], x.shape[-1] * y.shape[-1])
-        return flat.scatter_add_(-1, cells, masses).unflatten(-1, (x.shape[-1], y.shape[-1]))
+        flat.scatter_add_(-1, cells, masses)
+        return flat.reshape(*x.shape, y.shape[-1])
 
 
 def sorted_potentials(

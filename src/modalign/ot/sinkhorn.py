@@ -180,9 +180,10 @@ class _Problem:
             )
         _checks.finite("cost", cost)
         lead, (n, m) = cost.shape[:-2], cost.shape[-2:]
-        whole_a = _checks.weights("a", a, cost, (*lead, n)).reshape(-1, n)
-        whole_b = _checks.weights("b", b, cost, (*lead, m)).reshape(-1, m)
-        flat = cost.reshape(-1, n, m)
+        problems = lead.numel()
+        whole_a = _checks.weights("a", a, cost, (*lead, n)).reshape(problems, n)
+        whole_b = _checks.weights("b", b, cost, (*lead, m)).reshape(problems, m)
+        flat = cost.reshape(problems, n, m)
         return cls(flat, whole_a, whole_b, _regs(reg, scale, flat, lead), lead)
 
     def marginals(
@@ -229,7 +230,7 @@ class _Problem:
                 f"{size} potentials in {name}", f"{given.shape[-1]}", "give one for each point"
             )
         _checks.finite(name, given)
-        flat = given.detach().expand(*self.shape, size).reshape(-1, size)
+        flat = given.detach().expand(*self.shape, size).reshape(len(self.cost), size)
         return flat / self.reg.unsqueeze(-1)
 
     def finish(
@@ -251,14 +252,14 @@ class _Problem:
         if gradient == "envelope":
             cost, a, b = cost.detach(), a.detach(), b.detach()
         column = self.reg.unsqueeze(-1)
-        lead = self.shape
+        lead, (n, m) = self.shape, cost.shape[1:]
         return Transport(
             value=number.reshape(lead),
-            f=(state.f * column).reshape(*lead, -1),
-            g=(state.g * column).reshape(*lead, -1),
-            cost=cost.reshape(*lead, *cost.shape[1:]),
-            a=a.reshape(*lead, -1),
-            b=b.reshape(*lead, -1),
+            f=(state.f * column).reshape(*lead, n),
+            g=(state.g * column).reshape(*lead, m),
+            cost=cost.reshape(*lead, n, m),
+            a=a.reshape(*lead, n),
+            b=b.reshape(*lead, m),
             reg=self.reg.reshape(lead),
             marginal_error=state.error.reshape(lead),
             iterations=state.iterations.reshape(lead),
