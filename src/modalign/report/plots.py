@@ -27,13 +27,13 @@ DASHES = ("-", "--", ":", "-.")
 HATCHES = ("", "//", "..", "xx")
 POINTS = 10  # markers on a long line
 LONGEST = 44  # characters of a name in a legend
-WIDTH, HEIGHT = 5.6, 3.0
+WIDTH, HEIGHT = 5.6, 3.1
 
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "modalign",
     "text.parse_math": False,
-    "font.size": 10,
+    "font.size": 11,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
@@ -129,7 +129,7 @@ def bars(
 
 def _axes(xlabel: str, ylabel: str, names: Mapping[str, Any]) -> tuple[Figure, Any]:
     rows = -(-len(names) // _columns(list(names))) if len(names) > 1 else 0
-    figure = Figure(figsize=(WIDTH, HEIGHT + 0.21 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, HEIGHT + 0.23 * rows), layout="constrained")
     figure.patch.set_visible(False)
     axes = figure.add_subplot()
     axes.patch.set_visible(False)
@@ -148,7 +148,7 @@ def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> Non
         return
     places = [str(index) for index in range(len(names))]
     legend = figure.legend(
-        handles, places, loc="outside upper left", ncols=_columns(names), fontsize=9
+        handles, places, loc="outside upper left", ncols=_columns(names), fontsize=10
     )
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(_short(name))
@@ -156,7 +156,7 @@ def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> Non
 
 def _columns(names: Sequence[str]) -> int:
     longest = max((len(_short(name)) for name in names), default=1)
-    return max(1, min(len(names), int(72 * WIDTH / (40 + 5.6 * longest))))
+    return max(1, min(len(names), int(72 * WIDTH / (40 + 6.2 * longest))))
 
 
 def _short(name: str) -> str:
