@@ -202,16 +202,6 @@ def test_scores_are_compared_as_float32(dtype: torch.dtype) -> None:
     check(rank(other, np.arange(23), 10), scores, 10)
 
 
-@pytest.mark.parametrize("width", [5, 64, 80])
-def test_top_of_a_padded_block_keeps_to_the_real_columns(width: int) -> None:
-    scores = torch.full((3, 80), MASKED)
-    scores[:, :width] = torch.arange(width).float() % 3
-    values, columns = top(scores, 7, n_items=width)
-    wanted = oracle(scores[:, :width].numpy(), min(7, width))
-    np.testing.assert_array_equal(columns.numpy(), wanted)
-    torch.testing.assert_close(values, scores.gather(1, columns), rtol=0, atol=0)
-
-
 def test_equals_a_plain_topk_where_nothing_ties() -> None:
     scores = torch.rand(50, 1600, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     values, columns = top(scores, 50)

@@ -112,7 +112,7 @@ def rank(
             if seen is not None:
                 buffer.mask(seen, users[part])
             if chosen is None:
-                values, found = top(filled, k, n_items=buffer.n_items)
+                values, found = top(filled, k)
             else:
                 values, at = top(filled.index_select(1, chosen), k)
                 found = chosen[at]
@@ -124,22 +124,21 @@ def rank(
     return Ranking(users, items, scores)
 
 
-def top(scores: Tensor, k: int, n_items: int | None = None) -> tuple[Tensor, Tensor]:
+def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Values and columns of the k largest of each row, ties by the smaller column.
 
     Args:
         scores: float, shape (B, width); a row may hold minus infinity, never to be listed.
         k: how many; fewer come back where there are fewer columns.
-        n_items: the real columns come first and the rest is padding; all of them where None.
 
     Returns:
-        Values and int64 columns, both (B, min(k, n_items)), best first.
+        Values and int64 columns, both (B, min(k, width)), best first.
 
     Example:
         >>> top(torch.tensor([[1.0, 2.0, 2.0, 2.0]]), 2)[1].tolist()
         [[1, 2]]
     """
-    width = scores.shape[1] if n_items is None else n_items
+    width = scores.shape[1]
     k = min(k, width)
     # One more than is wanted tells whether the list was cut in the middle of a tie.
     values, columns = _partial(scores, min(k + 1, width))
@@ -147,7 +146,7 @@ def top(scores: Tensor, k: int, n_items: int | None = None) -> tuple[Tensor, Ten
         cut = (values[:, k - 1] == values[:, k]) & (values[:, k] > MASKED)
         values, columns = values[:, :k], columns[:, :k]
         if cut.any():
-            columns = _repair(scores[:, :width], values, columns, cut.nonzero().squeeze(1))
+            columns = _repair(scores, values, columns, cut.nonzero().squeeze(1))
     tied = (values[:, 1:] == values[:, :-1]).any(1).nonzero().squeeze(1)
     if len(tied):
         columns = _by_column_within_ties(values, columns, tied)
