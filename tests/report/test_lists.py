@@ -65,7 +65,8 @@ def test_hidden_items_are_a_slow_loop(data):
 
 def test_someone_held_out_is_known_by_the_history(data):
     last = data.users.ids([data.n_users - 1])[0]
-    assert liked(data, last) == [] and hidden_items(data, last) == set()
+    assert liked(data, last) == []
+    assert hidden_items(data, last) == set()
     history = Interactions(np.array([data.n_users - 1] * 2), np.array([3, 1]))
     for part in ("valid_history", "test_history"):
         found = liked(replace(data, **{part: history}), last)

@@ -57,8 +57,10 @@ def test_a_line_goes_through_its_points_in_order():
     path = line(parts(svg)[1]["series-0"][0]).attrib["d"]
     points = [tuple(map(float, p)) for p in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path)]
     (x0, y0), (x1, y1), (x2, y2) = points
-    assert x1 - x0 == pytest.approx(x2 - x1) and x1 > x0
-    assert y0 - y1 == pytest.approx(2 * (y0 - y2)) and y1 < y2 < y0  # SVG's y points down
+    assert x1 - x0 == pytest.approx(x2 - x1)
+    assert x1 > x0
+    assert y0 - y1 == pytest.approx(2 * (y0 - y2))
+    assert y1 < y2 < y0
 
 
 def test_a_value_that_is_no_number_is_a_gap():
@@ -114,7 +116,8 @@ def test_a_very_long_name_keeps_its_ends():
     _, _, texts = parts(plots.lines({name: ([1], [1]), "b": ([1], [2])}, "x", "y"))
     short = next(text for text in texts if "…" in text)
     assert len(short) <= plots.LONGEST
-    assert short.startswith("runs/") and short.endswith("/seed-7")
+    assert short.startswith("runs/")
+    assert short.endswith("/seed-7")
 
 
 def test_stars_stand_where_told_and_nowhere_else():
@@ -125,7 +128,8 @@ def test_stars_stand_where_told_and_nowhere_else():
 def test_from_the_ninth_name_on_lines_are_dashed_and_bars_hatched():
     _, classes, _ = parts(plots.lines(series(9), "x", "y"))
     styles = [line(classes[f"series-{i}"][0]).attrib["style"] for i in (0, 8)]
-    assert "stroke-dasharray" not in styles[0] and "stroke-dasharray" in styles[1]
+    assert "stroke-dasharray" not in styles[0]
+    assert "stroke-dasharray" in styles[1]
     assert all("var(--series-0, #0072b2)" in style for style in styles)
     svg = plots.bars(["a"], {f"r{i}": [1] for i in range(9)}, "y")
     assert svg.count("<pattern") == 1
@@ -133,13 +137,15 @@ def test_from_the_ninth_name_on_lines_are_dashed_and_bars_hatched():
 
 def test_colours_follow_the_page_and_nothing_leads_outside():
     for svg in (plots.lines(series(9), "x", "y"), plots.bars(["a"], {"b": [1], "c": [1]}, "y")):
-        assert plots.INK not in svg and "currentColor" in svg
+        assert plots.INK not in svg
+        assert "currentColor" in svg
         bare = svg
         for index, colour in enumerate(plots.COLOURS):
             bare = bare.replace(f"var(--series-{index}, {colour})", "")
         assert not any(colour in bare for colour in plots.COLOURS)
         assert "http" not in svg.replace('xmlns="http://www.w3.org/2000/svg"', "")
-        assert "<style" not in svg and "font-family" not in svg
+        assert "<style" not in svg
+        assert "font-family" not in svg
 
 
 def test_ids_begin_as_told_and_links_reach_them():
@@ -148,10 +154,12 @@ def test_ids_begin_as_told_and_links_reach_them():
         plots.bars(["a"], {f"r{i}": [1] for i in range(9)}, "y", ids="one"),
     ):
         ids = re.findall(r'\bid="([^"]+)"', svg)
-        assert ids and len(set(ids)) == len(ids)
+        assert ids
+        assert len(set(ids)) == len(ids)
         assert all(name.startswith("one-") for name in ids)
         links = re.findall(r'(?:url\(|href=")#([^")]+)', svg)
-        assert links and set(links) == set(ids)
+        assert links
+        assert set(links) == set(ids)
 
 
 def test_no_series_is_an_empty_figure():

@@ -87,7 +87,8 @@ def test_cut_offs_that_are_not_there_are_refused(runs):
 
 def test_one_result_has_no_comparison(runs):
     results, comparison = compare_all([runs.bpr, runs.bpr_again])
-    assert [one.name for one in results] == ["bpr (2 seeds)"] and comparison is None
+    assert [one.name for one in results] == ["bpr (2 seeds)"]
+    assert comparison is None
     for folders in ([runs.bpr], [runs.bpr, runs.bpr_again]):
         with pytest.raises(RunError, match=f"{len(folders[:1])} such"):
             compare_runs(folders)

@@ -81,7 +81,7 @@ def write_report(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    compared = {name: values[main] for name, values, own in columns if own}
+    compared = {name: values[main] for name, values, own in columns if own and main in values}
     users = chosen_users([run.evaluation for run in loaded], gallery_users, k)
     html = environment.get_template("page.html").render(
         dataset=dataset,
@@ -169,14 +169,10 @@ def _columns(
 ) -> list[tuple[str, Mapping[str, float], bool]]:
     """Name, metrics, and whether it is compared: means over seeds come before their seeds."""
     if not results:
-        return [(run.name, _measured(run), True) for run in runs]
+        return [(run.name, run.test, True) for run in runs]
     compared = [(one.name, one.metrics, True) for one in results]
     names = {one.name for one in results}
     return compared + [(run.name, run.test, False) for run in runs if run.name not in names]
-
-
-def _measured(run: _Run) -> Mapping[str, float]:
-    return {**run.evaluation.metrics, **run.test}
 
 
 def _tables(

@@ -15,16 +15,16 @@ def finding(
 
     Args:
         metric: as `recall@20`.
-        values: of each run, or of the mean over seeds.
+        values: of each run, or of the mean over seeds; not read where `metric` is not shared.
         comparison: None where there is one run, or one with several seeds.
         n_users: in the average.
     """
+    if comparison is not None and metric not in comparison.winner:
+        return ["The runs were measured at no common cut-off, so there is nothing to compare."]
     best = max(values, key=lambda name: values[name])
-    reached = f"{best} reaches {metric} {values[best]:.4f} over {n_users:,} users."
     if comparison is None:
+        reached = f"{best} reaches {metric} {values[best]:.4f} over {n_users:,} users."
         return [reached, "There is no other model or set of options to compare it with."]
-    if metric not in comparison.winner:
-        return [reached, "The runs share no cut-off, so they can not be compared."]
     leads = sorted(
         (lead(best, other, metric, comparison) for other in comparison.runs if other != best),
         key=lambda pair: pair.difference,
