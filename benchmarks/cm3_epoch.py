@@ -160,7 +160,7 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
 
     import torch
 
-    from modalign import seeds
+    from modalign import devices, seeds
     from modalign.train import optim
     from modalign.train.batches import PairBatches
 
@@ -170,6 +170,8 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
     imports = resident("VmRSS")
     view = load(folder)
     started = time.perf_counter()
+    # As the trainer does for features of this size.
+    devices.keep_freed_memory(1 << 20)
     model = our_model(view)
     built = time.perf_counter() - started
     data = PairBatches(view, BATCH, negatives=True)
@@ -204,6 +206,7 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
         seconds.append(time.perf_counter() - started)
         losses.append(value.item())
     if which == "ours":
+        optimizer.zero_grad()  # as the trainer does before it validates
         model.scorer()
     steady = sorted(seconds[WARM:])
     return {
@@ -220,12 +223,16 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
 
 
 def import_everything() -> None:
-    """Also what torch imports only when an optimizer is made."""
+    """Also what libraries load only when they are first used: a toy model is trained."""
     import torch
 
-    import modalign.models.cm3  # noqa: F401
+    from modalign.models.cm3 import CM3, CM3Config
+    from modalign.testing.toy import toy_dataset
+    from modalign.train.trainer import TrainOptions, fit
 
+    view = toy_dataset().view()
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], fused=True)
+    fit(CM3(CM3Config(embedding_size=8), view), view, TrainOptions(epochs=1, device="cpu"))
 
 
 def run(which: str, args: argparse.Namespace) -> dict[str, float]:

@@ -17,10 +17,10 @@ from pathlib import Path
 from rich.console import Console
 
 from modalign import registry, settings
-from modalign.report.side_by_side import compare_runs
 from modalign.data.dataset import Dataset
 from modalign.errors import RunError
 from modalign.experiment import environment, fit, read_run
+from modalign.report.side_by_side import compare_runs
 from modalign.train.callbacks import ProgressBar
 
 HERE = Path(__file__).parent

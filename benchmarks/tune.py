@@ -3,9 +3,9 @@
     python benchmarks/tune.py --data data/bench-ml --model lightgcn --trials 20
 
 The space, `benchmarks/spaces/MODEL.yaml`, maps an option to a list of values. Trials are drawn
-without repetition by a seeded generator, after the defaults; each is a line of `runs/tune/DATA/MODEL.jsonl`, and trials
-that stand there already are not run again. The best one is written to
-`benchmarks/configs/DATA/MODEL.yaml`.
+without repetition by a seeded generator, after the defaults; each is a line of
+`runs/tune/DATA/MODEL.jsonl`, and trials that stand there already are not run again. The best one
+is written to `benchmarks/configs/DATA/MODEL.yaml`.
 """
 
 from __future__ import annotations

@@ -1,13 +1,17 @@
 """modalign: multimodal recommendation by alignment.
 
-    import modalign
+Ten lines of use:
 
-    dataset = modalign.load("data/ml")                    # a prepared folder, or a data frame
-    model = modalign.fit(dataset, "cm3", seed=1)
-    model.recommend(["42"], k=10)
-    model.similar_items(["50"], k=5)
-    model.save("runs/cm3")
-    model = modalign.load_model("runs/cm3")
+```python
+import modalign
+
+dataset = modalign.load("data/ml")  # a prepared folder, or a data frame
+model = modalign.fit(dataset, "cm3", seed=1)
+model.recommend(["42"], k=10)
+model.similar_items(["50"], k=5)
+model.save("runs/cm3")
+model = modalign.load_model("runs/cm3")
+```
 """
 
 from __future__ import annotations

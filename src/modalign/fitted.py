@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -198,7 +198,7 @@ class FittedModel:
         frame = self._frame(np.arange(len(names)), ranking.items, ranking.scores, names)
         return frame.rename({"item_id": "similar_item_id", "user_id": "item_id"})
 
-    def evaluate(self, split: str = "test", **options: Any) -> Evaluation:
+    def evaluate(self, split: Literal["valid", "test"] = "test", **options: Any) -> Evaluation:
         """Measure on a split; see `modalign.evaluate.protocol.Evaluator` for the options."""
         return Evaluator(self.dataset, split=split, **options).run(self.model)
 

@@ -57,7 +57,12 @@ def evaluate(
     choose("mask", mask or MASKS[0], MASKS)
     fitted = load_model(run, data, device)
     mask = mask or str(fitted.results["mask"])
-    found = fitted.evaluate(split, mask=mask, ks=ks, candidates=candidates)
+    found = fitted.evaluate(
+        split,  # type: ignore[arg-type]  # the evaluator refuses what it does not know
+        mask=mask,
+        ks=ks,
+        candidates=candidates,
+    )
     frames: dict[str, Any] = {}
     if groups:
         from modalign.report.side_by_side import activity_groups, popularity_groups

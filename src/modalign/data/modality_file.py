@@ -29,7 +29,7 @@ def write_modality(folder: Path, modality: Modality, dataset: Dataset) -> Path:
         "provenance": json.dumps(dict(modality.provenance), default=str),
     }
     path = folder / f"{modality.name}.safetensors"
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "features": np.ascontiguousarray(modality.features, dtype=np.float32),
         "present": np.ascontiguousarray(modality.present, dtype=np.uint8),
     }

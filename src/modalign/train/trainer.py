@@ -28,6 +28,9 @@ from modalign.train.checkpoint import TrainState
 
 Validate = Callable[[Recommender], Mapping[str, float]]
 
+LARGE = 64 << 20
+"""Bytes of features above which memory counts for more than page faults."""
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -104,7 +107,10 @@ class _Loop:
     ) -> None:
         self.task, self.view, self.options, self.validate = task, view, options, validate
         self.callbacks, self.path, self.fingerprint = callbacks, path, fingerprint
-        devices.keep_freed_memory()
+        # Beside features of such a size a step is long: page faults are nothing next to it, and
+        # a heap full of holes would be.
+        features = sum(m.features.nbytes for m in view.modalities.values())
+        devices.keep_freed_memory(32 << 20 if features < LARGE else 1 << 20)
         device = devices.resolve(options.device)
         self.fabric = Fabric(
             accelerator=device.type,
@@ -218,6 +224,8 @@ class _Loop:
     def _validate(self, state: TrainState, record: dict[str, float]) -> None:
         if self.validate is None:
             return
+        for one in self.optimizers:
+            one.zero_grad(set_to_none=True)  # not needed any more, and as large as the model
         measured = dict(self.validate(self.model))
         record.update({f"valid/{name}": value for name, value in measured.items()})
         value = measured[self.options.metric]
