@@ -16,6 +16,7 @@ from torch import Tensor
 
 _TINY_CELLS = 1024
 _MANY_PROBLEMS = 32
+_LEAST = {torch.float32: -60.0, torch.float64: -300.0}  # exponents of a kernel kept
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,11 @@ class Block:
         return _soft_min(buffer, 0 if self.last else 1, heat)
 
     def kernel(self, f: Tensor, g: Tensor) -> Block:
-        """The block of `exp(f_k + g_l + cell_kl)`."""
-        cells = self.cells + self.across_rows(f)
-        return Block(cells.add_(self.across_columns(g)).exp_(), self.last)
+        """The block of `exp(f_k + g_l + cell_kl)`, with 0 for what is too small to matter."""
+        cells = (self.cells + self.across_rows(f)).add_(self.across_columns(g))
+        # Numbers below the normal range make products some hundred times slower.
+        least = _LEAST[cells.dtype]
+        return Block(torch.threshold_(cells, least, -float("inf")).exp_(), self.last)
 
     def rows(self, v: Tensor, buffer: Tensor) -> Tensor:
         """`sum_l cell_kl v_l`; the buffer serves the layout that has no library product."""

@@ -25,7 +25,8 @@ from modalign.ot._marginals import Balanced
 
 _CACHE_CELLS = 1 << 20  # cells of a block on the CPU: it and its kernel stay near the cores
 _CALM = 10.0  # moves per sweep, in units of reg, from which on a kernel serves
-_DRIFT = 25.0  # distance from the absorbed potentials at which they are absorbed anew
+_DRIFT = 12.0  # up to here from the absorbed potentials, what underflowed in K cannot matter
+_LOST = 48.0  # beyond this the sweeps themselves are in doubt and are done again
 _CHECK = 5  # sweeps between checks at first; problems far from done are asked less often
 _LATER_CHECK = 20
 _MOST = 60.0  # exponents beyond this in a measured error are cut: the error is large anyway
@@ -128,8 +129,8 @@ class _Loop:
         self.error, self.reached = state.error, state.iterations
         self.index = torch.arange(len(self.error), device=a.device)
         self.done = 0
-        self.calm = False  # whether a kernel is worth its making
-        self.wary = 1  # log sweeps before a kernel is tried; grows when one failed
+        self.calm = True  # whether a kernel is worth its making
+        self.wary = 0  # log sweeps before a kernel is tried again; grows when one failed
         self.buffer = torch.empty_like(block.cells)
         self.whole.f, self.whole.g = state.f.clone(), state.g.clone()
         self.whole.error, self.whole.iterations = state.error.clone(), state.iterations.clone()
@@ -140,11 +141,18 @@ class _Loop:
 
     def average(self, count: int) -> None:
         """Averaged sweeps: both potentials from the old ones, then half way there."""
+        near: _Absorbed | None = None
         for _ in range(min(count, self.schedule.max_iterations)):
-            f = self.marginals.rows(self._soft_rows(self.g))
-            g = self.marginals.columns(self._soft_columns(self.f))
-            self.f, self.g = 0.5 * (self.f + f), 0.5 * (self.g + g)
+            near = near or _Absorbed(self)
+            soft_f, soft_g = near.soft_rows(self.g), near.soft_columns(self.f)
+            if not near.drift(soft_f, soft_g) < _LOST:  # NaN too
+                near = None
+                soft_f, soft_g = self._soft_rows(self.g), self._soft_columns(self.f)
+            self.f = 0.5 * (self.f + self.marginals.rows(soft_f))
+            self.g = 0.5 * (self.g + self.marginals.columns(soft_g))
             self.done += 1
+            if near and near.drift(self.f, self.g) > _DRIFT:
+                near = None
 
     def cool(self) -> None:
         """One sweep at each of a falling row of regularisations, the largest cost first."""
@@ -179,62 +187,48 @@ class _Loop:
 
     def kernel_sweeps(self) -> None:
         """Sweeps as products, until problems leave, potentials drift, or numbers go bad."""
-        kernel, start = self.block.kernel(self.f, self.g), (self.f, self.g)
+        near = _Absorbed(self)
         run = self._plain if type(self.marginals) is Balanced else self._general
         problems, since = len(self.index), 0
         while self.going() and len(self.index) == problems:
             count = _CHECK if since < 4 * _CHECK else _LATER_CHECK
-            count = min(count, self.schedule.max_iterations - self.done)
-            drift = run(kernel, start, count)
-            if not drift < 2.0 * _DRIFT:  # NaN too, where a product underflowed
-                self.calm, self.wary = False, min(4 * self.wary, 64)
+            # The first sweep is checked: a good start may need no more.
+            count = 1 if self.done == 0 else min(count, self.schedule.max_iterations - self.done)
+            f, g, marginals, error = run(near, count)
+            drift = near.drift(f, g)
+            if not drift < _LOST:  # NaN too, where a product underflowed
+                self.calm, self.wary = False, min(max(1, 4 * self.wary), 64)
                 return
+            self.f, self.g, self.marginals, self.error = f, g, marginals, error
             since += count
             self.done += count
-            self.retire()
             if drift > _DRIFT:
                 return
+            self.retire()
 
-    def _plain(self, kernel: Block, start: tuple[Tensor, Tensor], count: int) -> float:
+    def _plain(self, near: _Absorbed, count: int) -> tuple[Tensor, Tensor, Balanced, Tensor]:
         """Sweeps of a balanced problem: nothing but products and quotients between checks."""
-        f0, g0 = start
-        u, v = self.a * (self.f - f0).exp(), self.b * (self.g - g0).exp()
+        kernel, buffer = near.kernel, self.buffer
+        u, v = self.a * (self.f - near.f).exp(), self.b * (self.g - near.g).exp()
         for _ in range(count - 1):
-            u = self.a / kernel.rows(v, self.buffer)
-            v = self.b / kernel.columns(u, self.buffer)
-        row = kernel.rows(v, self.buffer)
+            u = self.a / kernel.rows(v, buffer)
+            v = self.b / kernel.columns(u, buffer)
+        row = kernel.rows(v, buffer)
         error = (u * row).sub_(self.a).abs_().sum(self.block.point) / self.mass
-        column = kernel.columns(self.a / row, self.buffer)
-        return self._accept(f0 - row.log(), g0 - column.log(), self.marginals, start, error)
+        column = kernel.columns(self.a / row, buffer)
+        return near.f - row.log(), near.g - column.log(), self.marginals, error
 
-    def _general(self, kernel: Block, start: tuple[Tensor, Tensor], count: int) -> float:
+    def _general(self, near: _Absorbed, count: int) -> tuple[Tensor, Tensor, Balanced, Tensor]:
         """Sweeps of any problem, with the marginals' maps applied to soft minima."""
-        f0, g0 = start
-        old, f, g, marginals = self.f, self.f, self.g, self.marginals
+        f, g, marginals = self.f, self.g, self.marginals
         for _ in range(count):
-            old, row = f, kernel.rows(self.b * (g - g0).exp(), self.buffer)
-            soft_f = f0 - row.log()
+            old, soft_f = f, near.soft_rows(g)
             f = marginals.rows(soft_f)
-            error_of = (old, f, soft_f)
-            soft = g0 - kernel.columns(self.a * (f - f0).exp(), self.buffer).log()
-            g = marginals.columns(soft)
-            marginals, f, g, strays = self._settle(marginals, f, g, soft)
-        error = self._difference(*error_of) + strays
-        return self._accept(f, g, marginals, start, error)
-
-    def _accept(
-        self,
-        f: Tensor,
-        g: Tensor,
-        marginals: Balanced,
-        start: tuple[Tensor, Tensor],
-        error: Tensor,
-    ) -> float:
-        """Takes potentials not too far from those absorbed; returns how far they are."""
-        drift = float(torch.maximum((f - start[0]).abs().amax(), (g - start[1]).abs().amax()))
-        if drift < 2.0 * _DRIFT:
-            self.f, self.g, self.marginals, self.error = f, g, marginals, error
-        return drift
+            step = (old, f, soft_f)
+            soft_g = near.soft_columns(f)
+            g = marginals.columns(soft_g)
+            marginals, f, g, strays = self._settle(marginals, f, g, soft_g)
+        return f, g, marginals, self._difference(*step) + strays
 
     def retire(self) -> None:
         """Writes back the problems that are done, once they are all or many."""
@@ -287,3 +281,21 @@ class _Loop:
         point = self.block.point
         settled = marginals.settle(f, g, soft, self.a, self.b, point)
         return *settled[:3], settled.moved.squeeze(point) / self.mass
+
+
+class _Absorbed:
+    """A kernel that has a loop's present potentials in it, and soft minima made with it."""
+
+    def __init__(self, loop: _Loop) -> None:
+        self.f, self.g, self.a, self.b = loop.f, loop.g, loop.a, loop.b
+        self.kernel, self.buffer = loop.block.kernel(loop.f, loop.g), loop.buffer
+
+    def soft_rows(self, g: Tensor) -> Tensor:
+        return self.f - self.kernel.rows(self.b * (g - self.g).exp(), self.buffer).log()
+
+    def soft_columns(self, f: Tensor) -> Tensor:
+        return self.g - self.kernel.columns(self.a * (f - self.f).exp(), self.buffer).log()
+
+    def drift(self, f: Tensor, g: Tensor) -> float:
+        """How far potentials are from those absorbed; NaN where one of them is."""
+        return float(torch.maximum((f - self.f).abs().amax(), (g - self.g).abs().amax()))
