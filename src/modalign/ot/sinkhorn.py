@@ -65,7 +65,7 @@ def sinkhorn(
             "envelope": the plan is a constant. Exact for the dual value at convergence and
             cheapest; for the sharp value it leaves out how the plan moves, which is not small.
             "implicit": the fixed point is differentiated by a linear solve in float64, exact
-            at convergence for everything, time `min(n, m)^3`.
+            at convergence for everything, time n^3: give the smaller side as rows.
             "unrolled": autograd through every sweep, memory sweeps x n x m.
         f: potential of the rows to start from, (..., n): a warm start.
         g: potential of the columns to start from, (..., m).
