@@ -1,8 +1,12 @@
-"""Readers of pages."""
+"""Readers of pages, and runs with a change."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from html.parser import HTMLParser
+
+import yaml
 
 EVIL = '<script>alert("1")</script> & Söhne $x^2$'
 
@@ -73,3 +77,15 @@ class Tables(HTMLParser):
     def handle_data(self, data):
         if self.inside:
             self.tables[-1][-1][-1][1] += data
+
+
+def changed(folder, to, config=None, results=None):
+    """A copy of a run with other words in its files."""
+    shutil.copytree(folder, to)
+    for name, changes, read, write in (
+        ("config.yaml", config, yaml.safe_load, yaml.safe_dump),
+        ("results.json", results, json.loads, json.dumps),
+    ):
+        found = read((to / name).read_text()) | (changes or {})
+        (to / name).write_text(write(found))
+    return to

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from reading import changed
 
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.compare import RunResult, compare
@@ -21,18 +22,6 @@ from modalign.report.side_by_side import (
     folder_names,
     popularity_groups,
 )
-
-
-def changed(folder, to, config=None, results=None):
-    """A copy of a run with other words in its files."""
-    shutil.copytree(folder, to)
-    for name, changes, read, write in (
-        ("config.yaml", config, yaml.safe_load, yaml.safe_dump),
-        ("results.json", results, json.loads, json.dumps),
-    ):
-        found = read((to / name).read_text()) | (changes or {})
-        (to / name).write_text(write(found))
-    return to
 
 
 def test_seeds_are_averaged_for_each_user(runs):
