@@ -335,6 +335,18 @@ def test_points_without_weight_change_nothing_and_keep_a_potential():
         assert bool(solved.f.isfinite().all())
 
 
+def test_two_points_without_weight_do_not_overflow_together():
+    cost = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0]], dtype=WIDE, requires_grad=True)
+    a, b = torch.tensor([0.0, 1.0, 0.0], dtype=WIDE), torch.tensor([0.0, 1.0], dtype=WIDE)
+    for gradient in ("envelope", "implicit", "unrolled"):
+        solved = ot.sinkhorn(cost, a, b, reg=1e-3, gradient=gradient)
+        expected = torch.zeros(3, 2, dtype=WIDE)
+        expected[1, 1] = 1.0
+        assert_close(solved.plan.detach(), expected)
+        (slope,) = torch.autograd.grad(solved.value, cost)
+        assert_close(slope, expected)
+
+
 def test_float32_is_near_float64():
     cost = numbers(29, 20, 6, 7)
     wide = ot.sinkhorn(cost, reg=0.05, tolerance=1e-6)

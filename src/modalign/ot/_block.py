@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modalign.ot.result import MOST
+
 _TINY_CELLS = 1024
 _MANY_PROBLEMS = 32
 _LEAST = {torch.float32: -60.0, torch.float64: -300.0}  # exponents of a kernel kept
@@ -83,7 +85,8 @@ class Block:
         cells = (self.cells + self.across_rows(f)).add_(self.across_columns(g))
         # Numbers below the normal range make products some hundred times slower.
         least = _LEAST[cells.dtype]
-        return Block(torch.threshold_(cells, least, -float("inf")).exp_(), self.last)
+        torch.threshold_(cells, least, -float("inf")).clamp_max_(MOST)
+        return Block(cells.exp_(), self.last)
 
     def rows(self, v: Tensor, buffer: Tensor) -> Tensor:
         """`sum_l cell_kl v_l`; the buffer serves the layout that has no library product."""

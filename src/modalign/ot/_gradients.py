@@ -13,13 +13,14 @@ from torch.autograd.function import once_differentiable
 
 from modalign.ot._marginals import Balanced, Partial, Relaxed, log_of
 from modalign.ot._solve import Schedule, State, heats_of, moved
+from modalign.ot.result import MOST
 
 _RIDGE = 1e-11  # keeps the system of a plan that falls into separate pieces solvable
 
 
 def densities(scaled: Tensor, f: Tensor, g: Tensor) -> Tensor:
     """The plan's density against `a b^T`: `exp(f_k + g_l + scaled_kl)`."""
-    return (scaled + f.unsqueeze(-1)).add_(g.unsqueeze(-2)).exp_()
+    return (scaled + f.unsqueeze(-1)).add_(g.unsqueeze(-2)).clamp_max_(MOST).exp_()
 
 
 class _Dual(torch.autograd.Function):
@@ -84,7 +85,7 @@ def dual_value(
 def plan_at(cost: Tensor, a: Tensor, b: Tensor, state: State, reg: Tensor) -> Tensor:
     """The plan of a state, differentiable in all."""
     exponent = state.f.unsqueeze(-1) + state.g.unsqueeze(-2) - cost / reg[:, None, None]
-    return exponent.exp() * a.unsqueeze(-1) * b.unsqueeze(-2)
+    return exponent.clamp_max(MOST).exp() * a.unsqueeze(-1) * b.unsqueeze(-2)
 
 
 class _Implicit(torch.autograd.Function):

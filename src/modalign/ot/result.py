@@ -8,6 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+# Two points without weight may have potentials that overflow together; no cell that carries mass
+# comes near this exponent.
+MOST = 60.0
+
 
 @dataclass(frozen=True, eq=False)
 class Transport:
@@ -52,4 +56,4 @@ class Transport:
 def plan_of(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, reg: Tensor) -> Tensor:
     """The plan that potentials stand for."""
     exponent = (f.unsqueeze(-1) + g.unsqueeze(-2) - cost) / reg[..., None, None]
-    return torch.exp(exponent) * a.unsqueeze(-1) * b.unsqueeze(-2)
+    return torch.exp(exponent.clamp_max(MOST)) * a.unsqueeze(-1) * b.unsqueeze(-2)
