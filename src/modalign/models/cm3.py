@@ -24,7 +24,7 @@ from modalign.graph.propagate import SparseGraph
 from modalign.interfaces import Batch, MultimodalConfig, Recommender, chosen_modalities
 from modalign.models._cm3_tower import FeatureRank, Tower, unit
 from modalign.nn.fusion import OPPOSITE, angle, beta_positions, casteljau, fold, lerp, slerp
-from modalign.nn.losses.uniformity import KEEP, alignment, calibrated_uniformity, uniformity
+from modalign.nn.losses.uniformity import alignment, calibrated_uniformity, uniformity
 from modalign.registry import register
 
 DIAGNOSED = 1024
@@ -32,9 +32,6 @@ DIAGNOSED = 1024
 
 KNN_BLOCK = 128
 """Items compared at a time: of features thousands wide, little beside the features themselves."""
-
-WIDE = 4096
-"""Columns of all features together from which the kernels of uniformity are not kept."""
 
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -231,10 +228,6 @@ class CM3(Recommender):
         self.preferences = nn.Parameter(weights) if self.n_segments > 1 else None
         self.graph = BipartiteGraph(view.users, view.items, self.n_users, self.n_items)
         self.item_graph = _item_graph(config, view, names) if config.n_item_layers else None
-        # Beside wide features a step is so long that computing the kernels twice is nothing, and
-        # their memory would be the peak.
-        width = sum(tower.first.in_features for tower in self._towers())
-        self.kept = KEEP if width < WIDE else 0
         self._allocate_draws()
 
     def _allocate_draws(self) -> None:
@@ -432,15 +425,13 @@ class CM3(Recommender):
             users = users[_first_of_each(batch.users)]
             once = _first_of_each(rows)
             items, rows = items[once], rows[once]
-        parts = {"uniform_user": weight * uniformity(users, config.t, keep=self.kept)}
+        parts = {"uniform_user": weight * uniformity(users, config.t)}
         if not config.calibrated:
-            return {**parts, "uniform_item": weight * uniformity(items, config.t, keep=self.kept)}
+            return {**parts, "uniform_item": weight * uniformity(items, config.t)}
         alike = self._content_rows(content, rows)
         if config.detach_similarity:
             alike = alike.detach()
-        calibrated = calibrated_uniformity(
-            items, alike, config.t, config.s_min, config.s_max, keep=self.kept
-        )
+        calibrated = calibrated_uniformity(items, alike, config.t, config.s_min, config.s_max)
         return {**parts, "cal_uniform_item": weight * calibrated}
 
     def _content_rows(self, content: _Content, rows: Tensor) -> Tensor:

@@ -28,9 +28,6 @@ from modalign.train.checkpoint import TrainState
 
 Validate = Callable[[Recommender], Mapping[str, float]]
 
-LARGE = 64 << 20
-"""Bytes of features above which memory counts for more than page faults."""
-
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -107,10 +104,7 @@ class _Loop:
     ) -> None:
         self.task, self.view, self.options, self.validate = task, view, options, validate
         self.callbacks, self.path, self.fingerprint = callbacks, path, fingerprint
-        # Beside features of such a size a step is long: page faults are nothing next to it, and
-        # a heap full of holes would be.
-        features = sum(m.features.nbytes for m in view.modalities.values())
-        devices.keep_freed_memory(32 << 20 if features < LARGE else 1 << 20)
+        devices.keep_freed_memory()
         device = devices.resolve(options.device)
         self.fabric = Fabric(
             accelerator=device.type,
