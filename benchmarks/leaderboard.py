@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3,4,5")
     parser.add_argument("--mask", default="train")
     parser.add_argument("--runs", type=Path, default=Path("runs/leaderboard"))
+    parser.add_argument("--finished", action="store_true", help="only runs that are there")
     args = parser.parse_args()
     dataset = Dataset.load(args.data)
     specs = registry.specs()
@@ -53,6 +54,9 @@ def main() -> None:
             try:
                 read_run(folder)
             except RunError:
+                if args.finished:
+                    folders[name].remove(folder)
+                    continue
                 fit(
                     dataset,
                     name,
@@ -63,6 +67,7 @@ def main() -> None:
                     callbacks=[ProgressBar(console, f"{name} {seed}")],
                     **options[name],
                 )
+    folders = {name: runs for name, runs in folders.items() if runs}
     rows = {}
     for name, runs in folders.items():
         results = [json.loads((run / "results.json").read_text()) for run in runs]
@@ -80,7 +85,7 @@ def main() -> None:
             f"({rows[name]['seconds']:.0f} s, {rows[name]['epochs']:.0f} epochs)"
         )
     every = [run for runs in folders.values() for run in runs]
-    tests = compare_runs(every, ks=(20,)).to_dict() if len(names) > 1 else {}
+    tests = compare_runs(every, ks=(20,)).to_dict() if len(folders) > 1 else {}
     out = HERE / "results" / f"leaderboard-{dataset.name}.json"
     out.parent.mkdir(exist_ok=True)
     document = {
