@@ -158,7 +158,7 @@ def recommend(
         documents.append(
             {
                 "user": one,
-                "liked": before,
+                "liked": [{k: v for k, v in had.items() if k != "item"} for had in before],
                 "recommended": [
                     {**row, "hit": row["item_id"] in hits}
                     for row in mine.drop("user_id").to_dicts()
