@@ -1,6 +1,7 @@
 """CM3: calibrated uniformity and spherical Bézier fusion (Zhou et al. 2025).
 
-The equations C1 to C20 that comments cite are listed in `docs/models/cm3.md`.
+The equations C1 to C20 that comments cite are listed in `docs/models/cm3.md`. A model is one file:
+of this one a quarter are its options, each with its bounds and its line.
 """
 
 from __future__ import annotations

@@ -1,0 +1,10 @@
+"""Settings of all tests."""
+
+import os
+
+from hypothesis import settings
+
+# A shared or busy machine is no fault of the code under test; and what CI says of a change is
+# to be the same when it is asked again. Elsewhere every run draws new examples.
+settings.register_profile("modalign", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("modalign")
