@@ -47,7 +47,7 @@ def keep_freed_memory() -> bool:
     again: over a thousand page faults a step of LightGCN on 26,000 nodes, a tenth to a third of
     its time. From here on blocks up to 32 MiB come from a heap that shrinks only when 1 GiB of
     it is free, at the price of holes in that heap: the peak of CM3 beside features of 126 MB is
-    about 80 MB higher, and its step takes 0.4 s in place of 0.7 s. Elsewhere than on glibc
+    about 130 MB higher, and its step takes 0.4 s in place of 0.7 s. Elsewhere than on glibc
     nothing happens.
     """
     if not sys.platform.startswith("linux"):
