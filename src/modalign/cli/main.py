@@ -11,12 +11,12 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from modalign.cli import data, encoding, mistakes, models, results, training
+from modalign.cli import data, encoding, figures, mistakes, models, results, sweeping, training
 from modalign.errors import InputError, ModalignError
 
 ORDER = (
-    "demo", "data", "encode", "models", "train",
-    "evaluate", "compare", "recommend", "similar", "report",
+    "demo", "data", "encode", "models", "train", "sweep", "ablate",
+    "evaluate", "compare", "recommend", "similar", "report", "figures",
 )  # fmt: skip
 
 QUIET = {
@@ -50,7 +50,9 @@ app.add_typer(data.app, name="data", rich_help_panel="Data")
 encoding.register(app)
 models.register(app)
 training.register(app)
+sweeping.register(app)
 results.register(app)
+figures.register(app)
 
 
 def run() -> None:

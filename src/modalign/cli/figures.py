@@ -1,0 +1,64 @@
+"""`modalign figures`: pictures of how runs differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modalign.cli.options import Data, Json, Seed
+from modalign.cli.render import err, out, print_json, say
+from modalign.errors import ConfigError
+
+EXAMPLES = (
+    "modalign figures runs/teacher runs/student --out figures",
+    "modalign figures --flow --out figures",
+)
+
+
+def register(root: typer.Typer) -> None:
+    """Add the command to the top level."""
+    examples = "".join(f"\n\n    {line}" for line in EXAMPLES)
+    root.command(rich_help_panel="Results", epilog=f"**Example**{examples}")(figures)
+
+
+def figures(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run folders; the others are compared with the first."),
+    ] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("figures"),
+    flow: Annotated[
+        bool,
+        typer.Option("--flow", help="Only the gradient flows of transport losses, without runs."),
+    ] = False,
+    pairs: Annotated[
+        int, typer.Option(min=1, help="Most observed pairs, and random ones, to score.")
+    ] = 20_000,
+    seed: Seed = 1,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Distances of vectors, likeness of neighbours, distributions and maps of scores.
+
+    Each figure is a PNG, an SVG and a file with its data; index.html shows all with captions.
+    A run whose model has no user and item vectors (EASE) is left out of the figures that need
+    them, and named.
+    """
+    from modalign.report.figures import write_figures
+
+    if bool(runs) == flow:
+        raise ConfigError(
+            "run folders, or --flow without any",
+            "both" if flow else "neither",
+            "name finished runs, or give --flow for the gradient flows alone",
+        )
+    with err.status("drawing"):
+        found = write_figures(runs or [], folder, pairs=pairs, seed=seed, data=data)
+    if json:
+        print_json({"out": str(folder), **found})
+        return
+    for note in found["notes"]:
+        say(note, out)
+    say(f"{len(found['figures'])} figures written to {folder / 'index.html'}", out)

@@ -1,0 +1,221 @@
+"""The numbers behind the figures: distances and angles of trained vectors, scores of pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from modalign.data.dataset import Dataset
+from modalign.fitted import FittedModel
+from modalign.interfaces import Factors, Queries
+from modalign.sparse import csr_tensor
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+BLOCK = 256
+"""Users that a model without vectors scores at once."""
+PAIRS = 65_536
+"""Pairs of vectors that are multiplied at once."""
+
+
+def vectors(fitted: FittedModel) -> tuple[Floats, Floats] | None:
+    """Final vectors of users (n_users, d) and items (n_items, d); None where there are none."""
+    if not fitted.model.factorised:
+        return None
+    with torch.inference_mode():
+        users, items = fitted.model.eval().tables()
+    # A table may be a parameter itself, which asks for gradients even in inference mode.
+    return _numpy(users), _numpy(items)
+
+
+def _numpy(table: torch.Tensor) -> Floats:
+    found: Floats = table.detach().double().cpu().numpy()
+    return found
+
+
+def procrustes(source: Floats, target: Floats) -> tuple[Floats, float]:
+    """The rotation and the factor that bring one table nearest to another.
+
+    `R = argmin |source R - target|` over orthogonal matrices, in the Frobenius norm: with the
+    singular vectors of `source^T target = U S V^T` it is `U V^T`. The factor
+    `trace(S) / |source|^2` then minimises `|factor source R - target|`.
+
+    Args:
+        source: (n, d).
+        target: (n, d).
+
+    Returns:
+        R, (d, d), and the factor; 0 for a source of zeros.
+
+    Source: Schoenemann 1966.
+
+    Example:
+        >>> target = np.array([[0.0, 2.0], [-4.0, 0.0]])
+        >>> turn, factor = procrustes(np.array([[1.0, 0.0], [0.0, 2.0]]), target)
+        >>> (turn + 0.0).round(6).tolist(), round(factor, 6)
+        ([[0.0, 1.0], [-1.0, 0.0]], 2.0)
+    """
+    left, singular, right = np.linalg.svd(source.T @ target)
+    size = float(np.square(source).sum())
+    return left @ right, float(singular.sum()) / size if size else 0.0
+
+
+def neighbour_cosines(users: Floats, items: Floats, train: sp.csr_array) -> tuple[Floats, Floats]:
+    """The mean cosine of every node with its neighbours in the training graph.
+
+    Args:
+        users: (n_users, d).
+        items: (n_items, d).
+        train: binary, (n_users, n_items).
+
+    Returns:
+        One number per user and one per item; NaN without neighbours. A vector of zeros has
+        no direction: its cosine with anything counts as 0.
+
+    Example:
+        >>> train = sp.csr_array([[1.0, 1.0], [0.0, 0.0]])
+        >>> both = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> [one.tolist() for one in neighbour_cosines(both, 3 * both, train)]
+        [[0.5, nan], [1.0, 0.0]]
+    """
+    users, items = _unit(users), _unit(items)
+    found = []
+    for own, other, graph in ((users, items, train), (items, users, sp.csr_array(train.T))):
+        degree = np.diff(graph.indptr)
+        total = (own * (graph @ other)).sum(1)
+        found.append(np.where(degree > 0, total / np.maximum(degree, 1), np.nan))
+    return found[0], found[1]
+
+
+def _unit(table: Floats) -> Floats:
+    length = np.linalg.norm(table, axis=1, keepdims=True)
+    found: Floats = np.divide(table, length, out=np.zeros_like(table), where=length > 0)
+    return found
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pairs to score, the same for every run.
+
+    Attributes:
+        users: rows, (n,); of the test part.
+        observed: rows of the items these users had there, (n,).
+        random: rows of items drawn from the whole catalogue for the same users, (n,).
+        block_users: rows, most active first.
+        block_items: rows, most popular first.
+    """
+
+    users: Rows
+    observed: Rows
+    random: Rows
+    block_users: Rows
+    block_items: Rows
+
+
+def draw(
+    dataset: Dataset, known: NDArray[np.bool_], n: int, block: int, rng: np.random.Generator
+) -> Sample:
+    """A sample that depends on its arguments alone.
+
+    Args:
+        dataset: whose test part is sampled, without replacement.
+        known: users that can be scored, (n_users,).
+        n: at most so many pairs.
+        block: at most so many users, and items that have training interactions.
+        rng: of the draw.
+    """
+    test, train = dataset.test, dataset.train
+    places = np.flatnonzero(known[test.users])
+    chosen = np.sort(rng.choice(places, min(n, len(places)), replace=False))
+    active = np.bincount(train.users, minlength=dataset.n_users)
+    popular = np.bincount(train.items, minlength=dataset.n_items)
+    people, goods = np.flatnonzero(known), np.flatnonzero(popular)
+    people = np.sort(rng.choice(people, min(block, len(people)), replace=False))
+    goods = np.sort(rng.choice(goods, min(block, len(goods)), replace=False))
+    return Sample(
+        users=test.users[chosen],
+        observed=test.items[chosen],
+        random=rng.integers(dataset.n_items, size=len(chosen)),
+        block_users=people[np.argsort(-active[people], kind="stable")],
+        block_items=goods[np.argsort(-popular[goods], kind="stable")],
+    )
+
+
+def history(dataset: Dataset) -> sp.csr_array:
+    """What is known of every user when the test part is asked for, users x items."""
+    shape = (dataset.n_users, dataset.n_items)
+    return sp.csr_array(dataset.train.csr(*shape) + dataset.test_history.csr(*shape))
+
+
+def pair_scores(fitted: FittedModel, users: Rows, items: Rows) -> Floats:
+    """The model's score of each pair, (n,); never all users against all items.
+
+    Args:
+        fitted: the model.
+        users: rows, (n,).
+        items: rows, (n,).
+    """
+    scorer = fitted.model.scorer()
+    with torch.inference_mode():
+        if isinstance(scorer, Factors):
+            halves = torch.from_numpy(users).split(PAIRS), torch.from_numpy(items).split(PAIRS)
+            parts = zip(*halves, strict=True)
+            found = [(scorer.users[u] * scorer.items[i]).sum(1) for u, i in parts]
+            return _numpy(torch.cat(found))
+        told = history(fitted.dataset)
+        trained = np.bincount(fitted.dataset.train.users, minlength=len(fitted.dataset.users)) > 0
+        order = np.argsort(users, kind="stable")
+        scores = np.empty(len(users))
+        people, starts = np.unique(users[order], return_index=True)
+        ends = np.append(starts, len(users))
+        for first in range(0, len(people), BLOCK):
+            some = people[first : first + BLOCK]
+            places = order[ends[first] : ends[min(first + BLOCK, len(people))]]
+            queries = Queries(
+                torch.from_numpy(np.where(trained[some], some, -1)), _rows(told, some)
+            )
+            block = _numpy(scorer.score(queries))
+            scores[places] = block[np.searchsorted(some, users[places]), items[places]]
+    return scores
+
+
+def _rows(matrix: sp.csr_array, rows: Rows) -> torch.Tensor:
+    part = matrix[rows]
+    arrays = (part.indptr.astype(np.int64), part.indices.astype(np.int64), part.data)
+    indptr, indices, values = map(torch.from_numpy, arrays)
+    return csr_tensor(indptr, indices, values.clamp(max=1.0).float(), part.shape)
+
+
+def grid(series: list[Floats], high: float | None = None, points: int = 320) -> Floats:
+    """Places to draw densities at, with nearly all of the values between their ends."""
+    ends = np.array([np.quantile(values, (0.002, 0.998)) for values in series])
+    low, top = float(ends[:, 0].min()), float(ends[:, 1].max())
+    room = 0.06 * (top - low) or 0.05 * abs(top) or 0.5
+    return np.linspace(low - room, top + room if high is None else min(top + room, high), points)
+
+
+def density(values: Floats, places: Floats, high: float | None = None) -> Floats:
+    """A Gaussian kernel density, with Silverman's bandwidth but never below a step of the grid.
+
+    `sum_i exp(-(x - v_i)^2 / 2 h^2) / (n h sqrt(2 pi))`, with
+    `h = 0.9 min(deviation, interquartile range / 1.34) n^(-1/5)`.
+
+    Args:
+        values: (n,).
+        places: where, rising by equal steps.
+        high: an end of the values' range, at which kernels are mirrored.
+
+    Source: Silverman 1986, equation 3.31.
+    """
+    quarter, three = np.quantile(values, (0.25, 0.75))
+    spread = min(values.std(), (three - quarter) / 1.34) or values.std()
+    width = max(0.9 * spread * len(values) ** -0.2, places[1] - places[0])
+    mirrored = values if high is None else np.append(values, 2 * high - values)
+    heights = [np.exp(-0.5 * np.square((x - mirrored) / width)).sum() for x in places]
+    found: Floats = np.array(heights) / (len(values) * width * np.sqrt(2 * np.pi))
+    return found
