@@ -20,7 +20,7 @@ LAYERS = (
     ("interfaces", "nn"),
     ("models", "train", "evaluate", "distill"),
     ("report", "export", "fitted", "experiment", "testing"),
-    ("api", "demo"),
+    ("api", "demo", "sweeps"),
     ("cli",),
 )
 # Neighbours in a row that may see each other, one way.

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from modalign.interfaces import Recommender
     from modalign.registry import register
     from modalign.registry import specs as models
+    from modalign.sweeps import ablate, sweep
 
 _HOMES = {
     "Dataset": "modalign.data.dataset",
@@ -42,6 +43,7 @@ _HOMES = {
     "ModalignError": "modalign.errors",
     "Modality": "modalign.data.modality",
     "Recommender": "modalign.interfaces",
+    "ablate": "modalign.sweeps",
     "encode": "modalign.features.encode",
     "evaluate": "modalign.evaluate.protocol",
     "fit": "modalign.experiment",
@@ -51,6 +53,7 @@ _HOMES = {
     "prepare": "modalign.data.prepare",
     "read_source": "modalign.data.sources:read",
     "register": "modalign.registry",
+    "sweep": "modalign.sweeps",
 }
 
 __all__ = [
@@ -60,6 +63,7 @@ __all__ = [
     "ModalignError",
     "Modality",
     "Recommender",
+    "ablate",
     "encode",
     "evaluate",
     "fit",
@@ -69,6 +73,7 @@ __all__ = [
     "prepare",
     "read_source",
     "register",
+    "sweep",
 ]
 
 __version__ = version("modalign")

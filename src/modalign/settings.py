@@ -37,7 +37,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
                 "an option as key=value", repr(text), "write --set learning_rate=0.01"
             )
         try:
-            found[key.strip()] = _scalar(yaml.safe_load(value))
+            found[key.strip()] = scalar(yaml.safe_load(value))
         except yaml.YAMLError as error:
             raise ConfigError(
                 f"a value for {key.strip()!r} that YAML can read", repr(value), "quote it"
@@ -45,7 +45,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _scalar(value: Any) -> Any:
+def scalar(value: Any) -> Any:
     """YAML 1.1 reads 1e-3 as text; people mean a number."""
     if isinstance(value, str):
         try:
@@ -77,7 +77,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(
             f"a mapping of options in {path}", type(found).__name__, "write one `key: value` a line"
         )
-    return {str(key): _scalar(value) for key, value in found.items()}
+    return {str(key): scalar(value) for key, value in found.items()}
 
 
 def build(config: type[C], values: Mapping[str, Any], owner: str) -> C:

@@ -51,6 +51,7 @@ encoding.register(app)
 models.register(app)
 training.register(app)
 sweeping.register(app)
+sweeping.register(app)
 results.register(app)
 figures.register(app)
 

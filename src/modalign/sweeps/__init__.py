@@ -1,0 +1,19 @@
+"""Many runs at once: a plan of options and seeds, a job that makes one run, a table at the end.
+
+plan.py      which options, which seeds: a grid, a drawn part of it, or named sets
+job.py       what one run does: `FitJob` trains a model
+pool.py      runs in processes of their own; one that is killed is started again
+runner.py    plan + job -> run folders; what was finished stays, what was interrupted goes on
+table.py     means and deviations over seeds
+figures.py   curves and heat maps as PNG
+ablation.py  the variants of a model against the whole of it, with paired tests
+"""
+
+from __future__ import annotations
+
+from modalign.sweeps.ablation import Ablation, ablate
+from modalign.sweeps.job import FitJob, Job
+from modalign.sweeps.plan import Plan
+from modalign.sweeps.runner import Progress, Sweep, run, sweep
+
+__all__ = ["Ablation", "FitJob", "Job", "Plan", "Progress", "Sweep", "ablate", "run", "sweep"]

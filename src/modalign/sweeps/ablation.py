@@ -1,0 +1,183 @@
+"""A model and its variants: what each of its parts is worth, with paired tests over users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from modalign import registry
+from modalign.data.dataset import Dataset
+from modalign.errors import ConfigError, DataError, UnknownName
+from modalign.evaluate.compare import Pair, RunResult, average, compare
+from modalign.evaluate.significance import holm
+from modalign.experiment import KS, Mask
+from modalign.sweeps import runner
+from modalign.sweeps.job import FitJob, Job, check_metric
+from modalign.sweeps.plan import Plan
+from modalign.sweeps.runner import Progress, Sweep
+from modalign.sweeps.table import Row, rows_of
+
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The whole of a model and its variants on the test part.
+
+    Attributes:
+        sweep: all runs.
+        rows: means and deviations over seeds, the full model first.
+        tests: for every variant and metric of accuracy the paired t-test over users of the full
+            model (first) against the variant (second), each user's values averaged over seeds;
+            Holm's correction is over the variants.
+        level: below which a corrected p-value is significant.
+    """
+
+    sweep: Sweep
+    rows: list[Row]
+    tests: list[Pair]
+    level: float
+
+    def test(self, variant: str, metric: str) -> Pair | None:
+        """The test of a variant; None where it has no finished run."""
+        found = (t for t in self.tests if (t.second, t.metric) == (variant, metric))
+        return next(found, None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `results.json` has it."""
+        more = {"level": self.level, "tests": [asdict(test) for test in self.tests]}
+        rows = [asdict(row) for row in self.rows]
+        return {**self.sweep.to_dict(), "table": rows, "best": None, **more}
+
+
+def ablate(
+    dataset: Dataset,
+    model: str,
+    out: str | Path,
+    variants: Sequence[str] | None = None,
+    *,
+    seeds: Sequence[int] = (1, 2, 3),
+    metric: str = "recall@20",
+    mask: Mask = "strict",
+    ks: Sequence[int] = KS,
+    device: str = "auto",
+    workers: int = 1,
+    told: Callable[[Progress], None] = lambda progress: None,
+    **options: Any,
+) -> Ablation:
+    """Train a model and its declared variants with several seeds, and compare them.
+
+    Args:
+        dataset: what to learn from.
+        model: a registered name with variants.
+        out: folder of the ablation; a stopped one goes on, as in `run`.
+        variants: names of some; None takes all.
+        seeds: of the runs.
+        metric: to report first.
+        mask: as `fit` takes it.
+        ks: likewise.
+        device: likewise.
+        workers: as `run` takes it.
+        told: likewise.
+        options: of the full model, and of a variant where it does not say otherwise.
+
+    Raises:
+        UnknownName, ConfigError: the model, a variant, an option or the metric is not right, or
+            a variant is the same as the full model with these options.
+        DataError: there is no test part to compare on.
+        RunError, TrainingError: as `run`.
+    """
+    check_metric(metric, ks)
+    if not len(dataset.test):
+        raise DataError(
+            "data with a test part to compare on",
+            f"{dataset.name!r} without one",
+            "import the data with a split that has one",
+        )
+    known = registry.get(model).variants
+    job = FitJob.on(
+        dataset, model, out, options=options, mask=mask, ks=tuple(ks), device=device
+    )  # fmt: skip
+    chosen = _chosen(model, known, variants)
+    for name in chosen:
+        if job.config(known[name]) == job.config({}):
+            raise ConfigError(
+                f"options with which the variant {name!r} differs from {model}",
+                f"{dict(known[name])}, which the full model has as well",
+                "leave the variant out with --variants, or change the options",
+            )
+    plan = Plan({FULL: {}, **{name: known[name] for name in chosen}}, tuple(seeds))
+    return run(plan, job, out, metric=metric, workers=workers, told=told)
+
+
+def run(
+    plan: Plan,
+    job: Job,
+    out: str | Path,
+    *,
+    metric: str = "recall@20",
+    workers: int = 1,
+    level: float = 0.05,
+    told: Callable[[Progress], None] = lambda progress: None,
+) -> Ablation:
+    """Any job: the first set of the plan is the full one, the others are its variants.
+
+    Raises:
+        ModalignError: as `sweeps.run`.
+    """
+    found = runner.run(plan, job, out, metric=metric, workers=workers, told=told)
+    made = Ablation(
+        found, rows_of(plan.settings, found.runs), against_first(found, level), level
+    )  # fmt: skip
+    runner.write(replace(found, rows=made.rows), **made.to_dict())
+    return made
+
+
+def against_first(found: Sweep, level: float = 0.05) -> list[Pair]:
+    """The first set of a plan against every other one that has finished runs.
+
+    Raises:
+        RunError: a run has no per-user metrics.
+    """
+    results = {
+        name: average(name, seeds) for name in found.plan.settings if (seeds := _read(found, name))
+    }
+    first, *others = found.plan.settings
+    if first not in results:
+        return []
+    tests = [compare([results[first], results[name]], level) for name in others if name in results]
+    by_metric: dict[str, list[Pair]] = {}
+    for one in tests:
+        for pair in one.pairs:
+            by_metric.setdefault(pair.metric, []).append(pair)
+    corrected = []
+    for pairs in by_metric.values():
+        for pair, p in zip(pairs, holm([pair.t_test for pair in pairs]), strict=True):
+            corrected.append(replace(pair, corrected=float(p), significant=bool(p < level)))
+    return corrected
+
+
+def _read(found: Sweep, name: str) -> list[RunResult]:
+    runs = [run for run in found.runs if run.name == name and run.results is not None]
+    return [RunResult.read(run.folder, f"{name}, seed {run.seed}") for run in runs]
+
+
+def _chosen(
+    model: str, known: Mapping[str, Mapping[str, Any]], variants: Sequence[str] | None
+) -> list[str]:
+    if not known:
+        raise ConfigError(
+            "a model that declares variants",
+            f"{model}, which has none",
+            "`modalign models NAME` shows a model's variants",
+        )
+    for name in variants or ():
+        if name not in known:
+            raise UnknownName(f"variant of {model}", name, known)
+    if variants is not None and (not variants or len(set(variants)) < len(variants)):
+        raise ConfigError(
+            "different variants, one or more", ", ".join(variants) or "none", "name each once"
+        )
+    return list(known if variants is None else variants)

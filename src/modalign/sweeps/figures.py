@@ -1,0 +1,237 @@
+"""Curves and heat maps of a sweep as PNG: validation only, as that is what one chooses by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import matplotlib.style
+import numpy as np
+from matplotlib.figure import Figure
+
+from modalign.data.files import write_aside
+from modalign.report.plots import COLOURS, DASHES, MARKERS
+from modalign.sweeps.plan import text
+from modalign.sweeps.table import Row, Stat
+
+if TYPE_CHECKING:
+    from modalign.sweeps.runner import Sweep
+
+INK = "#333333"
+DECADES = 50  # the largest over the smallest value from which an axis is logarithmic
+MOST_LINES = 16
+CHARACTERS = 32  # of labels that stand side by side below a panel
+
+_STYLE = {
+    "text.parse_math": False,
+    "font.size": 11,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+}
+
+
+def draw(found: Sweep) -> list[Path]:
+    """The figures of a sweep, into its folder: one for every option that was varied, with a
+    heat map where there are two, or one over the named sets.
+
+    A curve has the mean over seeds with its deviation. Of two options there is a line for every
+    value of the other one; of more, the points are all sets and the line joins the best ones.
+    The sibling of the metric stands beside it (NDCG with Recall).
+
+    Returns:
+        The files.
+    """
+    metrics = siblings(found.metric, found.rows)
+    rows = [row for row in found.rows if found.metric in row.valid]
+    varied = {key: values for key, values in found.plan.grid.items() if len(values) > 1}
+    made = []
+    with mpl.style.context(["default", _STYLE]):
+        if not found.plan.grid:
+            order = [row for name in found.plan.settings for row in rows if row.name == name]
+            made.append(_save(_bars(order, metrics), found.folder / "settings.png"))
+        for key in varied:
+            others = [other for other in varied if other != key]
+            figure = _curves(rows, key, others, varied, metrics)
+            made.append(_save(figure, found.folder / f"curve-{key}.png"))
+        if len(varied) == 2:
+            figure = _heat_map(rows, varied, found.metric)
+            made.append(_save(figure, found.folder / f"heatmap-{'-'.join(varied)}.png"))
+    return made
+
+
+def siblings(metric: str, rows: Sequence[Row]) -> list[str]:
+    """The metric, and NDCG beside Recall (or the other way) where both are known.
+
+    Example:
+        >>> siblings("map@10", [])
+        ['map@10']
+    """
+    name, _, k = metric.partition("@")
+    other = {"recall": "ndcg", "ndcg": "recall"}.get(name, "")
+    known = any(f"{other}@{k}" in row.valid for row in rows)
+    return [metric, f"{other}@{k}"] if known else [metric]
+
+
+def scale(values: Sequence[Any]) -> tuple[str, float]:
+    """How an axis of these values goes: "log" where they span decades, "symlog" where zero is
+    among such, "linear", or "named" for what is no number; and the smallest value above zero.
+
+    Example:
+        >>> scale([0.001, 0.1])[0], scale([0, 0.001, 0.1])[0], scale([16, 128])[0], scale(["a"])[0]
+        ('log', 'symlog', 'linear', 'named')
+    """
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        return "named", 0.0
+    above = [float(v) for v in values if v > 0]
+    if not above or max(above) / min(above) < DECADES or min(values) < 0:
+        return "linear", 0.0
+    return ("symlog" if 0 in values else "log"), min(above)
+
+
+def _curves(
+    rows: Sequence[Row],
+    key: str,
+    others: Sequence[str],
+    varied: Mapping[str, Sequence[Any]],
+    metrics: Sequence[str],
+) -> Figure:
+    figure, panels = _panels(metrics)
+    values = varied[key]
+    places = _places(values)
+    for axes, metric in zip(panels, metrics, strict=True):
+        points = [(places[text(row.options[key])], row.valid[metric], row) for row in rows]
+        if len(others) == 1 and len(varied[others[0]]) <= MOST_LINES:
+            for index, value in enumerate(varied[others[0]]):
+                mine = [p for p in points if text(p[2].options[others[0]]) == text(value)]
+                _line(axes, mine, index, f"{others[0]}={text(value)}")
+        elif others:
+            axes.plot([p[0] for p in points], [p[1].mean for p in points], "o", color="#99999988")
+            best = {x: max((p for p in points if p[0] == x), key=lambda p: p[1].mean)
+                    for x in {p[0] for p in points}}  # fmt: skip
+            _line(axes, list(best.values()), 0, "best of all sets")
+        else:
+            _line(axes, points, 0, "")
+        _scaled(axes, key, values, places)
+    _legend(figure, panels[0])
+    return figure
+
+
+def _line(axes: Any, points: Sequence[tuple[float, Stat, Row]], index: int, label: str) -> None:
+    points = sorted(points, key=lambda point: point[0])
+    if not points:
+        return
+    axes.errorbar(
+        [x for x, _, _ in points],
+        [stat.mean for _, stat, _ in points],
+        [stat.std or 0.0 for _, stat, _ in points],
+        label=label,
+        color=COLOURS[index % len(COLOURS)],
+        marker=MARKERS[index % len(MARKERS)],
+        linestyle=DASHES[index // len(COLOURS) % len(DASHES)],
+        linewidth=1.8,
+        capsize=3,
+    )
+
+
+def _heat_map(rows: Sequence[Row], varied: Mapping[str, Sequence[Any]], metric: str) -> Figure:
+    across, down = _wider_first(varied)
+    xs, ys = _sorted(varied[across]), _sorted(varied[down])
+    table = np.full((len(ys), len(xs)), np.nan)
+    for row in rows:
+        place = _index(ys, row.options[down]), _index(xs, row.options[across])
+        table[place] = row.valid[metric].mean
+    figure = Figure((2.6 + 0.75 * len(xs), 1.6 + 0.45 * len(ys)), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(table, cmap="viridis", aspect="auto", origin="lower")
+    figure.colorbar(image, label=f"validation {metric}")
+    middle = (np.nanmin(table) + np.nanmax(table)) / 2
+    for (y, x), value in np.ndenumerate(table):
+        if not math.isnan(value):
+            ink = "black" if value > middle else "white"
+            axes.text(x, y, f"{value:.4f}", ha="center", va="center", fontsize=8, color=ink)
+    axes.set_xticks(range(len(xs)), [text(v) for v in xs])
+    axes.set_yticks(range(len(ys)), [text(v) for v in ys])
+    axes.set_xlabel(across)
+    axes.set_ylabel(down)
+    return figure
+
+
+def _bars(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
+    """Points, not bars: a bar has to begin at zero, where differences are not seen."""
+    figure = Figure((2.0 + 3.2 * len(metrics), 1.4 + 0.35 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        for place, row in enumerate(rows):
+            stat = row.valid[metric]
+            axes.errorbar(stat.mean, place, xerr=stat.std or 0.0, fmt="o", color=COLOURS[0],
+                          capsize=3)  # fmt: skip
+        axes.set_xlabel(f"validation {metric}")
+        axes.grid(alpha=0.25)
+        axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    panels[0].invert_yaxis()
+    return figure
+
+
+def _panels(metrics: Sequence[str]) -> tuple[Figure, Any]:
+    figure = Figure((1.0 + 4.2 * len(metrics), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        axes.set_ylabel(f"validation {metric}")
+        axes.grid(alpha=0.25)
+    return figure, panels
+
+
+def _places(values: Sequence[Any]) -> dict[str, float]:
+    """Where on the axis a value stands: at itself, or in its turn where it is no number."""
+    named = scale(values)[0] == "named"
+    return {text(v): float(i if named else v) for i, v in enumerate(values)}
+
+
+def _scaled(axes: Any, key: str, values: Sequence[Any], places: Mapping[str, float]) -> None:
+    kind, smallest = scale(values)
+    if kind == "log":
+        axes.set_xscale("log")
+    elif kind == "symlog":
+        axes.set_xscale("symlog", linthresh=smallest)
+    many = sum(map(len, places)) > CHARACTERS
+    axes.set_xticks(list(places.values()), list(places), rotation=45 if many else 0)
+    axes.minorticks_off()
+    axes.set_xlabel(key)
+
+
+def _legend(figure: Figure, axes: Any) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    if any(names):
+        figure.legend(handles, names, loc="outside upper left", ncols=4, fontsize=9)
+
+
+def _wider_first(varied: Mapping[str, Sequence[Any]]) -> tuple[str, str]:
+    """The option with more values goes across."""
+    pairs: Iterator[tuple[str, ...]] = permutations(varied)
+    first, second = max(pairs, key=lambda pair: len(varied[pair[0]]))
+    return first, second
+
+
+def _sorted(values: Sequence[Any]) -> list[Any]:
+    return list(values) if scale(values)[0] == "named" else sorted(values)
+
+
+def _index(values: Sequence[Any], value: Any) -> int:
+    return [text(one) for one in values].index(text(value))
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with write_aside(path) as aside:
+        figure.savefig(aside, format="png", metadata={"Software": None})
+    return path

@@ -1,0 +1,189 @@
+"""What one run does: the protocol, and the job that trains a model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from modalign import devices, experiment, registry, settings
+from modalign.data.dataset import Dataset
+from modalign.errors import ConfigError, RunError
+
+
+class Job(Protocol):
+    """One run out of many: a frozen dataclass that can be pickled, so that a process gets it.
+
+    The runner asks no more of it than this; what a run learns is the job's business.
+    """
+
+    @property
+    def result(self) -> str:
+        """The file in a run's folder that is written last, as `results.json` or
+        `student/results.json`: a run with it is finished, and the folder it stands in is the
+        run folder whose `valid`, `test` and `per_user.parquet` count.
+        """
+
+    def identity(self) -> Mapping[str, Any]:
+        """What makes it this experiment and no other, as JSON takes it: data fingerprint, the
+        options that all runs share, and so on.
+        """
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raise an `InputError` where a run with these options could not start."""
+
+    def run(self, options: Mapping[str, Any], seed: int, folder: Path) -> None:
+        """Make one run in `folder`, or go on with one that was interrupted there."""
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """Trains a registered model with `experiment.fit`.
+
+    Attributes:
+        data: prepared folder; a process of its own reads it once.
+        fingerprint: of the data.
+        features: fingerprints of the modalities.
+        model: a registered name.
+        options: of the model, for all runs; those of a set win over them.
+        mask, ks, device, precision: as `experiment.fit` takes them.
+    """
+
+    data: Path
+    fingerprint: str
+    features: Mapping[str, str]
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    mask: experiment.Mask = "strict"
+    ks: tuple[int, ...] = experiment.KS
+    device: str = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    @classmethod
+    def on(cls, dataset: Dataset, model: str, out: str | Path, **rest: Any) -> FitJob:
+        """The job on a data set; one that lives in memory only is written to `out/data`.
+
+        Raises:
+            UnknownName, ConfigError: no such model or device, or an option that is not right.
+        RunError: `out/data` holds other data.
+        """
+        spec = registry.get(model)
+        settings.build(spec.config, rest.get("options", {}), f"model {model}")
+        devices.resolve(rest.get("device", "auto"))
+        home = dataset.folder or _keep(dataset, Path(out) / "data")
+        return cls(home.resolve(), dataset.fingerprint, _features(dataset), model, **rest)
+
+    @property
+    def result(self) -> str:
+        """A run's own `results.json`."""
+        return "results.json"
+
+    def identity(self) -> dict[str, Any]:
+        """Everything but the place of the data, which may move, and the device."""
+        return {
+            "kind": "fit",
+            "model": self.model,
+            "data fingerprint": self.fingerprint,
+            "modalities": dict(self.features),
+            "base options": dict(self.options),
+            "mask": self.mask,
+            "cut-offs": list(self.ks),
+            "precision": self.precision,
+        }
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """The model takes these options.
+
+        Raises:
+            ConfigError: an option is unknown or out of its bounds.
+        """
+        self.config(options)
+
+    def config(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All options of a run with a set of options, defaults included."""
+        merged = {**self.options, **options}
+        built = settings.build(registry.get(self.model).config, merged, f"model {self.model}")
+        return dict(built.model_dump(mode="json"))
+
+    def run(self, options: Mapping[str, Any], seed: int, folder: Path) -> None:
+        """Train, or go on from the last checkpoint.
+
+        Raises:
+            RunError: the data changed since the sweep began.
+            ModalignError: as `experiment.fit`.
+        """
+        clear(folder)
+        experiment.fit(
+            _dataset(self.data, self.fingerprint),
+            self.model,
+            seed=seed,
+            out=folder,
+            mask=self.mask,
+            ks=self.ks,
+            device=self.device,
+            precision=self.precision,
+            resume=True,
+            **{**self.options, **options},
+        )
+
+
+def clear(folder: Path) -> None:
+    """Take away what a killed run left half written; its checkpoint stays."""
+    if folder.is_dir() and not (folder / "config.yaml").is_file():
+        shutil.rmtree(folder)
+    for part in folder.rglob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+def check_metric(metric: str, ks: Sequence[int]) -> None:
+    """A metric that more is better of, at a cut-off that is measured.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    from modalign.evaluate.metrics import METRICS
+
+    kinds = [name for name, one in METRICS.items() if one.accuracy]
+    name, _, k = metric.partition("@")
+    if name not in kinds or k not in map(str, ks):
+        raise ConfigError(
+            f"a metric of accuracy, one of {', '.join(kinds)}, at one of the cut-offs "
+            f"{', '.join(map(str, ks))}",
+            repr(metric),
+            "write it as recall@20, or measure at more cut-offs",
+        )
+
+
+def _features(dataset: Dataset) -> dict[str, str]:
+    return {name: m.fingerprint for name, m in sorted(dataset.modalities.items())}
+
+
+def _keep(dataset: Dataset, folder: Path) -> Path:
+    """Write data that live in memory; what an earlier call wrote stays."""
+    if not folder.exists():
+        dataset.save(folder)
+        return folder
+    old = Dataset.load(folder)
+    if (old.fingerprint, _features(old)) != (dataset.fingerprint, _features(dataset)):
+        raise RunError(
+            f"the data in {folder} (fingerprint {old.fingerprint})",
+            f"{dataset.name}, other data or features (fingerprint {dataset.fingerprint})",
+            "choose another folder",
+        )
+    return folder
+
+
+@lru_cache(maxsize=1)
+def _dataset(folder: Path, fingerprint: str) -> Dataset:
+    """Read once for all runs of a process."""
+    dataset = Dataset.load(folder)
+    if dataset.fingerprint != fingerprint:
+        raise RunError(
+            f"the data the sweep began with in {folder} (fingerprint {fingerprint})",
+            f"fingerprint {dataset.fingerprint}",
+            "put the data back, or begin another sweep",
+        )
+    return dataset

@@ -1,0 +1,330 @@
+"""A plan and a job to run folders and a table; what was finished stays.
+
+sweep.yaml               what experiment this folder is of, written first
+runs/SET/seed-N/         a run folder each
+results.json             all runs and the table over seeds, best first; written last
+results.csv              the table
+*.png                    curves, and a heat map where two options were varied
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modalign.data.dataset import Dataset
+from modalign.data.files import write_aside
+from modalign.errors import ConfigError, DataError, RunError, TrainingError
+from modalign.experiment import KS, Mask
+from modalign.sweeps import pool
+from modalign.sweeps.job import FitJob, Job, check_metric
+from modalign.sweeps.plan import Plan
+from modalign.sweeps.table import Row, Run, best_first, read_result, rows_of, to_frame
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there nothing hinders two sweeps in one folder
+    fcntl = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is.
+
+    Attributes:
+        done: runs that came to their end, those found finished included.
+        total: runs of the plan.
+        last: the run that just ended; None at the start.
+        best: the finished run with the highest validation metric, or None.
+        seconds_left: at the pace so far; None before a run has ended.
+    """
+
+    done: int
+    total: int
+    last: Run | None
+    best: Run | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What came out of a plan.
+
+    Attributes:
+        folder: of the sweep.
+        plan: what was run.
+        metric: of validation, that the rows are sorted by.
+        rows: a table over seeds, best first.
+        runs: every run, by seed, then in the order of the plan.
+    """
+
+    folder: Path
+    plan: Plan
+    metric: str
+    rows: list[Row]
+    runs: list[Run]
+
+    @property
+    def best(self) -> Row:
+        """The set with the highest mean of the metric on validation."""
+        return self.rows[0]
+
+    @property
+    def failed(self) -> list[Run]:
+        """Runs without a result."""
+        return [run for run in self.runs if run.results is None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `results.json` has it."""
+        runs = [{**asdict(run), "folder": self._place(run.folder)} for run in self.runs]
+        return {
+            "metric": self.metric,
+            "grid": {key: list(values) for key, values in self.plan.grid.items()},
+            "seeds": list(self.plan.seeds),
+            "best": self.best.name,
+            "table": [asdict(row) for row in self.rows],
+            "runs": runs,
+        }
+
+    def _place(self, folder: Path) -> str:
+        return folder.relative_to(self.folder).as_posix()
+
+
+def run(
+    plan: Plan,
+    job: Job,
+    out: str | Path,
+    *,
+    metric: str = "recall@20",
+    workers: int = 1,
+    told: Callable[[Progress], None] = lambda progress: None,
+) -> Sweep:
+    """Make every run of a plan, and the table.
+
+    Repeating the call goes on where the last one was stopped, however that happened: finished
+    runs stay as they are, an interrupted one goes on from its checkpoint, and one that failed is
+    tried again. More seeds may be asked for; everything else has to be as it was.
+
+    Args:
+        plan: options and seeds.
+        job: what one run does.
+        out: folder of the sweep.
+        metric: of validation, to sort by.
+        workers: processes to run in, each with its share of the threads; 1 runs here.
+        told: how far it is, at the start and after each run.
+
+    Raises:
+        ConfigError: options that the job refuses.
+        RunError: `out` holds another experiment, or another process is at it.
+        TrainingError: no run came to a result.
+    """
+    if workers < 1:
+        raise ConfigError("one worker or more", str(workers), "write --workers 1")
+    for options in plan.settings.values():
+        job.check(options)
+    out = Path(out)
+    with _alone(out):
+        _open(out, plan, job)
+        runs = list(_finish(plan, job, out, metric, workers, told).values())
+        if all(one.results is None for one in runs):
+            raise TrainingError(f"none of {len(runs)} runs came to a result: {runs[0].error}")
+        rows = best_first(rows_of(plan.settings, runs), metric)
+        found = Sweep(out, plan, metric, rows, runs)
+        write(found)
+    return found
+
+
+def sweep(
+    dataset: Dataset,
+    model: str,
+    out: str | Path,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    named: Mapping[str, Mapping[str, Any]] | None = None,
+    seeds: Sequence[int] = (1,),
+    sample: int | None = None,
+    seed: int = 1,
+    metric: str = "recall@20",
+    mask: Mask = "strict",
+    ks: Sequence[int] = KS,
+    device: str = "auto",
+    workers: int = 1,
+    told: Callable[[Progress], None] = lambda progress: None,
+    **options: Any,
+) -> Sweep:
+    """Train a model with every combination of options and every seed; see `run`.
+
+    Args:
+        dataset: what to learn from.
+        model: a registered name.
+        out: folder of the sweep.
+        grid: values by option.
+        named: sets of options by name, in place of a grid.
+        seeds: of the runs.
+        sample: how many combinations of the grid to draw; None takes all.
+        seed: of that draw.
+        metric: of validation, to choose by; the test part is never chosen by.
+        mask: as `fit` takes it.
+        ks: likewise.
+        device: likewise.
+        workers: as `run` takes it.
+        told: likewise.
+        options: of the model, for all runs.
+
+    Raises:
+        ConfigError, UnknownName: the model, an option, the grid or the metric is not right.
+        DataError: there is no validation part to choose by.
+        RunError, TrainingError: as `run`.
+
+    Example:
+        >>> import tempfile
+        >>> from modalign.testing.toy import toy_dataset
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = sweep(toy_dataset(), "popularity", folder, {"damping": [0.0, 1.0]})
+        >>> sorted(row.name for row in found.rows)
+        ['damping=0.0', 'damping=1.0']
+    """
+    check_metric(metric, ks)
+    if (grid is None) == (named is None):
+        raise ConfigError("a grid or named sets of options", "both or none", "give the one")
+    plan = (
+        Plan(named, tuple(seeds))
+        if named is not None
+        else Plan.of_grid(grid or {}, seeds, sample, seed)
+    )
+    twice = sorted(set(plan.grid) & set(options))
+    if twice:
+        raise ConfigError(
+            "options that are fixed or in the grid", f"{twice[0]!r} in both", "keep the one"
+        )
+    if not len(dataset.valid):
+        raise DataError(
+            "data with a validation part to choose by",
+            f"{dataset.name!r} without one",
+            "import the data with a split that has one",
+        )
+    job = FitJob.on(
+        dataset, model, out, options=options, mask=mask, ks=tuple(ks), device=device
+    )  # fmt: skip
+    return run(plan, job, out, metric=metric, workers=workers, told=told)
+
+
+def write(found: Sweep, **more: Any) -> None:
+    """`results.csv`, the figures, and last of all `results.json` with `more` in it."""
+    from modalign.sweeps import figures
+
+    with write_aside(found.folder / "results.csv") as aside:
+        to_frame(found.rows).write_csv(aside)
+    figures.draw(found)
+    with write_aside(found.folder / "results.json") as aside:
+        aside.write_text(json.dumps({**found.to_dict(), **more}, indent=2) + "\n")
+
+
+# ---------------------------------------------------------------------- inner parts
+
+
+def _finish(
+    plan: Plan, job: Job, out: Path, metric: str, workers: int, told: Callable[[Progress], None]
+) -> dict[Path, Run]:
+    """Make the runs that are missing; the runs of the plan by folder."""
+    tasks = _tasks(plan, out)
+    found: dict[Path, Run | None] = {
+        task.folder: _result(task, job) if (task.folder / job.result).is_file() else None
+        for task in tasks
+    }
+    missing = [task for task in tasks if found[task.folder] is None]
+    began = time.monotonic()
+    told(_progress(found, metric, None, None))
+    for index, done in enumerate(pool.each(missing, job, workers), 1):
+        last = found[done.task.folder] = _result(done.task, job, done.error)
+        left = (time.monotonic() - began) / index * (len(missing) - index)
+        told(_progress(found, metric, last, left))
+    return {folder: one for folder, one in found.items() if one is not None}
+
+
+def _tasks(plan: Plan, out: Path) -> list[pool.Task]:
+    """Seed by seed, so that a sweep that is stopped early has seen every set once."""
+    folders = plan.folders()
+    return [
+        pool.Task(name, options, seed, out / "runs" / folders[name] / f"seed-{seed}")
+        for seed in plan.seeds
+        for name, options in plan.settings.items()
+    ]
+
+
+def _result(task: pool.Task, job: Job, error: str | None = None) -> Run:
+    path = task.folder / job.result
+    results = read_result(path) if error is None else None
+    return Run(task.name, task.seed, path.parent, results, error)
+
+
+def _progress(
+    found: Mapping[Path, Run | None], metric: str, last: Run | None, left: float | None
+) -> Progress:
+    runs = [one for one in found.values() if one is not None]
+    known = [one for one in runs if one.value(metric) is not None]
+    best = max(known, key=lambda one: one.value(metric) or 0.0, default=None)
+    return Progress(len(runs), len(found), last, best, left)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the folder, so that two sweeps never write into the same runs."""
+    if out.is_file():
+        raise RunError("a folder for the sweep", f"the file {out}", "choose another name")
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(
+                    f"a folder {out} that nobody is writing into",
+                    "another sweep at work in it",
+                    "wait for it, or stop it first",
+                ) from error
+        yield
+
+
+def _open(out: Path, plan: Plan, job: Job) -> None:
+    """Write `sweep.yaml`, or refuse a folder that has one of another experiment."""
+    facts = {
+        **job.identity(),
+        "grid": plan.grid,
+        "settings": plan.settings,
+        "seeds": list(plan.seeds),
+    }
+    facts = json.loads(json.dumps(facts))  # tuples to lists, as YAML reads them back
+    path = out / "sweep.yaml"
+    if path.is_file():
+        _check_same(path, facts)
+    elif {entry.name for entry in out.iterdir()} - {".lock", "data"}:
+        raise RunError("a new or empty folder", f"{out} with other files", "choose another")
+    with write_aside(path) as aside:
+        aside.write_text(yaml.safe_dump(facts, sort_keys=False))
+
+
+def _check_same(path: Path, facts: dict[str, Any]) -> None:
+    try:
+        old = dict(yaml.safe_load(path.read_text()))
+        fewer = set(old["seeds"]) - set(facts["seeds"])
+    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise RunError(
+            f"a readable {path}", " ".join(str(error).split()), "choose another --out"
+        ) from error
+    for key in [*facts, *(set(old) - set(facts))]:
+        if key == "seeds" and not fewer:
+            continue
+        if old.get(key) != facts.get(key):
+            raise RunError(
+                f"{key} {old.get(key)!r}, as the sweep in {path.parent} has it",
+                f"{facts.get(key)!r}, one of another experiment",
+                "choose another --out, or repeat the command the sweep was started with",
+            )

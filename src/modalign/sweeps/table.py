@@ -1,0 +1,153 @@
+"""What came out of the runs of a plan: means and deviations over seeds, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from modalign.errors import RunError
+from modalign.sweeps.plan import text
+
+PARTS = ("valid", "test")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a plan.
+
+    Attributes:
+        name: of its set of options.
+        seed: of the run.
+        folder: its run folder; of several a job leaves, the one that counts.
+        results: as in its `results.json`; None where it failed.
+        error: why it failed, or None.
+    """
+
+    name: str
+    seed: int
+    folder: Path
+    results: Mapping[str, Any] | None
+    error: str | None = None
+
+    def value(self, metric: str, part: str = "valid") -> float | None:
+        """A metric of the run."""
+        return None if self.results is None else self.results[part].get(metric)
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean over seeds, and the sample deviation (over n - 1), None of one seed."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Stat:
+        """Of one value or more.
+
+        Example:
+            >>> Stat.of([1.0, 3.0])
+            Stat(mean=2.0, std=1.4142135623730951)
+        """
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A set of options with what its finished runs came to.
+
+    Attributes:
+        name: of the set.
+        options: those that it sets.
+        seeds: of the finished runs.
+        failed: seeds of the others.
+        valid, test: metrics over the finished runs.
+        parameters: trained ones of the first finished run.
+        seconds: mean time of training.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    seeds: list[int]
+    failed: list[int]
+    valid: Mapping[str, Stat]
+    test: Mapping[str, Stat]
+    parameters: int | None
+    seconds: float | None
+
+
+def rows_of(settings: Mapping[str, Mapping[str, Any]], runs: Sequence[Run]) -> list[Row]:
+    """One row for every set of options, in their order."""
+    return [_row(name, options, runs) for name, options in settings.items()]
+
+
+def best_first(rows: Sequence[Row], metric: str) -> list[Row]:
+    """By the mean of a validation metric; sets without a finished run come last."""
+    return sorted(
+        rows, key=lambda row: -row.valid[metric].mean if metric in row.valid else float("inf")
+    )
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A finished run's `results.json`.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        found = json.loads(path.read_text())
+        if not all(isinstance(found[part], dict) for part in PARTS):
+            raise TypeError("its parts `valid` and `test` are no tables")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"a result with the parts `valid` and `test` in {path}",
+            f"{type(error).__name__}: {error}".split("\n")[0],
+            f"delete the folder {path.parent} and repeat the command: that run is made again",
+        ) from error
+    return dict(found)
+
+
+def to_frame(rows: Sequence[Row]) -> pl.DataFrame:
+    """A row for every set: its options, then validation, then test, mean and deviation each."""
+    return pl.DataFrame([_flat(row) for row in rows], infer_schema_length=None)
+
+
+def _row(name: str, options: Mapping[str, Any], runs: Sequence[Run]) -> Row:
+    mine = [run for run in runs if run.name == name]
+    good = [run.results for run in mine if run.results is not None]
+    seconds = [one["seconds"] for one in good if "seconds" in one]
+    return Row(
+        name=name,
+        options=options,
+        seeds=[run.seed for run in mine if run.results is not None],
+        failed=[run.seed for run in mine if run.results is None],
+        valid=_stats([one["valid"] for one in good]),
+        test=_stats([one["test"] for one in good]),
+        parameters=good[0].get("parameters") if good else None,
+        seconds=statistics.fmean(seconds) if seconds else None,
+    )
+
+
+def _stats(metrics: Sequence[Mapping[str, float]]) -> dict[str, Stat]:
+    shared = [key for key in metrics[0] if all(key in one for one in metrics)] if metrics else []
+    return {key: Stat.of([one[key] for one in metrics]) for key in shared}
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": row.name}
+    found |= {
+        key: value if isinstance(value, bool | int | float | str) else text(value)
+        for key, value in row.options.items()
+    }
+    found |= {"seeds": len(row.seeds), "failed": len(row.failed)}
+    found |= {"parameters": row.parameters, "seconds": row.seconds}
+    for part in PARTS:
+        for metric, stat in getattr(row, part).items():
+            found |= {f"{part} {metric}": stat.mean, f"{part} {metric} std": stat.std}
+    return found
