@@ -51,7 +51,6 @@ encoding.register(app)
 models.register(app)
 training.register(app)
 sweeping.register(app)
-sweeping.register(app)
 results.register(app)
 figures.register(app)
 
