@@ -1,0 +1,195 @@
+"""Sparse histories as bags: what a row has, and weighted sums of the table's rows it points to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CELLS = 2**22
+"""Most numbers of a temporary: 16 MB in float32, which stays within the caches."""
+DENSE = 0.02
+"""Share of filled cells from which a dense product beats gathered rows; measured on a CPU."""
+
+
+@dataclass(frozen=True)
+class Bags:
+    """The entries of a sparse matrix (n, width), sorted by row.
+
+    Attributes:
+        rows, columns: where each entry stands, int64, (nnz,).
+        weights: its value, float, (nnz,).
+        starts: first entry of each row, and the end, int64, (n + 1,).
+        width: number of columns.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    weights: Tensor
+    starts: Tensor
+    width: int
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> Bags:
+        """The entries of a sparse CSR tensor.
+
+        Example:
+            >>> from modalign.sparse import csr_tensor
+            >>> starts, columns = torch.tensor([0, 2, 2]), torch.tensor([0, 3])
+            >>> Bags.of(csr_tensor(starts, columns, torch.ones(2), (2, 4))).rows.tolist()
+            [0, 0]
+        """
+        starts = matrix.crow_indices().long()
+        rows = torch.repeat_interleave(
+            torch.arange(matrix.shape[0], device=starts.device), starts.diff()
+        )
+        return cls(rows, matrix.col_indices().long(), matrix.values(), starts, matrix.shape[1])
+
+    @classmethod
+    def of_dense(cls, matrix: Tensor) -> Bags:
+        """The entries of a dense matrix that are not zero.
+
+        Example:
+            >>> Bags.of_dense(torch.tensor([[0.0, 2.0], [0.0, 0.0]])).starts.tolist()
+            [0, 1, 1]
+        """
+        rows, columns = matrix.nonzero(as_tuple=True)
+        counts = torch.bincount(rows, minlength=len(matrix))
+        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return cls(rows, columns, matrix[rows, columns], starts, matrix.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sums of the entries' values by row: (nnz,) to (n,), or (nnz, k) to (n, k)."""
+        zeros = values.new_zeros(len(self), *values.shape[1:])
+        return zeros.index_add_(0, self.rows, values)
+
+    def unit(self, values: Tensor) -> Tensor:
+        """Values scaled so that those of a row have the norm 1: (nnz, k) to (nnz, k).
+
+        A row whose values are all zero stays so.
+        """
+        norms = self.total(values.square()).clamp_min(1e-24).sqrt()
+        return values / norms[self.rows]
+
+    def part(self, start: int, end: int) -> Bags:
+        """Rows start to end."""
+        first, last = int(self.starts[start]), int(self.starts[end])
+        entries = slice(first, last)
+        return Bags(
+            self.rows[entries] - start,
+            self.columns[entries],
+            self.weights[entries],
+            self.starts[start : end + 1] - first,
+            self.width,
+        )
+
+
+def bag_sums(bags: Bags, values: Tensor, table: Tensor) -> Tensor:
+    """`out[u, k] = sum over entries n of row u of values[n, k] table[column of n]`.
+
+    The first layer of an autoencoder without its dense input, for K weightings of one bag at a
+    time. Sparse bags are gathered, denser ones multiplied as a matrix; both in blocks.
+
+    Args:
+        bags: of `len(table)` columns.
+        values: (nnz, K).
+        table: (width, d).
+
+    Returns:
+        (n, K, d). Gradients reach values and table.
+
+    Example:
+        >>> one = Bags(torch.tensor([0, 0]), torch.tensor([0, 2]), torch.ones(2),
+        ...            torch.tensor([0, 2]), 3)
+        >>> bag_sums(one, torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [5.0], [10.0]]))
+        tensor([[[21.]]])
+    """
+    out: Tensor = _BagSums.apply(bags, values, table)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _BagSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, bags: Bags, values: Tensor, table: Tensor) -> Tensor:
+        ctx.bags = bags
+        ctx.save_for_backward(values, table)
+        out = table.new_zeros(len(bags), values.shape[1], table.shape[1])
+        if _is_dense(bags):
+            for rows, entries in _row_blocks(bags, values.shape[1]):
+                block = _filled(bags, values, rows, entries)
+                out[rows] = (block.flatten(0, 1) @ table).unflatten(0, block.shape[:2])
+        else:
+            for entries in _entry_blocks(bags, out[0].numel() if len(out) else 1):
+                rows_of_table = table[bags.columns[entries]]  # (c, d)
+                weighted = values[entries].unsqueeze(2) * rows_of_table.unsqueeze(1)
+                out.index_add_(0, bags.rows[entries], weighted)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor | None]:
+        (gradient,) = gradients
+        values, table = ctx.saved_tensors
+        bags: Bags = ctx.bags
+        of_values = torch.zeros_like(values)
+        of_table = torch.zeros_like(table) if ctx.needs_input_grad[2] else None
+        if _is_dense(bags):
+            for rows, entries in _row_blocks(bags, values.shape[1]):
+                flat = gradient[rows].flatten(0, 1)
+                if of_table is not None:
+                    block = _filled(bags, values, rows, entries)
+                    of_table.addmm_(block.flatten(0, 1).t(), flat)
+                if ctx.needs_input_grad[1]:
+                    cells = (flat @ table.t()).flatten()
+                    of_values[entries] = cells[_places(bags, values, rows, entries)]
+        else:
+            for entries in _entry_blocks(bags, gradient[0].numel() if len(gradient) else 1):
+                mine = gradient[bags.rows[entries]]  # (c, K, d)
+                columns = bags.columns[entries]
+                if of_table is not None:
+                    of_table.index_add_(0, columns, (values[entries].unsqueeze(2) * mine).sum(1))
+                if ctx.needs_input_grad[1]:
+                    of_values[entries] = (mine @ table[columns].unsqueeze(2)).squeeze(2)
+        return None, of_values, of_table
+
+
+def _is_dense(bags: Bags) -> bool:
+    return len(bags.rows) > DENSE * len(bags) * bags.width
+
+
+def _row_blocks(bags: Bags, n_weightings: int) -> list[tuple[slice, slice]]:
+    """Blocks of rows whose dense cells fit, each with its entries."""
+    size = max(1, CELLS // max(1, n_weightings * bags.width))
+    edges = [*range(0, len(bags), size), len(bags)]
+    places = bags.starts[edges].tolist()
+    return [
+        (slice(edges[i], edges[i + 1]), slice(places[i], places[i + 1]))
+        for i in range(len(edges) - 1)
+    ]
+
+
+def _entry_blocks(bags: Bags, numbers_each: int) -> list[slice]:
+    size = max(1, CELLS // max(1, numbers_each))
+    return [slice(start, start + size) for start in range(0, len(bags.rows), size)]
+
+
+def _places(bags: Bags, values: Tensor, rows: slice, entries: slice) -> Tensor:
+    """Where the values of a block stand among its (rows, K, width) cells, (c, K)."""
+    k = torch.arange(values.shape[1], device=values.device)
+    corner = (bags.rows[entries] - rows.start) * (values.shape[1] * bags.width)
+    places: Tensor = (corner + bags.columns[entries]).unsqueeze(1) + k * bags.width
+    return places
+
+
+def _filled(bags: Bags, values: Tensor, rows: slice, entries: slice) -> Tensor:
+    """A block of rows as dense cells, (rows, K, width)."""
+    shape = (rows.stop - rows.start, values.shape[1], bags.width)
+    block: Tensor = values.new_zeros(shape)
+    block.view(-1)[_places(bags, values, rows, entries)] = values[entries]
+    return block
