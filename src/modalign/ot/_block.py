@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modalign.ot.result import MOST
 
-_TINY_CELLS = 1024
+_TINY_CELLS = 1024  # of a problem, up to which it counts as tiny
 _MANY_PROBLEMS = 32
 _LEAST = {torch.float32: -60.0, torch.float64: -300.0}  # exponents of a kernel kept
 
@@ -39,6 +39,12 @@ class Block:
         n_problems, n, m = cells.shape
         last = n * m <= _TINY_CELLS and n_problems >= _MANY_PROBLEMS
         return cls(cells.permute(1, 2, 0).contiguous() if last else cells.contiguous(), last)
+
+    @property
+    def tiny(self) -> bool:
+        """Whether the problems have few cells, in either layout."""
+        n, m = self.cells.shape[:2] if self.last else self.cells.shape[1:]
+        return n * m <= _TINY_CELLS
 
     @property
     def batch(self) -> int:

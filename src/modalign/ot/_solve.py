@@ -22,6 +22,7 @@ from torch import Tensor
 
 from modalign.ot._block import Block
 from modalign.ot._marginals import Balanced
+from modalign.ot._newton import newton_step
 
 _CACHE_CELLS = 1 << 20  # cells of a block on the CPU: it and its kernel stay near the cores
 _CALM = 10.0  # moves per sweep, in units of reg, from which on a kernel serves
@@ -29,6 +30,8 @@ _DRIFT = 12.0  # up to here from the absorbed potentials, what underflowed in K 
 _LOST = 48.0  # beyond this the sweeps themselves are in doubt and are done again
 _CHECK = 5  # sweeps between checks at first; problems far from done are asked less often
 _LATER_CHECK = 20
+_PATIENCE = 40  # sweeps that a tiny problem gets before Newton steps
+_RIDGE = 1e-3  # of the tolerance: links too weak for it to see need no exact step
 _MOST = 60.0  # exponents beyond this in a measured error are cut: the error is large anyway
 
 
@@ -108,7 +111,9 @@ def _run(block: Block, a: Tensor, b: Tensor, state: State, schedule: Schedule) -
     loop.average(schedule.averaged)
     loop.cool()
     while loop.going():
-        if not loop.calm:
+        if loop.stuck:
+            loop.newton_sweep()
+        elif not loop.calm:
             loop.log_sweeps()
         else:
             loop.kernel_sweeps()
@@ -131,6 +136,8 @@ class _Loop:
         self.done = 0
         self.calm = True  # whether a kernel is worth its making
         self.wary = 0  # log sweeps before a kernel is tried again; grows when one failed
+        self.newtonian = block.tiny and type(state.marginals) is Balanced
+        self.sweeps_first = _PATIENCE + schedule.averaged
         self.buffer = torch.empty_like(block.cells)
         self.whole.f, self.whole.g = state.f.clone(), state.g.clone()
         self.whole.error, self.whole.iterations = state.error.clone(), state.iterations.clone()
@@ -138,6 +145,11 @@ class _Loop:
     def going(self) -> bool:
         """Whether a problem is left and a sweep too."""
         return len(self.index) > 0 and self.done < self.schedule.max_iterations
+
+    @property
+    def stuck(self) -> bool:
+        """Whether sweeps had their chance at problems so tiny that Newton steps cost little."""
+        return self.newtonian and self.done >= self.sweeps_first
 
     def average(self, count: int) -> None:
         """Averaged sweeps: both potentials from the old ones, then half way there."""
@@ -164,11 +176,12 @@ class _Loop:
             self.f = self.marginals.rows(self._soft_rows(self.g, heat))
             self.g = self.marginals.columns(self._soft_columns(self.f, heat))
             self.done += 1
+        self.sweeps_first = self.done + _PATIENCE
 
     def log_sweeps(self) -> None:
         """Sweeps in the log domain, until their moves are small enough for a kernel."""
         left = self.wary
-        while self.going() and not self.calm:
+        while self.going() and not self.calm and not self.stuck:
             old_f, old_g = self.f, self.g
             soft = self._soft_rows(self.g)
             self.f = self.marginals.rows(soft)
@@ -190,7 +203,7 @@ class _Loop:
         near = _Absorbed(self)
         run = self._plain if type(self.marginals) is Balanced else self._general
         problems, since = len(self.index), 0
-        while self.going() and len(self.index) == problems:
+        while self.going() and len(self.index) == problems and not self.stuck:
             count = _CHECK if since < 4 * _CHECK else _LATER_CHECK
             # The first sweep is checked: a good start may need no more.
             count = 1 if self.done == 0 else min(count, self.schedule.max_iterations - self.done)
@@ -205,6 +218,37 @@ class _Loop:
             if drift > _DRIFT:
                 return
             self.retire()
+
+    def newton_sweep(self) -> None:
+        """A sweep in the log domain and, for the problems that it leaves, a Newton step."""
+        old = self.f
+        soft = self._soft_rows(self.g)
+        self.f, self.error = soft, self._difference(old, soft, soft)
+        self.g = self._soft_columns(self.f)
+        self.done += 1
+        self.retire()
+        if not self.going():
+            return
+        ridge = _RIDGE * self.schedule.tolerance
+        n, m = self.f.shape[self.block.point], self.g.shape[self.block.point]
+        if n <= m:
+            plan, a, b = self._problems_last(self.a, self.b)
+            step = newton_step(plan, a, b, ridge)
+            self.f = self.f + (step if self.block.last else step.t())
+        else:
+            self.f = self._soft_rows(self.g)
+            plan, a, b = self._problems_last(self.a, self.b)
+            step = newton_step(plan.transpose(0, 1), b, a, ridge)
+            self.g = self.g + (step if self.block.last else step.t())
+            self.f = self._soft_rows(self.g)
+        self.g = self._soft_columns(self.f)
+
+    def _problems_last(self, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """The plan's density (n, m, B) and vectors (n, B), whatever the block's layout."""
+        density = self.block.kernel(self.f, self.g).cells
+        if self.block.last:
+            return density, *vectors
+        return density.movedim(0, -1), *(vector.t() for vector in vectors)
 
     def _plain(self, near: _Absorbed, count: int) -> tuple[Tensor, Tensor, Balanced, Tensor]:
         """Sweeps of a balanced problem: nothing but products and quotients between checks."""
