@@ -28,7 +28,7 @@ from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.data.vocabulary import Vocabulary
 from modalign.evaluate.protocol import KS, Evaluator
-from modalign.experiment import environment
+from modalign.run_folder import environment
 from modalign.interfaces import Config, Recommender
 
 ROOT = Path(__file__).resolve().parents[1]

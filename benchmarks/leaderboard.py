@@ -19,7 +19,8 @@ from rich.console import Console
 from modalign import registry, settings
 from modalign.data.dataset import Dataset
 from modalign.errors import RunError
-from modalign.experiment import environment, fit, read_run
+from modalign.experiment import fit
+from modalign.run_folder import environment, read_run
 from modalign.report.side_by_side import compare_runs
 from modalign.train.callbacks import ProgressBar
 

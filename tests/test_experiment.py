@@ -9,7 +9,8 @@ import yaml
 
 import modalign
 from modalign.errors import ConfigError, DataError, RunError, UnknownName
-from modalign.experiment import load_model, read_run
+from modalign.experiment import load_model
+from modalign.run_folder import read_run
 from modalign.testing.toy import toy_dataset
 
 

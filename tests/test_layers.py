@@ -17,10 +17,10 @@ LAYERS = (
     ("errors", "seeds", "registry", "devices", "settings", "sparse"),
     ("ot", "artifact", "data"),
     ("features", "graph"),
-    ("interfaces", "nn"),
-    ("models", "train", "evaluate", "distill"),
-    ("report", "export", "fitted", "experiment", "testing"),
-    ("api", "demo", "sweeps"),
+    ("interfaces", "nn", "run_folder"),
+    ("models", "train", "evaluate", "distillation"),
+    ("report", "export", "fitted", "experiment", "distilling", "testing"),
+    ("api", "demo", "efficiency", "sweeps"),
     ("cli",),
 )
 # Neighbours in a row that may see each other, one way.

@@ -20,6 +20,7 @@ from modalign.errors import DataError, UnknownName
 __all__ = [
     "Batch",
     "Config",
+    "Factorised",
     "Factors",
     "MultimodalConfig",
     "OptimizerSettings",
@@ -259,6 +260,23 @@ class Recommender(nn.Module):
     def extra_repr(self) -> str:
         """Sizes for people."""
         return f"n_users={self.n_users}, n_items={self.n_items}"
+
+
+@runtime_checkable
+class Factorised(Protocol):
+    """A model that gives the vectors of single rows; what distillation trains.
+
+    `at(users, items)` returns the final vectors of user rows (B, d) and item rows (C, d), and
+    the ones they start from, users' and then items', (B + C, d).
+    """
+
+    def at(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See above."""
+        ...
+
+    def ego_tables(self) -> tuple[Tensor, Tensor]:
+        """The tables the final vectors are made from, users and items, both of width d."""
+        ...
 
 
 def chosen_modalities(config: MultimodalConfig, available: Iterable[str]) -> list[str]:

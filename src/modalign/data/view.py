@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modalign.data.modality import Modality
+from modalign.sparse import csr_tensor
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,49 @@ class TrainView:
     def user_counts(self) -> Tensor:
         """Training interactions of each user, int64, shape (n_users,)."""
         return torch.bincount(self.users, minlength=self.n_users)
+
+    def rows(self) -> UserRows:
+        """The same interactions, user by user."""
+        return UserRows(self)
+
+
+class UserRows:
+    """Training items of users, looked up for a block of users at a time."""
+
+    def __init__(self, view: TrainView) -> None:
+        self._n_items = view.n_items
+        order = torch.argsort(view.users * view.n_items + view.items)
+        self._items = view.items[order]
+        self.counts = view.user_counts()
+        self._start = torch.cumsum(self.counts, 0) - self.counts
+
+    def of(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """Place in `users` and item of each of their interactions, both int64 (n,), in order.
+
+        Example:
+            >>> view = TrainView(2, 3, users=torch.tensor([1, 0, 1]), items=torch.tensor([2, 1, 0]))
+            >>> view.rows().of(torch.tensor([1, 0]))
+            (tensor([0, 0, 1]), tensor([0, 2, 1]))
+        """
+        asked = users.cpu()
+        counts = self.counts[asked]
+        ends = torch.cumsum(counts, 0)
+        owner = torch.repeat_interleave(counts)
+        within = torch.arange(len(owner)) - (ends - counts)[owner]
+        items = self._items[self._start[asked][owner] + within]
+        return owner.to(users.device), items.to(users.device)
+
+    def history(self, users: Tensor) -> Tensor:
+        """Sparse CSR rows of ones, (B, n_items)."""
+        _, items = self.of(users)
+        zero = torch.zeros(1, dtype=torch.int64)
+        indptr = torch.cat([zero, torch.cumsum(self.counts[users.cpu()], 0)]).to(users.device)
+        ones = torch.ones(len(items), device=users.device)
+        return csr_tensor(indptr, items, ones, (len(users), self._n_items))
+
+    def seen(self, users: Tensor, items: Tensor) -> Tensor:
+        """Whether users (B,) have items (C,), bool (B, C); an item may stand there twice."""
+        owner, theirs = self.of(users)
+        found = torch.zeros(len(users), self._n_items, dtype=torch.bool, device=users.device)
+        found[owner, theirs] = True
+        return found[:, items]

@@ -71,15 +71,25 @@ class LightGCN(Recommender):
         if batch.positives is None or batch.negatives is None:
             raise ValueError("LightGCN learns from positives and negatives; the batch lacks one")
         size = len(batch)
-        items = torch.cat([batch.positives, batch.negatives])
-        rows = torch.cat([batch.users, items + self.n_users])
-        final, first = self.graph.propagate_at(self.embeddings, self.config.n_layers, rows)
-        user, positive, negative = final.view(3, size, -1)
+        user, items, first = self.at(batch.users, torch.cat([batch.positives, batch.negatives]))
+        positive, negative = items.view(2, size, -1)
         scores = torch.linalg.vecdot(user, positive), torch.linalg.vecdot(user, negative)
         parts = {"bpr": bpr_loss(*scores)}
         if self.config.reg:
             parts["reg"] = self.config.reg * l2_penalty(first, batch_size=size)
         return parts
+
+    def at(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Final vectors of rows of users and items, and those of layer 0, (B + C, d)."""
+        rows = torch.cat([users, items + self.n_users])
+        final, first = self.graph.propagate_at(self.embeddings, self.config.n_layers, rows)
+        of_users, of_items = final.split([len(users), len(items)])
+        return of_users, of_items, first
+
+    def ego_tables(self) -> tuple[Tensor, Tensor]:
+        """Layer 0."""
+        users, items = self.embeddings.split([self.n_users, self.n_items])
+        return users, items
 
     def tables(self) -> tuple[Tensor, Tensor]:
         """All propagated vectors, users and items."""

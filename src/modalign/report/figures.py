@@ -17,7 +17,8 @@ from modalign import seeds
 from modalign.data.dataset import Dataset
 from modalign.data.files import write_folder_aside
 from modalign.errors import ConfigError, DataError, RunError
-from modalign.experiment import load_model, read_run
+from modalign.experiment import load_model
+from modalign.run_folder import read_run
 from modalign.fitted import FittedModel
 from modalign.report import _canvas, _flow, _measures
 from modalign.report._canvas import Curves, short
@@ -186,6 +187,12 @@ def _of_runs(runs: Sequence[_Run], pairs: int, seed: int, notes: list[str]) -> I
             f"Without vectors of users and items, and so left out of figures 1(a) to (c): "
             f"{', '.join(without)}."
         )
+    masks = {str(run.fitted.results["mask"]) for run in runs}
+    if len(masks) > 1:
+        notes.append(
+            "Recall in legends does not compare: the runs were measured with the masks "
+            f"{' and '.join(sorted(masks))}."
+        )
     yield from _distances(runs, notes)
     yield from _neighbours(runs)
     scores = {run.name: _scores(run, sample) for run in runs}
@@ -256,7 +263,7 @@ def _distances(runs: Sequence[_Run], notes: list[str]) -> Iterator[Drawn]:
         "curves further to the left: such a run keeps the reference's geometry. Raw distances of "
         "runs that were trained apart say little, as their axes are arbitrary. Nodes without "
         "training interactions are left out. Numbers: medians.",
-        _canvas.densities(panels, {run.name: run.label for run in fitting}),
+        _canvas.densities(panels, _labels(runs)),
         data,
         numbers,
     )
@@ -327,10 +334,14 @@ def _neighbours(runs: Sequence[_Run]) -> Iterator[Drawn]:
         "graph: a user's items, an item's users. Look for a student's curve that lies on its "
         "teacher's: the student has taken over the graph's signal without seeing the graph. "
         "Numbers: medians.",
-        _canvas.densities(panels, {run.name: run.label for run in runs if run.name in found}),
+        _canvas.densities(panels, _labels(runs)),
         data,
         numbers,
     )
+
+
+def _labels(runs: Sequence[_Run]) -> dict[str, str]:
+    return {run.name: run.label for run in runs}
 
 
 def _trained(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -433,7 +444,7 @@ def _standardised(
         "The same scores, less the mean of the run's random pairs and divided by their deviation, "
         "so that runs on other scales lie over each other. Look for a student whose curves have "
         "the shape of its teacher's. Left out: one pair in 250 at each end.",
-        _canvas.densities(panels, {run.name: run.label for run in runs}),
+        _canvas.densities(panels, _labels(runs)),
         _score_table(runs, sample, {r.name: {k: _standard(scores[r.name], k)
                                              for k in ("observed", "random")} for r in runs}),
         numbers,

@@ -17,7 +17,8 @@ from modalign.errors import ConfigError, DataError, RunError
 from modalign.evaluate.compare import Comparison, RunResult
 from modalign.evaluate.metrics import METRICS
 from modalign.evaluate.protocol import Evaluation
-from modalign.experiment import load_model, read_run
+from modalign.experiment import load_model
+from modalign.run_folder import read_run
 from modalign.fitted import FittedModel
 from modalign.report import plots
 from modalign.report.gallery import LIST, Pictures, chosen_users, gallery

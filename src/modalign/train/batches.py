@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from modalign.data.sampling import NegativeSampler
 from modalign.data.view import TrainView
 from modalign.errors import DataError
 from modalign.interfaces import Batch
-from modalign.sparse import csr_tensor
 
 
 class PairBatches:
@@ -59,13 +57,8 @@ class UserBatches:
 
     def __init__(self, view: TrainView, batch_size: int) -> None:
         self._batch_size = batch_size
-        self._n_items = view.n_items
-        order = torch.argsort(view.users * view.n_items + view.items)
-        self._items = view.items[order]
-        counts = view.user_counts()
-        self._start = torch.cumsum(counts, 0) - counts
-        self._counts = counts
-        self._users = torch.nonzero(counts).flatten()
+        self._rows = view.rows()
+        self._users = torch.nonzero(self._rows.counts).flatten()
 
     def __len__(self) -> int:
         return -(-len(self._users) // self._batch_size)
@@ -74,14 +67,5 @@ class UserBatches:
         """All users with interactions once, in an order drawn from `rng`."""
         order = self._users[torch.randperm(len(self._users), generator=rng)]
         for users in order.split(self._batch_size):
-            history = self.history(users)
+            history = self._rows.history(users)
             yield Batch(users=users.to(device), history=history.to(device))
-
-    def history(self, users: Tensor) -> Tensor:
-        """Sparse CSR rows of ones, (B, n_items), of the users' training items."""
-        counts = self._counts[users]
-        ends = torch.cumsum(counts, 0)
-        within = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - counts, counts)
-        items = self._items[torch.repeat_interleave(self._start[users], counts) + within]
-        indptr = torch.cat([torch.zeros(1, dtype=torch.int64), ends])
-        return csr_tensor(indptr, items, torch.ones(len(items)), (len(users), self._n_items))

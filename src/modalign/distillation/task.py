@@ -1,0 +1,248 @@
+"""One stage of distillation: a target learns the ranking, and what a frozen source knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from modalign.data.view import TrainView
+from modalign.distillation.source import Source, blocks, factors
+from modalign.errors import ConfigError
+from modalign.interfaces import (
+    Batch,
+    Config,
+    Factorised,
+    OptimizerSettings,
+    Phase,
+    Recommender,
+)
+from modalign.nn.losses.distillation import (
+    crossed_infonce,
+    divergence_of_logits,
+    margin_logits,
+    transported_logits,
+)
+from modalign.nn.losses.ranking import bpr_loss, l2_penalty
+
+
+class DistillConfig(Config):
+    """How a source teaches; the same in both stages. Ranges in brackets are the paper's."""
+
+    logit: Literal["sinkhorn", "sort", "kl", "bernoulli", "raw", "paired"] = "sinkhorn"
+    """Loss between the logits of source and target: debiased Sinkhorn, exact transport by
+    sorting, KL inside a group, or one of the pairwise controls."""
+    logit_weight: Annotated[float, Field(ge=0)] = 1e-2
+    """Weight of the logit loss, lambda_1 [1e-5, 1e2]."""
+    embedding_weight: Annotated[float, Field(ge=0)] = 1e-2
+    """Weight of the contrast between the vectors of both models, lambda_2 [1e-5, 1e2]."""
+    p: Annotated[float, Field(ge=1, le=8)] = 2.0
+    """Exponent of the transport cost `|x - y|^p / p`."""
+    eps: Annotated[float, Field(gt=0)] = 0.01
+    """Entropic regularisation of Sinkhorn."""
+    value: Literal["dual", "sharp"] = "dual"
+    """Value of the entropic problem; sharp is that of the paper's algorithm."""
+    root: bool = False
+    """Take the p-th root of the transport cost."""
+    group: Literal["batch", "user"] = "batch"
+    """Logits that are compared as one set: those of a batch, or those of one user's negatives."""
+    max_points: Annotated[int, Field(ge=2)] = 256
+    """A batch is cut into groups of so many logits."""
+    negatives: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Negatives of a pair whose logits are compared."""
+    hard: Annotated[int, Field(ge=0)] = 0
+    """Draw the compared negatives from the source's so many best items; 0: from all unseen."""
+    kl_temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Temperature of "kl"."""
+    contrast: Literal["all", "batch"] | Annotated[int, Field(ge=1)] = 512
+    """Items a pair is contrasted with: all, the batch's own, or so many drawn for a batch."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Temperature of the contrast, tau_e."""
+    normalize: bool = False
+    """Contrast unit vectors."""
+    vectors: Literal["final", "ego"] = "final"
+    """Vectors of the target that are contrasted: its final ones, or those it starts from."""
+    warm_start: bool = False
+    """Start the target's tables from the source: its vectors, or the best of that width."""
+
+
+class DistillTask(nn.Module):
+    """Ranking loss of the target, plus what ties its logits and its vectors to the source.
+
+        L = L_bpr + logit_weight L_logit + embedding_weight L_emb
+
+    Only the target is trained. The source is asked for scores and, where it has vectors, for
+    those; it never runs again. Where the widths of the vectors differ a linear map on the
+    target's side, dropped afterwards, brings them together. A source that only scores teaches
+    by its logits alone.
+
+    Source: TARec (Zhuang et al. 2025), equations 4 and 5 (E24, E25).
+    """
+
+    def __init__(
+        self, target: Recommender, source: Source, config: DistillConfig, view: TrainView
+    ) -> None:
+        super().__init__()
+        if not isinstance(target, Factorised):
+            raise ConfigError(
+                "a model that gives vectors of single rows, as lightgcn and mlprec do",
+                type(target).__name__,
+                "choose one of these as assistant or student",
+            )
+        self.target, self.config, self.source = target, config, source
+        self.rows = view.rows()
+        self.n_items = view.n_items
+        self.pool = torch.nonzero(view.item_counts()).flatten()
+        self.projector: nn.Linear | None = None
+        width = target.ego_tables()[0].shape[1]
+        theirs = 0 if source.vectors is None else source.vectors[0].shape[1]
+        self.contrasts = config.embedding_weight > 0 and theirs > 0
+        if self.contrasts and theirs != width:
+            self.projector = nn.Linear(width, theirs, bias=False)
+        self.best: Tensor | None = None
+        if config.hard:
+            self.best = best_unseen(source, view, min(config.hard, view.n_items))
+        if config.warm_start:
+            for mine, given in zip(target.ego_tables(), factors(source, width), strict=True):
+                mine.data.copy_(given)
+        self._drawn: Tensor | None = None
+        self._places: Tensor | None = None
+
+    @property
+    def recommender(self) -> Recommender:
+        """The target."""
+        return self.target
+
+    def phases(self) -> Sequence[Phase]:
+        """One phase: the target's parameters, and the map between widths where there is one."""
+        params = [p for p in self.parameters() if p.requires_grad]
+        return [Phase("main", params, OptimizerSettings.of(self.target.config))]
+
+    def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
+        """Prepares the target's epoch and draws for the first step."""
+        self.target.on_epoch(epoch, rng)
+        self._draw(rng)
+
+    def after_step(self, step: int, batch: Batch, rng: torch.Generator) -> None:
+        """Draws for the next step."""
+        self.target.after_step(step, batch, rng)
+        self._draw(rng)
+
+    def _draw(self, rng: torch.Generator) -> None:
+        """Items to contrast with, and places in the source's list; a loss draws nothing."""
+        if isinstance(self.config.contrast, int) and self.contrasts:
+            count = min(self.config.contrast, len(self.pool))
+            order = torch.randint(len(self.pool), (count,), generator=rng)
+            self._drawn = self.pool[order]
+        if self.best is not None:
+            shape = (self.target.config.batch_size, self.config.negatives)
+            self._places = torch.randint(self.best.shape[1], shape, generator=rng)
+
+    def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
+        """`{"bpr", "reg", "logit", "embedding"}`, those with a weight."""
+        if batch.positives is None or batch.negatives is None:
+            raise ValueError("distillation learns from pairs with negatives; the batch lacks one")
+        size, config = len(batch), self.config
+        negatives = batch.negatives.view(size, -1)
+        compared = negatives if self.best is None else self._hard(batch.users)
+        others = self._candidates(batch) if self.contrasts else negatives.new_empty(0)
+        items = torch.cat([batch.positives, negatives[:, 0], compared.flatten(), others])
+        users, of_items, raw = self.target.at(batch.users, items)
+        positive, negative, rest, candidates = of_items.split(
+            [size, size, compared.numel(), len(others)]
+        )
+        positive_scores = torch.linalg.vecdot(users, positive)
+        parts = {"bpr": bpr_loss(positive_scores, torch.linalg.vecdot(users, negative))}
+        if self.target.config.reg:
+            first = raw[: 3 * size]
+            parts["reg"] = self.target.config.reg * l2_penalty(first, batch_size=size)
+        if config.logit_weight:
+            scores = torch.einsum("bd,bkd->bk", users, rest.view(*compared.shape, -1))
+            target = margin_logits(positive_scores.unsqueeze(1), scores)
+            parts["logit"] = config.logit_weight * self._logit(batch, compared, target)
+        if self.contrasts:
+            if config.vectors == "ego":
+                of_items = raw[size:]
+                users, positive = raw[:size], of_items[:size]
+                candidates = of_items[len(of_items) - len(others) :]
+            parts["embedding"] = config.embedding_weight * self._contrast(
+                batch, others, users, positive, candidates
+            )
+        return parts
+
+    def _hard(self, users: Tensor) -> Tensor:
+        assert self.best is not None
+        assert self._places is not None
+        places = self._places[: len(users)].to(users.device)
+        return self.best.to(users.device)[users].gather(1, places)
+
+    def _candidates(self, batch: Batch) -> Tensor:
+        assert batch.positives is not None
+        if self.config.contrast == "all":
+            return torch.arange(self.n_items, device=batch.users.device)
+        if self.config.contrast == "batch":
+            return batch.positives
+        assert self._drawn is not None
+        return self._drawn.to(batch.users.device)
+
+    def _logit(self, batch: Batch, compared: Tensor, target: Tensor) -> Tensor:
+        assert batch.positives is not None
+        config = self.config
+        with torch.no_grad():
+            items = torch.cat([batch.positives.unsqueeze(1), compared], dim=1)
+            scores = self.source.at(batch.users, items)
+            source = margin_logits(scores[:, :1], scores[:, 1:])
+        source, target = self._grouped(source), self._grouped(target)
+        if config.logit == "sinkhorn" or config.logit == "sort":
+            return transported_logits(
+                source,
+                target,
+                config.logit,
+                p=config.p,
+                eps=config.eps,
+                value=config.value,
+                root=config.root,
+            )
+        return divergence_of_logits(source, target, config.logit, temperature=config.kl_temperature)
+
+    def _grouped(self, logits: Tensor) -> Tensor:
+        """(G, n): a user's negatives, or equal parts of the batch without its last few."""
+        if self.config.group == "user":
+            return logits
+        n = min(self.config.max_points, logits.numel())
+        count = logits.numel() // n
+        return logits.flatten()[: count * n].view(count, n)
+
+    def _contrast(
+        self, batch: Batch, others: Tensor, users: Tensor, items: Tensor, candidates: Tensor
+    ) -> Tensor:
+        assert self.source.vectors is not None
+        assert batch.positives is not None
+        source_users, source_items = self.source.vectors
+        if self.projector is not None:
+            users, items, candidates = (self.projector(x) for x in (users, items, candidates))
+        return crossed_infonce(
+            source_users[batch.users],
+            source_items[batch.positives],
+            users,
+            items,
+            source_items[others],
+            candidates,
+            self.rows.seen(batch.users, others),
+            normalize=self.config.normalize,
+            temperature=self.config.temperature,
+        )
+
+
+def best_unseen(source: Source, view: TrainView, count: int) -> Tensor:
+    """Each user's `count` best items by the source, training items last; (n_users, count)."""
+    rows, found = view.rows(), []
+    for users in blocks(source.n_users):
+        scores = source.score(users)
+        owner, items = rows.of(users)
+        scores[owner, items] = -torch.inf
+        found.append(scores.topk(count, dim=1).indices)
+    return torch.cat(found)
