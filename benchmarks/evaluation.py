@@ -28,8 +28,8 @@ from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.data.vocabulary import Vocabulary
 from modalign.evaluate.protocol import KS, Evaluator
-from modalign.run_folder import environment
 from modalign.interfaces import Config, Recommender
+from modalign.run_folder import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / ".." / "shared" / "data" / "amazon-baby"

@@ -20,8 +20,8 @@ from modalign import registry, settings
 from modalign.data.dataset import Dataset
 from modalign.errors import RunError
 from modalign.experiment import fit
-from modalign.run_folder import environment, read_run
 from modalign.report.side_by_side import compare_runs
+from modalign.run_folder import environment, read_run
 from modalign.train.callbacks import ProgressBar
 
 HERE = Path(__file__).parent

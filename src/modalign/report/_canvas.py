@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from modalign.report._flow import LOSSES, SHOWN, Pair
+from modalign.report import _flow
+from modalign.report._flow import LOSSES, Pair
 from modalign.report.plots import COLOURS, DASHES, LONGEST
 
 Floats = NDArray[np.float64]
@@ -23,6 +26,9 @@ INK, SOFT, FAINT = "#22282d", "#6b747c", "#b9c0c6"
 DPI = 200
 ACROSS = 3
 """Panels side by side where there is one for each run."""
+TITLE = 36
+"""Characters in a line of a panel's title."""
+USERS = "users, active first"
 
 _STYLE = {
     "svg.hashsalt": "modalign",
@@ -57,40 +63,44 @@ class Curves:
 
 
 def densities(panels: Sequence[Sequence[Curves]], labels: Mapping[str, str]) -> Figure:
-    """Panels in rows; a name has one colour and dash in all of them.
+    """Panels in rows; a name has one colour and dash in all panels, and in all figures.
 
     Args:
         panels: rows of panels.
-        labels: the legend's text for each name, in its order.
+        labels: the legend's text for each name, in its order; names that no panel has count
+            for the colours alone.
     """
-    places = {name: place for place, name in enumerate(labels)}
-    size = 3.1 * max(map(len, panels)), 2.35 * len(panels) + 0.24 * -(-len(labels) // 2)
-    figure, grid = _grid(len(panels), max(map(len, panels)), size)
+    width = 3.1 * max(map(len, panels))
+    drawn = {name for row in panels for one in row for name in one.curves}
+    texts = [label for name, label in labels.items() if name in drawn]
+    height = 2.35 * len(panels) + 0.24 * -(-len(texts) // _columns(texts, width))
+    figure, grid = _grid(len(panels), max(map(len, panels)), (width, height))
     handles: dict[str, Any] = {}
     for axes, panel in zip(grid.flat, [one for row in panels for one in row], strict=True):
-        for name, (x, y) in panel.curves.items():
-            handles[name] = _curve(axes, x, y, places[name])
+        for place, name in enumerate(labels):
+            if name in panel.curves:
+                handles[name] = _curve(axes, *panel.curves[name], place)
         _from_zero(axes)
         _name(axes, panel.title, panel.xlabel, "density")
-    _legend(figure, [handles[name] for name in labels], list(labels.values()), size[0])
+    _legend(figure, [handles[name] for name in labels if name in drawn], texts, width)
     return figure
 
 
 def observed_and_random(panels: Sequence[Curves]) -> Figure:
-    """A panel for each run, with an axis of its own: observed and random pairs."""
-    across = min(len(panels), ACROSS)
+    """A panel with axes of its own for each run: observed pairs in its colour, random ones grey."""
+    across = _across(len(panels))
     rows = -(-len(panels) // across)
-    figure, grid = _grid(rows, across, (3.1 * across + 0.4, 2.4 * rows + 0.3))
+    figure, grid = _grid(rows, across, (3.1 * across + 0.4, 2.5 * rows + 0.3))
     for axes in list(grid.flat)[len(panels) :]:
         axes.remove()
-    handles: dict[str, Any] = {}
-    for axes, panel in zip(grid.flat, panels, strict=False):
+    for place, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
         (x, observed), (_, random) = panel.curves["observed"], panel.curves["random"]
-        handles["observed (test) pairs"] = _curve(axes, x, observed, 0)
-        handles["random pairs"] = _curve(axes, x, random, 1)
+        axes.plot(x, random, "--", color=SOFT, linewidth=1.7)
+        _curve(axes, x, observed, place, "-")
         _from_zero(axes)
         _name(axes, panel.title, panel.xlabel, "density")
-    _legend(figure, list(handles.values()), list(handles), 3.1 * across)
+    handles = [Line2D([], [], color=INK), Line2D([], [], color=SOFT, linestyle="--")]
+    _legend(figure, handles, ["observed (test) pairs", "random pairs"], 3.1 * across)
     return figure
 
 
@@ -98,36 +108,41 @@ def heat_maps(rows: Sequence[tuple[str, Mapping[str, Floats]]]) -> Figure:
     """Maps side by side; one colour scale for each row, shared by its maps.
 
     Args:
-        rows: what the colours tell, and a map (users, items) for each name.
+        rows: what the colours tell, and a map (users, items) for each name. A row of many
+            maps goes on in the next line.
     """
-    across = len(rows[0][1])
-    figure, grid = _grid(len(rows), across, (2.7 * across + 1.3, 2.85 * len(rows)))
-    for line, (label, maps) in zip(grid, rows, strict=True):
+    across = _across(len(rows[0][1]))
+    lines = -(-len(rows[0][1]) // across)
+    size = 2.7 * across + 1.3, 2.85 * len(rows) * lines
+    figure, grid = _grid(len(rows) * lines, across, size)
+    for row, (label, maps) in enumerate(rows):
         whole = np.concatenate([one.ravel() for one in maps.values()])
         top = float(np.quantile(whole, 0.99)) or float(whole.max()) or 1.0
-        for axes, (name, values) in zip(line, maps.items(), strict=True):
+        mine = list(grid[row * lines : (row + 1) * lines].flat)
+        for axes in mine[len(maps) :]:
+            axes.remove()
+        for place, (axes, (name, values)) in enumerate(zip(mine, maps.items(), strict=False)):
             shown = axes.imshow(values, cmap="cividis", vmin=0.0, vmax=top, aspect="auto",
                                 interpolation="nearest")  # fmt: skip
             axes.grid(visible=False)
             axes.spines[:].set_visible(False)
-            _name(axes, name, "items, popular first", "")
-        line[0].set_ylabel("users, active first")
+            _name(axes, short(name), "items, popular first", "" if place % across else USERS)
         beyond = "max" if whole.max() > top else "neither"
-        bar = figure.colorbar(shown, ax=list(line), extend=beyond, fraction=0.05, pad=0.02)
-        bar.set_label(label)
+        bar = figure.colorbar(shown, ax=mine[: len(maps)], extend=beyond, fraction=0.05, pad=0.02)
+        bar.set_label(textwrap.fill(label, TITLE))
         bar.outline.set_visible(False)
     return figure
 
 
 def flow_on_the_line(pair: Pair) -> Figure:
     """Snapshots: the target above, the points and where they are headed below."""
-    figure, grid = _grid(2, len(SHOWN), (2.45 * len(SHOWN), 4.1), shared=True)
+    figure, grid = _grid(2, len(_flow.SHOWN), (2.45 * len(_flow.SHOWN), 4.1), shared=True)
     target = np.sort(pair.target[:, 0])
     ends = [target, *(run.points[..., 0].ravel() for run in pair.runs.values())]
     low, high = min(map(np.min, ends)) - 0.3, max(map(np.max, ends)) + 0.3
     bins = np.linspace(low, high, 29)
     for line, (name, run) in zip(grid, pair.runs.items(), strict=True):
-        for axes, step in zip(line, SHOWN, strict=True):
+        for axes, step in zip(line, _flow.SHOWN, strict=True):
             x, ahead = run.points[step, :, 0], run.descent[step, :, 0]
             axes.hist(target, bins, density=True, color=FAINT, label="target")
             axes.hist(x, bins, density=True, histtype="step", linewidth=1.6,
@@ -138,7 +153,7 @@ def flow_on_the_line(pair: Pair) -> Figure:
                         color=_LOSS_COLOURS[name], width=0.006, headwidth=4.5)  # fmt: skip
             _name(axes, f"step {step}", "position" if name == LOSSES[-1] else "", "")
         line[0].set_ylabel(f"{name}\ndensity")
-        line[0].set_yticks([0, 1, 2])
+    grid[0, 0].set_yticks(range(int(grid[0, 0].get_ylim()[1]) + 1))
     grid[0, 0].set_xlim(low, high)
     handles = [grid[0, 0].get_legend_handles_labels()[0][i] for i in (0, 1)]
     handles.append(grid[1, 0].get_legend_handles_labels()[0][1])
@@ -148,10 +163,10 @@ def flow_on_the_line(pair: Pair) -> Figure:
 
 def flow_in_the_plane(pair: Pair) -> Figure:
     """Snapshots: target, points, and an arrow from each along its negative gradient."""
-    figure, grid = _grid(2, len(SHOWN), (2.45 * len(SHOWN), 5.2), shared=True)
+    figure, grid = _grid(2, len(_flow.SHOWN), (2.45 * len(_flow.SHOWN), 5.2), shared=True)
     handles: dict[str, Any] = {}
     for line, (name, run) in zip(grid, pair.runs.items(), strict=True):
-        for axes, step in zip(line, SHOWN, strict=True):
+        for axes, step in zip(line, _flow.SHOWN, strict=True):
             (x, y), (u, v) = run.points[step].T, run.descent[step].T
             handles["target"] = axes.scatter(*pair.target.T, 11, FAINT, linewidths=0)
             axes.quiver(x, y, u, v, angles="xy", scale_units="xy", scale=1.5, alpha=0.6,
@@ -203,6 +218,11 @@ def short(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[: half - 1]}…{name[-half:]}"
 
 
+def _across(panels: int) -> int:
+    """How many panels stand side by side: 4 make a square."""
+    return 2 if panels == 4 else min(panels, ACROSS)
+
+
 def _grid(
     rows: int, columns: int, size: tuple[float, float], shared: bool = False
 ) -> tuple[Figure, NDArray[Any]]:
@@ -211,9 +231,9 @@ def _grid(
         return figure, figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared)
 
 
-def _curve(axes: Any, x: Floats, y: Floats, place: int) -> Any:
+def _curve(axes: Any, x: Floats, y: Floats, place: int, dash: str | None = None) -> Any:
     colour = COLOURS[place % len(COLOURS)]
-    dash = DASHES[(place + place // len(COLOURS)) % len(DASHES)]
+    dash = dash or DASHES[(place + place // len(COLOURS)) % len(DASHES)]
     axes.fill_between(x, y, color=colour, alpha=0.1, linewidth=0)
     (line,) = axes.plot(x, y, dash, color=colour, linewidth=1.7)
     return line
@@ -226,18 +246,27 @@ def _from_zero(axes: Any) -> None:
 
 
 def _name(axes: Any, title: str, xlabel: str, ylabel: str) -> None:
-    axes.set_title(short(title))
+    axes.set_title(textwrap.fill(title, TITLE))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
 
 
 def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], width: float) -> None:
     """Above the axes; texts are set afterwards, as a leading underscore would hide a name."""
-    longest = max(len(name) for name in names)
-    columns = max(1, min(len(names), int(72 * width / (44 + 5.4 * longest))))
+    columns = _columns(names, width)
     with mpl.style.context(["default", _STYLE]):
         legend = figure.legend(
-            handles, [str(i) for i in range(len(names))], loc="outside upper left", ncols=columns
+            handles,
+            [str(place) for place in range(len(names))],
+            loc="outside upper left",
+            ncols=columns,
+            markerscale=1.8,
         )
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(name)
+
+
+def _columns(names: Sequence[str], width: float) -> int:
+    """Of a legend, in a figure so many inches wide."""
+    longest = max(len(name) for name in names)
+    return max(1, min(len(names), int(72 * width / (44 + 5.4 * longest))))

@@ -18,7 +18,6 @@ from modalign.evaluate.compare import Comparison, RunResult
 from modalign.evaluate.metrics import METRICS
 from modalign.evaluate.protocol import Evaluation
 from modalign.experiment import load_model
-from modalign.run_folder import read_run
 from modalign.fitted import FittedModel
 from modalign.report import plots
 from modalign.report.gallery import LIST, Pictures, chosen_users, gallery
@@ -29,6 +28,7 @@ from modalign.report.side_by_side import (
     popularity_groups,
 )
 from modalign.report.words import finding, p_value
+from modalign.run_folder import read_run
 
 K = 20
 
