@@ -11,12 +11,22 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from modalign.cli import data, encoding, figures, mistakes, models, results, sweeping, training
+from modalign.cli import (
+    data,
+    encoding,
+    figures,
+    mistakes,
+    models,
+    profiling,
+    results,
+    sweeping,
+    training,
+)
 from modalign.errors import InputError, ModalignError
 
 ORDER = (
     "demo", "data", "encode", "models", "train", "sweep", "ablate",
-    "evaluate", "compare", "recommend", "similar", "report", "figures",
+    "evaluate", "compare", "profile", "recommend", "similar", "report", "figures",
 )  # fmt: skip
 
 QUIET = {
@@ -52,6 +62,7 @@ models.register(app)
 training.register(app)
 sweeping.register(app)
 results.register(app)
+profiling.register(app)
 figures.register(app)
 
 
