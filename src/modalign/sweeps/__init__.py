@@ -11,9 +11,32 @@ ablation.py  the variants of a model against the whole of it, with paired tests
 
 from __future__ import annotations
 
-from modalign.sweeps.ablation import Ablation, ablate
-from modalign.sweeps.job import FitJob, Job
-from modalign.sweeps.plan import Plan
-from modalign.sweeps.runner import Progress, Sweep, run, sweep
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modalign.sweeps.ablation import Ablation, ablate
+    from modalign.sweeps.job import FitJob, Job
+    from modalign.sweeps.plan import Plan
+    from modalign.sweeps.runner import Progress, Sweep, run, sweep
+
+_HOMES = {
+    "Ablation": "ablation",
+    "FitJob": "job",
+    "Job": "job",
+    "Plan": "plan",
+    "Progress": "runner",
+    "Sweep": "runner",
+    "ablate": "ablation",
+    "run": "runner",
+    "sweep": "runner",
+}
 
 __all__ = ["Ablation", "FitJob", "Job", "Plan", "Progress", "Sweep", "ablate", "run", "sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: a process of the pool imports what its own job needs and no more.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'modalign.sweeps' has no attribute {name!r}")
+    return getattr(import_module(f"modalign.sweeps.{_HOMES[name]}"), name)

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from modalign.errors import ModalignError, RunError
-from modalign.sweeps.job import Job
+
+if TYPE_CHECKING:
+    from modalign.sweeps.job import Job
 
 LIVES = 3  # a run whose process was killed goes on in a new one, so often in all
 THREADS = (
@@ -79,7 +79,10 @@ def attempt(job: Job, task: Task) -> Done:
     error = None
     try:
         job.run(task.options, task.seed, task.folder)
-    except (ModalignError, MemoryError, torch.OutOfMemoryError) as found:
+    except (ModalignError, MemoryError, RuntimeError) as found:
+        # What torch raises when a GPU is full is a RuntimeError as any other, but for its name.
+        if isinstance(found, RuntimeError) and type(found).__name__ != "OutOfMemoryError":
+            raise
         error = " ".join(str(found).split()) or type(found).__name__
     return Done(task, time.monotonic() - began, error)
 
@@ -90,7 +93,7 @@ class _Worker:
     def __init__(self, job: Job, threads: int) -> None:
         context = get_context("spawn")
         self.line, its_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(its_end, job, threads), daemon=True)
+        self.process = context.Process(target=_serve, args=(its_end, job), daemon=True)
         with _environment(dict.fromkeys(THREADS, str(threads))):
             self.process.start()
         its_end.close()  # so that the line breaks when the process dies
@@ -115,8 +118,9 @@ class _Crew:
         self.lives = {task.folder: LIVES for task in tasks}
         self.job, self.size = job, workers
         # Rounded down: two threads on one core wait for each other in every operation.
-        self.threads = max(1, torch.get_num_threads() // workers)
+        self.threads = max(1, _threads() // workers)
         self.workers: dict[Connection, _Worker] = {}
+        self.stillborn = 0
 
     def work(self) -> Iterator[Done]:
         try:
@@ -158,7 +162,11 @@ class _Crew:
         del self.workers[worker.line]
         worker.stop()
         code = worker.process.exitcode
+        killed = code is not None and code < 0
         if not worker.ready:
+            self.stillborn += 1
+            if killed and self.stillborn < LIVES:
+                return None
             raise RunError(
                 "a process for the runs that starts",
                 f"one that ended with code {code} before its first run",
@@ -169,22 +177,28 @@ class _Crew:
         if task is None:
             return None
         self.lives[task.folder] -= 1
-        if code is not None and code < 0 and self.lives[task.folder]:
+        if killed and self.lives[task.folder]:
             self.waiting.appendleft(task)
             return None
-        how = f"was killed {LIVES} times" if not self.lives[task.folder] else f"ended, code {code}"
+        how = f"was killed {LIVES} times" if killed else f"ended by itself, code {code}"
         error = f"its process {how}; is there memory for that many workers?"
         return Done(task, time.monotonic() - worker.began, error)
 
 
-def _serve(line: Connection, job: Job, threads: int) -> None:
+def _threads() -> int:
+    """Those of this process, which has torch already; the new ones get theirs by variables."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _serve(line: Connection, job: Job) -> None:
     """The life of a process: one run after another, until the line breaks."""
     # Ctrl-C at a terminal reaches all processes; the parent ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # as the command line does
-    torch.set_num_threads(threads)
     line.send(None)
     while True:
         try:

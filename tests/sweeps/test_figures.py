@@ -1,0 +1,81 @@
+"""What is drawn of a sweep, read back from the figures' own objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sweep_jobs import Formula
+
+from modalign import sweeps
+from modalign.sweeps import Plan, figures
+
+
+def drawn(plan: Plan, folder: Path) -> set[str]:
+    sweeps.run(plan, Formula(), folder)
+    made = sorted(folder.glob("*.png"))
+    for path in made:
+        with Image.open(path) as image:
+            image.verify()
+            assert min(image.size) > 150
+    return {path.name for path in made}
+
+
+@pytest.mark.parametrize(
+    ("grid", "names"),
+    [
+        ({"x": [0.001, 0.1, 10]}, {"curve-x.png"}),
+        ({"x": [1, 2], "only": [3]}, {"curve-x.png"}),
+        ({"x": [1, 2], "y": ["a", "b"]},
+         {"curve-x.png", "curve-y.png", "heatmap-x-y.png"}),
+        ({"x": [1, 2], "y": ["a", "b"], "z": [0, 1e-4, 1e-2]},
+         {"curve-x.png", "curve-y.png", "curve-z.png"}),
+    ],
+)  # fmt: skip
+def test_what_is_drawn_of_a_grid(grid, names: set[str], tmp_path: Path) -> None:
+    assert drawn(Plan.of_grid(grid, (1, 2)), tmp_path) == names
+
+
+def test_named_sets_have_one_figure(tmp_path: Path) -> None:
+    assert drawn(Plan({"first": {"x": 1}, "second": {"x": 2}}, (1, 2)), tmp_path) == {
+        "settings.png"
+    }
+
+
+def test_sets_without_a_result_leave_a_hole(tmp_path: Path) -> None:
+    grid = {"x": [1, 2], "mood": ["", "fails"]}
+    assert len(drawn(Plan.of_grid({**grid, "mood": ["fine", "fails"]}), tmp_path)) == 3
+
+
+def test_a_curve_has_the_means_the_deviations_and_a_logarithmic_axis(tmp_path: Path) -> None:
+    plan = Plan.of_grid({"x": [10, 0.001, 0.1]}, (1, 3))
+    found = sweeps.run(plan, Formula(), tmp_path)
+    figure = figures._curves(found.rows, "x", [], plan.grid, ["recall@20"])
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"
+    line = axes.lines[0]
+    assert list(line.get_xdata()) == [0.001, 0.1, 10]
+    assert list(line.get_ydata()) == pytest.approx([0.021, 0.12, 10.02])
+    bottom, top = axes.collections[0].get_segments()[0][:, 1]
+    assert (top - bottom) / 2 == pytest.approx(0.02 / 2**0.5)
+
+
+def test_a_heat_map_has_every_mean_in_its_cell(tmp_path: Path) -> None:
+    plan = Plan.of_grid({"y": ["a", "b"], "x": [3, 1, 2]})
+    found = sweeps.run(plan, Formula(), tmp_path)
+    figure = figures._heat_map(found.rows, plan.grid, "recall@20")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    values = axes.images[0].get_array()
+    assert values.tolist() == [[1.01, 2.01, 3.01]] * 2
+
+
+def test_ndcg_stands_beside_recall_where_it_is_known(tmp_path: Path) -> None:
+    from modalign.testing.toy import toy_dataset
+
+    grid = {"damping": [0.0, 1.0]}
+    found = sweeps.sweep(toy_dataset(), "popularity", tmp_path, grid, ks=(10,), metric="ndcg@10")
+    assert figures.siblings("ndcg@10", found.rows) == ["ndcg@10", "recall@10"]
+    assert figures.siblings("mrr@10", found.rows) == ["mrr@10"]
