@@ -91,8 +91,6 @@ class SelfSupervisedConfig(MultimodalConfig):
     """The critic's last step; linear is textbook WGAN and worth trying."""
     critic_scale: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the critic's output."""
-    stale_critic_inputs: bool = False
-    """Let the critic see the vectors of the last step instead of computing them anew."""
     graph: Literal["generated", "observed", "batchwise"] = "generated"
     """Graphs of the modalities: the best items of each user by the modality's scores, the
     observed interactions, or what the released code builds from the last batches."""
@@ -176,6 +174,8 @@ class MMSSLConfig(SelfSupervisedConfig):
     """Bring modality-aware vectors to unit length, or divide by the squared length as printed."""
     sampling: Literal["users", "interactions"] = "users"
     """Count every user alike in the ranking loss, or every interaction."""
+    stale_critic_inputs: bool = False
+    """Let the critic see the vectors of the last step instead of computing them anew."""
     reg: Weight = 1e-5
     """Weight of the squared final vectors of the batch."""
     feature_reg: Weight = 1e-5

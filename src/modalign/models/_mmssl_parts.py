@@ -115,6 +115,10 @@ class ModalityGraphs(nn.Module):
                 made[id(graph)] = graph.to_users.matmul(items), graph.to_items.matmul(users)
         return [made[id(graph)] for graph in graphs]
 
+    def user_views(self, items: Tensor, observed: TwoWayGraph) -> list[Tensor]:
+        """The users' side of `views` alone."""
+        return [graph.to_users.matmul(items) for graph in self.current(observed)]
+
     def start_epoch(
         self, epoch: int, observed: TwoWayGraph, relations: Callable[[], Sequence[Pair]]
     ) -> None:
@@ -205,6 +209,11 @@ class SelfSupervision(nn.Module):
             self.adversarial = AdversarialTask(n_items, config.adversarial_settings(n_items))
         elif config.self_supervision == "autoencoder" and config.adversarial_weight:
             self.scale = nn.Parameter(torch.ones(()))
+
+    @property
+    def is_generative(self) -> bool:
+        """The modalities' scores are in a loss."""
+        return self.adversarial is not None or self.scale is not None
 
     def critic_phase(self) -> Phase:
         """The critic's optimizer: Adam with moments 0.5 and 0.9."""

@@ -1,0 +1,195 @@
+"""LightGCN with the two self-supervised parts of MMSSL plugged in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from modalign import seeds
+from modalign.data.view import TrainView
+from modalign.graph.one_sided import TwoWayGraph
+from modalign.interfaces import Batch, OptimizerSettings, Phase, Recommender, chosen_modalities
+from modalign.models._mmssl_config import SelfSupervisedConfig
+from modalign.models._mmssl_parts import ModalityGraphs, PropagatedFeatures, SelfSupervision
+from modalign.models.lightgcn import LightGCN, LightGCNConfig
+from modalign.nn.losses.adversarial import Pair
+from modalign.registry import register
+
+
+class SelfSupervised(Recommender):
+    """A host model with MMSSL's self-supervision added to its loss; its scores stay its own.
+
+    The host is any `Recommender` that factorises, learns from pairs with negatives, and whose
+    item and user vectors have one width. Two things are added:
+
+    - features that reach users and items through the interactions, whose similarities a critic
+      judges; the best of them are a graph for each modality;
+    - the contrast of the host's user vectors with the host's item vectors gathered over these
+      graphs.
+
+    The adversarial part shapes the graphs, and so reaches the host through the contrast alone:
+    a host that has no vectors of its modalities has nothing else for it to shape.
+
+    Args:
+        config: the options of both parts.
+        view: training data.
+        host: the model, made from the same data.
+    """
+
+    resamples = True
+    config: SelfSupervisedConfig
+
+    def __init__(self, config: SelfSupervisedConfig, view: TrainView, host: Recommender) -> None:
+        super().__init__(config, view)
+        names = chosen_modalities(config, view.modalities)
+        self.host = host
+        self.observed = TwoWayGraph(view.users, view.items, view.n_users, view.n_items)
+        self.features = PropagatedFeatures(
+            names,
+            view,
+            config.missing,
+            config.embedding_size,
+            config.feature_dropout,
+            config.residual_features,
+        )
+        self.modality_graphs = ModalityGraphs(config, names, self.observed)
+        self.self_supervision = SelfSupervision(config, self.n_items)
+        if not config.adversarial_weight or config.self_supervision == "none":
+            self.features.requires_grad_(False)  # no loss reads them
+        self._draw = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.host.parameters()).device
+
+    def _relations(self, rng: torch.Generator | None) -> list[Pair]:
+        users, items = self.features(self.observed, rng)
+        split = self.features.split
+        return list(zip(split(users), split(items), strict=True))
+
+    def _plain_relations(self) -> list[Pair]:
+        with torch.no_grad():
+            return self._relations(None)
+
+    def _redraw(self, rng: torch.Generator) -> None:
+        self._draw = int(torch.randint(2**62, (), generator=rng, device=rng.device))
+
+    def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
+        """The host's hook, this step's randomness, and new graphs where they are due."""
+        self.host.on_epoch(epoch, rng)
+        self._redraw(rng)
+        self.modality_graphs.start_epoch(epoch, self.observed, self._plain_relations)
+
+    def after_step(self, step: int, batch: Batch, rng: torch.Generator) -> None:
+        """The host's hook, and the next step's randomness."""
+        self.host.after_step(step, batch, rng)
+        self._redraw(rng)
+        users = batch.users.unique()
+        self.modality_graphs.after_batch(users, self.observed, self._plain_relations)
+
+    def phases(self) -> Sequence[Phase]:
+        """The host and the projections, then the critic where there is one."""
+        critic = self.self_supervision.adversarial
+        others = set() if critic is None else {id(p) for p in critic.parameters()}
+        mine = [p for p in self.parameters() if p.requires_grad and id(p) not in others]
+        settings = OptimizerSettings.of(self.config)
+        if critic is None:
+            return [Phase("main", mine, settings)]
+        main = Phase("main", mine, settings, every=self.config.n_critic)
+        return [main, self.self_supervision.critic_phase()]
+
+    def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
+        """Phase main: the host's parts, `contrast` and `generator` (or `autoencoder`).
+        Phase critic: `critic_fake`, `critic_real`, `critic_penalty`.
+        """
+        users = batch.users.unique()
+        rng = seeds.torch_generator(self._draw, phase, device=self.device)
+        dropout = rng if self.training else None
+        supervision = self.self_supervision
+        if phase == "critic":
+            with torch.no_grad():
+                relations, fused = self._relations(dropout), self.host.tables()
+            return supervision.critic_loss(relations, fused, users, self.observed, rng)
+        parts = dict(self.host.loss(batch))
+        if self.config.contrast_weight:
+            anchor, items = self.host.tables()
+            views = self.modality_graphs.user_views(items, self.observed)
+            whole = self.config.contrast_negatives == "full"
+            parts |= supervision.contrast(views, anchor if whole else anchor[users], users)
+        if supervision.is_generative:
+            relations = self._relations(dropout)
+            parts |= supervision.generator_loss(relations, users, batch, self.observed, dropout)
+        return parts
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """The host's."""
+        return self.host.tables()
+
+    def diagnostics(self) -> Mapping[str, float]:
+        """The host's, what the critic thinks, and what the modalities' graphs look like."""
+        with torch.no_grad():
+            found = self.self_supervision.diagnostics(
+                self._relations(None), self.host.tables(), self.observed
+            )
+        return {
+            **self.host.diagnostics(),
+            **found,
+            **self.modality_graphs.diagnostics(self.observed),
+        }
+
+
+class LightGCNSSLConfig(SelfSupervisedConfig):
+    """Options of LightGCN with the self-supervised parts of MMSSL."""
+
+    n_layers: Annotated[int, Field(ge=0, le=16)] = 2
+    """Steps of propagation of LightGCN."""
+    reg: Annotated[float, Field(ge=0)] = 1e-4
+    """Weight of the squared layer-0 embeddings of the batch."""
+
+
+@register(
+    "lightgcn-ssl",
+    config=LightGCNSSLConfig,
+    toy={
+        "embedding_size": 8,
+        "k": 5,
+        "critic_hidden": 16,
+        "first_graph": "generated",
+        "learning_rate": 0.02,
+        "batch_size": 64,
+        "epochs": 20,
+    },
+    family="multimodal",
+    paper="Wei et al., WWW 2023; He et al., SIGIR 2020",
+    needs=("negatives", "modalities"),
+    variants={
+        "without-asl": {"self_supervision": "none"},
+        "backbone": {"self_supervision": "none", "contrast_weight": 0.0},
+    },
+)
+class LightGCNSSL(SelfSupervised):
+    """LightGCN with the adversarial and the contrastive part of MMSSL added to its loss.
+
+    Scores are those of LightGCN; features, critic and graphs serve training alone. See
+    `SelfSupervised` for what is added, and how another host is given the same.
+
+    Example:
+        >>> from modalign.testing.toy import toy_dataset
+        >>> model = LightGCNSSL(LightGCNSSLConfig(embedding_size=8), toy_dataset().view())
+        >>> [tuple(table.shape) for table in model.tables()]
+        [(60, 8), (40, 8)]
+    """
+
+    def __init__(self, config: LightGCNSSLConfig, view: TrainView) -> None:
+        own = LightGCNConfig(
+            embedding_size=config.embedding_size, n_layers=config.n_layers, reg=config.reg
+        )
+        super().__init__(config, view, LightGCN(own, view))
+
+
+__all__ = ["LightGCNSSL", "LightGCNSSLConfig", "SelfSupervised"]
