@@ -26,7 +26,7 @@ INK, SOFT, FAINT = "#22282d", "#6b747c", "#b9c0c6"
 DPI = 200
 ACROSS = 3
 """Panels side by side where there is one for each run."""
-TITLE = 36
+TITLE = 30
 """Characters in a line of a panel's title."""
 USERS = "users, active first"
 
@@ -200,14 +200,17 @@ def flow_losses(pairs: Mapping[int, Pair]) -> Figure:
 def files(figure: Figure) -> dict[str, bytes]:
     """The figure as PNG and as SVG; equal figures give equal bytes."""
     found = {}
-    for kind in ("png", "svg"):
-        file = io.BytesIO()
-        with mpl.style.context(["default", _STYLE]), warnings.catch_warnings():
-            # A letter that the font lacks in a run's name is drawn as a box.
-            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+    with mpl.style.context(["default", _STYLE]), warnings.catch_warnings():
+        # A letter that the font lacks in a run's name is drawn as a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        # Laid out once for both.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for kind in ("png", "svg"):
+            file = io.BytesIO()
             nothing = {"svg": ("Date", "Creator"), "png": ("Software",)}[kind]
             figure.savefig(file, format=kind, metadata=dict.fromkeys(nothing))
-        found[kind] = file.getvalue()
+            found[kind] = file.getvalue()
     return found
 
 
