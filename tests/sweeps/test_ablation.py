@@ -88,6 +88,13 @@ def test_a_variant_wins_over_the_options_of_all_runs(tmp_path: Path) -> None:
     assert dropouts == [0.5, 0.0]
 
 
+def test_without_validation_there_is_still_a_table(tmp_path: Path) -> None:
+    data = replace(toy_dataset(seed=1), valid=Interactions.empty())
+    found = sweeps.ablate(data, "freedom", tmp_path, [VARIANTS[0]], **{**CALL, "seeds": (1,)})
+    assert found.test(VARIANTS[0], "recall@20") is not None
+    assert [row.valid for row in found.rows] == [{}, {}]
+
+
 def options_of(folder: Path) -> dict:
     from modalign.experiment import read_run
 

@@ -113,6 +113,12 @@ def test_a_folder_that_another_sweep_is_at_is_refused(tmp_path: Path) -> None:
     sweeps.run(PLAN, Formula(), tmp_path)
 
 
+def test_a_folder_killed_before_its_description_was_whole_is_used(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".sweep.yaml.123.part").write_text("kind: [")
+    sweeps.run(PLAN, Formula(), tmp_path)
+
+
 def test_options_the_job_refuses_are_told_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="x up to 99"):
         sweeps.run(Plan.of_grid({"x": [1, 100]}), Formula(), tmp_path / "new")
@@ -141,6 +147,14 @@ def test_a_result_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunError) as told:
         sweeps.run(PLAN, Formula(), tmp_path)
     assert str(found.runs[0].folder) in told.value.fix
+
+
+def test_a_metric_that_the_runs_do_not_have(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as told:
+        sweeps.run(PLAN, Formula(), tmp_path, metric="ndcg@20")
+    assert "recall@20" in told.value.expected
+    assert sweeps.run(PLAN, Formula(), tmp_path).best.options["x"] == 3
+    assert set(tries(tmp_path).values()) == {1}
 
 
 def test_progress_counts_names_the_best_and_tells_the_time_left(tmp_path: Path) -> None:

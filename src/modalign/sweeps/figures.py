@@ -54,6 +54,8 @@ def draw(found: Sweep) -> list[Path]:
     """
     metrics = siblings(found.metric, found.rows)
     rows = [row for row in found.rows if found.metric in row.valid]
+    if not rows:  # data without a validation part, as an ablation may have
+        return []
     varied = {key: values for key, values in found.plan.grid.items() if len(values) > 1}
     made = []
     with mpl.style.context(["default", _STYLE]):

@@ -121,7 +121,7 @@ def run(
         told: how far it is, at the start and after each run.
 
     Raises:
-        ConfigError: options that the job refuses.
+        ConfigError: options that the job refuses, or a metric that its runs do not have.
         RunError: `out` holds another experiment, or another process is at it.
         TrainingError: no run came to a result.
     """
@@ -136,6 +136,12 @@ def run(
         if all(one.results is None for one in runs):
             raise TrainingError(f"none of {len(runs)} runs came to a result: {runs[0].error}")
         rows = best_first(rows_of(plan.settings, runs), metric)
+        if rows[0].valid and metric not in rows[0].valid:
+            raise ConfigError(
+                f"a validation metric of the runs: {', '.join(rows[0].valid)}",
+                repr(metric),
+                "choose one of those; the runs are there and stay",
+            )
         found = Sweep(out, plan, metric, rows, runs)
         write(found)
     return found
@@ -280,6 +286,10 @@ def _alone(out: Path) -> Iterator[None]:
     if out.is_file():
         raise RunError("a folder for the sweep", f"the file {out}", "choose another name")
     out.mkdir(parents=True, exist_ok=True)
+    # Files with a dot are our own lock, and what a kill left of a description half written.
+    others = any(entry.name != "data" and entry.name[0] != "." for entry in out.iterdir())
+    if others and not (out / "sweep.yaml").is_file():
+        raise RunError("a new or empty folder", f"{out} with other files", "choose another")
     with (out / ".lock").open("w") as file:
         if fcntl is not None:
             try:
@@ -305,8 +315,6 @@ def _open(out: Path, plan: Plan, job: Job) -> None:
     path = out / "sweep.yaml"
     if path.is_file():
         _check_same(path, facts)
-    elif {entry.name for entry in out.iterdir()} - {".lock", "data"}:
-        raise RunError("a new or empty folder", f"{out} with other files", "choose another")
     with write_aside(path) as aside:
         aside.write_text(yaml.safe_dump(facts, sort_keys=False))
 
