@@ -391,7 +391,8 @@ def test_equal_calls_write_equal_files_and_another_seed_does_not(
 
 def panels(names):
     x = np.linspace(0, 1, 9)
-    return [[Curves("title", "x", {name: (x, x + place) for place, name in enumerate(names)})]]
+    curves = {name: (x, x + place) for place, name in enumerate(names)}
+    return [[Curves("users", "x", curves), Curves("items", "x", curves)]]
 
 
 def test_equal_figures_are_equal_bytes():
@@ -519,6 +520,7 @@ def test_the_page_holds_any_name(no_pictures, runs, tmp_path):
     assert _canvas.short("very long " * 12) in page.shown
 
 
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
 @pytest.mark.parametrize("many", [1, 2, 5])
 def test_legends_and_titles_of_any_name_stay_inside_the_figure(many):
     names = [_canvas.short(name) for name in HARD[-many:]]

@@ -1,4 +1,7 @@
-"""`modalign figures`: how runs' vectors and scores differ, and why transport is debiased."""
+"""`modalign figures`: how runs' vectors and scores differ, and why transport is debiased.
+
+Longer than most modules here, as each figure's caption, numbers and data stand together.
+"""
 
 from __future__ import annotations
 
