@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from modalign.data.modality import Modality
     from modalign.data.prepare import prepare
     from modalign.data.sources import read as read_source
+    from modalign.distilling import distill
     from modalign.errors import InputError, ModalignError
     from modalign.evaluate.protocol import evaluate
     from modalign.experiment import fit, load_model
@@ -44,6 +45,7 @@ _HOMES = {
     "Modality": "modalign.data.modality",
     "Recommender": "modalign.interfaces",
     "ablate": "modalign.sweeps",
+    "distill": "modalign.distilling",
     "encode": "modalign.features.encode",
     "evaluate": "modalign.evaluate.protocol",
     "fit": "modalign.experiment",
@@ -64,6 +66,7 @@ __all__ = [
     "Modality",
     "Recommender",
     "ablate",
+    "distill",
     "encode",
     "evaluate",
     "fit",

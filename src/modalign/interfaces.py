@@ -97,7 +97,8 @@ class Batch:
     Attributes:
         users: rows, int64, shape (B,).
         positives: rows of observed items, int64, shape (B,) (batches of pairs only).
-        negatives: rows of items the user has not observed, int64, shape (B,).
+        negatives: rows of items the user has not observed, int64, shape (B,), or (B, K) for a
+            task that wants K > 1 of them.
         history: sparse CSR (B, n_items) of the users' training items.
     """
 
@@ -162,6 +163,11 @@ class Task(Protocol):
     """All that the trainer knows."""
 
     @property
+    def n_negatives(self) -> int:
+        """Negatives of each pair, where the model learns from pairs with negatives."""
+        ...
+
+    @property
     def recommender(self) -> Recommender:
         """What is evaluated, checkpointed and exported."""
         ...
@@ -198,6 +204,8 @@ class Recommender(nn.Module):
     """Scores users from their history alone (`queries.user` may be -1)."""
     factorised: ClassVar[bool] = True
     """Scores are the product of user and item vectors."""
+    n_negatives: int = 1
+    """Negatives of each pair, where the model learns from pairs with negatives."""
     resamples: ClassVar[bool] = False
     """`on_epoch` or `after_step` redraws something the loss depends on."""
 

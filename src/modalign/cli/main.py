@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from modalign.cli import (
     data,
+    distilling,
     encoding,
     figures,
     mistakes,
@@ -25,7 +26,7 @@ from modalign.cli import (
 from modalign.errors import InputError, ModalignError
 
 ORDER = (
-    "demo", "data", "encode", "models", "train", "sweep", "ablate",
+    "demo", "data", "encode", "models", "train", "distill", "sweep", "ablate",
     "evaluate", "compare", "profile", "recommend", "similar", "report", "figures",
 )  # fmt: skip
 
@@ -60,6 +61,7 @@ app.add_typer(data.app, name="data", rich_help_panel="Data")
 encoding.register(app)
 models.register(app)
 training.register(app)
+distilling.register(app)
 sweeping.register(app)
 results.register(app)
 profiling.register(app)

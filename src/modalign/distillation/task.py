@@ -65,7 +65,7 @@ class DistillConfig(Config):
     """Contrast unit vectors."""
     vectors: Literal["final", "ego"] = "final"
     """Vectors of the target that are contrasted: its final ones, or those it starts from."""
-    warm_start: bool = False
+    warm_start: bool = True
     """Start the target's tables from the source: its vectors, or the best of that width."""
 
 
@@ -115,6 +115,11 @@ class DistillTask(nn.Module):
     def recommender(self) -> Recommender:
         """The target."""
         return self.target
+
+    @property
+    def n_negatives(self) -> int:
+        """As many as are compared, unless these come from the source's list."""
+        return 1 if self.config.hard else self.config.negatives
 
     def phases(self) -> Sequence[Phase]:
         """One phase: the target's parameters, and the map between widths where there is one."""

@@ -14,13 +14,13 @@ from modalign.interfaces import Batch
 
 
 class PairBatches:
-    """Training pairs with, where asked for, one negative each.
+    """Training pairs with, where asked for, one negative each or several.
 
     Users who have every item have no negative; their pairs are left out of such batches.
     """
 
-    def __init__(self, view: TrainView, batch_size: int, negatives: bool) -> None:
-        self._batch_size = batch_size
+    def __init__(self, view: TrainView, batch_size: int, negatives: int) -> None:
+        self._batch_size, self._n_negatives = batch_size, negatives
         self._users, self._items = view.users, view.items
         self._sampler = None
         if negatives:
@@ -41,7 +41,11 @@ class PairBatches:
         """All pairs once, in an order drawn from `rng`."""
         order = torch.randperm(len(self._users), generator=rng)
         users, positives = self._users[order], self._items[order]
-        negatives = self._sampler.sample(users, rng) if self._sampler else None
+        negatives = None
+        if self._sampler is not None:
+            many = self._n_negatives > 1
+            wanted = users.unsqueeze(1).expand(-1, self._n_negatives) if many else users
+            negatives = self._sampler.sample(wanted, rng)
         columns: list[Any] = [
             [None] * len(self)
             if whole is None

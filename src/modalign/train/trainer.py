@@ -37,7 +37,7 @@ class TrainOptions:
         seed: all randomness of training derives from it.
         epochs, patience, eval_every, batch_size: as in `TrainedConfig`.
         batches: an epoch goes over training "pairs" or over "users".
-        negatives: draw one negative for each pair.
+        negatives: draw negatives for each pair, as many as the task wants.
         metric: the validation metric that picks the best epoch; higher is better.
         device: "auto", "cpu", "cuda", "cuda:N".
         precision: "32-true" or "bf16-mixed".
@@ -129,7 +129,7 @@ class _Loop:
             return self._solve(state)
         options = self.options
         data: PairBatches | UserBatches = (
-            PairBatches(self.view, options.batch_size, options.negatives)
+            PairBatches(self.view, options.batch_size, self.task.n_negatives * options.negatives)
             if options.batches == "pairs"
             else UserBatches(self.view, options.batch_size)
         )

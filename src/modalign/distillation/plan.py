@@ -1,0 +1,135 @@
+"""Variants of TARec, their stages, and the options of both models in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from modalign import registry, settings
+from modalign.distillation.task import DistillConfig
+from modalign.errors import ConfigError, UnknownName
+from modalign.interfaces import TrainedConfig
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "full": {},
+        "no-assistant": {},
+        "no-wasserstein": {"logit": "kl"},
+        "no-assistant-no-wasserstein": {"logit": "kl"},
+        "no-embedding": {"embedding_weight": 0.0},
+    }
+)
+"""What each ablation of the paper's Table 2 changes; those named so do without the assistant.
+`no-assistant-no-wasserstein` is PromptMM's single-step distillation by KL."""
+
+MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "assistant": (
+            "lightgcn",
+            {
+                "n_layers": 1,
+                "learning_rate": 5e-4,
+                "optimizer": "adamw",
+                "batch_size": 1024,
+                "patience": 10,
+            },
+        ),
+        "student": ("mlprec", {"residual": True, "patience": 10}),
+    }
+)
+"""Registered model and own defaults of each stage."""
+
+SHARED = (*TrainedConfig.model_fields, "reg")
+"""Options that both models take from one `key=value`; others need `assistant.` or `student.`."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One model to be taught.
+
+    Attributes:
+        name: "assistant" or "student".
+        spec: the registered model.
+        config: its options.
+    """
+
+    name: str
+    spec: registry.ModelSpec
+    config: Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a distillation does.
+
+    Attributes:
+        variant: a name of `VARIANTS`.
+        config: of the losses, the same in all stages.
+        stages: in order; the first learns from the teacher, each next from the one before.
+    """
+
+    variant: str
+    config: DistillConfig
+    stages: tuple[Stage, ...] = field(default_factory=tuple)
+
+    @classmethod
+    def of(cls, variant: str = "full", options: Mapping[str, Any] | None = None) -> Plan:
+        """The plan of a variant, with options by name.
+
+        `logit_weight` and other options of `DistillConfig` hold for both stages, so do
+        `learning_rate`, `embedding_size` and the others of `TrainedConfig` and `reg`;
+        `assistant.n_layers` or `student.learning_rate` set one model's own.
+
+        Raises:
+            UnknownName: no such variant or option.
+            ConfigError: a value out of bounds, or an option the variant decides.
+
+        Example:
+            >>> plan = Plan.of("no-assistant", {"logit": "sort", "student.n_layers": 1})
+            >>> [stage.name for stage in plan.stages], plan.stages[0].config.n_layers
+            (['student'], 1)
+        """
+        if variant not in VARIANTS:
+            raise UnknownName("variant of distillation", variant, VARIANTS)
+        losses, models = _sorted_out(options or {})
+        for key, value in VARIANTS[variant].items():
+            if losses.get(key, value) != value:
+                raise ConfigError(
+                    f"{key}={value}, which makes the variant {variant}",
+                    f"{key}={losses[key]}",
+                    "leave that option out, or take the variant full",
+                )
+        config = settings.build(DistillConfig, {**losses, **VARIANTS[variant]}, "distillation")
+        names = ["student"] if variant.startswith("no-assistant") else ["assistant", "student"]
+        stages = []
+        for name in names:
+            model, defaults = MODELS[name]
+            spec = registry.get(model)
+            chosen = {**defaults, **models[name]}
+            stages.append(Stage(name, spec, settings.build(spec.config, chosen, f"the {name}")))
+        return cls(variant, config, tuple(stages))
+
+
+def _sorted_out(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    losses: dict[str, Any] = {}
+    models: dict[str, dict[str, Any]] = {name: {} for name in MODELS}
+    own: list[tuple[str, str, Any]] = []
+    for key, value in options.items():
+        owner, dot, name = key.partition(".")
+        if dot and owner in models:
+            own.append((owner, name, value))
+        elif key in DistillConfig.model_fields:
+            losses[key] = value
+        elif key in SHARED:
+            for one in models.values():
+                one[key] = value
+        else:
+            known = [*DistillConfig.model_fields, *SHARED]
+            for stage, (model, _) in MODELS.items():
+                known += [f"{stage}.{one}" for one in registry.get(model).config.model_fields]
+            raise UnknownName("option of distillation", key, known)
+    for owner, name, value in own:
+        models[owner][name] = value
+    return losses, models

@@ -1,0 +1,68 @@
+"""Variants and where each option goes."""
+
+from __future__ import annotations
+
+import pytest
+
+from modalign.distillation.plan import VARIANTS, Plan
+from modalign.errors import ConfigError, UnknownName
+
+
+@pytest.mark.parametrize(
+    ("variant", "stages", "kl", "embedding"),
+    [
+        ("full", 2, False, True),
+        ("no-assistant", 1, False, True),
+        ("no-wasserstein", 2, True, True),
+        ("no-assistant-no-wasserstein", 1, True, True),
+        ("no-embedding", 2, False, False),
+    ],
+)
+def test_variants_are_those_of_the_papers_table(variant, stages, kl, embedding):
+    plan = Plan.of(variant)
+    assert [one.name for one in plan.stages] == ["assistant", "student"][-stages:]
+    assert (plan.config.logit == "kl") is kl
+    assert (plan.config.embedding_weight > 0) is embedding
+
+
+def test_all_variants_are_tried_above():
+    assert len(VARIANTS) == 5
+
+
+def test_options_go_to_both_models_or_to_one():
+    options = {"learning_rate": 0.01, "student.learning_rate": 0.02, "assistant.n_layers": 3}
+    assistant, student = Plan.of("full", options).stages
+    assert (assistant.config.learning_rate, student.config.learning_rate) == (0.01, 0.02)
+    assert (assistant.config.n_layers, student.config.n_layers) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"logit_wieght": 1}, "logit_weight"),
+        ({"n_layers": 2}, "student.n_layers"),
+        ({"teacher.n_layers": 2}, "n_layers"),
+    ],
+)
+def test_unknown_options_are_refused_with_the_nearest(options, hint):
+    with pytest.raises(UnknownName) as caught:
+        Plan.of("full", options)
+    assert hint in str(caught.value)
+
+
+def test_unknown_variants_are_refused():
+    with pytest.raises(UnknownName, match="no-embedding"):
+        Plan.of("no-embeding")
+
+
+def test_an_option_against_its_variant_is_refused():
+    with pytest.raises(ConfigError, match="no-wasserstein"):
+        Plan.of("no-wasserstein", {"logit": "sort"})
+    assert Plan.of("no-wasserstein", {"logit": "kl"}).config.logit == "kl"
+
+
+def test_values_out_of_bounds_are_refused():
+    with pytest.raises(ConfigError):
+        Plan.of("full", {"eps": 0.0})
+    with pytest.raises(ConfigError):
+        Plan.of("full", {"student.n_layers": -1})

@@ -1,0 +1,188 @@
+"""A stage of distillation: the parts of its loss by hand, what moves, what must not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from modalign import ot, registry, seeds, settings
+from modalign.distillation.source import VectorSource, source_of
+from modalign.distillation.task import DistillConfig, DistillTask, best_unseen
+from modalign.errors import ConfigError
+from modalign.interfaces import Batch
+from modalign.nn.losses.distillation import crossed_infonce, margin_logits
+from modalign.testing.toy import toy_dataset
+from modalign.train.batches import PairBatches
+from modalign.train.trainer import TrainOptions, fit
+
+VIEW = toy_dataset().view()
+CPU = torch.device("cpu")
+
+
+def teacher(d: int = 8, seed: int = 0) -> VectorSource:
+    rng = torch.Generator().manual_seed(seed)
+    sizes = (VIEW.n_users, VIEW.n_items)
+    return VectorSource(*(torch.randn(n, d, generator=rng) for n in sizes))
+
+
+def target(model: str = "mlprec", **options):
+    spec = registry.get(model)
+    plain = {"embedding_size": 8, "batch_size": 64, **options}
+    with seeds.torch_seed(1):
+        return spec.cls(settings.build(spec.config, plain, model), VIEW)
+
+
+def task_of(model=None, source=None, **options) -> DistillTask:
+    config = settings.build(DistillConfig, {"warm_start": False, **options}, "distillation")
+    with seeds.torch_seed(2):
+        return DistillTask(model or target(), source or teacher(), config, VIEW)
+
+
+def batch(task: DistillTask, seed: int = 0) -> Batch:
+    rng = torch.Generator().manual_seed(seed)
+    task.on_epoch(0, rng)
+    return next(iter(PairBatches(VIEW, 64, task.n_negatives).epoch(rng, CPU)))
+
+
+def scores(tables, users, items):
+    return torch.einsum("bd,bkd->bk", tables[0][users], tables[1][items])
+
+
+@pytest.mark.parametrize("model", ["mlprec", "lightgcn"])
+def test_without_weights_it_is_the_models_own_loss(model):
+    task = task_of(target(model, reg=0.1), logit_weight=0.0, embedding_weight=0.0)
+    one = batch(task)
+    assert_close(dict(task.loss(one)), dict(task.target.loss(one)))
+
+
+def test_without_weights_training_is_the_models_own_step_for_step():
+    own, taught = target(), target()
+    options = TrainOptions(seed=3, epochs=3, batch_size=64, device="cpu")
+    fit(own, VIEW, options)
+    fit(task_of(taught, logit_weight=0.0, embedding_weight=0.0), VIEW, options)
+    assert_close(taught.state_dict(), own.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_logit_part_is_the_transport_between_groups_of_margins():
+    task = task_of(logit="sort", logit_weight=2.0, embedding_weight=0.0, max_points=20)
+    one = batch(task)
+    pair = torch.stack([one.positives, one.negatives], dim=1)
+    of_source = scores(task.source.vectors, one.users, pair)
+    of_target = scores(task.target.tables(), one.users, pair)
+    x, y = (margin_logits(s[:, 0], s[:, 1])[:60].view(3, 20) for s in (of_source, of_target))
+    assert_close(task.loss(one)["logit"], 2.0 * ot.sorted_transport(x, y).mean())
+
+
+def test_groups_of_a_users_negatives():
+    options = {"group": "user", "negatives": 5, "logit": "sort", "embedding_weight": 0.0}
+    task = task_of(logit_weight=1.0, **options)
+    one = batch(task)
+    assert one.negatives.shape == (64, 5)
+    x, y = (
+        margin_logits(
+            scores(t, one.users, one.positives.unsqueeze(1)), scores(t, one.users, one.negatives)
+        )
+        for t in (task.source.vectors, task.target.tables())
+    )
+    assert_close(task.loss(one)["logit"], ot.sorted_transport(x, y).mean())
+
+
+@pytest.mark.parametrize("contrast", ["all", "batch", 10])
+def test_the_embedding_part_contrasts_with_unseen_items_only(contrast):
+    task = task_of(contrast=contrast, embedding_weight=3.0, logit_weight=0.0)
+    one = batch(task)
+    others = {"all": torch.arange(VIEW.n_items), "batch": one.positives}.get(contrast, task._drawn)
+    pairs = set(zip(VIEW.users.tolist(), VIEW.items.tolist(), strict=True))
+    forbidden = torch.tensor(
+        [[(u, j) in pairs for j in others.tolist()] for u in one.users.tolist()]
+    )
+    (su, si), (tu, ti) = task.source.vectors, task.target.tables()
+    expected = crossed_infonce(
+        su[one.users], si[one.positives], tu[one.users], ti[one.positives],
+        si[others], ti[others], forbidden,
+    )  # fmt: skip
+    assert_close(task.loss(one)["embedding"], 3.0 * expected)
+
+
+def test_ego_vectors_can_be_contrasted_instead():
+    task = task_of(contrast="all", vectors="ego", embedding_weight=1.0, logit_weight=0.0)
+    one = batch(task)
+    (su, si), (tu, ti) = task.source.vectors, task.target.ego_tables()
+    forbidden = VIEW.rows().seen(one.users, torch.arange(VIEW.n_items))
+    expected = crossed_infonce(
+        su[one.users], si[one.positives], tu[one.users], ti[one.positives], si, ti, forbidden
+    )
+    assert_close(task.loss(one)["embedding"], expected)
+
+
+@pytest.mark.parametrize("logit", ["sinkhorn", "sort", "kl", "bernoulli", "raw", "paired"])
+def test_only_the_target_learns_whatever_the_loss(logit):
+    source = teacher()
+    before = [one.clone() for one in source.vectors]
+    task = task_of(source=source, logit=logit, logit_weight=1.0)
+    fit(task, VIEW, TrainOptions(epochs=1, batch_size=64, device="cpu"))
+    assert_close(source.vectors, tuple(before), rtol=0, atol=0)
+    assert all(one.grad is None and not one.requires_grad for one in source.vectors)
+
+
+def test_the_loss_draws_nothing():
+    task = task_of(logit="sort")
+    one = batch(task)
+    state = torch.random.get_rng_state()
+    first, second = task.loss(one), task.loss(one)
+    assert_close(dict(first), dict(second), rtol=0, atol=0)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_other_widths_meet_through_a_map_that_is_no_part_of_the_target():
+    task = task_of(source=teacher(d=5))
+    assert task.projector.weight.shape == (5, 8)
+    assert len(task.phases()[0].params) == len(list(task.target.parameters())) + 1
+    assert "embedding" in task.loss(batch(task))
+
+
+def test_a_teacher_that_only_scores_teaches_by_its_logits():
+    spec = registry.get("ease")
+    ease = spec.cls(spec.config(), VIEW)
+    ease.solve(VIEW)
+    task = task_of(source=source_of(ease, VIEW), logit="sort")
+    assert task.loss(batch(task)).keys() == {"bpr", "reg", "logit"}
+
+
+def test_warm_start_gives_the_student_the_teachers_scores():
+    source = teacher()
+    task = task_of(target(residual=True), source=source, warm_start=True)
+    users = torch.arange(VIEW.n_users)
+    mine = task.target.tables()
+    assert_close(mine[0] @ mine[1].T, source.score(users))
+    assert mine[0].data_ptr() != source.vectors[0].data_ptr()
+
+
+def test_hard_negatives_are_among_the_teachers_best_unseen():
+    source = teacher()
+    task = task_of(source=source, hard=6, negatives=3, logit="kl", group="user")
+    one = batch(task)
+    assert one.negatives.shape == (64,)
+    best = best_unseen(source, VIEW, 6)
+    compared = task._hard(one.users)
+    assert compared.shape == (64, 3)
+    assert all(
+        set(c) <= set(best[u].tolist()) for u, c in zip(one.users, compared.tolist(), strict=True)
+    )
+    seen = VIEW.rows().seen(torch.arange(VIEW.n_users), torch.arange(VIEW.n_items))
+    assert not seen.gather(1, best).any()
+
+
+def test_logits_alone_pull_the_students_distribution_to_the_sources():
+    source = teacher(seed=4)
+    task = task_of(target(learning_rate=0.01), source=source, logit="sort", logit_weight=50.0, embedding_weight=0.0,
+                   max_points=64)  # fmt: skip
+    first = task.loss(batch(task))["logit"].item()
+    fit(task, VIEW, TrainOptions(epochs=150, batch_size=64, device="cpu"))
+    assert task.loss(batch(task))["logit"].item() < 0.05 * first
+
+
+def test_a_target_without_vectors_of_rows_is_refused():
+    with pytest.raises(ConfigError, match="lightgcn and mlprec"):
+        task_of(target("bpr"))
