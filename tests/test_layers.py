@@ -34,6 +34,8 @@ BESIDE = {
     ("export", "fitted"),
     ("export", "experiment"),
     ("experiment", "fitted"),
+    ("distilling", "experiment"),
+    ("distilling", "fitted"),
     ("fitted", "experiment"),  # `save`, inside the method
 }
 # The only modules of modalign that a package may import, whatever its layer.

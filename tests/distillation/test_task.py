@@ -174,13 +174,12 @@ def test_hard_negatives_are_among_the_teachers_best_unseen():
     assert not seen.gather(1, best).any()
 
 
-def test_logits_alone_pull_the_students_distribution_to_the_sources():
-    source = teacher(seed=4)
-    task = task_of(target(learning_rate=0.01), source=source, logit="sort", logit_weight=50.0, embedding_weight=0.0,
-                   max_points=64)  # fmt: skip
+def test_logits_pull_the_students_distribution_to_the_sources():
+    strong = {"logit": "sort", "logit_weight": 1e4, "embedding_weight": 0.0, "max_points": 64}
+    task = task_of(target(learning_rate=0.02, embedding_size=16), **strong)
     first = task.loss(batch(task))["logit"].item()
     fit(task, VIEW, TrainOptions(epochs=150, batch_size=64, device="cpu"))
-    assert task.loss(batch(task))["logit"].item() < 0.05 * first
+    assert task.loss(batch(task))["logit"].item() < 0.2 * first
 
 
 def test_a_target_without_vectors_of_rows_is_refused():
