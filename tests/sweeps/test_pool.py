@@ -26,7 +26,10 @@ def table(found: sweeps.Sweep) -> list:
     return [(row.name, row.seeds, row.valid, row.test) for row in found.rows]
 
 
-def test_a_killed_process_leaves_the_others_and_its_run_goes_on(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_the_others_and_its_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "77")  # the processes get their share instead
     plan = Plan(
         {
             "fine": {"x": 1},
