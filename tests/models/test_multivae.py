@@ -56,7 +56,7 @@ def test_the_mean_over_draws_is_spread_as_the_variance_says():
     captured = []
     model.decode = lambda latent: captured.append(latent) or torch.zeros(20, VIEW.n_items)
     for seed in range(400):
-        model._noise = seed
+        model._seed = seed
         model.loss(BATCH)
     draws = torch.stack(captured).detach()
     assert_close(draws.mean(0), mean.detach(), atol=0.25, rtol=0)
@@ -76,7 +76,7 @@ def test_dropout_hides_half_and_keeps_the_mean():
     model = made()
     hidden = []
     for seed in range(300):
-        model._noise = seed
+        model._seed = seed
         hidden.append(model.train().encode(seen())[0])
     off = made(dropout=0.0).train().encode(seen())[0]
     assert_close(torch.stack(hidden).mean(0), off, atol=0.05, rtol=0)

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from modalign.nn import bags as module
-from modalign.nn.bags import Bags, bag_sums
+from modalign.nn.bags import Bags, bag_dots, bag_sums
 from modalign.sparse import csr_tensor
 
 MATRIX = torch.tensor([[0.0, 2.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [3.0, 0.0, 1.0, 4.0]]).double()
@@ -74,3 +74,19 @@ def test_only_what_needs_a_gradient_gets_one():
     assert table.grad is not None
     bag_sums(BAGS, values, table.detach()).sum().backward()
     assert_close(values.grad, table.detach().sum(1)[BAGS.columns, None].expand(-1, 2))
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("n_weightings", [1, 3])
+def test_dots_and_gradients_equal_the_dense_product(n_weightings):
+    rng = torch.Generator().manual_seed(5)
+    vectors = torch.randn(3, n_weightings, 5, dtype=torch.double, generator=rng).requires_grad_()
+    table = inputs()[1]
+    out, cells = bag_dots(BAGS, vectors, table), vectors @ table.T
+    expected = cells[BAGS.rows, :, BAGS.columns]
+    assert_close(out, expected)
+    seed = torch.randn(out.shape, dtype=torch.double, generator=rng)
+    got = torch.autograd.grad(out, (vectors, table), seed)
+    wanted = torch.autograd.grad(expected, (vectors, table), seed)
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert_close(mine, theirs)

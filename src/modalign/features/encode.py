@@ -29,6 +29,7 @@ from modalign.features.encoders.base import (
     Encoder,
     FittedEncoder,
     Kind,
+    NamesColumns,
     UnreadableInput,
     make_encoder,
 )
@@ -174,6 +175,8 @@ def encode(
     features, present, corrupt, resumed = job.run(side)
     named = tuple((dataset.items.ids([row])[0], reason) for row, reason in corrupt)
     provenance["unreadable"] = [list(one) for one in named]
+    if isinstance(encoder, NamesColumns):
+        provenance["words"] = encoder.words
     made = Modality(modality, features, present, "item", json.loads(json.dumps(provenance)))
     out = _keep(dataset, made)
     return out, _report(dataset, made, start, corrupt=named, resumed=resumed)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from modalign.errors import ConfigError, DataError
 from modalign.features.encoders.base import (
@@ -81,6 +81,105 @@ def tfidf_matrix(texts: Sequence[str | None], **options: Any) -> tuple[sp.csr_ar
         (matrix.data, matrix.indices, np.cumsum(rows)), shape=(len(texts), matrix.shape[1])
     )
     return full, vectorizer.get_feature_names_out().tolist()
+
+
+class WordsOptions(EncoderOptions):
+    """Options of the encoder `words`."""
+
+    stop_words: Literal["english", "none"] = "english"
+    """Drop the words that say nothing in English, or none."""
+    min_count: Annotated[int, Field(ge=1)] = 4
+    """A word must stand so often in all texts together."""
+    max_df: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """A word may stand in at most this share of the documents."""
+    vocabulary_size: Annotated[int, Field(ge=1)] = 8_000
+    """At most so many words, the most frequent ones."""
+
+
+class WordsEncoder:
+    """Tf-idf with a column for each word: features that people can read.
+
+    Entry and scaling are those of `tfidf_matrix`; the words are kept in the provenance, in the
+    order of the columns. What BANDVAE takes for a modality of words.
+
+    Limits: rows are as wide as the vocabulary and stored with their zeros, `4 n_items
+    vocabulary_size` bytes; models that project features want the encoder `tfidf` instead.
+
+    Args:
+        name: as on the command line.
+        device: not used; it runs on the CPU.
+        options: see `WordsOptions`.
+    """
+
+    kind: Kind = "text"
+    batch_size = 4096
+
+    def __init__(self, name: str = "words", device: str = "cpu", **options: Any) -> None:
+        self.name, self.device = name, device
+        self.options = parse_options(WordsOptions, name, options)
+        self._vectorizer: TfidfVectorizer | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """The word of each column, in alphabetical order; known after `fit`."""
+        if self._vectorizer is None:
+            return []
+        found: list[str] = self._vectorizer.get_feature_names_out().tolist()
+        return found
+
+    @property
+    def dim(self) -> int:
+        """Number of words; known after `fit`."""
+        return len(self.words)
+
+    def provenance(self) -> dict[str, Any]:
+        """Encoder, options, version."""
+        return {
+            "encoder": self.name,
+            "options": self.options.model_dump(),
+            "versions": versions("scikit-learn"),
+        }
+
+    def fit(self, inputs: Sequence[Any]) -> None:
+        """Learn the vocabulary and the document frequencies.
+
+        Raises:
+            DataError: no word is left.
+        """
+        texts = [str(text) for text in inputs]
+        options = self.options
+        base = TfidfOptions(
+            stop_words=options.stop_words,
+            min_df=1,
+            max_df=options.max_df,
+            vocabulary_size=2**31 - 1,
+        )
+        counts, counter = _fit(texts, base, CountVectorizer)
+        often = np.asarray(counts.sum(axis=0)).ravel()
+        # Stable, so that of words as frequent as each other the alphabet decides.
+        kept = np.argsort(-often, kind="stable")[: options.vocabulary_size]
+        kept = np.sort(kept[often[kept] >= options.min_count])
+        if not len(kept):
+            raise DataError(
+                f"texts with a word that stands at least min_count={options.min_count} times",
+                f"{len(texts)} texts without one",
+                "lower min_count",
+            )
+        words = counter.get_feature_names_out()[kept].tolist()
+        self._vectorizer = TfidfVectorizer(vocabulary=words, dtype=np.float32).fit(texts)
+
+    def read(self, raw: Any) -> str:
+        """The text, if it has a word of the vocabulary."""
+        text = str(raw)
+        if self._vectorizer is not None and not self._vectorizer.transform([text]).nnz:
+            raise UnreadableInput("no word of the vocabulary")
+        return text
+
+    def encode(self, batch: Sequence[Any]) -> np.ndarray:
+        """Rows of texts, float32, shape (len(batch), n_words)."""
+        if self._vectorizer is None:
+            raise ValueError("fit the encoder of words on all texts before it encodes any")
+        return np.asarray(self._vectorizer.transform(list(map(str, batch))).toarray(), np.float32)
 
 
 class TfidfEncoder:
@@ -157,16 +256,19 @@ class TfidfEncoder:
         return np.asarray(out, dtype=np.float32)
 
 
-def _fit(texts: list[str], options: TfidfOptions) -> tuple[sp.csr_matrix, TfidfVectorizer]:
-    vectorizer = TfidfVectorizer(
+def _fit(
+    texts: list[str], options: TfidfOptions, kind: type[CountVectorizer] = TfidfVectorizer
+) -> tuple[sp.csr_matrix, CountVectorizer]:
+    scaling = {"sublinear_tf": options.sublinear_tf} if kind is TfidfVectorizer else {}
+    vectorizer = kind(
         stop_words=None if options.stop_words == "none" else options.stop_words,
         # A share of the documents below min_df would contradict it on a tiny catalogue.
         min_df=options.min_df,
         max_df=max(options.max_df, min(1.0, options.min_df / max(1, len(texts)))),
         max_features=options.vocabulary_size,
-        sublinear_tf=options.sublinear_tf,
         ngram_range=(1, options.ngrams),
         dtype=np.float32,
+        **scaling,
     )
     try:
         matrix = vectorizer.fit_transform(texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,50 @@ from torch import Tensor
 from modalign import seeds
 from modalign.data.view import TrainView
 from modalign.interfaces import Batch, Queries, Recommender
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What a training step draws, each thing by its name: asked twice, the same.
+
+    Attributes:
+        seed: of the step.
+        path: names under which this part draws.
+    """
+
+    seed: int
+    path: tuple[str, ...] = ()
+
+    def of(self, name: str) -> Noise:
+        """The noise of a part."""
+        return Noise(self.seed, (*self.path, name))
+
+    def generator(self, name: str, device: torch.device) -> torch.Generator:
+        """The generator of one thing."""
+        return seeds.torch_generator(self.seed, *self.path, name, device=device)
+
+    def exponential(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """Draws E of the exponential distribution; `-log E` is Gumbel noise."""
+        drawn = torch.empty(shape, dtype=like.dtype, device=like.device)
+        if drawn.device.type == "cpu":
+            # torch draws these one by one through a logarithm, five times as slowly.
+            rng = seeds.numpy_generator(self.seed, *self.path, name)
+            array = drawn.numpy()
+            rng.standard_exponential(dtype=array.dtype, out=array)
+        else:
+            drawn.exponential_(generator=self.generator(name, drawn.device))
+        return drawn.clamp_min_(1e-20)
+
+    def kept(self, name: str, like: Tensor, dropout: float) -> Tensor:
+        """What dropout multiplies with: 0, or `1 / (1 - dropout)`."""
+        rng = self.generator(name, like.device)
+        drawn = torch.rand(like.shape, generator=rng, device=like.device)
+        return (drawn >= dropout).to(like.dtype) / (1.0 - dropout)
+
+    def normal(self, name: str, like: Tensor) -> Tensor:
+        """Draws of the standard normal distribution."""
+        rng = self.generator(name, like.device)
+        return torch.randn(like.shape, generator=rng, dtype=like.dtype, device=like.device)
 
 
 class Variational(Recommender):
@@ -28,7 +73,7 @@ class Variational(Recommender):
     def __init__(self, config: Any, view: TrainView) -> None:
         super().__init__(config, view)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self._noise = 0
+        self._seed = 0
 
     def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
         """Draw the seed of the first step's noise."""
@@ -40,11 +85,12 @@ class Variational(Recommender):
         self.updates.fill_(step + 1)
 
     def _redraw(self, rng: torch.Generator) -> None:
-        self._noise = int(torch.randint(2**62, (), generator=rng, device=rng.device))
+        self._seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
 
-    def noise(self, *path: str | int) -> torch.Generator:
-        """This step's generator for the consumer named by `path`."""
-        return seeds.torch_generator(self._noise, *path, device=self.updates.device)
+    @property
+    def noise(self) -> Noise | None:
+        """What this step draws; None in evaluation mode."""
+        return Noise(self._seed) if self.training else None
 
     def history_of(self, queries: Queries | Batch) -> Tensor:
         """Histories, sparse CSR (B, n_items).

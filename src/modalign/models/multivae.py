@@ -91,9 +91,8 @@ class MultiVAE(Variational):
     def encode(self, bags: Bags) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of histories, each (B, embedding_size); no variance as MultiDAE."""
         values = bags.unit(bags.weights.unsqueeze(1))
-        if self.training and self.config.dropout:
-            keep = torch.rand(values.shape, generator=self.noise("dropout"), device=values.device)
-            values = values * (keep >= self.config.dropout) / (1.0 - self.config.dropout)
+        if self.noise and self.config.dropout:
+            values = values * self.noise.kept("dropout", values, self.config.dropout)
         hidden = torch.tanh(bag_sums(bags, values, self.encoder).squeeze(1) + self.encoder_bias)
         mean, log_variance = self.to_latent(hidden).tensor_split([self.config.embedding_size], 1)
         return mean, log_variance
@@ -110,9 +109,8 @@ class MultiVAE(Variational):
         if not self.config.variational:
             return {"reconstruction": multinomial_loss(self.decode(mean), bags).mean()}
         latent = mean
-        if self.training:
-            draw = torch.randn(mean.shape, generator=self.noise("latent"), device=mean.device)
-            latent = mean + draw * (0.5 * log_variance).exp()
+        if self.noise:
+            latent = mean + self.noise.normal("latent", mean) * (0.5 * log_variance).exp()
         weight = annealed(self.updates, self.config.anneal_steps, self.config.anneal_cap)
         return {
             "reconstruction": multinomial_loss(self.decode(latent), bags).mean(),

@@ -110,53 +110,109 @@ def bag_sums(bags: Bags, values: Tensor, table: Tensor) -> Tensor:
         >>> bag_sums(one, torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [5.0], [10.0]]))
         tensor([[[21.]]])
     """
-    out: Tensor = _BagSums.apply(bags, values, table)  # type: ignore[no-untyped-call]
+    out: Tensor = _Sums.apply(bags, values, table)  # type: ignore[no-untyped-call]
     return out
 
 
-class _BagSums(torch.autograd.Function):
+def bag_dots(bags: Bags, vectors: Tensor, table: Tensor) -> Tensor:
+    """`out[n, k] = <vectors[row of n, k], table[column of n]>`, only where there are entries.
+
+    Args:
+        bags: of `len(table)` columns.
+        vectors: K for each row, (n, K, d).
+        table: (width, d).
+
+    Returns:
+        (nnz, K). Gradients reach vectors and table.
+
+    Example:
+        >>> one = Bags(torch.tensor([0]), torch.tensor([2]), torch.ones(1), torch.tensor([0, 1]), 3)
+        >>> bag_dots(one, torch.tensor([[[2.0], [3.0]]]), torch.tensor([[1.0], [5.0], [10.0]]))
+        tensor([[20., 30.]])
+    """
+    out: Tensor = _Dots.apply(bags, vectors, table)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bags: Bags, values: Tensor, table: Tensor) -> Tensor:
         ctx.bags = bags
         ctx.save_for_backward(values, table)
-        out = table.new_zeros(len(bags), values.shape[1], table.shape[1])
-        if _is_dense(bags):
-            for rows, entries in _row_blocks(bags, values.shape[1]):
-                block = _filled(bags, values, rows, entries)
-                out[rows] = (block.flatten(0, 1) @ table).unflatten(0, block.shape[:2])
-        else:
-            for entries in _entry_blocks(bags, out[0].numel() if len(out) else 1):
-                rows_of_table = table[bags.columns[entries]]  # (c, d)
-                weighted = values[entries].unsqueeze(2) * rows_of_table.unsqueeze(1)
-                out.index_add_(0, bags.rows[entries], weighted)
-        return out
+        return _sums(bags, values, table)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor | None]:
-        (gradient,) = gradients
-        values, table = ctx.saved_tensors
-        bags: Bags = ctx.bags
-        of_values = torch.zeros_like(values)
-        of_table = torch.zeros_like(table) if ctx.needs_input_grad[2] else None
-        if _is_dense(bags):
-            for rows, entries in _row_blocks(bags, values.shape[1]):
-                flat = gradient[rows].flatten(0, 1)
-                if of_table is not None:
-                    block = _filled(bags, values, rows, entries)
-                    of_table.addmm_(block.flatten(0, 1).t(), flat)
-                if ctx.needs_input_grad[1]:
-                    cells = (flat @ table.t()).flatten()
-                    of_values[entries] = cells[_places(bags, values, rows, entries)]
-        else:
-            for entries in _entry_blocks(bags, gradient[0].numel() if len(gradient) else 1):
-                mine = gradient[bags.rows[entries]]  # (c, K, d)
-                columns = bags.columns[entries]
-                if of_table is not None:
-                    of_table.index_add_(0, columns, (values[entries].unsqueeze(2) * mine).sum(1))
-                if ctx.needs_input_grad[1]:
-                    of_values[entries] = (mine @ table[columns].unsqueeze(2)).squeeze(2)
-        return None, of_values, of_table
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), (values, table) = gradients, ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        return (
+            None,
+            _dots(ctx.bags, gradient, table) if needed[1] else None,
+            _scattered(ctx.bags, values, gradient, len(table)) if needed[2] else None,
+        )
+
+
+class _Dots(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, bags: Bags, vectors: Tensor, table: Tensor) -> Tensor:
+        ctx.bags = bags
+        ctx.save_for_backward(vectors, table)
+        return _dots(bags, vectors, table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), (vectors, table) = gradients, ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        return (
+            None,
+            _sums(ctx.bags, gradient, table) if needed[1] else None,
+            _scattered(ctx.bags, gradient, vectors, len(table)) if needed[2] else None,
+        )
+
+
+def _sums(bags: Bags, values: Tensor, table: Tensor) -> Tensor:
+    n_weightings = values.shape[1]
+    out = table.new_zeros(len(bags), n_weightings, table.shape[1])
+    if _is_dense(bags):
+        for rows, entries in _row_blocks(bags, n_weightings):
+            block = _filled(bags, values, rows, entries)
+            out[rows] = (block.flatten(0, 1) @ table).unflatten(0, block.shape[:2])
+        return out
+    for entries in _entry_blocks(bags, n_weightings * table.shape[1]):
+        gathered = table[bags.columns[entries]].unsqueeze(1)  # (c, 1, d)
+        out.index_add_(0, bags.rows[entries], values[entries].unsqueeze(2) * gathered)
+    return out
+
+
+def _dots(bags: Bags, vectors: Tensor, table: Tensor) -> Tensor:
+    n_weightings = vectors.shape[1]
+    out = table.new_empty(len(bags.rows), n_weightings)
+    if _is_dense(bags):
+        for rows, entries in _row_blocks(bags, n_weightings):
+            cells = (vectors[rows].flatten(0, 1) @ table.t()).flatten()
+            out[entries] = cells[_places(bags, n_weightings, rows, entries)]
+        return out
+    for entries in _entry_blocks(bags, n_weightings * table.shape[1]):
+        mine, theirs = vectors[bags.rows[entries]], table[bags.columns[entries]]
+        out[entries] = (mine @ theirs.unsqueeze(2)).squeeze(2)
+    return out
+
+
+def _scattered(bags: Bags, values: Tensor, vectors: Tensor, width: int) -> Tensor:
+    """`out[i] = sum over entries n of column i and k of values[n, k] vectors[row of n, k]`."""
+    n_weightings = values.shape[1]
+    out = vectors.new_zeros(width, vectors.shape[2])
+    if _is_dense(bags):
+        for rows, entries in _row_blocks(bags, n_weightings):
+            block = _filled(bags, values, rows, entries)
+            out.addmm_(block.flatten(0, 1).t(), vectors[rows].flatten(0, 1))
+        return out
+    for entries in _entry_blocks(bags, n_weightings * vectors.shape[2]):
+        mine = (values[entries].unsqueeze(1) @ vectors[bags.rows[entries]]).squeeze(1)
+        out.index_add_(0, bags.columns[entries], mine)
+    return out
 
 
 def _is_dense(bags: Bags) -> bool:
@@ -179,10 +235,10 @@ def _entry_blocks(bags: Bags, numbers_each: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(bags.rows), size)]
 
 
-def _places(bags: Bags, values: Tensor, rows: slice, entries: slice) -> Tensor:
+def _places(bags: Bags, n_weightings: int, rows: slice, entries: slice) -> Tensor:
     """Where the values of a block stand among its (rows, K, width) cells, (c, K)."""
-    k = torch.arange(values.shape[1], device=values.device)
-    corner = (bags.rows[entries] - rows.start) * (values.shape[1] * bags.width)
+    k = torch.arange(n_weightings, device=bags.rows.device)
+    corner = (bags.rows[entries] - rows.start) * (n_weightings * bags.width)
     places: Tensor = (corner + bags.columns[entries]).unsqueeze(1) + k * bags.width
     return places
 
@@ -191,5 +247,5 @@ def _filled(bags: Bags, values: Tensor, rows: slice, entries: slice) -> Tensor:
     """A block of rows as dense cells, (rows, K, width)."""
     shape = (rows.stop - rows.start, values.shape[1], bags.width)
     block: Tensor = values.new_zeros(shape)
-    block.view(-1)[_places(bags, values, rows, entries)] = values[entries]
+    block.view(-1)[_places(bags, values.shape[1], rows, entries)] = values[entries]
     return block

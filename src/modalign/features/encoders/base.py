@@ -77,6 +77,16 @@ class FittedEncoder(Encoder, Protocol):
         ...
 
 
+@runtime_checkable
+class NamesColumns(Protocol):
+    """An encoder whose columns have names: they are kept with the modality, for explanations."""
+
+    @property
+    def words(self) -> list[str]:
+        """The name of each column."""
+        ...
+
+
 @dataclass(frozen=True)
 class EncoderSpec:
     """One line of the table: where an encoder is and what it is.
@@ -111,6 +121,12 @@ ENCODERS: dict[str, EncoderSpec] = {
         "modalign.features.tfidf",
         "TfidfEncoder",
         "tf-idf of the catalogue's own words, reduced by a truncated SVD",
+    ),
+    "words": EncoderSpec(
+        "text",
+        "modalign.features.tfidf",
+        "WordsEncoder",
+        "tf-idf with a column for each word, for models that read words (BANDVAE)",
     ),
     "efficientnet-lite0": EncoderSpec(
         "image",

@@ -1,0 +1,134 @@
+"""Items as bags: rows of words as they are, other features as visual (or other) words."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+
+from modalign.data.modality import Modality
+from modalign.errors import DataError
+
+EMPTY = 0.5
+"""A modality whose rows are at least so empty, without a negative number, is one of words."""
+ROWS = 4096
+"""Rows that are looked at or compared at a time."""
+
+
+def is_bag(modality: Modality) -> bool:
+    """Whether a modality can be read as counts of words: no negative number, mostly zeros.
+
+    Example:
+        >>> every = np.ones(2, bool)
+        >>> is_bag(Modality("text", np.float32([[0, 2, 0], [1, 0, 0]]), every))
+        True
+        >>> is_bag(Modality("image", np.float32([[0.3, -2, 1], [1, 0, 2]]), every))
+        False
+    """
+    filled = 0
+    for start in range(0, len(modality), ROWS):
+        rows = modality.features[start : start + ROWS]
+        if rows.size and rows.min() < 0:
+            return False
+        filled += int(np.count_nonzero(rows))
+    return filled <= (1.0 - EMPTY) * int(modality.present.sum()) * modality.dim
+
+
+def word_bags(modality: Modality, features: np.ndarray | None = None) -> sp.csr_array:
+    """The features of present rows as a sparse matrix, float32 CSR (n, d).
+
+    Args:
+        modality: without negative numbers.
+        features: other rows in place of the modality's own; all of them count as present.
+
+    Raises:
+        DataError: a number is negative.
+    """
+    whole = modality.features if features is None else features
+    blocks = []
+    for start in range(0, len(whole), ROWS):
+        rows = np.asarray(whole[start : start + ROWS], np.float32)
+        if features is None:
+            rows = np.where(modality.present[start : start + ROWS, None], rows, np.float32(0))
+        if rows.size and rows.min() < 0:
+            raise DataError(
+                f"counts or weights of words, none below 0, in modality {modality.name!r}",
+                f"{rows.min():g}",
+                "encode it with the encoder `words`, or let a codebook make words of it",
+            )
+        blocks.append(sp.csr_array(rows))
+    return sp.csr_array(sp.vstack(blocks, format="csr", dtype=np.float32))
+
+
+def codebook_bags(
+    modality: Modality,
+    size: int = 512,
+    neighbours: int = 8,
+    temperature: float = 0.1,
+    seed: int = 0,
+) -> sp.csr_array:
+    """Soft assignments of the items to centroids of their features, float32 CSR (n, size).
+
+    K-means of the rows, scaled to length 1, gives `size` centroids. An item has its
+    `neighbours` nearest ones by cosine c with weights `softmax(c / temperature)`, times
+    `ln((1 + N) / (1 + df)) + 1` of the centroid, and is scaled to length 1: then a centroid is
+    treated as a word is. Items without features have none.
+
+    Args:
+        modality: any features.
+        size: centroids; at most as many as there are different rows.
+        neighbours: centroids of an item.
+        temperature: of their weights.
+        seed: of k-means.
+
+    Raises:
+        DataError: no item has features.
+
+    Source: the seed and the sizes are ours; words of pictures go back to Sivic and Zisserman,
+    "Video Google", ICCV 2003.
+
+    Example:
+        >>> rows = np.float32([[1, 0], [1, 0.1], [0, 1], [0, 0]])
+        >>> modality = Modality("image", rows, np.array([True, True, True, False]))
+        >>> codebook_bags(modality, size=2, neighbours=1).toarray().round(1).sum(1).tolist()
+        [1.0, 1.0, 1.0, 0.0]
+    """
+    # Heavy, and needed by few who import this module.
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    there = np.flatnonzero(modality.present)
+    rows = _unit(modality.features[there].astype(np.float32))
+    distinct = len(np.unique(rows, axis=0)) if len(rows) <= 2 * size else len(rows)
+    if not distinct:
+        raise DataError(
+            f"features of modality {modality.name!r}", "none of any item", "encode it again"
+        )
+    size = min(size, distinct)
+    # Several threads add up in an order of their own, and then one seed has several codebooks.
+    with threadpool_limits(limits=1):
+        fitted = KMeans(size, n_init=1, max_iter=50, random_state=seed).fit(rows)
+    centroids = _unit(fitted.cluster_centers_.astype(np.float32))
+    kept = min(neighbours, size)
+    columns = np.empty((len(rows), kept), np.int64)
+    weights = np.empty((len(rows), kept), np.float32)
+    for start in range(0, len(rows), ROWS):
+        part = slice(start, start + ROWS)
+        cosine = rows[part] @ centroids.T
+        best = np.argpartition(-cosine, kept - 1, axis=1)[:, :kept]
+        columns[part] = best
+        near = np.take_along_axis(cosine, best, axis=1) / temperature
+        near = np.exp(near - near.max(axis=1, keepdims=True))
+        weights[part] = near / near.sum(axis=1, keepdims=True)
+    found = np.bincount(columns.ravel(), minlength=size)
+    weights = weights * (np.log((1 + len(rows)) / (1 + found)) + 1).astype(np.float32)[columns]
+    shape = (len(modality), size)
+    matrix = sp.csr_array(
+        (_unit(weights).ravel(), (np.repeat(there, kept), columns.ravel())), shape=shape
+    )
+    matrix.sort_indices()
+    return matrix
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)

@@ -1,0 +1,152 @@
+"""Transport between two sets of interest factors, and their fusion, for BANDVAE.
+
+The equations B11 to B18 that comments cite are listed in `docs/models/bandvae.md`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from modalign import ot
+
+Plan = Literal["sinkhorn", "norm", "diag"]
+CostScale = Literal["none", "user_std"]
+Activation = Literal["tanh", "relu"]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A plan between the rating factors and those of a content modality.
+
+    Attributes:
+        cost: squared distances S, (B, K, J).
+        plan: pi, (B, K, J), of mass 1.
+        ratings: rating factors mapped onto content, (B, K, d).
+        content: content factors mapped onto ratings, (B, J, d).
+    """
+
+    cost: Tensor
+    plan: Tensor
+    ratings: Tensor
+    content: Tensor
+
+    @property
+    def transport(self) -> Tensor:
+        """(B15) of each user, (B,)."""
+        return (self.plan * self.cost).sum((1, 2))
+
+
+def align(
+    ratings: Tensor,
+    content: Tensor,
+    *,
+    kind: Plan = "sinkhorn",
+    reg: float = 1.0,
+    iterations: int = 50,
+    cost_scale: CostScale = "none",
+    plan_gradient: bool = False,
+) -> Alignment:
+    """Plan (B12 or a variant) and barycentric maps (B16) of two sets of factors of each user.
+
+    Args:
+        ratings: (B, K, d).
+        content: (B, J, d).
+        kind: "sinkhorn" solves the entropic problem with uniform marginals; "norm" is one
+            softmax of `-S / reg` over all cells; "diag" pairs factor k with k (K = J).
+        reg: epsilon.
+        iterations: most sweeps.
+        cost_scale: "user_std" divides S by its deviation within a user before reg applies.
+        plan_gradient: let gradients pass through the plan.
+
+    Example:
+        >>> both = torch.eye(2).unsqueeze(0)
+        >>> found = align(both, both, reg=0.1)
+        >>> found.plan.round(decimals=3).tolist()
+        [[[0.5, 0.0], [0.0, 0.5]]]
+    """
+    cost = ot.squared_distance(ratings, content)
+    plan = _plan(cost, kind, reg, iterations, cost_scale, plan_gradient)
+    if not plan_gradient:
+        plan = plan.detach()
+    return Alignment(
+        cost,
+        plan,
+        ot.barycentric_projection(plan, content),
+        ot.barycentric_projection(plan.transpose(1, 2), ratings),
+    )
+
+
+def _plan(
+    cost: Tensor, kind: Plan, reg: float, iterations: int, scale: CostScale, through: bool
+) -> Tensor:
+    n_rows, n_columns = cost.shape[1:]
+    if kind == "diag":
+        diagonal = torch.eye(n_rows, dtype=cost.dtype, device=cost.device) / n_rows
+        return diagonal.expand(len(cost), -1, -1)
+    scaled = cost if through else cost.detach()
+    if scale == "user_std" and n_rows * n_columns > 1:
+        scaled = scaled / scaled.detach().flatten(1).std(1).clamp_min(1e-12)[:, None, None]
+    if kind == "norm":
+        return torch.softmax(-scaled.flatten(1) / reg, dim=1).view(-1, n_rows, n_columns)
+    return ot.sinkhorn(
+        scaled.float() if scaled.dtype == torch.bfloat16 else scaled,
+        reg=reg,
+        tolerance=1e-6,
+        max_iterations=iterations,
+        gradient="unrolled" if through else "envelope",
+    ).plan
+
+
+class Gate(nn.Module):
+    """`softplus(zeta([z; mapped z]))`: how much of a mapped factor is added (B17, B18).
+
+    Args:
+        size: d.
+        activation: inside zeta.
+    """
+
+    def __init__(self, size: int, activation: Activation = "tanh") -> None:
+        super().__init__()
+        hidden = max(1, size // 2)
+        self.first = nn.Linear(2 * size, hidden)
+        self.second = nn.Linear(hidden, 1)
+        nn.init.xavier_normal_(self.first.weight)
+        nn.init.xavier_normal_(self.second.weight)
+        nn.init.zeros_(self.first.bias)
+        nn.init.zeros_(self.second.bias)
+        self.activation = activation
+
+    def forward(self, factors: Tensor, mapped: Tensor) -> Tensor:
+        """Gates of factors, both (B, K, d): (B, K, 1)."""
+        inner = self.first(torch.cat([factors, mapped], dim=2))
+        inner = torch.tanh(inner) if self.activation == "tanh" else torch.relu(inner)
+        return softplus(self.second(inner))
+
+
+def plan_entropy(plan: Tensor) -> Tensor:
+    """Entropy of a plan's rows and columns in bits, each scaled to sum 1, (B,).
+
+    The mean over rows and the mean over columns, averaged: log2 of the number of factors where
+    the plan is uniform and square, 0 where it pairs them.
+
+    Args:
+        plan: (B, K, J).
+
+    Source: the BANDVAE paper's table 4; that it is in bits and conditional is read off its values.
+
+    Example:
+        >>> [plan_entropy(plan[None]).item() for plan in (torch.ones(4, 4) / 16, torch.eye(4))]
+        [2.0, 0.0]
+    """
+    means = []
+    for dim in (2, 1):
+        share = plan / plan.sum(dim, keepdim=True).clamp_min(1e-30)
+        means.append(-torch.special.xlogy(share, share).sum(dim).mean(1))
+    bits: Tensor = (means[0] + means[1]) / (2.0 * math.log(2.0))
+    return bits
