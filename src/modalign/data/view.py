@@ -80,9 +80,17 @@ class UserRows:
         ones = torch.ones(len(items), device=users.device)
         return csr_tensor(indptr, items, ones, (len(users), self._n_items))
 
-    def seen(self, users: Tensor, items: Tensor) -> Tensor:
-        """Whether users (B,) have items (C,), bool (B, C); an item may stand there twice."""
+    def seen(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Where users (B,) have one of different items (C,): places in both, int64 (n,).
+
+        Example:
+            >>> view = TrainView(2, 3, users=torch.tensor([1, 0, 1]), items=torch.tensor([2, 1, 0]))
+            >>> view.rows().seen(torch.tensor([1, 0]), torch.tensor([1, 2]))
+            (tensor([0, 1]), tensor([1, 0]))
+        """
         owner, theirs = self.of(users)
-        found = torch.zeros(len(users), self._n_items, dtype=torch.bool, device=users.device)
-        found[owner, theirs] = True
-        return found[:, items]
+        place = torch.full((self._n_items,), -1, device=items.device)
+        place[items] = torch.arange(len(items), device=items.device)
+        at = place[theirs]
+        found = at >= 0
+        return owner[found], at[found]

@@ -30,13 +30,13 @@ MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
             "lightgcn",
             {
                 "n_layers": 1,
-                "learning_rate": 5e-4,
+                "learning_rate": 1e-3,
                 "optimizer": "adamw",
                 "batch_size": 1024,
                 "patience": 10,
             },
         ),
-        "student": ("mlprec", {"residual": True, "patience": 10}),
+        "student": ("mlprec", {"residual": True, "learning_rate": 1e-3, "patience": 10}),
     }
 )
 """Registered model and own defaults of each stage."""

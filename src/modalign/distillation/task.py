@@ -35,9 +35,9 @@ class DistillConfig(Config):
     logit: Literal["sinkhorn", "sort", "kl", "bernoulli", "raw", "paired"] = "sinkhorn"
     """Loss between the logits of source and target: debiased Sinkhorn, exact transport by
     sorting, KL inside a group, or one of the pairwise controls."""
-    logit_weight: Annotated[float, Field(ge=0)] = 1e-2
+    logit_weight: Annotated[float, Field(ge=0)] = 10.0
     """Weight of the logit loss, lambda_1 [1e-5, 1e2]."""
-    embedding_weight: Annotated[float, Field(ge=0)] = 1e-2
+    embedding_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the contrast between the vectors of both models, lambda_2 [1e-5, 1e2]."""
     p: Annotated[float, Field(ge=1, le=8)] = 2.0
     """Exponent of the transport cost `|x - y|^p / p`."""
@@ -49,7 +49,7 @@ class DistillConfig(Config):
     """Take the p-th root of the transport cost."""
     group: Literal["batch", "user"] = "batch"
     """Logits that are compared as one set: those of a batch, or those of one user's negatives."""
-    max_points: Annotated[int, Field(ge=2)] = 256
+    max_points: Annotated[int, Field(ge=2)] = 8
     """A batch is cut into groups of so many logits."""
     negatives: Annotated[int, Field(ge=1, le=1000)] = 1
     """Negatives of a pair whose logits are compared."""
@@ -57,7 +57,7 @@ class DistillConfig(Config):
     """Draw the compared negatives from the source's so many best items; 0: from all unseen."""
     kl_temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of "kl"."""
-    contrast: Literal["all", "batch"] | Annotated[int, Field(ge=1)] = 512
+    contrast: Literal["all", "batch"] | Annotated[int, Field(ge=1)] = 128
     """Items a pair is contrasted with: all, the batch's own, or so many drawn for a batch."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of the contrast, tau_e."""
@@ -140,8 +140,7 @@ class DistillTask(nn.Module):
         """Items to contrast with, and places in the source's list; a loss draws nothing."""
         if isinstance(self.config.contrast, int) and self.contrasts:
             count = min(self.config.contrast, len(self.pool))
-            order = torch.randint(len(self.pool), (count,), generator=rng)
-            self._drawn = self.pool[order]
+            self._drawn = self.pool[torch.randperm(len(self.pool), generator=rng)[:count]]
         if self.best is not None:
             shape = (self.target.config.batch_size, self.config.negatives)
             self._places = torch.randint(self.best.shape[1], shape, generator=rng)
@@ -153,20 +152,21 @@ class DistillTask(nn.Module):
         size, config = len(batch), self.config
         negatives = batch.negatives.view(size, -1)
         compared = negatives if self.best is None else self._hard(batch.users)
+        ranked = negatives if self.best is None else torch.cat([negatives, compared], dim=1)
         others = self._candidates(batch) if self.contrasts else negatives.new_empty(0)
-        items = torch.cat([batch.positives, negatives[:, 0], compared.flatten(), others])
+        items = torch.cat([batch.positives, ranked.T.flatten(), others])
         users, of_items, raw = self.target.at(batch.users, items)
-        positive, negative, rest, candidates = of_items.split(
-            [size, size, compared.numel(), len(others)]
-        )
+        positive, unseen, candidates = of_items.split([size, ranked.numel(), len(others)])
         positive_scores = torch.linalg.vecdot(users, positive)
-        parts = {"bpr": bpr_loss(positive_scores, torch.linalg.vecdot(users, negative))}
+        # One row for each negative of a pair, (K, B): the first is the one of the ranking loss.
+        scores = torch.linalg.vecdot(users, unseen.view(-1, size, unseen.shape[-1]))
+        parts = {"bpr": bpr_loss(positive_scores, scores[0])}
         if self.target.config.reg:
             first = raw[: 3 * size]
             parts["reg"] = self.target.config.reg * l2_penalty(first, batch_size=size)
         if config.logit_weight:
-            scores = torch.einsum("bd,bkd->bk", users, rest.view(*compared.shape, -1))
-            target = margin_logits(positive_scores.unsqueeze(1), scores)
+            own = scores[-compared.shape[1] :].T
+            target = margin_logits(positive_scores.unsqueeze(1), own)
             parts["logit"] = config.logit_weight * self._logit(batch, compared, target)
         if self.contrasts:
             if config.vectors == "ego":
@@ -189,7 +189,8 @@ class DistillTask(nn.Module):
         if self.config.contrast == "all":
             return torch.arange(self.n_items, device=batch.users.device)
         if self.config.contrast == "batch":
-            return batch.positives
+            own: Tensor = torch.unique(batch.positives)
+            return own
         assert self._drawn is not None
         return self._drawn.to(batch.users.device)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def by_options(folders: Sequence[Path]) -> list[RunResult]:
     for folder in folders:
         config, _ = read_run(folder)
         same = [config[key] for key in ("model", "options", "modalities", "fingerprint")]
+        same.append(_lesson(config))
         key = json.dumps([*same, config.get("precision"), config.get("mask")], sort_keys=True)
         found.setdefault(key, []).append((folder, config))
     models = Counter(members[0][1]["model"] for members in found.values())
@@ -105,6 +106,12 @@ def by_options(folders: Sequence[Path]) -> list[RunResult]:
             results[0] if len(members) == 1 else average(f"{name} ({len(members)} seeds)", results)
         )
     return runs
+
+
+def _lesson(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How a model was taught, whatever the seed: the teacher's own weights are left out."""
+    taught = config.get("distillation")
+    return taught and {key: value for key, value in taught.items() if key != "source"}
 
 
 def activity_groups(evaluation: Evaluation) -> pl.DataFrame:

@@ -156,6 +156,11 @@ def test_contrast_has_the_fixtures_value_in_each_direction():
     assert_close(both.item(), 0.407605964 + math.log(3), rtol=0, atol=1e-9)
 
 
+def places(mask: Tensor) -> tuple[Tensor, Tensor]:
+    users, items = torch.nonzero(mask, as_tuple=True)
+    return users, items
+
+
 def tensors(n: int = 5, m: int = 7, d: int = 3) -> list[Tensor]:
     shapes = [(n, d)] * 4 + [(m, d)] * 2
     return [drawn(*shape, seed=i) for i, shape in enumerate(shapes)]
@@ -165,7 +170,7 @@ def tensors(n: int = 5, m: int = 7, d: int = 3) -> list[Tensor]:
 def test_contrast_equals_a_slow_loop(normalize):
     given = tensors()
     forbidden = drawn(5, 7, seed=9) > 0.4
-    found = crossed_infonce(*given, forbidden, normalize=normalize, temperature=0.5)
+    found = crossed_infonce(*given, places(forbidden), normalize=normalize, temperature=0.5)
     su, si, tu, ti, sc, tc = (
         [row / row.norm() if normalize else row for row in one] for one in given
     )
@@ -196,20 +201,20 @@ def test_a_forbidden_item_does_not_count_and_an_allowed_one_does():
     su, si, tu, ti, sc, tc = tensors()
     forbidden = torch.zeros(5, 7, dtype=torch.bool)
     forbidden[:, 2] = True
-    before = crossed_infonce(su, si, tu, ti, sc, tc, forbidden)
+    before = crossed_infonce(su, si, tu, ti, sc, tc, places(forbidden))
     near = tc.clone()
     near[2] = 10 * ti[0]
-    assert_close(crossed_infonce(su, si, tu, ti, sc, near, forbidden), before)
+    assert_close(crossed_infonce(su, si, tu, ti, sc, near, places(forbidden)), before)
     near = tc.clone()
     near[3] = 10 * su[0]
-    assert crossed_infonce(su, si, tu, ti, sc, near, forbidden) > before + 0.1
+    assert crossed_infonce(su, si, tu, ti, sc, near, places(forbidden)) > before + 0.1
 
 
 def test_a_pair_without_candidates_costs_nothing():
     given = tensors()
     forbidden = torch.ones(5, 7, dtype=torch.bool)
     given[3].requires_grad_()
-    loss = crossed_infonce(*given, forbidden)
+    loss = crossed_infonce(*given, places(forbidden))
     loss.backward()
     assert loss.item() == 0.0
     assert torch.isfinite(given[3].grad).all()

@@ -144,7 +144,7 @@ def crossed_infonce(
     target_items: Tensor,
     source_candidates: Tensor,
     target_candidates: Tensor,
-    forbidden: Tensor | None = None,
+    forbidden: tuple[Tensor, Tensor] | None = None,
     *,
     normalize: bool = False,
     temperature: float = 1.0,
@@ -164,8 +164,8 @@ def crossed_infonce(
         target_items: the same items there.
         source_candidates: vectors of the items j in the source, (C, d).
         target_candidates: the same items in the target.
-        forbidden: bool (B, C), True where item j must not stand against user b (an item of b's
-            own); None forbids none.
+        forbidden: places b and j, int64 (n,) each, where item j must not stand against user b
+            (one of b's own); None forbids none.
         normalize: unit vectors first.
         temperature: of the dot products.
 
@@ -188,13 +188,17 @@ def crossed_infonce(
 
 
 def _contrast(
-    users: Tensor, items: Tensor, others: Tensor, forbidden: Tensor | None, temperature: float
+    users: Tensor,
+    items: Tensor,
+    others: Tensor,
+    forbidden: tuple[Tensor, Tensor] | None,
+    temperature: float,
 ) -> Tensor:
     users = users / temperature
     positive = torch.linalg.vecdot(users, items)
     logits = users @ others.T
     if forbidden is not None:
-        logits = logits.masked_fill(forbidden, -torch.inf)
+        logits[forbidden] = -torch.inf
     rest = torch.logsumexp(logits, dim=-1)
     # -p + log(e^p + e^r) = softplus(r - p); a user with no candidate at all costs nothing.
     return functional.softplus(rest - positive).mean()

@@ -1,0 +1,162 @@
+"""The claim of TARec on one data set: teacher, vanilla student, variants, full; over seeds.
+
+    python benchmarks/distillation.py --data data/bench-ml --teacher cm3 --seeds 1,2,3,4,5
+
+Teachers are the finished runs of `benchmarks/leaderboard.py` (`runs/leaderboard/DATA/MODEL-SEED`);
+EASE has one seed. Each seed of a row learns from the teacher of that seed. `--rows` chooses among
+
+    vanilla             the student alone, by BPR
+    full, no-assistant, no-wasserstein, no-assistant-no-wasserstein, no-embedding
+    sinkhorn            full, with Sinkhorn in place of sorting
+    as-printed          full, with the paper's weights and one group a batch, from random vectors
+    with-ease           full, from EASE and the teacher together
+
+Options of all distilled rows stand in `benchmarks/configs/DATA/distill.yaml` where a search on
+validation found better ones than the defaults. Finished runs are kept in
+`runs/distillation/DATA`; an interrupted one is gone on with. Results are written to
+`benchmarks/results/distillation-DATA.json`: means, deviations, paired tests over users.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from modalign import settings
+from modalign.data.dataset import Dataset
+from modalign.distilling import distill
+from modalign.evaluate.compare import RunResult, average, compare
+from modalign.experiment import RunOptions, fit, load_model
+from modalign.run_folder import environment
+from modalign.train.callbacks import ProgressBar
+
+HERE = Path(__file__).parent
+PAPER = {
+    "logit": "sinkhorn",
+    "logit_weight": 1e-2,
+    "embedding_weight": 1e-2,
+    "max_points": 1024,
+    "contrast": "all",
+    "warm_start": False,
+    "student.residual": False,
+}
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "no-assistant-no-wasserstein": ("no-assistant-no-wasserstein", {}),
+    "no-assistant": ("no-assistant", {}),
+    "no-wasserstein": ("no-wasserstein", {}),
+    "no-embedding": ("no-embedding", {}),
+    "full": ("full", {}),
+    "sinkhorn": ("full", {"logit": "sinkhorn"}),
+    "as-printed": ("full", PAPER),
+    "with-ease": ("full", {}),
+}
+METRICS = ("recall@20", "ndcg@20")
+
+
+def train(row: str, seed: int, dataset: Dataset, teachers: Path, name: str, out: Path) -> None:
+    """One run, unless it is there."""
+    done = out / ("results.json" if row == "vanilla" else "student/results.json")
+    if done.is_file():
+        return
+    console = Console(stderr=True)
+    path = HERE / "configs" / dataset.name / "distill.yaml"
+    options = settings.read_yaml(path) if path.exists() else {}
+    if row == "vanilla":
+        own = {"residual": True, "learning_rate": 1e-3, "patience": 10}
+        own |= {k[8:]: v for k, v in options.items() if k.startswith("student.")}
+        bar = [ProgressBar(console, f"vanilla {seed}")]
+        fit(dataset, "mlprec", seed=seed, out=out, mask="train", resume=True, callbacks=bar, **own)
+        return
+    variant, own = ROWS[row]
+    if row == "no-wasserstein" or row == "no-assistant-no-wasserstein":
+        options.pop("logit", None)
+    chosen = [teachers / f"{name}-{seed}"]
+    if row == "with-ease":
+        chosen.append(teachers / "ease-1")
+    distill(
+        [load_model(one, dataset) for one in chosen],
+        dataset,
+        variant=variant,
+        seed=seed,
+        out=out,
+        run=RunOptions(mask="train", resume=True),
+        progress=lambda stage: [ProgressBar(console, f"{row} {seed} {stage}")],
+        **{**options, **own},
+    )
+
+
+def summary(folders: list[Path]) -> dict[str, Any]:
+    """Means and deviations over seeds."""
+    results = [json.loads((one / "results.json").read_text()) for one in folders]
+    found: dict[str, Any] = {"seeds": [one["seed"] for one in results]}
+    for metric in ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "recall@50", "ndcg@50"):
+        values = [one["test"][metric] for one in results]
+        found[metric] = statistics.fmean(values)
+        found[f"{metric} deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
+    found["valid recall@20"] = statistics.fmean(one["valid"]["recall@20"] for one in results)
+    found["seconds"] = statistics.fmean(one["seconds"] for one in results)
+    found["parameters"] = results[0]["parameters"]
+    return found
+
+
+def result(name: str, folders: list[Path]) -> RunResult:
+    """The seeds of a row as one."""
+    return average(name, [RunResult.read(one, name) for one in folders])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--teacher", default="cm3")
+    parser.add_argument("--seeds", default="1,2,3,4,5")
+    parser.add_argument("--rows", default="vanilla," + ",".join(ROWS))
+    parser.add_argument("--teachers", type=Path, default=Path("runs/leaderboard"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/distillation"))
+    args = parser.parse_args()
+    dataset = Dataset.load(args.data)
+    teachers, home = args.teachers / dataset.name, args.runs / dataset.name
+    seeds = [int(one) for one in args.seeds.split(",")]
+    rows = args.rows.split(",")
+    folders = {args.teacher: [teachers / f"{args.teacher}-{seed}" for seed in seeds]}
+    folders["ease"] = [teachers / "ease-1"]
+    for seed in seeds:
+        for row in rows:
+            out = home / f"{row}-{seed}"
+            train(row, seed, dataset, teachers, args.teacher, out)
+            if row == "vanilla":
+                folders.setdefault(row, []).append(out)
+                continue
+            folders.setdefault(row, []).append(out / "student")
+            if row in ("full", "with-ease"):
+                folders.setdefault(f"{row}: assistant", []).append(out / "assistant")
+    found = {name: summary(runs) for name, runs in folders.items()}
+    for name, row in found.items():
+        spread = row["recall@20 deviation"]
+        print(f"{name:30s} {row['recall@20']:.4f} +- {spread:.4f} / {row['ndcg@20']:.4f}")
+    runs = {name: result(name, one) for name, one in folders.items()}
+    tests = []
+    for first, second in combinations(runs, 2):
+        if "full" in (first, second) or "with-ease" in (first, second):
+            pairs = compare([runs[first], runs[second]]).pairs
+            tests += [vars(pair) for pair in pairs if pair.metric in METRICS]
+    document = {
+        "data": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "teacher": args.teacher,
+        "environment": environment(),
+        "rows": found,
+        "tests": tests,
+    }
+    out = HERE / "results" / f"distillation-{dataset.name}.json"
+    out.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()
