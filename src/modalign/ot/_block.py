@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class Block:
 
     cells: Tensor
     last: bool
+    check: ClassVar[int] = 5  # sweeps between looks at errors
 
     @classmethod
     def of(cls, cells: Tensor) -> Block:
@@ -60,6 +62,14 @@ class Block:
         """A (B, n) vector in this layout, or one of this layout as (B, n)."""
         return vector.t().contiguous() if self.last else vector.contiguous()
 
+    def buffer(self) -> Tensor:
+        """Room for one product, cell by cell."""
+        return torch.empty_like(self.cells)
+
+    def largest(self) -> float:
+        """The largest cost over reg."""
+        return float(-self.cells.amin())
+
     def take(self, index: Tensor) -> Block:
         """Some of the problems."""
         return Block(self.cells.index_select(2 if self.last else 0, index), self.last)
@@ -79,12 +89,12 @@ class Block:
     def soft_rows(self, weight: Tensor, buffer: Tensor, heat: float = 1.0) -> Tensor:
         """`-heat log sum_l exp((w_l + cell_kl) / heat)` for each row; weights may be -inf."""
         torch.add(self.across_columns(weight), self.cells, out=buffer)
-        return _soft_min(buffer, 1 if self.last else 2, heat)
+        return soft_min(buffer, 1 if self.last else 2, heat)
 
     def soft_columns(self, weight: Tensor, buffer: Tensor, heat: float = 1.0) -> Tensor:
         """`-heat log sum_k exp((w_k + cell_kl) / heat)` for each column."""
         torch.add(self.across_rows(weight), self.cells, out=buffer)
-        return _soft_min(buffer, 0 if self.last else 1, heat)
+        return soft_min(buffer, 0 if self.last else 1, heat)
 
     def kernel(self, f: Tensor, g: Tensor) -> Block:
         """The block of `exp(f_k + g_l + cell_kl)`, with 0 for what is too small to matter."""
@@ -93,6 +103,10 @@ class Block:
         least = _LEAST[cells.dtype]
         torch.threshold_(cells, least, -float("inf")).clamp_max_(MOST)
         return Block(cells.exp_(), self.last)
+
+    def near(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Block]:
+        """A kernel and the potentials that are in it, close to those given."""
+        return f, g, self.kernel(f, g)
 
     def rows(self, v: Tensor, buffer: Tensor) -> Tensor:
         """`sum_l cell_kl v_l`; the buffer serves the layout that has no library product."""
@@ -108,7 +122,7 @@ class Block:
         return torch.bmm(u.unsqueeze(1), self.cells).squeeze(1)
 
 
-def _soft_min(cells: Tensor, dim: int, heat: float) -> Tensor:
+def soft_min(cells: Tensor, dim: int, heat: float) -> Tensor:
     """Minus the log of summed exponentials over `dim`; the cells are overwritten."""
     if heat != 1.0:
         cells.div_(heat)

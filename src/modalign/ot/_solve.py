@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from modalign.ot._block import Block
+from modalign.ot._line import Band, Line
 from modalign.ot._marginals import Balanced
 from modalign.ot._newton import newton_step
 
@@ -28,8 +29,6 @@ _CACHE_CELLS = 1 << 20  # cells of a block on the CPU: it and its kernel stay ne
 _CALM = 10.0  # moves per sweep, in units of reg, from which on a kernel serves
 _DRIFT = 12.0  # up to here from the absorbed potentials, what underflowed in K cannot matter
 _LOST = 48.0  # beyond this the sweeps themselves are in doubt and are done again
-_CHECK = 5  # sweeps between checks at first; problems far from done are asked less often
-_LATER_CHECK = 20
 _PATIENCE = 40  # sweeps that a tiny problem gets before Newton steps
 _RIDGE = 1e-3  # of the tolerance: links too weak for it to see need no exact step
 _MOST = 60.0  # exponents beyond this in a measured error are cut: the error is large anyway
@@ -80,7 +79,7 @@ def moved(old: Tensor, new: Tensor, soft: Tensor, a: Tensor, mass: Tensor, point
 
 
 def solve(
-    scaled: Tensor,
+    block: Block | Line,
     a: Tensor,
     b: Tensor,
     f: Tensor,
@@ -88,10 +87,9 @@ def solve(
     marginals: Balanced,
     schedule: Schedule,
 ) -> State:
-    """Potentials of (B, n, m) problems with `scaled = -cost / reg`; all of them (B, n), (B, m)."""
-    block = Block.of(scaled)
+    """Potentials of a block of problems; a and f are (B, n), b and g (B, m), here and there."""
     turned = marginals.map(block.turn)
-    n_problems = len(scaled)
+    n_problems = len(a)
     state = State(
         block.turn(f),
         block.turn(g),
@@ -105,7 +103,7 @@ def solve(
     return state
 
 
-def _run(block: Block, a: Tensor, b: Tensor, state: State, schedule: Schedule) -> None:
+def _run(block: Block | Line, a: Tensor, b: Tensor, state: State, schedule: Schedule) -> None:
     """Sweeps until every problem's error is at most the tolerance, or the sweeps are spent."""
     loop = _Loop(block, a, b, state, schedule)
     loop.average(schedule.averaged)
@@ -124,7 +122,7 @@ class _Loop:
     """The problems still running; those done have been written back to the whole state."""
 
     def __init__(
-        self, block: Block, a: Tensor, b: Tensor, state: State, schedule: Schedule
+        self, block: Block | Line, a: Tensor, b: Tensor, state: State, schedule: Schedule
     ) -> None:
         self.block, self.a, self.b = block, a, b
         self.log_a, self.log_b = a.log(), b.log()
@@ -135,10 +133,11 @@ class _Loop:
         self.index = torch.arange(len(self.error), device=a.device)
         self.done = 0
         self.calm = True  # whether a kernel is worth its making
+        self.fresh = True  # whether no alternating sweep has been made
         self.wary = 0  # log sweeps before a kernel is tried again; grows when one failed
         self.newtonian = block.tiny and type(state.marginals) is Balanced
         self.sweeps_first = _PATIENCE + schedule.averaged
-        self.buffer = torch.empty_like(block.cells)
+        self.buffer = block.buffer()
         self.whole.f, self.whole.g = state.f.clone(), state.g.clone()
         self.whole.error, self.whole.iterations = state.error.clone(), state.iterations.clone()
 
@@ -160,17 +159,20 @@ class _Loop:
             if not near.drift(soft_f, soft_g) < _LOST:  # NaN too
                 near = None
                 soft_f, soft_g = self._soft_rows(self.g), self._soft_columns(self.f)
-            self.f = 0.5 * (self.f + self.marginals.rows(soft_f))
-            self.g = 0.5 * (self.g + self.marginals.columns(soft_g))
+            best_f, best_g = self.marginals.rows(soft_f), self.marginals.columns(soft_g)
+            error = self._difference(self.f, best_f, soft_f)
+            self.f, self.g = 0.5 * (self.f + best_f), 0.5 * (self.g + best_g)
             self.done += 1
+            if bool((error <= self.schedule.tolerance).all()):
+                return
             if near and near.drift(self.f, self.g) > _DRIFT:
                 near = None
 
     def cool(self) -> None:
         """One sweep at each of a falling row of regularisations, the largest cost first."""
-        if not self.block.cells.numel():
+        if not len(self.index):
             return
-        for heat in heats_of(float(-self.block.cells.amin()), self.schedule):
+        for heat in heats_of(self.block.largest(), self.schedule):
             if self.done >= self.schedule.max_iterations - 1:
                 return
             self.f = self.marginals.rows(self._soft_rows(self.g, heat))
@@ -204,9 +206,11 @@ class _Loop:
         run = self._plain if type(self.marginals) is Balanced else self._general
         problems, since = len(self.index), 0
         while self.going() and len(self.index) == problems and not self.stuck:
-            count = _CHECK if since < 4 * _CHECK else _LATER_CHECK
+            # Problems far from done are asked less often.
+            count = self.block.check if since < 4 * self.block.check else 4 * self.block.check
             # The first sweep is checked: a good start may need no more.
-            count = 1 if self.done == 0 else min(count, self.schedule.max_iterations - self.done)
+            count = 1 if self.fresh else min(count, self.schedule.max_iterations - self.done)
+            self.fresh = False
             f, g, marginals, error = run(near, count)
             drift = near.drift(f, g)
             if not drift < _LOST:  # NaN too, where a product underflowed
@@ -245,6 +249,7 @@ class _Loop:
 
     def _problems_last(self, *vectors: Tensor) -> tuple[Tensor, ...]:
         """The plan's density (n, m, B) and vectors (n, B), whatever the block's layout."""
+        assert isinstance(self.block, Block)  # no other is tiny
         density = self.block.kernel(self.f, self.g).cells
         if self.block.last:
             return density, *vectors
@@ -291,7 +296,7 @@ class _Loop:
             vector[left] for vector in (self.index, self.error, self.reached, self.mass)
         )
         self.block = self.block.take(left)
-        self.buffer = torch.empty_like(self.block.cells)
+        self.buffer = self.block.buffer()
 
     def finish(self) -> None:
         """Writes back what is left when the sweeps are spent."""
@@ -328,11 +333,12 @@ class _Loop:
 
 
 class _Absorbed:
-    """A kernel that has a loop's present potentials in it, and soft minima made with it."""
+    """A kernel with potentials near a loop's present ones in it, and soft minima made with it."""
 
     def __init__(self, loop: _Loop) -> None:
-        self.f, self.g, self.a, self.b = loop.f, loop.g, loop.a, loop.b
-        self.kernel, self.buffer = loop.block.kernel(loop.f, loop.g), loop.buffer
+        self.a, self.b, self.buffer = loop.a, loop.b, loop.buffer
+        near: tuple[Tensor, Tensor, Block | Band] = loop.block.near(loop.f, loop.g)
+        self.f, self.g, self.kernel = near
 
     def soft_rows(self, g: Tensor) -> Tensor:
         return self.f - self.kernel.rows(self.b * (g - self.g).exp(), self.buffer).log()

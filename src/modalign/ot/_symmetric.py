@@ -11,31 +11,30 @@ import torch
 from torch import Tensor
 
 from modalign.ot._block import Block
+from modalign.ot._line import Band, Line
 from modalign.ot._marginals import Balanced
 from modalign.ot._solve import Schedule, State, moved
 
-_DRIFT = 25.0
+_DRIFT = 12.0
 
 
 def solve_symmetric(
-    scaled: Tensor, a: Tensor, f: Tensor, marginals: Balanced, schedule: Schedule
+    block: Block | Line, a: Tensor, f: Tensor, marginals: Balanced, schedule: Schedule
 ) -> State:
-    """The potential of (B, n, n) symmetric problems, as both f and g of a state."""
-    block = Block.of(scaled)
+    """The potential of a block of symmetric problems, as both f and g of a state."""
+    n_problems = len(a)
     a, f, turned = block.turn(a), block.turn(f), marginals.map(block.turn)
-    mass, buffer = a.sum(block.point), torch.empty_like(block.cells)
+    mass, buffer = a.sum(block.point), block.buffer()
     log_a, base = a.log(), f
-    kernel: Block | None = None
-    error = a.new_full((len(scaled),), float("inf"))
-    reached = torch.zeros(len(scaled), dtype=torch.int64, device=a.device)
+    kernel: Block | Band | None = None
+    error = a.new_full((n_problems,), float("inf"))
+    reached = torch.zeros(n_problems, dtype=torch.int64, device=a.device)
     sweeps = 0
     while sweeps < schedule.max_iterations and not bool((error <= schedule.tolerance).all()):
-        soft = None
-        if sweeps > 0:
-            if kernel is None or not float((f - base).abs().amax()) < _DRIFT:
-                kernel, base = block.kernel(f, f), f
-            soft = base - kernel.rows(a * (f - base).exp(), buffer).log()
-        if soft is None or not bool(soft.isfinite().all()):
+        if kernel is None or not float((f - base).abs().amax()) < _DRIFT:
+            kernel, base = block.kernel(f, f), f
+        soft = base - kernel.rows(a * (f - base).exp(), buffer).log()
+        if not bool(soft.isfinite().all()):
             soft = block.soft_rows(log_a + f, buffer)
         best = turned.rows(soft)
         error = moved(f, best, soft, a, mass, block.point)

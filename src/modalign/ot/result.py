@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -21,7 +22,7 @@ class Transport:
         value: the optimal value of the kind asked for, (...).
         f, g: potentials of rows and columns, in units of the cost, (..., n) and (..., m). Of a
             balanced problem they are free up to a constant added to one and taken from the other.
-        cost, a, b, reg: the problem; reg is a tensor (...), after any scaling.
+        a, b, reg: the problem's weights and regularisation, reg (...) after any scaling.
         marginal_error: what the last sweep still moved of the row masses, as an L1 distance and
             a share of the mass of a; columns hold at least as well. (...)
         iterations: sweeps after which each problem was seen to be done, or all, int64, (...).
@@ -31,13 +32,18 @@ class Transport:
     value: Tensor
     f: Tensor
     g: Tensor
-    cost: Tensor
     a: Tensor
     b: Tensor
     reg: Tensor
     marginal_error: Tensor
     iterations: Tensor
     converged: Tensor
+    make_cost: Callable[[], Tensor] = field(repr=False)
+
+    @cached_property
+    def cost(self) -> Tensor:
+        """The cost, (..., n, m): as given, or made when first read for points on the line."""
+        return self.make_cost()
 
     @cached_property
     def plan(self) -> Tensor:

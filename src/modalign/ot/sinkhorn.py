@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from modalign.ot import _checks
+from modalign.ot._block import Block
 from modalign.ot._gradients import dual_value, implicit, plan_at, unrolled
 from modalign.ot._marginals import Balanced, Partial, Relaxed
 from modalign.ot._solve import Schedule, State, pieces, solve
@@ -97,7 +98,7 @@ def sinkhorn(
     if penalty is None and mass is None:
         _checks.same_mass(problem.a, problem.b)
     marginals = problem.marginals(penalty, mass)
-    schedule = _schedule(tolerance, max_iterations, averaged, anneal)
+    schedule = schedule_of(tolerance, max_iterations, averaged, anneal)
     _checks.one_of("value", value, ("dual", "sharp"))
     _checks.one_of("gradient", gradient, ("envelope", "implicit", "unrolled"))
     starts = problem.start("f", f, -2), problem.start("g", g, -1)
@@ -140,7 +141,7 @@ def symmetric_sinkhorn(
             "a square cost", f"shape {tuple(cost.shape)}", "use `sinkhorn` for two sets"
         )
     marginals = problem.marginals(penalty, None)
-    schedule = _schedule(tolerance, max_iterations, 0, None)
+    schedule = schedule_of(tolerance, max_iterations, 0, None)
     _checks.one_of("value", value, ("dual", "sharp"))
     _checks.one_of("gradient", gradient, ("envelope", "implicit", "unrolled"))
     start = problem.start("f", f, -2)
@@ -253,35 +254,41 @@ class _Problem:
             cost, a, b = cost.detach(), a.detach(), b.detach()
         column = self.reg.unsqueeze(-1)
         lead, (n, m) = self.shape, cost.shape[1:]
+        whole = cost.reshape(*lead, n, m)
         return Transport(
             value=number.reshape(lead),
             f=(state.f * column).reshape(*lead, n),
             g=(state.g * column).reshape(*lead, m),
-            cost=cost.reshape(*lead, n, m),
             a=a.reshape(*lead, n),
             b=b.reshape(*lead, m),
             reg=self.reg.reshape(lead),
             marginal_error=state.error.reshape(lead),
             iterations=state.iterations.reshape(lead),
             converged=(state.error <= schedule.tolerance).reshape(lead),
+            make_cost=lambda: whole,
         )
 
 
 def _regs(reg: float | Tensor, scale: Scale | None, cost: Tensor, lead: torch.Size) -> Tensor:
     """Each problem's reg, (B,), scaled where asked."""
-    regs = torch.as_tensor(reg, dtype=cost.dtype, device=cost.device).detach()
-    regs = regs.expand(lead).reshape(-1)
-    if not bool((regs > 0).all()) or not bool(regs.isfinite().all()):
-        low = float(regs.min()) if regs.numel() else math.nan
-        raise _checks.refuse(
-            "a finite reg > 0", f"{low:g}", "raise it; `exact_plan` needs no regularisation"
-        )
+    regs = checked_reg(reg, cost, lead).reshape(-1)
     if scale is None:
         return regs.contiguous()
     _checks.one_of("scale", scale, ("mean", "max"))
     size = cost.detach().abs()
     unit = size.mean((-2, -1)) if scale == "mean" else size.amax((-2, -1))
     return regs * unit.where(unit > 0, 1.0)
+
+
+def checked_reg(reg: float | Tensor, like: Tensor, lead: torch.Size) -> Tensor:
+    """Each problem's reg as given, in the shape of the leading dimensions."""
+    regs = torch.as_tensor(reg, dtype=like.dtype, device=like.device).detach().expand(lead)
+    if not bool((regs > 0).all()) or not bool(regs.isfinite().all()):
+        low = float(regs.min()) if regs.numel() else math.nan
+        raise _checks.refuse(
+            "a finite reg > 0", f"{low:g}", "raise it; `exact_plan` needs no regularisation"
+        )
+    return regs
 
 
 def scaled_reg(reg: float | Tensor, scale: Scale | None, cost: Tensor) -> Tensor:
@@ -291,9 +298,10 @@ def scaled_reg(reg: float | Tensor, scale: Scale | None, cost: Tensor) -> Tensor
     return _regs(reg, scale, cost.reshape(-1, *cost.shape[-2:]), lead).reshape(lead)
 
 
-def _schedule(
+def schedule_of(
     tolerance: float, max_iterations: int, averaged: int, anneal: float | None
 ) -> Schedule:
+    """A schedule of numbers that make sense."""
     _checks.at_least("tolerance", tolerance, 0.0)
     _checks.at_least("max_iterations", max_iterations, 1)
     _checks.at_least("averaged", averaged, 0)
@@ -309,12 +317,12 @@ def _solve_pieces(
     cost, a, b, reg = problem.cost, problem.a, problem.b, problem.reg
     states = []
     for piece in pieces(len(cost), cost[0].numel() if len(cost) else 1, cost.device):
-        scaled = cost[piece] / -reg[piece, None, None]
+        block = Block.of(cost[piece] / -reg[piece, None, None])
         asked = marginals.map(itemgetter(piece))
         if g is None:
-            states.append(solve_symmetric(scaled, a[piece], f[piece], asked, schedule))
+            states.append(solve_symmetric(block, a[piece], f[piece], asked, schedule))
         else:
-            part = (scaled, a[piece], b[piece], f[piece], g[piece])
+            part = (block, a[piece], b[piece], f[piece], g[piece])
             states.append(solve(*part, asked, schedule))
     if isinstance(marginals, Partial) and states:
         levels = [cast(Partial, state.marginals).level for state in states]
