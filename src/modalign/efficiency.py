@@ -52,11 +52,14 @@ class Latency:
     Attributes:
         p50: the median.
         p99: the 99th percentile, between the two nearest calls by linear interpolation.
+        cpu: median of the processor's time, all threads together; on one thread of a machine
+            with nothing else to do it is p50, on a busy machine it is the steadier of the two.
         calls: how many were timed; below a few hundred, p99 is little more than the worst.
     """
 
     p50: float
     p99: float
+    cpu: float
     calls: int
 
 
@@ -199,7 +202,8 @@ def profile(
         RunError: a run is missing, unfinished, damaged, or on other data than the first.
         ConfigError: an option is out of its bounds.
 
-    Limits: times are those of a machine as busy as it is; compare ratios of one call.
+    Limits: on a busy machine long calls are interrupted and short ones are not, so that ratios
+    of the two are flattered; there compare `Latency.cpu`.
     """
     _check(runs, batch, k, threads, repeats)
     where = str(devices.resolve(device))
@@ -254,14 +258,15 @@ def latency(call: Callable[[], object], repeats: int, seconds: float = SECONDS) 
     """
     for _ in range(WARM_UP):
         call()
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
     end = time.perf_counter() + seconds
     while len(times) < repeats and (len(times) < FEWEST or time.perf_counter() < end):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         call()
-        times.append(time.perf_counter() - start)
-    p50, p99 = np.percentile(np.asarray(times) * 1e3, [50, 99])
-    return Latency(float(p50), float(p99), len(times))
+        times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    wall, cpu = np.asarray(times).T * 1e3
+    p50, p99 = np.percentile(wall, [50, 99])
+    return Latency(float(p50), float(p99), float(np.median(cpu)), len(times))
 
 
 class Asker:

@@ -15,7 +15,7 @@ from modalign.efficiency import Latency, ParameterCount, Profile, RunCost
 
 def cost(run: str, model: str, anew: float, tables: float, parameters: int) -> RunCost:
     def times(p50: float, calls: int) -> Latency:
-        return Latency(p50, 2 * p50, calls)
+        return Latency(p50, 2 * p50, p50 / 2, calls)
 
     counts = ParameterCount(parameters, 3 * parameters)
     return RunCost(
