@@ -7,7 +7,7 @@ EASE has one seed. Each seed of a row learns from the teacher of that seed. `--r
 
     vanilla             the student alone, by BPR
     full, no-assistant, no-wasserstein, no-assistant-no-wasserstein, no-embedding
-    sinkhorn            full, with Sinkhorn in place of sorting
+    sort                full, with exact transport by sorting in place of Sinkhorn
     as-printed          full, with the paper's weights and one group a batch, from random vectors
     with-ease           full, from EASE and the teacher together
 
@@ -52,9 +52,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "no-wasserstein": ("no-wasserstein", {}),
     "no-embedding": ("no-embedding", {}),
     "full": ("full", {}),
-    "sinkhorn": ("full", {"logit": "sinkhorn"}),
-    "as-printed": ("full", PAPER),
+    "sort": ("full", {"logit": "sort"}),
     "with-ease": ("full", {}),
+    "as-printed": ("full", PAPER),
 }
 METRICS = ("recall@20", "ndcg@20")
 

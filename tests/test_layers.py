@@ -17,7 +17,7 @@ LAYERS = (
     ("errors", "seeds", "registry", "devices", "settings", "sparse"),
     ("ot", "artifact", "data"),
     ("features", "graph"),
-    ("interfaces", "nn", "run_folder"),
+    ("interfaces", "nn", "explain", "run_folder"),
     ("models", "train", "evaluate", "distillation"),
     ("report", "export", "fitted", "experiment", "distilling", "testing"),
     ("api", "demo", "efficiency", "sweeps"),
@@ -36,6 +36,7 @@ BESIDE = {
     ("experiment", "fitted"),
     ("distilling", "experiment"),
     ("distilling", "fitted"),
+    ("demo", "efficiency"),
     ("fitted", "experiment"),  # `save`, inside the method
 }
 # The only modules of modalign that a package may import, whatever its layer.

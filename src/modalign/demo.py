@@ -10,8 +10,10 @@ from typing import Any
 from modalign.data import synthetic
 from modalign.data.dataset import Dataset
 from modalign.data.prepare import prepare
+from modalign.distilling import distill
+from modalign.efficiency import Profile, profile
 from modalign.evaluate.compare import Comparison
-from modalign.experiment import fit
+from modalign.experiment import RunOptions, fit
 from modalign.features.encode import encodable, encode
 from modalign.fitted import FittedModel
 from modalign.report.page import write_report
@@ -24,7 +26,11 @@ RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "cm3-only-image": ("cm3", {"modalities": ("image",)}),
     "cm3-only-text": ("cm3", {"modalities": ("text",)}),
 }
-"""Runs of the demo: LightGCN sees ids alone; the last two show which modality won what."""
+"""Trained runs of the demo: LightGCN sees ids alone; the last two show which modality won what."""
+
+TEACHER = "cm3"
+COSTED = ("lightgcn", TEACHER, "tarec/assistant", "tarec/student")
+"""Runs whose time, memory and parameters are measured."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +39,16 @@ class Demo:
 
     Attributes:
         data: the prepared shop.
-        fitted: the trained models by run name.
+        fitted: the trained models by run name, the distilled ones last.
         comparison: all of them, with paired tests.
+        cost: what a list of recommendations costs with some of them.
         report: the HTML page.
     """
 
     data: Dataset
     fitted: Mapping[str, FittedModel]
     comparison: Comparison
+    cost: Profile
     report: Path
 
 
@@ -52,7 +60,7 @@ def run(
     encoding: Callable[[str], Callable[[int, int], None]] = lambda name: lambda done, total: None,
     callbacks: Callable[[str], Sequence[Callback]] = lambda name: (),
 ) -> Demo:
-    """Draw the shop, prepare and encode it, train, compare, report.
+    """Draw the shop, prepare and encode it, train, distil, compare, report.
 
     Args:
         folder: for everything that is made; an earlier demo in it is replaced.
@@ -74,8 +82,22 @@ def run(
         fitted[name] = fit(
             data, model, seed=seed, out=out, overwrite=True, callbacks=callbacks(name), **options
         )
-    folders = [folder / "runs" / name for name in RUNS]
+    stage(f"distilling {TEACHER}: teacher, assistant, student")
+    distilled = distill(
+        folder / "runs" / TEACHER,
+        data,
+        seed=seed,
+        out=folder / "runs" / "tarec",
+        run=RunOptions(overwrite=True),
+        progress=callbacks,
+    )
+    for one in (distilled.assistant, distilled.student):
+        assert one is not None  # the full variant has both
+        fitted[f"tarec/{one.results['distillation']['stage']}"] = one
+    folders = [folder / "runs" / name for name in fitted]
     stage("comparing")
     comparison = compare_runs(folders)
+    stage("timing")
+    cost = profile([folder / "runs" / name for name in COSTED], repeats=100)
     stage("writing the report")
-    return Demo(data, fitted, comparison, write_report(folders, folder / "report.html"))
+    return Demo(data, fitted, comparison, cost, write_report(folders, folder / "report.html"))

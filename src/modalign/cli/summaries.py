@@ -122,6 +122,34 @@ def show_training(results: Mapping[str, Any], folder: Path) -> None:
     say(f"written to {folder}; next: modalign recommend {folder} --user ID")
 
 
+def show_demo(fitted: Mapping[str, Any], cost: Any) -> None:
+    """Quality beside what it costs, for the runs that were timed."""
+    by_name = {Path(one.run).as_posix(): one for one in cost.runs}
+    columns = ["run", "Recall@20", "NDCG@20", "ms anew", "ms served", "MiB anew", "parameters",
+               "and features"]  # fmt: skip
+    rows = []
+    for name, model in fitted.items():
+        one = next((c for run, c in by_name.items() if run.endswith(f"/{name}")), None)
+        if one is None:
+            continue
+        test = model.results["test"]
+        rows.append(
+            [
+                plain(name),
+                f"{test['recall@20']:.4f}",
+                f"{test['ndcg@20']:.4f}",
+                f"{one.anew_one.p50:.2f}",
+                f"{one.tables_one.p50:.3f}",
+                "" if one.anew_mib is None else f"{one.anew_mib:.1f}",
+                f"{one.parameters.trainable:,}",
+                f"{one.parameters.with_features:,}",
+            ]
+        )
+    title = "Teacher, assistant, student: quality, and one user's list in milliseconds"
+    out.print(table(title, columns, rows, numbers=range(1, 8)))
+    say("ms anew: the whole forward pass for one list; served: from tables made before", out)
+
+
 def show_comparison(found: Any) -> None:
     """Runs side by side; a winner only where there is one."""
     names = found.runs

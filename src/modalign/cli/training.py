@@ -21,7 +21,7 @@ from modalign.cli.options import (
     refuse,
 )
 from modalign.cli.render import counting, err, out, print_json, say
-from modalign.cli.summaries import show_comparison, show_training
+from modalign.cli.summaries import show_comparison, show_demo, show_training
 
 PRECISIONS = ("32-true", "bf16-mixed")
 TRAIN_EPILOG = """**Examples**
@@ -138,8 +138,8 @@ def demo(
 ) -> None:
     """The whole of it on an embedded, synthetic shop, in a few minutes.
 
-    Draws the shop, encodes its texts and pictures, trains LightGCN and CM3, compares them and
-    writes a report to look at.
+    Draws the shop, encodes its texts and pictures, trains LightGCN and CM3, compresses CM3 into
+    a small student, compares them all and writes a report to look at.
     """
     from modalign import demo as job
     from modalign.train.callbacks import ProgressBar
@@ -167,12 +167,11 @@ def demo(
                 "report": str(made.report),
                 "results": {name: one.results for name, one in made.fitted.items()},
                 "comparison": made.comparison.to_dict(),
+                "cost": made.cost.to_dict(),
             }
         )
         return
     say("\nA synthetic shop: drawn pictures, written texts, invented customers.", out)
     show_comparison(made.comparison)
-    for name, one in made.fitted.items():
-        r = one.results
-        say(f"{name}: {r['parameters']:,} parameters, {r['seconds']:.0f} s of training", out)
+    show_demo(made.fitted, made.cost)
     say(f"the report with pictures: {made.report}", out)
