@@ -103,6 +103,16 @@ class SelfSupervisedConfig(MultimodalConfig):
     first_graph: Literal["observed", "generated"] = "observed"
     """Graphs of the first epoch: the interactions, or those of the untrained scores."""
 
+    @model_validator(mode="after")
+    def _penalty_sees_a_gradient(self) -> SelfSupervisedConfig:
+        # The sum of batch-normalised numbers is the same whatever the rows are.
+        if self.critic_output == "linear" and self.critic_norm == "batch" and self.penalty_weight:
+            raise ValueError(
+                "critic_output=linear leaves the gradient penalty without a gradient under "
+                "critic_norm=batch; set critic_norm to layer or none"
+            )
+        return self
+
     @property
     def is_adversarial(self) -> bool:
         """There is a critic."""

@@ -131,9 +131,9 @@ def dense_observations(
     if noise:
         if rng is None:
             raise ValueError("noise needs a generator")
-        logits = gumbel_noise(shape, rng).mul_(noise / temperature)
+        logits = gumbel_noise(shape, rng).mul_(noise / temperature).to(seen.values.dtype)
     else:
-        logits = torch.zeros(shape, device=seen.indptr.device)
+        logits = seen.values.new_zeros(shape)
     owner = torch.repeat_interleave((seen.indptr[1:] - seen.indptr[:-1]).long())
     logits.index_put_(
         (owner, seen.indices.long()),
@@ -277,7 +277,9 @@ def gradient_lengths(judge: Callable[[Tensor], Tensor], z: Tensor, gram: Tensor)
         >>> gradient_lengths(lambda z: z.squeeze(1), z, w.T @ w).tolist()
         [5.0, 5.0]
     """
-    (v,) = torch.autograd.grad(judge(z).sum(), z, create_graph=True)
+    with torch.enable_grad():
+        z = z if z.requires_grad else z.detach().requires_grad_()
+        (v,) = torch.autograd.grad(judge(z).sum(), z, create_graph=True)
     squares: Tensor = torch.linalg.vecdot(v @ gram, v)
     return squares.clamp(min=SMALLEST).sqrt()
 
@@ -321,10 +323,13 @@ class AdversarialTask(nn.Module):
             seen: the observed items of the B users.
             rng: for noise, dropout and positions between real and fake rows; on their device.
         """
-        fake, real, lengths, _ = self._play(relations, fused, seen, rng)
-        parts = {"critic_fake": fake.mean(), "critic_real": -real.mean()}
+        z_real, z_fake, _ = self._enter(relations, fused, seen, rng)
+        parts = {
+            "critic_fake": self.critic.judge(z_fake, rng).mean(),
+            "critic_real": -self.critic.judge(z_real, rng).mean(),
+        }
         if self.settings.penalty_weight:
-            penalty = (lengths - 1).square().mean()
+            penalty = (self._gradient_lengths(z_real, z_fake, rng) - 1).square().mean()
             parts["critic_penalty"] = self.settings.penalty_weight * penalty
         return parts
 
@@ -344,28 +349,30 @@ class AdversarialTask(nn.Module):
         self, relations: Sequence[Pair], fused: Pair, seen: CSR, rng: torch.Generator
     ) -> dict[str, float]:
         """Mean verdicts, mean length of the critic's gradient, how much of real rows is data."""
-        with torch.enable_grad():
-            fake, real, lengths, share = self._play(relations, fused, seen, rng)
-        return {
-            "critic_on_real": real.mean().item(),
-            "critic_on_fake": fake.mean().item(),
-            "critic_gradient": lengths.mean().item(),
-            "data_to_own_scores": share.item(),
-        }
+        with torch.no_grad():
+            z_real, z_fake, share = self._enter(relations, fused, seen, rng)
+            return {
+                "critic_on_real": self.critic.judge(z_real, rng).mean().item(),
+                "critic_on_fake": self.critic.judge(z_fake, rng).mean().item(),
+                "critic_gradient": self._gradient_lengths(z_real, z_fake, rng).mean().item(),
+                "data_to_own_scores": share.item(),
+            }
 
-    def _play(
+    def _enter(
         self, relations: Sequence[Pair], fused: Pair, seen: CSR, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Verdicts on fake (M B,) and real rows (B,), gradient lengths (M B,), share of data."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The first layer's results for real (B, h1) and generated rows (M B, h1), and how much
+        of a real row is data.
+        """
         critic, settings = self.critic, self.settings
         rows, share = real_rows(fused, seen, settings, rng)
-        z_real = critic.enter(rows)
         generated = [score_rows(*pair, settings, seen).unit().detach() for pair in relations]
-        z_fake = torch.cat([critic.enter(one) for one in generated])
-        fake, real = critic.judge(z_fake, rng), critic.judge(z_real, rng)
-        # One position for each row, and each fake row meets the real row of its own user.
+        return critic.enter(rows), torch.cat([critic.enter(one) for one in generated]), share
+
+    def _gradient_lengths(self, z_real: Tensor, z_fake: Tensor, rng: torch.Generator) -> Tensor:
+        """Lengths of the critic's gradient between each generated row and its user's real row."""
         position = torch.rand(len(z_fake), 1, generator=rng, device=rng.device)
-        between = position * z_real.repeat(len(relations), 1) + (1 - position) * z_fake
-        gram = critic.first.T @ critic.first
-        lengths = gradient_lengths(lambda z: critic.judge(z, rng), between, gram)
-        return fake, real, lengths, share
+        both = z_real.repeat(len(z_fake) // len(z_real), 1)
+        between = position * both + (1 - position) * z_fake
+        gram = self.critic.first.T @ self.critic.first
+        return gradient_lengths(lambda z: self.critic.judge(z, rng), between, gram)
