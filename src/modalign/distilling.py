@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -18,11 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from modalign import experiment, registry, settings
+from modalign import experiment, registry, run_folder, settings
 from modalign.data.dataset import Dataset
 from modalign.data.files import write_aside
 from modalign.data.view import TrainView
-from modalign.distillation.plan import Plan, Stage
+from modalign.distillation.plan import MODELS, Plan, Stage
 from modalign.distillation.source import MixedSource, Source, source_of
 from modalign.distillation.tables import read_tables
 from modalign.distillation.task import DistillTask
@@ -33,7 +35,7 @@ from modalign.fitted import FittedModel
 from modalign.interfaces import Queries, Recommender
 from modalign.train.callbacks import Callback
 
-Teacher = FittedModel | str | Path
+Teacher = FittedModel | Source | str | Path
 STEPS = 10
 """Weights of several teachers are searched in steps of one tenth."""
 
@@ -77,9 +79,9 @@ def distill(
     from the assistant likewise. Validation picks each one's best epoch.
 
     Args:
-        teacher: a fitted model, a run folder or a folder of vectors
-            (`distillation.tables`), or several of them: their scores are standardised user by
-            user and mixed. None trains one of `teacher_kind` first.
+        teacher: a fitted model, a run folder, a folder of vectors
+            (`distillation.tables`) or a `Source`, or several of them: their scores are
+            standardised user by user and mixed. None trains one of `teacher_kind` first.
         dataset: the data, the teacher's own.
         variant: "full", "no-assistant", "no-wasserstein", "no-assistant-no-wasserstein" or
             "no-embedding".
@@ -110,7 +112,15 @@ def distill(
     plan = Plan.of(variant, options)
     view = dataset.view()
     run = replace(run or RunOptions(), out=None if out is None else Path(out))
-    given = _teachers(teacher, dataset, view, teacher_kind, teacher_options, seed, run, progress)
+    many = _listed(teacher, teacher_kind, teacher_options)
+    _check_weights(weights, max(len(many), 1))
+    _check_epochs(dataset, plan, options)
+    if run.out is not None:
+        _check_folder(Path(run.out), run, many, teacher_kind is not None, plan)
+    if teacher_kind is not None:
+        given = [_trained(teacher_kind, teacher_options or {}, dataset, seed, run, progress)]
+    else:
+        given = [read_teacher(each, dataset, view) for each in many]
     source, shares = _mixed(given, dataset, weights)
     told = {
         "variant": variant,
@@ -119,15 +129,22 @@ def distill(
         "source": fingerprint(source),
         "losses": plan.config.model_dump(mode="json"),
     }
-    fitted: dict[str, FittedModel] = {}
-    for stage in plan.stages:
+    # All that is in the folder is judged before anything is written into it.
+    work = []
+    for stage, taught_by in zip(plan.stages, [source.name, plan.stages[0].name], strict=False):
         where = replace(
             run,
             out=None if out is None else Path(out) / stage.name,
             callbacks=(*run.callbacks, *progress(stage.name)),
         )
-        described = {"distillation": {**told, "stage": stage.name, "from": source.name}}
-        one = _stage(dataset, stage, plan, source, seed, where, described)
+        described = {"distillation": {**told, "stage": stage.name, "from": taught_by}}
+        made = _finished(dataset, stage.spec, stage.config, seed, where, described)
+        work.append((stage, where, described, made))
+    if run.overwrite and run.out is not None:
+        _clear(Path(run.out), plan)
+    fitted: dict[str, FittedModel] = {}
+    for stage, where, described, made in work:
+        one = made or _taught(dataset, stage, plan, source, seed, where, described)
         fitted[stage.name] = one
         source = source_of(one.model, view, stage.name)
     if out is not None:
@@ -150,65 +167,18 @@ def fingerprint(source: Source) -> str:
     return digest.hexdigest()[:16]
 
 
-def _stage(
-    dataset: Dataset,
-    stage: Stage,
-    plan: Plan,
-    source: Source,
-    seed: int,
-    run: RunOptions,
-    described: Mapping[str, Any],
-) -> FittedModel:
-    """Train one stage, or take it as it is where it was finished before an interruption."""
-    folder = None if run.out is None else Path(run.out)
-    if folder is not None and run.resume and (folder / "results.json").is_file():
-        done = experiment.load_model(folder, dataset)
-        same = done.results.get("distillation") == described["distillation"]
-        if not same or done.seed != seed or done.config != stage.config:
-            raise RunError(
-                f"in {folder} the {stage.name} of this distillation",
-                "one of another",
-                "use another --out, or --overwrite",
-            )
-        return done
+def read_teacher(teacher: Teacher, dataset: Dataset, view: TrainView | None = None) -> Source:
+    """What `distill` learns from, where it is given a fitted model, a folder, or a source.
 
-    def task(recommender: Recommender, view: TrainView) -> DistillTask:
-        return DistillTask(recommender, source, plan.config, view)
-
-    return experiment.fit_task(dataset, stage.spec, stage.config, seed, run, task, described)
-
-
-def _teachers(
-    teacher: Teacher | Sequence[Teacher] | None,
-    dataset: Dataset,
-    view: TrainView,
-    kind: str | None,
-    options: Mapping[str, Any] | None,
-    seed: int,
-    run: RunOptions,
-    progress: Callable[[str], Sequence[Callback]],
-) -> list[Source]:
-    if (teacher is None) == (kind is None):
-        got = "neither" if kind is None else "both"
-        raise ConfigError("a teacher, or the kind of one to train", got, "give one of them")
-    if teacher is None:
-        assert kind is not None
-        spec = registry.get(kind)
-        config = settings.build(spec.config, dict(options or {}), f"model {kind}")
-        out = None if run.out is None else Path(run.out) / "teacher"
-        where = replace(run, out=out, callbacks=(*run.callbacks, *progress("teacher")))
-        if out is not None and run.resume and (out / "results.json").is_file():
-            fitted = experiment.load_model(out, dataset)
-        else:
-            fitted = experiment.fit_task(dataset, spec, config, seed, where)
-        return [source_of(fitted.model, view, kind)]
-    many = [teacher] if isinstance(teacher, FittedModel | str | Path) else list(teacher)
-    if not many:
-        raise ConfigError("at least one teacher", "an empty list", "give one")
-    return [_one(each, dataset, view) for each in many]
-
-
-def _one(teacher: Teacher, dataset: Dataset, view: TrainView) -> Source:
+    Raises:
+        RunError: no finished run and no folder of vectors, damaged, or of other data.
+    """
+    view = view or dataset.view()
+    if isinstance(teacher, str | Path):
+        folder = Path(teacher)
+        if (folder / "manifest.json").is_file():
+            return read_tables(folder, view)
+        teacher = experiment.load_model(folder, dataset)
     if isinstance(teacher, FittedModel):
         if teacher.dataset.fingerprint != dataset.fingerprint:
             raise RunError(
@@ -217,19 +187,189 @@ def _one(teacher: Teacher, dataset: Dataset, view: TrainView) -> Source:
                 "train a teacher on these data, or distil on the teacher's",
             )
         return source_of(teacher.model, view, teacher.spec.name)
-    folder = Path(teacher)
-    if (folder / "manifest.json").is_file():
-        return read_tables(folder, view)
-    fitted = experiment.load_model(folder, dataset)
-    return source_of(fitted.model, view, fitted.spec.name)
+    sizes = (teacher.n_users, teacher.n_items)
+    if sizes != (view.n_users, view.n_items):
+        raise RunError(
+            f"a teacher of these {view.n_users} users and {view.n_items} items",
+            f"{teacher.name} of {sizes[0]} users and {sizes[1]} items",
+            "distil on the data the teacher was trained on",
+        )
+    return teacher
+
+
+# ---------------------------------------------------------------------- stages
+
+
+def _taught(
+    dataset: Dataset,
+    stage: Stage,
+    plan: Plan,
+    source: Source,
+    seed: int,
+    run: RunOptions,
+    described: Mapping[str, Any],
+) -> FittedModel:
+    def task(recommender: Recommender, view: TrainView) -> DistillTask:
+        return DistillTask(recommender, source, plan.config, view)
+
+    return experiment.fit_task(dataset, stage.spec, stage.config, seed, run, task, described)
+
+
+def _trained(
+    kind: str,
+    options: Mapping[str, Any],
+    dataset: Dataset,
+    seed: int,
+    run: RunOptions,
+    progress: Callable[[str], Sequence[Callback]],
+) -> Source:
+    spec = registry.get(kind)
+    config = settings.build(spec.config, dict(options), f"model {kind}")
+    out = None if run.out is None else Path(run.out) / "teacher"
+    where = replace(run, out=out, callbacks=(*run.callbacks, *progress("teacher")))
+    fitted = _finished(dataset, spec, config, seed, where, {})
+    fitted = fitted or experiment.fit_task(dataset, spec, config, seed, where)
+    return source_of(fitted.model, dataset.view(), kind)
+
+
+def _finished(
+    dataset: Dataset,
+    spec: registry.ModelSpec,
+    config: Any,
+    seed: int,
+    run: RunOptions,
+    described: Mapping[str, Any],
+) -> FittedModel | None:
+    """The run that an interrupted distillation left finished, None where it has to be made.
+
+    Raises:
+        RunError: it is one of another distillation.
+    """
+    folder = None if run.out is None else Path(run.out)
+    if folder is None or not run.resume or not (folder / "config.yaml").is_file():
+        return None
+    facts = {
+        "model": spec.name,
+        "seed": seed,
+        "options": config.model_dump(mode="json"),
+        "fingerprint": dataset.fingerprint,
+        "mask": run.mask,
+        "k": list(run.ks),
+    }
+    run_folder.check_same(folder, {**facts, **described})
+    done = (folder / "results.json").is_file()
+    return experiment.load_model(folder, dataset) if done else None
+
+
+# ---------------------------------------------------------------------- what is refused
+
+
+def _listed(
+    teacher: Teacher | Sequence[Teacher] | None,
+    kind: str | None,
+    options: Mapping[str, Any] | None,
+) -> list[Teacher]:
+    if (teacher is None) == (kind is None):
+        got = "neither" if kind is None else "both"
+        raise ConfigError("a teacher, or the kind of one to train", got, "give one of them")
+    if teacher is None:
+        return []
+    if options:
+        raise ConfigError(
+            "options of a teacher that is to be trained",
+            f"{', '.join(options)} for one that is there",
+            "leave them out, or give the kind of a teacher",
+        )
+    many = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
+    if not many:
+        raise ConfigError("at least one teacher", "an empty list", "give one")
+    folders = [Path(one).resolve() for one in many if isinstance(one, str | Path)]
+    if len(set(folders)) < len(folders):
+        twice = next(one for one in folders if folders.count(one) > 1)
+        raise ConfigError("every teacher once", f"{twice.name} twice", "name each once")
+    return many
+
+
+def _check_weights(weights: Sequence[float] | None, n_teachers: int) -> None:
+    if weights is None:
+        return
+    fine = len(weights) == n_teachers and all(math.isfinite(w) and w >= 0 for w in weights)
+    if not fine or sum(weights) <= 0:
+        what = "one weight for one teacher" if n_teachers == 1 else f"{n_teachers} weights"
+        raise ConfigError(
+            f"{what}, none below 0 and not all 0", str(list(weights)), "one for each teacher"
+        )
+
+
+def _check_epochs(dataset: Dataset, plan: Plan, options: Mapping[str, Any]) -> None:
+    for stage in plan.stages:
+        if not len(dataset.valid) and not {"epochs", f"{stage.name}.epochs"} & set(options):
+            raise ConfigError(
+                "a validation part to stop by, or a number of epochs",
+                f"data {dataset.name!r} without validation interactions",
+                "set epochs, or import the data with a split that has a validation part",
+            )
+
+
+def _check_folder(
+    out: Path, run: RunOptions, teachers: Sequence[Teacher], trains: bool, plan: Plan
+) -> None:
+    """Refuse a folder with something else in it, before the teacher is read or trained."""
+    if out.is_file():
+        raise RunError("a folder", f"the file {out}", "choose another name")
+    stages = [stage.name for stage in plan.stages]
+    held = [name for name in MODELS if (out / name / "config.yaml").is_file()]
+    known = {*held, "teacher", "teacher.json"}
+    if out.is_dir():
+        others = sorted(e.name for e in out.iterdir() if e.name not in known and e.name[0] != ".")
+        # An empty or half-written folder of a stage is one that a kill left.
+        others = [name for name in others if name not in MODELS or any((out / name).iterdir())]
+        if others:
+            raise RunError(
+                "a new folder, or one of a distillation",
+                f"{out} with other files ({others[0]})",
+                "choose another",
+            )
+    if trains and (out / "teacher" / "config.yaml").is_file():
+        held.append("teacher")
+    if held and not (run.resume or run.overwrite):
+        done = [name for name in held if (out / name / "results.json").is_file()]
+        what = f"the finished run {done[0]}" if done else f"the interrupted run {held[0]}"
+        raise RunError(
+            "a new folder for the distillation",
+            f"{out}, which holds {what}",
+            "--resume goes on with an interrupted distillation, --overwrite starts again",
+        )
+    more = [name for name in held if name not in (*stages, "teacher")]
+    if run.resume and more:
+        raise RunError(
+            f"a distillation into {' and '.join(stages)} in {out}",
+            f"one with the {more[0]}, of another variant",
+            "use another --out, or --overwrite",
+        )
+    replaced = {(out / name).resolve() for name in held}
+    for one in teachers:
+        if run.overwrite and isinstance(one, str | Path) and Path(one).resolve() in replaced:
+            raise RunError(
+                "a teacher that is not replaced itself", f"{one} inside {out}", "use another --out"
+            )
+
+
+def _clear(out: Path, plan: Plan) -> None:
+    """Take away what an earlier distillation of another variant has and this one has not."""
+    (out / "teacher.json").unlink(missing_ok=True)
+    for name in set(MODELS) - {stage.name for stage in plan.stages}:
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+
+
+# ---------------------------------------------------------------------- several teachers
 
 
 def _mixed(
     given: Sequence[Source], dataset: Dataset, weights: Sequence[float] | None
 ) -> tuple[Source, tuple[float, ...]]:
     if len(given) == 1:
-        if weights is not None and len(weights) != 1:
-            raise ConfigError("one weight for one teacher", str(list(weights)), "leave them out")
         return given[0], (1.0,)
     chosen = best_weights(given, dataset) if weights is None else tuple(weights)
     mixed = MixedSource(given, chosen)

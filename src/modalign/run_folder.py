@@ -58,7 +58,7 @@ def open_new(
             "--resume goes on with it, --overwrite starts again",
         )
     if resume and (folder / "config.yaml").is_file():
-        _check_same(folder, {**description, "fingerprint": dataset.fingerprint})
+        check_same(folder, {**description, "fingerprint": dataset.fingerprint})
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.yaml").is_file():
         raise RunError("a new or empty folder", f"{folder} with other files", "choose another")
     if folder.is_file():
@@ -187,22 +187,37 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _check_same(folder: Path, description: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run of other data, model, options or seed."""
+def check_same(folder: Path, description: Mapping[str, Any]) -> None:
+    """Compare a run's `config.yaml` with what is asked for now.
+
+    Raises:
+        RunError: it is of other data, model, options or seed; the first difference is named.
+    """
     try:
-        found = yaml.safe_load((folder / "config.yaml").read_text())
-        old = {**found, **{f"option {k}": v for k, v in found["options"].items()}}
-    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        old = _flat(yaml.safe_load((folder / "config.yaml").read_text()))
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise RunError(
             f"a readable config.yaml in {folder}",
             " ".join(str(error).split()),
             "start again with --overwrite",
         ) from error
-    new = {**description, **{f"option {k}": v for k, v in description["options"].items()}}
-    for key in sorted(set(new) - {"data", "options"}):
+    new = _flat({key: value for key, value in description.items() if key != "data"})
+    for key in sorted(new):
         if old.get(key) != new[key]:
             raise RunError(
-                f"{key} {old.get(key)!r}, as the interrupted run in {folder} has it",
+                f"{key} {old.get(key)!r}, as the run in {folder} has it",
                 f"{new[key]!r}, one of another experiment",
                 "use another --out, or repeat the options the run was started with",
             )
+
+
+def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"options": {"reg": 1}}` to `{"option reg": 1}`, and so on for what is inside."""
+    found: dict[str, Any] = {}
+    for key, value in description.items():
+        if isinstance(value, Mapping) and key != "modalities":
+            name = key.removesuffix("s")
+            found |= {f"{name} {inner}": one for inner, one in _flat(value).items()}
+        else:
+            found[key] = value
+    return found

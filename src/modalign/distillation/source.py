@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -110,7 +111,8 @@ class MixedSource:
     """
 
     def __init__(self, sources: Sequence[Source], weights: Sequence[float]) -> None:
-        if len(sources) != len(weights) or min(weights) < 0 or sum(weights) <= 0:
+        fine = all(math.isfinite(one) and one >= 0 for one in weights) and sum(weights) > 0
+        if len(sources) != len(weights) or not fine:
             raise ConfigError(
                 f"{len(sources)} weights, none below 0 and not all 0",
                 str(list(weights)),

@@ -62,7 +62,7 @@ def read_tables(folder: Path, view: TrainView) -> VectorSource:
         arrays = {part: np.load(folder / f"{part}.npy") for part in ("users", "items")}
         sums = {part: manifest["sha256"][part] for part in arrays}
         facts = {key: manifest[key] for key in ("schema", "model", "user_ids", "item_ids")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"a manifest.json, users.npy and items.npy in {folder}",
             " ".join(f"{type(error).__name__}: {error}".split()),
