@@ -28,7 +28,7 @@ from modalign.ot.sinkhorn import (
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 Start = Literal["zero", "sorted"]
-_LINE_POINTS = 256
+_LINE_POINTS = 256  # a side, from which on banded kernels pay
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,8 @@ def sinkhorn_divergence(
         gradient: as for `sinkhorn`. "envelope" is exact for the dual value at convergence.
         start: "zero"; "sorted" for exact potentials of points on the line (d = 1, `cost` left
             out), the best start for small reg; or an earlier `Divergence` of the same shapes.
-        averaged: averaged sweeps of the cross problem first: they settle equal sides at once.
+        averaged: at most so many averaged sweeps of the cross problem first: they settle equal
+            sides at once.
         anneal: as for `sinkhorn`, of the cross problem.
         tolerance: L1 marginal error at which each problem stops.
         max_iterations: most sweeps of each problem.

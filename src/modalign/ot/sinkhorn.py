@@ -70,8 +70,8 @@ def sinkhorn(
             "unrolled": autograd through every sweep, memory sweeps x n x m.
         f: potential of the rows to start from, (..., n): a warm start.
         g: potential of the columns to start from, (..., m).
-        averaged: averaged sweeps before the alternating ones; about 10 settle a problem whose
-            two sides nearly coincide.
+        averaged: averaged sweeps before the alternating ones, fewer if they meet the tolerance;
+            about 10 settle a problem whose two sides nearly coincide.
         anneal: in (0, 1): before the sweeps at reg, one sweep each at regs that fall by this
             factor from the largest cost. Pays below about a hundredth of the cost's scale.
         tolerance: stop once the L1 marginal error, as a share of the mass of a, is at most this.
