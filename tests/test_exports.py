@@ -145,3 +145,9 @@ def test_every_model_has_a_page_that_names_its_options() -> None:
             assert f"`{option}`" in page, f"{name}.md does not name {option}"
         for variant in spec.variants:
             assert f"`{variant}`" in page, f"{name}.md does not name the variant {variant}"
+
+
+def test_no_name_is_a_package_as_well() -> None:
+    # `modalign.evaluate` would be the function or the package, whichever was asked for first.
+    packages = {one.name for one in pkgutil.iter_modules(modalign.__path__)}
+    assert not packages & set(modalign.__all__)

@@ -28,13 +28,11 @@ if TYPE_CHECKING:
     from modalign.data.sources import read as read_source
     from modalign.distilling import distill
     from modalign.errors import InputError, ModalignError
-    from modalign.evaluate.protocol import evaluate
     from modalign.experiment import fit, load_model
     from modalign.features.encode import encode
     from modalign.fitted import FittedModel
     from modalign.interfaces import Recommender
     from modalign.registry import register
-    from modalign.registry import specs as models
     from modalign.sweeps import ablate, sweep
 
 _HOMES = {
@@ -47,11 +45,9 @@ _HOMES = {
     "ablate": "modalign.sweeps",
     "distill": "modalign.distilling",
     "encode": "modalign.features.encode",
-    "evaluate": "modalign.evaluate.protocol",
     "fit": "modalign.experiment",
     "load": "modalign.api",
     "load_model": "modalign.experiment",
-    "models": "modalign.registry:specs",
     "prepare": "modalign.data.prepare",
     "read_source": "modalign.data.sources:read",
     "register": "modalign.registry",
@@ -68,11 +64,9 @@ __all__ = [
     "ablate",
     "distill",
     "encode",
-    "evaluate",
     "fit",
     "load",
     "load_model",
-    "models",
     "prepare",
     "read_source",
     "register",
