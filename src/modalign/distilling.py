@@ -113,7 +113,7 @@ def distill(
     view = dataset.view()
     run = replace(run or RunOptions(), out=None if out is None else Path(out))
     many = _listed(teacher, teacher_kind, teacher_options)
-    _check_weights(weights, max(len(many), 1))
+    check_weights(weights, max(len(many), 1))
     _check_epochs(dataset, plan, options)
     if run.out is not None:
         _check_folder(Path(run.out), run, many, teacher_kind is not None, plan)
@@ -121,7 +121,7 @@ def distill(
         given = [_trained(teacher_kind, teacher_options or {}, dataset, seed, run, progress)]
     else:
         given = [read_teacher(each, dataset, view) for each in many]
-    source, shares = _mixed(given, dataset, weights)
+    source, shares = mixed(given, dataset, weights)
     told = {
         "variant": variant,
         "teacher": source.name,
@@ -155,8 +155,17 @@ def distill(
 
 
 def fingerprint(source: Source) -> str:
-    """A short hash of what a source says: of its vectors, or of some of its scores."""
+    """A short hash of who teaches: of the weights of a model, of given vectors, or of some
+    scores.
+    """
+    if source.origin is not None:
+        return source.origin
     digest = hashlib.sha256(f"{source.n_users} {source.n_items}".encode())
+    if isinstance(source, MixedSource):
+        pairs = zip(source.sources, source.weights, strict=True)
+        parts = [f"{fingerprint(one)} {weight}" for one, weight in pairs]
+        digest.update(" ".join(parts).encode())
+        return digest.hexdigest()[:16]
     if source.vectors is not None:
         tensors = list(source.vectors)
     else:
@@ -280,7 +289,11 @@ def _listed(
             f"{', '.join(options)} for one that is there",
             "leave them out, or give the kind of a teacher",
         )
-    many = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
+    many: list[Teacher] = (
+        list(teacher)
+        if isinstance(teacher, Sequence) and not isinstance(teacher, str)
+        else [teacher]
+    )
     if not many:
         raise ConfigError("at least one teacher", "an empty list", "give one")
     folders = [Path(one).resolve() for one in many if isinstance(one, str | Path)]
@@ -290,7 +303,12 @@ def _listed(
     return many
 
 
-def _check_weights(weights: Sequence[float] | None, n_teachers: int) -> None:
+def check_weights(weights: Sequence[float] | None, n_teachers: int) -> None:
+    """Weights of a mixture, where they are given: one for each teacher, none below 0.
+
+    Raises:
+        ConfigError: they are not.
+    """
     if weights is None:
         return
     fine = len(weights) == n_teachers and all(math.isfinite(w) and w >= 0 for w in weights)
@@ -366,9 +384,14 @@ def _clear(out: Path, plan: Plan) -> None:
 # ---------------------------------------------------------------------- several teachers
 
 
-def _mixed(
+def mixed(
     given: Sequence[Source], dataset: Dataset, weights: Sequence[float] | None
 ) -> tuple[Source, tuple[float, ...]]:
+    """Several teachers as one, and their weights: as given, or the best on validation.
+
+    Raises:
+        ConfigError: as `best_weights`.
+    """
     if len(given) == 1:
         return given[0], (1.0,)
     chosen = best_weights(given, dataset) if weights is None else tuple(weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -24,12 +25,14 @@ class Source(Protocol):
         name: for people.
         n_users, n_items: sizes.
         vectors: final vectors of users (n_users, d) and items (n_items, d), or None.
+        origin: hash of the options and weights of the model it was, None where there was none.
     """
 
     name: str
     n_users: int
     n_items: int
     vectors: tuple[Tensor, Tensor] | None
+    origin: str | None
 
     def score(self, users: Tensor) -> Tensor:
         """Scores of all items for distinct users, (B, n_items)."""
@@ -47,8 +50,10 @@ class Source(Protocol):
 class VectorSource:
     """A teacher with vectors; whatever they cost was paid once, when they were computed."""
 
-    def __init__(self, users: Tensor, items: Tensor, name: str = "teacher") -> None:
-        self.name = name
+    def __init__(
+        self, users: Tensor, items: Tensor, name: str = "teacher", origin: str | None = None
+    ) -> None:
+        self.name, self.origin = name, origin
         self.n_users, self.n_items = len(users), len(items)
         self.vectors: tuple[Tensor, Tensor] | None = (users.detach(), items.detach())
 
@@ -66,7 +71,7 @@ class VectorSource:
     def to(self, device: torch.device) -> VectorSource:
         """Both tables on the device."""
         of_users, of_items = self._both()
-        return VectorSource(of_users.to(device), of_items.to(device), self.name)
+        return VectorSource(of_users.to(device), of_items.to(device), self.name, self.origin)
 
     def _both(self) -> tuple[Tensor, Tensor]:
         assert self.vectors is not None
@@ -76,8 +81,14 @@ class VectorSource:
 class ScoreSource:
     """A teacher that only scores, such as EASE: blocks of users, made when they are asked for."""
 
-    def __init__(self, recommender: Recommender, view: TrainView, name: str = "teacher") -> None:
-        self.name = name
+    def __init__(
+        self,
+        recommender: Recommender,
+        view: TrainView,
+        name: str = "teacher",
+        origin: str | None = None,
+    ) -> None:
+        self.name, self.origin = name, origin
         self.n_users, self.n_items = view.n_users, view.n_items
         self.vectors: tuple[Tensor, Tensor] | None = None
         self._scorer = recommender.scorer()
@@ -121,6 +132,7 @@ class MixedSource:
         self.sources = list(sources)
         self.weights = [w / sum(weights) for w in weights]
         self.name = " + ".join(one.name for one in sources)
+        self.origin: str | None = None
         self.n_users, self.n_items = sources[0].n_users, sources[0].n_items
         self.vectors: tuple[Tensor, Tensor] | None = None
 
@@ -155,8 +167,8 @@ def source_of(recommender: Recommender, view: TrainView, name: str = "teacher") 
     """The recommender frozen: in evaluation mode, its vectors computed once."""
     scorer = recommender.scorer()
     if isinstance(scorer, Factors):
-        return VectorSource(scorer.users.clone(), scorer.items.clone(), name)
-    return ScoreSource(recommender, view, name)
+        return VectorSource(scorer.users.clone(), scorer.items.clone(), name, _origin(recommender))
+    return ScoreSource(recommender, view, name, _origin(recommender))
 
 
 def factors(source: Source, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -206,6 +218,16 @@ def _subspace(source: Source, size: int, seed: int) -> tuple[Tensor, Tensor, Ten
     image = torch.cat([source.score(users) @ basis for users in blocks(source.n_users)])
     left, values, right = torch.linalg.svd(image, full_matrices=False)
     return left, values, basis @ right.T
+
+
+def _origin(recommender: Recommender) -> str:
+    """Of what was learned, as what is computed from it rounds by the number of threads."""
+    options = recommender.config.model_dump_json()
+    digest = hashlib.sha256(f"{type(recommender).__name__} {options}".encode())
+    for name, value in sorted(recommender.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _gathered(source: Source, users: Tensor, items: Tensor) -> Tensor:

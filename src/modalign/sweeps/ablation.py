@@ -89,6 +89,22 @@ def ablate(
         DataError: there is no test part to compare on.
         RunError, TrainingError: as `run`.
     """
+    check(dataset, metric, ks)
+    known = registry.get(model).variants
+    job = FitJob.on(
+        dataset, model, out, options=options, mask=mask, ks=tuple(ks), device=device
+    )  # fmt: skip
+    plan = plan_of(model, known, variants, job.config, seeds)
+    return run(plan, job, out, metric=metric, workers=workers, told=told)
+
+
+def check(dataset: Dataset, metric: str, ks: Sequence[int]) -> None:
+    """Raise where there is nothing to compare on, or no such metric.
+
+    Raises:
+        ConfigError: no metric of accuracy at one of the cut-offs.
+        DataError: no test part.
+    """
     check_metric(metric, ks)
     if not len(dataset.test):
         raise DataError(
@@ -96,20 +112,36 @@ def ablate(
             f"{dataset.name!r} without one",
             "import the data with a split that has one",
         )
-    known = registry.get(model).variants
-    job = FitJob.on(
-        dataset, model, out, options=options, mask=mask, ks=tuple(ks), device=device
-    )  # fmt: skip
-    chosen = _chosen(model, known, variants)
+
+
+def plan_of(
+    owner: str,
+    known: Mapping[str, Mapping[str, Any]],
+    variants: Sequence[str] | None,
+    config: Callable[[Mapping[str, Any]], Any],
+    seeds: Sequence[int],
+) -> Plan:
+    """The full set and its variants.
+
+    Args:
+        owner: whose variants they are, for messages.
+        known: options by variant.
+        variants: names of some; None takes all.
+        config: all options of a run with a set of options, to tell whether two are the same.
+        seeds: of the runs.
+
+    Raises:
+        UnknownName, ConfigError: no such variant, one twice, or one that changes nothing.
+    """
+    chosen = _chosen(owner, known, variants)
     for name in chosen:
-        if job.config(known[name]) == job.config({}):
+        if config(known[name]) == config({}):
             raise ConfigError(
-                f"options with which the variant {name!r} differs from {model}",
-                f"{dict(known[name])}, which the full model has as well",
+                f"options with which the variant {name!r} differs from {owner}",
+                f"{dict(known[name])}, which the full one is as well",
                 "leave the variant out with --variants, or change the options",
             )
-    plan = Plan({FULL: {}, **{name: known[name] for name in chosen}}, tuple(seeds))
-    return run(plan, job, out, metric=metric, workers=workers, told=told)
+    return Plan({FULL: {}, **{name: known[name] for name in chosen}}, tuple(seeds))
 
 
 def run(

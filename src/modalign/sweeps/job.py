@@ -68,13 +68,13 @@ class FitJob:
 
         Raises:
             UnknownName, ConfigError: no such model or device, or an option that is not right.
-        RunError: `out/data` holds other data.
+            RunError: `out/data` holds other data.
         """
         spec = registry.get(model)
         settings.build(spec.config, rest.get("options", {}), f"model {model}")
         devices.resolve(rest.get("device", "auto"))
-        home = dataset.folder or _keep(dataset, Path(out) / "data")
-        return cls(home.resolve(), dataset.fingerprint, _features(dataset), model, **rest)
+        home = dataset.folder or kept(dataset, Path(out) / "data")
+        return cls(home.resolve(), dataset.fingerprint, features_of(dataset), model, **rest)
 
     @property
     def result(self) -> str:
@@ -117,7 +117,7 @@ class FitJob:
         """
         clear(folder)
         experiment.fit(
-            _dataset(self.data, self.fingerprint),
+            read_dataset(self.data, self.fingerprint),
             self.model,
             seed=seed,
             out=folder,
@@ -157,17 +157,18 @@ def check_metric(metric: str, ks: Sequence[int]) -> None:
         )
 
 
-def _features(dataset: Dataset) -> dict[str, str]:
+def features_of(dataset: Dataset) -> dict[str, str]:
+    """Fingerprints of the modalities."""
     return {name: m.fingerprint for name, m in sorted(dataset.modalities.items())}
 
 
-def _keep(dataset: Dataset, folder: Path) -> Path:
+def kept(dataset: Dataset, folder: Path) -> Path:
     """Write data that live in memory; what an earlier call wrote stays."""
     if not folder.exists():
         dataset.save(folder)
         return folder
     old = Dataset.load(folder)
-    if (old.fingerprint, _features(old)) != (dataset.fingerprint, _features(dataset)):
+    if (old.fingerprint, features_of(old)) != (dataset.fingerprint, features_of(dataset)):
         raise RunError(
             f"the data in {folder} (fingerprint {old.fingerprint})",
             f"{dataset.name}, other data or features (fingerprint {dataset.fingerprint})",
@@ -177,7 +178,7 @@ def _keep(dataset: Dataset, folder: Path) -> Path:
 
 
 @lru_cache(maxsize=1)
-def _dataset(folder: Path, fingerprint: str) -> Dataset:
+def read_dataset(folder: Path, fingerprint: str) -> Dataset:
     """Read once for all runs of a process."""
     dataset = Dataset.load(folder)
     if dataset.fingerprint != fingerprint:

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,8 @@ import yaml
 
 from modalign import seeds as generators
 from modalign import settings
-from modalign.errors import ConfigError
+from modalign.data.dataset import Dataset
+from modalign.errors import ConfigError, DataError
 
 LONGEST = 80  # characters of a folder's name
 
@@ -102,6 +103,51 @@ class Plan:
             else f"{slug[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
             for name, slug in slugs.items()
         }
+
+
+def chosen(
+    dataset: Dataset,
+    grid: Mapping[str, Sequence[Any]] | None,
+    named: Mapping[str, Mapping[str, Any]] | None,
+    seeds: Sequence[int],
+    sample: int | None,
+    seed: int,
+    fixed: Collection[str],
+) -> Plan:
+    """The plan of a sweep as it is asked for.
+
+    Args:
+        dataset: that has to have a part to choose by.
+        grid: values by option.
+        named: sets of options by name, in place of a grid.
+        seeds: as `Plan.of_grid` takes them.
+        sample: likewise.
+        seed: likewise.
+        fixed: options that all runs have.
+
+    Raises:
+        ConfigError: both or none of grid and named sets, or an option fixed and in the grid.
+        DataError: no validation part.
+    """
+    if (grid is None) == (named is None):
+        raise ConfigError("a grid or named sets of options", "both or none", "give the one")
+    plan = (
+        Plan(named, tuple(seeds))
+        if named is not None
+        else Plan.of_grid(grid or {}, seeds, sample, seed)
+    )
+    twice = sorted(set(plan.grid) & set(fixed))
+    if twice:
+        raise ConfigError(
+            "options that are fixed or in the grid", f"{twice[0]!r} in both", "keep the one"
+        )
+    if not len(dataset.valid):
+        raise DataError(
+            "data with a validation part to choose by",
+            f"{dataset.name!r} without one",
+            "import the data with a split that has one",
+        )
+    return plan
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:

@@ -21,11 +21,11 @@ import yaml
 
 from modalign.data.dataset import Dataset
 from modalign.data.files import write_aside
-from modalign.errors import ConfigError, DataError, RunError, TrainingError
+from modalign.errors import ConfigError, RunError, TrainingError
 from modalign.experiment import KS, Mask
 from modalign.sweeps import pool
 from modalign.sweeps.job import FitJob, Job, check_metric
-from modalign.sweeps.plan import Plan
+from modalign.sweeps.plan import Plan, chosen
 from modalign.sweeps.table import Row, Run, best_first, read_result, rows_of, to_frame
 
 try:
@@ -198,24 +198,7 @@ def sweep(
         ['damping=0.0', 'damping=1.0']
     """
     check_metric(metric, ks)
-    if (grid is None) == (named is None):
-        raise ConfigError("a grid or named sets of options", "both or none", "give the one")
-    plan = (
-        Plan(named, tuple(seeds))
-        if named is not None
-        else Plan.of_grid(grid or {}, seeds, sample, seed)
-    )
-    twice = sorted(set(plan.grid) & set(options))
-    if twice:
-        raise ConfigError(
-            "options that are fixed or in the grid", f"{twice[0]!r} in both", "keep the one"
-        )
-    if not len(dataset.valid):
-        raise DataError(
-            "data with a validation part to choose by",
-            f"{dataset.name!r} without one",
-            "import the data with a split that has one",
-        )
+    plan = chosen(dataset, grid, named, seeds, sample, seed, options)
     job = FitJob.on(
         dataset, model, out, options=options, mask=mask, ks=tuple(ks), device=device
     )  # fmt: skip
