@@ -5,7 +5,7 @@ import pytest
 
 from modalign.errors import DataError
 from modalign.features.encoders.base import UnreadableInput
-from modalign.features.tfidf import TfidfEncoder, tfidf_matrix
+from modalign.features.tfidf import TfidfEncoder, WordsEncoder, tfidf_matrix
 
 TEXTS = ["red shoe red", "red hat", None, "blue hat and the shoe", ""]
 
@@ -44,3 +44,25 @@ def test_svd_keeps_the_inner_products_of_a_low_rank():
     np.testing.assert_allclose(rows[3:4], encoder.encode(texts[3:4]), atol=1e-6)
     with pytest.raises(UnreadableInput, match="no word"):
         encoder.read("nothing known")
+
+
+def test_words_have_a_column_each_and_keep_their_names():
+    texts = ["red shoe red", "red hat", "blue hat and the shoe", "blue"]
+    encoder = WordsEncoder(min_count=2, max_df=1.0)
+    encoder.fit(texts)
+    assert encoder.words == ["blue", "hat", "red", "shoe"]
+    np.testing.assert_allclose(encoder.encode(texts), by_hand(texts, encoder.words), atol=1e-6)
+    with pytest.raises(UnreadableInput, match="no word"):
+        encoder.read("nothing known")
+
+
+def test_words_are_counted_over_the_catalogue_and_the_most_frequent_stay():
+    texts = ["a1 a1 a1 b2", "b2 c3", "b2 c3", "b2 d4"]
+    encoder = WordsEncoder(min_count=2, max_df=0.6, stop_words="none")
+    encoder.fit(texts)
+    assert encoder.words == ["a1", "c3"]  # b2 is everywhere, d4 stands once
+    short = WordsEncoder(min_count=2, max_df=0.6, vocabulary_size=1)
+    short.fit(texts)
+    assert short.words == ["a1"]
+    with pytest.raises(DataError, match="min_count=9"):
+        WordsEncoder(min_count=9, max_df=1.0).fit(texts)

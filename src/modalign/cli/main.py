@@ -15,6 +15,7 @@ from modalign.cli import (
     data,
     distilling,
     encoding,
+    explaining,
     figures,
     mistakes,
     models,
@@ -27,7 +28,7 @@ from modalign.errors import InputError, ModalignError
 
 ORDER = (
     "demo", "data", "encode", "models", "train", "distill", "sweep", "ablate",
-    "evaluate", "compare", "profile", "recommend", "similar", "report", "figures",
+    "evaluate", "compare", "profile", "recommend", "similar", "explain", "report", "figures",
 )  # fmt: skip
 
 QUIET = {
@@ -65,6 +66,7 @@ distilling.register(app)
 sweeping.register(app)
 results.register(app)
 profiling.register(app)
+explaining.register(app)
 figures.register(app)
 
 

@@ -79,6 +79,28 @@ def mixture_scores(factors: Tensor, assignment: Assignment, table: Tensor, t: fl
     return out
 
 
+def mixture_tops(
+    factors: Tensor, assignment: Assignment, table: Tensor, t: float, n: int
+) -> tuple[Tensor, Tensor]:
+    """The `n` items with the largest `log A_ik + <z_k, H_i> / t` of each factor.
+
+    Args:
+        factors: unit vectors z, (B, K, d).
+        assignment: A.
+        table: unit rows H, (n_items, d).
+        t: temperature.
+        n: how many, at most n_items.
+
+    Returns:
+        Items and their scores, each (B, K, n), best first.
+    """
+    best = []
+    for users in blocks(len(factors), len(table), factors.shape[1]):
+        cells = _tilted(factors[users], table, t).log() + 1.0 / t
+        best.append((cells + assignment.cells(users, table).log()).topk(min(n, len(table)), dim=2))
+    return torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
+
+
 def mixture_loss(
     factors: Tensor, assignment: Assignment, table: Tensor, t: float, targets: Bags
 ) -> Tensor:

@@ -5,7 +5,6 @@ The equations B11 to B18 that comments cite are listed in `docs/models/bandvae.m
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -127,26 +126,3 @@ class Gate(nn.Module):
         inner = self.first(torch.cat([factors, mapped], dim=2))
         inner = torch.tanh(inner) if self.activation == "tanh" else torch.relu(inner)
         return softplus(self.second(inner))
-
-
-def plan_entropy(plan: Tensor) -> Tensor:
-    """Entropy of a plan's rows and columns in bits, each scaled to sum 1, (B,).
-
-    The mean over rows and the mean over columns, averaged: log2 of the number of factors where
-    the plan is uniform and square, 0 where it pairs them.
-
-    Args:
-        plan: (B, K, J).
-
-    Source: the BANDVAE paper's table 4; that it is in bits and conditional is read off its values.
-
-    Example:
-        >>> [plan_entropy(plan[None]).item() for plan in (torch.ones(4, 4) / 16, torch.eye(4))]
-        [2.0, 0.0]
-    """
-    means = []
-    for dim in (2, 1):
-        share = plan / plan.sum(dim, keepdim=True).clamp_min(1e-30)
-        means.append(-torch.special.xlogy(share, share).sum(dim).mean(1))
-    bits: Tensor = (means[0] + means[1]) / (2.0 * math.log(2.0))
-    return bits

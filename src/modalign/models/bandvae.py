@@ -17,13 +17,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from modalign import explain
 from modalign.data.modality import Modality
 from modalign.data.view import TrainView
 from modalign.errors import ConfigError, UnknownName
 from modalign.features.codebook import codebook_bags, is_bag, word_bags
 from modalign.features.fill import fill
 from modalign.interfaces import Batch, MultimodalConfig, Queries, chosen_modalities
-from modalign.models._bandvae_decoder import mixture_loss, mixture_scores
+from modalign.models._bandvae_decoder import mixture_loss, mixture_scores, mixture_tops
 from modalign.models._bandvae_factors import Encoded, FactorEncoder, SideOptions, Through
 from modalign.models._bandvae_transport import (
     Activation,
@@ -32,7 +33,6 @@ from modalign.models._bandvae_transport import (
     Gate,
     Plan,
     align,
-    plan_entropy,
 )
 from modalign.models._variational import Noise, Variational
 from modalign.nn.bags import Bags
@@ -465,6 +465,41 @@ class BANDVAE(Variational):
         with torch.no_grad():
             return self.interests(history, self.unit_tables(), content, align_all=True)
 
+    def explain(self, history: Tensor, n_items: int = 10, n_words: int = 10) -> explain.Interests:
+        """Best items and words of each factor, plans and gates; see `modalign.explain`."""
+        found, tables = self.look(history), self.unit_tables()
+
+        def tops(one: Encoded, fused: Tensor, name: str, n: int) -> explain.Tops:
+            with torch.no_grad():
+                unit = normalize(fused, dim=2)
+                return explain.Tops(*mixture_tops(unit, one.assignment, tables[name], self.t, n))
+
+        content = []
+        for name, one in found.content.items():
+            gates = found.gates.get(name)
+            content.append(
+                explain.ContentInterests(
+                    name,
+                    tops(one, found.fused_content[name], name, n_words),
+                    self.words[name],
+                    self._examples(name),
+                    found.alignments[name].plan,
+                    None if gates is None else gates[0].squeeze(2).detach(),
+                    None if gates is None else gates[1].squeeze(2).detach(),
+                )
+            )
+        return explain.Interests(tops(found.ratings, found.fused, "", n_items), tuple(content))
+
+    def _examples(self, name: str) -> Tensor:
+        """The item with the largest weight in each column of the item bags, (n_words,)."""
+        bags = Bags.of(self.item_bags(name))
+        # By column, then by weight: the last entry of a column is its best.
+        order = torch.argsort(bags.weights, stable=True)
+        order = order[torch.argsort(bags.columns[order], stable=True)]
+        counts = torch.bincount(bags.columns, minlength=bags.width)
+        last = (counts.cumsum(0) - 1).clamp_min(0)
+        return bags.rows[order[last]]
+
     def diagnostics(self) -> Mapping[str, float]:
         """How far the two sides have come together, on a few training users.
 
@@ -481,7 +516,7 @@ class BANDVAE(Variational):
             spread = float((cost.amax(1) - cost.amin(1)).mean())
             told |= {
                 f"{name}/factor_cosine": _mean_cosine(found.content[name].factors),
-                f"{name}/plan_entropy": float(plan_entropy(one.plan).mean()),
+                f"{name}/plan_entropy": float(explain.plan_entropy(one.plan).mean()),
                 f"{name}/cost": float(cost.mean()),
                 f"{name}/cost_spread": spread,
                 f"{name}/spread_over_reg": spread / self.config.transport_reg,

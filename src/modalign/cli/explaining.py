@@ -1,0 +1,122 @@
+"""`modalign explain`: a user's interests, as a model that explains sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from modalign.cli.options import Data, Json
+from modalign.cli.render import out as console
+from modalign.cli.render import plain, print_json, say, table
+
+EPILOG = """**Examples**
+
+    modalign explain runs/bandvae --user 42
+
+    modalign explain runs/bandvae --user 42 --user 7 --out explain.html
+"""
+
+
+def register(root: typer.Typer) -> None:
+    """Add the command to the top level."""
+    root.command(rich_help_panel="Results", epilog=EPILOG)(explain)
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(help="Run folder of a model that explains (bandvae).")],
+    user: Annotated[list[str], typer.Option(help="User id; repeat it for several.")],
+    items: Annotated[int, typer.Option(min=1, help="Best items of each rating factor.")] = 3,
+    words: Annotated[int, typer.Option(min=1, help="Best words of each content factor.")] = 10,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write a page with the items' pictures, in HTML.")
+    ] = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """A user's interests: rating factors with items, content factors with words, and their
+    alignment.
+
+    The entropy of a plan is in bits: near the logarithm of the number of factors every interest
+    is aligned with every other.
+    """
+    from modalign.experiment import load_model
+    from modalign.report.interests import interests, without_rows, write_page
+
+    fitted = load_model(run, data)
+    document = interests(fitted, user, items, words)
+    if out is not None:
+        write_page(document, fitted.dataset, out)
+    if json:
+        print_json(without_rows(document))
+        return
+    for person in document["users"]:
+        _show(fitted.spec.name, person)
+    rows = [
+        [one["modality"], f"{one['entropy_bits']:.4f}", f"{one['word_overlap']:.4f}"]
+        for one in document["average"]["modalities"]
+    ]
+    title = f"Averages over {document['average']['users']} users"
+    columns = ["modality", "plan entropy, bits", "words shared"]
+    console.print(table(title, columns, rows, numbers=(1, 2)))
+    if out is not None:
+        say(f"written to {out}", console)
+
+
+def _show(model: str, person: dict[str, Any]) -> None:
+    rows = []
+    for number, factor in enumerate(person["factors"], 1):
+        gates = ", ".join(f"{name} {gate:.2f}" for name, gate in factor["gates"].items())
+        for place, item in enumerate(factor["items"]):
+            mark = "[bold green]*[/] " if item["liked"] else "  "
+            rows.append(
+                [
+                    "" if place else str(number),
+                    mark + plain(item["title"]),
+                    f"{item['score']:.2f}",
+                    "" if place else gates,
+                ]
+            )
+    title = f"{model}: interests of user {person['user']}"
+    columns = ["factor", "best items", "score", "takes of"]
+    console.print(table(title, columns, rows, numbers=(2,), cut=(1,)))
+    if any(item["liked"] for factor in person["factors"] for item in factor["items"]):
+        say("* the user had it before", console)
+    for content in person["content"]:
+        _show_content(content)
+
+
+def _show_content(content: dict[str, Any]) -> None:
+    name = content["modality"]
+    rows = [
+        [
+            str(number),
+            plain(", ".join(_named(word) for word in factor["words"])),
+            "" if factor["gate"] is None else f"{factor['gate']:.2f}",
+        ]
+        for number, factor in enumerate(content["factors"], 1)
+    ]
+    console.print(table(f"{name}: best words", ["factor", "words", "takes of ratings"], rows,
+                        numbers=(2,)))  # fmt: skip
+    top = max(max(row) for row in content["plan"])
+    cells = [
+        [f"rating {k}", *(f"{_shade(cell / top)} {cell:.3f}" for cell in row)]
+        for k, row in enumerate(content["plan"], 1)
+    ]
+    columns = ["", *(f"{name} {j}" for j in range(1, len(content["factors"]) + 1))]
+    title = (
+        f"Alignment: entropy {content['entropy_bits']:.3f} bits, "
+        f"{100 * content['word_overlap']:.0f}% of words shared"
+    )
+    console.print(table(title, columns, cells, numbers=range(1, len(columns))))
+
+
+def _named(word: dict[str, Any]) -> str:
+    """A word, or for a column of a codebook the item that stands for it."""
+    return f"like {word['example']['title']}" if "example" in word else str(word["word"])
+
+
+def _shade(depth: float) -> str:
+    """How dark a cell of the plan is, in text."""
+    return " ░▒▓█"[min(4, int(depth * 5))]
