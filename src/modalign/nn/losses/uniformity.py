@@ -4,9 +4,9 @@ Alignment pulls the two sides of an observed pair together; uniformity is the lo
 mean kernel over all pairs and pushes rows apart. Calibrated uniformity discounts the push
 between rows whose content is alike.
 
-All pairs are met in one blocked Gram matrix: nothing of pairs x width is ever made, only the
-upper half is computed, and above `KEEP` rows the kernel is computed again for the gradient
-instead of being kept, so a whole catalogue fits.
+All pairs are met in one blocked Gram matrix: nothing of pairs x width is ever made, and only the
+upper half is computed. The gradient is a multiple of one that the forward pass can compute while
+it holds a block, so no block is kept or computed twice, and a whole catalogue fits.
 
 Sources: Wang and Isola 2020; Wang et al. 2022 (DirectAU); Zhou et al. 2025 (CM3).
 """
@@ -21,9 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-KEEP = 4096
-"""Up to so many rows the kernel stays in memory between forward and backward."""
-BLOCK = 512
+BLOCK = 256
 """Rows of the Gram matrix that are computed at a time."""
 
 
@@ -47,21 +45,20 @@ def alignment(a: Tensor, b: Tensor) -> Tensor:
     return difference.square().sum(-1).mean()
 
 
-def uniformity(x: Tensor, t: float = 2.0, block: int = BLOCK, keep: int = KEEP) -> Tensor:
+def uniformity(x: Tensor, t: float = 2.0, block: int = BLOCK) -> Tensor:
     """`log mean exp(-t |x_a - x_b|^2)` over the pairs of distinct rows, taken as directions.
 
     Args:
         x: shape (n, d); rows are brought to unit length here.
         t: positive; how quickly the kernel falls.
         block: rows computed at a time.
-        keep: most rows for which the kernel is kept for the gradient.
 
     Returns:
         A scalar in [-2tn/(n-1), 0]; the floor is a regular simplex, 0 is one point. 0 for
         fewer than two rows.
 
     Limits:
-        n^2 d / 2 multiplications forward, n^2 d backward, half as many again above `keep`.
+        n^2 d / 2 multiplications for the value, n^2 d more where a gradient is wanted.
         On a sample, the logarithm of a mean is biased low: compare equal sample sizes only.
 
     Example:
@@ -71,10 +68,7 @@ def uniformity(x: Tensor, t: float = 2.0, block: int = BLOCK, keep: int = KEEP) 
     """
     if len(x) < 2:
         return x.sum().float() * 0
-    return (
-        _log_mean_exp(functional.normalize(_wide(x), dim=-1), None, t, 0.0, 1.0, block, keep)
-        - 2 * t
-    )
+    return _log_mean_exp(functional.normalize(_wide(x), dim=-1), None, t, 0.0, 1.0, block) - 2 * t
 
 
 def calibrated_uniformity(
@@ -84,7 +78,6 @@ def calibrated_uniformity(
     s_min: float = 0.0,
     s_max: float = 1.0,
     block: int = BLOCK,
-    keep: int = KEEP,
 ) -> Tensor:
     """`log mean exp(2 t (cos(x_a, x_b) - s_ab))`: similarity beyond what content explains.
 
@@ -101,7 +94,6 @@ def calibrated_uniformity(
         s_min: least `s`, at least 0.
         s_max: largest `s`, at most 1.
         block: rows computed at a time.
-        keep: most rows for which the kernel is kept for the gradient.
 
     Returns:
         A scalar; 0 for fewer than two rows.
@@ -114,7 +106,7 @@ def calibrated_uniformity(
     if len(x) < 2:
         return (x.sum() + content.sum()).float() * 0
     unit = functional.normalize(_wide(x), dim=-1)
-    return _log_mean_exp(unit, _wide(content), t, s_min, s_max, block, keep)
+    return _log_mean_exp(unit, _wide(content), t, s_min, s_max, block)
 
 
 def distance_uniformity(x: Tensor, t: float = 2.0, block: int = BLOCK) -> Tensor:
@@ -152,13 +144,12 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _log_mean_exp(
-    x: Tensor, content: Tensor | None, t: float, s_min: float, s_max: float, block: int, keep: int
+    x: Tensor, content: Tensor | None, t: float, s_min: float, s_max: float, block: int
 ) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
-        kept = len(x) <= keep
         return cast(
             Tensor,
-            _GramLogMeanExp.apply(x, content, t, s_min, s_max, block, kept),  # type: ignore[no-untyped-call]
+            _GramLogMeanExp.apply(x, content, t, s_min, s_max, block),  # type: ignore[no-untyped-call]
         )
 
 
@@ -167,6 +158,7 @@ class _GramLogMeanExp(torch.autograd.Function):
 
     With `w` the kernel divided by its sum over ordered pairs, the gradient is
     `4t sum_b w_ab x_b` for `x_a`, and `-4t sum_b w_ab c_b` over unclamped pairs for `c_a`.
+    Both are added up in the forward pass, relative to the greatest exponent so far.
     """
 
     @staticmethod
@@ -178,49 +170,40 @@ class _GramLogMeanExp(torch.autograd.Function):
         s_min: float,
         s_max: float,
         block: int,
-        keep: bool,
     ) -> Tensor:
         n = len(x)
-        wants_content = content is not None and ctx.needs_input_grad[1]
-        keep = keep and any(ctx.needs_input_grad[:2])
-        ctx.options = (t, s_min, s_max, block, wants_content)
-        ctx.kept = []
-        peaks, totals = [], []
+        wants_x, wants_content = ctx.needs_input_grad[:2]
+        of_x = torch.zeros_like(x) if wants_x else None
+        of_content = torch.zeros_like(content) if wants_content and content is not None else None
+        top, total = x.new_full((), -math.inf), x.new_zeros(())
         for start in range(0, n - 1, block):
-            kernel, free, peak = _kernel(
-                x, content, start, block, t, s_min, s_max, wants_content and keep
-            )
+            kernel, free = _exponents(x, content, start, block, t, s_min, s_max, wants_content)
+            lower, top = top, torch.maximum(top, kernel.amax())
+            kernel.sub_(top).exp_()
+            shrink = (lower - top).exp()
             height = len(kernel)
             # The square at the left holds its pairs twice, the rest once.
-            totals.append(kernel[:, :height].sum() + 2 * kernel[:, height:].sum())
-            peaks.append(peak)
-            if keep:
-                ctx.kept.append((kernel, free))
-        ctx.peaks = torch.stack(peaks)
-        log_total = torch.logsumexp(ctx.peaks + torch.stack(totals).log(), 0)
-        ctx.save_for_backward(x, content, log_total)
-        return log_total - math.log(n * (n - 1))
+            sums = kernel[:, :height].sum() + 2 * kernel[:, height:].sum()
+            total = total * shrink + sums
+            if of_x is not None:
+                _add_products(of_x.mul_(shrink), kernel, x, start)
+            if of_content is not None and content is not None and free is not None:
+                _add_products(of_content.mul_(shrink), kernel.mul_(free), content, start)
+        factor = 4 * t / total
+        ctx.save_for_backward(
+            None if of_x is None else of_x.mul_(factor),
+            None if of_content is None else of_content.mul_(-factor),
+        )
+        return top + (total / (n * (n - 1))).log()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, content, log_total = ctx.saved_tensors
-        t, s_min, s_max, block, wants_content = ctx.options
-        grad_x = torch.zeros_like(x)
-        grad_content = torch.zeros_like(content) if wants_content else None
-        for number, start in enumerate(range(0, len(x) - 1, block)):
-            if ctx.kept:
-                kernel, free = ctx.kept[number]
-            else:
-                kernel, free, _ = _kernel(x, content, start, block, t, s_min, s_max, wants_content)
-            scale = 4 * t * grad * (ctx.peaks[number] - log_total).exp()
-            _add_products(grad_x, kernel, x, start, scale)
-            if grad_content is not None:
-                _add_products(grad_content, kernel * free, content, start, -scale)
-        return grad_x, grad_content, None, None, None, None, None
+        of_x, of_content = (None if one is None else grad * one for one in ctx.saved_tensors)
+        return of_x, of_content, None, None, None, None
 
 
-def _kernel(
+def _exponents(
     x: Tensor,
     content: Tensor | None,
     start: int,
@@ -229,28 +212,26 @@ def _kernel(
     s_min: float,
     s_max: float,
     wants_free: bool,
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Rows from `start` against all from `start` on.
-
-    Returns:
-        The kernel over its peak, the pairs inside the clamp, the logarithm of the peak.
+) -> tuple[Tensor, Tensor | None]:
+    """`2t (cosine - similarity)` of rows from `start` against all from `start` on, minus
+    infinity for a row against itself; and the pairs inside the clamp.
     """
     rows = slice(start, start + block)
-    logits = x[rows] @ x[start:].T
     free = None
-    if content is not None:
-        similarity = content[rows] @ content[start:].T
+    if content is None:
+        similarity, beta = x.new_empty(len(x[rows]), len(x) - start), 0.0
+    else:
+        similarity, beta = content[rows] @ content[start:].T, -2 * t
         if wants_free:
             free = (similarity >= s_min) & (similarity <= s_max)
-        logits -= similarity.clamp_(s_min, s_max)
-    logits *= 2 * t
-    logits.diagonal().fill_(-math.inf)
-    peak = logits.amax()
-    return logits.sub_(peak).exp_(), free, peak
+        similarity.clamp_(s_min, s_max)
+    exponents = similarity.addmm_(x[rows], x[start:].T, beta=beta, alpha=2 * t)
+    exponents.diagonal().fill_(-math.inf)
+    return exponents, free
 
 
-def _add_products(out: Tensor, kernel: Tensor, x: Tensor, start: int, scale: Tensor) -> None:
-    """Add `scale * kernel @ x` to the block's rows and its transpose to the rows after it."""
+def _add_products(out: Tensor, kernel: Tensor, x: Tensor, start: int) -> None:
+    """Add `kernel @ x` to the block's rows and its transpose to the rows after it."""
     end = start + len(kernel)
-    out[start:end] += scale * (kernel @ x[start:])
-    out[end:] += scale * (kernel[:, len(kernel) :].T @ x[start:end])
+    out[start:end].addmm_(kernel, x[start:])
+    out[end:].addmm_(kernel[:, len(kernel) :].T, x[start:end])
