@@ -217,3 +217,22 @@ def test_amazon_baby_in_full_and_at_a_batch():
     (ours,) = torch.autograd.grad((result * weight).sum(), x)
     (theirs,) = torch.autograd.grad((expected * weight).sum(), x)
     assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("readout", ["mean", "sum", "last"])
+@pytest.mark.parametrize("rows", [None, [2, 0, 2]])
+def test_sides_are_those_of_the_whole(n_layers, readout, rows):
+    """Two tables in place of one: the same result, and gradients by gradcheck."""
+    users, items = torch.tensor([0, 0, 1, 2, 3]), torch.tensor([0, 2, 1, 2, 0])
+    graph = BipartiteGraph(users, items, 4, 3)
+    at = None if rows is None else torch.tensor(rows)
+    u, i = (torch.randn(n, 2, dtype=torch.float64, requires_grad=True) for n in (4, 3))
+    mine = graph.propagate_sides(u, i, n_layers, readout, at)
+    whole = graph.propagate(torch.cat([u, i]), n_layers, readout)
+    torch.testing.assert_close(mine[0], whole[:4] if at is None else whole[:4][at])
+    torch.testing.assert_close(mine[1], whole[4:])
+    for part in (0, 1, slice(None)):
+        assert torch.autograd.gradcheck(
+            lambda u, i, part=part: graph.propagate_sides(u, i, n_layers, readout, at)[part], (u, i)
+        )

@@ -157,3 +157,15 @@ def test_the_same_on_cuda():
     assert_close(graph.matmul(x, rows), (expected @ x)[rows])
     graph.matmul(x, rows).sum().backward()
     assert_close(x.grad, expected[rows].T @ torch.ones(3, 8, device="cuda"))
+
+
+@pytest.mark.parametrize("rows", [None, [3, 1, 3]])
+def test_a_residual_is_ones_on_the_diagonal(rows):
+    dense = torch.rand(5, 5, dtype=torch.float64) * (torch.rand(5, 5) < 0.5)
+    graph = SparseGraph(sp.csr_array(dense.numpy()))
+    at = slice(None) if rows is None else torch.tensor(rows)
+    x = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    used = None if rows is None else at
+    mine = graph.matmul(x, used, residual=True)
+    torch.testing.assert_close(mine, (dense.float().double() @ x + x)[at])
+    assert torch.autograd.gradcheck(lambda x: graph.matmul(x, used, residual=True), x)

@@ -125,7 +125,8 @@ def scatter(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """`(matrix @ x)[rows]`; the gradient is `transpose @ scatter(gradient, rows)`.
+    """`(matrix @ x)[rows]`; the gradient is `transpose @ scatter(gradient, rows)`. With a residual
+    the matrix is meant with ones added to its diagonal.
 
     With rows, the gradient goes through a dense scatter and the whole transpose. Cutting the
     columns of `rows` out of the transpose instead needs a look at every non-zero, which alone
@@ -134,10 +135,16 @@ class _Product(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: CSR, transpose: CSR, rows: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, matrix: CSR, transpose: CSR, rows: Tensor | None, residual: bool
+    ) -> Tensor:
         ctx.transpose, ctx.rows, ctx.n_rows = transpose, rows, matrix.n_rows
+        ctx.residual = residual
         x = plain(x)
-        return multiply(matrix, x) if rows is None else multiply_rows(matrix, x, rows)
+        result = multiply(matrix, x) if rows is None else multiply_rows(matrix, x, rows)
+        if residual:
+            result += x if rows is None else x.index_select(0, rows)
+        return result
 
     @staticmethod
     @once_differentiable
@@ -145,7 +152,10 @@ class _Product(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         if ctx.rows is not None:
             gradient = scatter(gradient, ctx.rows, ctx.n_rows)
-        return multiply(ctx.transpose, gradient), None, None, None
+        result = multiply(ctx.transpose, gradient)
+        if ctx.residual:
+            result += gradient
+        return result, None, None, None, None
 
 
 class SparseGraph(nn.Module):
@@ -211,14 +221,15 @@ class SparseGraph(nn.Module):
             self.transpose_indptr, self.transpose_indices, self.transpose_values, self.shape[0]
         )
 
-    def matmul(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+    def matmul(self, x: Tensor, rows: Tensor | None = None, residual: bool = False) -> Tensor:
         """`matrix @ x`, (n, d), or only its rows `rows`, (len(rows), d); differentiable in x.
 
         Args:
             x: (m, d).
             rows: int64, repeats allowed. Worth giving where they have few non-zeros.
+            residual: add x, or its rows, to the result; for a square matrix.
         """
-        result: Tensor = _Product.apply(x, self.csr, self.transposed, rows)  # type: ignore[no-untyped-call]
+        result: Tensor = _Product.apply(x, self.csr, self.transposed, rows, residual)  # type: ignore[no-untyped-call]
         return result
 
     def scipy(self) -> sp.csr_array:

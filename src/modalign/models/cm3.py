@@ -335,11 +335,6 @@ class CM3(Recommender):
     ) -> tuple[Tensor, Tensor]:
         """C9 to C14: final vectors of the users and items asked for (None: all)."""
         config = self.config
-        rows = None
-        if users is not None:
-            nodes = torch.arange(self.n_users, self.n_users + self.n_items, device=users.device)
-            rows = torch.cat([users, nodes])
-        n_users = self.n_users if users is None else len(users)
         weights = self._weights(users)
         user_parts, item_parts = [], []
         # Segments do not mix before the losses: one at a time needs a third of the memory, and
@@ -347,9 +342,10 @@ class CM3(Recommender):
         for at, (table, segment) in enumerate(
             zip(self.user_segments, content.segments, strict=True)
         ):
-            start = torch.cat([unit(table) if config.segment_norm else table, segment])
-            both = self.graph.propagate(start, config.n_layers, readout="sum", rows=rows)
-            user_part, item_part = both.split([n_users, self.n_items])
+            first = unit(table, again=True) if config.segment_norm else table
+            user_part, item_part = self.graph.propagate_sides(
+                first, segment, config.n_layers, readout="sum", rows=users
+            )
             user_parts.append(user_part * weights[:, at : at + 1])
             item_parts.append(item_part)
         items_after = self._over_item_graph(torch.cat(item_parts, dim=1), content, items)
@@ -367,6 +363,8 @@ class CM3(Recommender):
         config = self.config
         if self.item_graph is None:
             return items if rows is None else items[rows]
+        if config.n_item_layers == 1 and config.ii_residual == "propagated":
+            return self.item_graph.matmul(items, rows=rows, residual=True)
         smooth = items
         for _ in range(config.n_item_layers - 1):
             smooth = self.item_graph.matmul(smooth)
