@@ -56,6 +56,15 @@ def test_without_weights_it_is_the_models_own_loss(model):
     assert_close(dict(task.loss(one)), dict(task.target.loss(one)))
 
 
+def test_the_penalty_counts_the_ranked_triple_alone():
+    task = task_of(target(reg=0.1), negatives=3, logit="sort", contrast=10)
+    one = batch(task)
+    single = Batch(one.users, one.positives, one.negatives[:, 0])
+    own = task.target.loss(single)
+    assert_close(task.loss(one)["reg"], own["reg"])
+    assert_close(task.loss(one)["bpr"], own["bpr"])
+
+
 def test_without_weights_training_is_the_models_own_step_for_step():
     own, taught = target(), target()
     options = TrainOptions(seed=3, epochs=3, batch_size=64, device="cpu")
@@ -175,6 +184,21 @@ def test_hard_negatives_are_among_the_teachers_best_unseen():
     assert not set(zip(*(one.tolist() for one in seen), strict=True)) & {
         (u, i) for u, row in enumerate(best.tolist()) for i in row
     }
+
+
+def test_the_logits_of_hard_negatives_are_compared_and_not_those_of_the_ranked_ones():
+    task = task_of(hard=6, negatives=3, logit="paired", logit_weight=1.0, embedding_weight=0.0)
+    one = batch(task)
+    compared = task._hard(one.users)
+    own = one.positives.unsqueeze(1)
+    x, y = (
+        margin_logits(scores(t, one.users, own), scores(t, one.users, compared))
+        for t in (task.source.vectors, task.target.tables())
+    )
+    found = task.loss(one)
+    assert_close(found["logit"], 0.5 * (x - y).square().mean())
+    single = Batch(one.users, one.positives, one.negatives)
+    assert_close(found["bpr"], task.target.loss(single)["bpr"])
 
 
 def test_logits_pull_the_students_distribution_to_the_sources():
