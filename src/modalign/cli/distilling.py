@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -14,11 +15,15 @@ from modalign.cli.options import (
     Json,
     Seed,
     choose,
+    own_options,
     parse_ks,
+    parse_weights,
 )
 from modalign.cli.render import err, out, print_json, say
-from modalign.cli.summaries import show_comparison
+from modalign.cli.summaries import show_comparison, show_training
 
+TAKEN = {"data", "out", "teacher", "teacher_kind", "weights", "variant", "seed", "mask", "ks"}
+TAKEN |= {"device", "resume", "overwrite"}
 EPILOG = """**Examples**
 
     modalign distill --data data/ml --teacher runs/teacher --out runs/tarec --seed 1
@@ -31,7 +36,7 @@ EPILOG = """**Examples**
 
 `--set` takes the losses' options (logit, logit_weight, embedding_weight, eps, p, group, ...), the
 training options of both models (embedding_size, learning_rate, ...), and those of one model as
-`assistant.n_layers=2` or `student.n_layers=1`.
+`assistant.n_layers=2`, `student.n_layers=1`, or `teacher.epochs=50` with `--teacher-kind`.
 """
 
 
@@ -89,12 +94,12 @@ def distill(
     student without graph and content from the assistant; `assistant` and `student` in the
     folder are runs like any other, for `evaluate`, `compare`, `recommend`, `profile`.
     """
-    from modalign import devices, distilling, settings
+    from modalign import devices, distilling
     from modalign.data.dataset import Dataset
-    from modalign.distillation.plan import VARIANTS
+    from modalign.distillation.plan import VARIANTS, Plan
+    from modalign.distillation.task import DistillConfig
     from modalign.errors import ConfigError
     from modalign.experiment import RunOptions
-    from modalign.report.side_by_side import compare_runs
     from modalign.train.callbacks import Callback, ProgressBar
 
     choose("mask", mask, MASKS)
@@ -110,9 +115,18 @@ def distill(
             "name a finished run with --teacher, or have one trained with --teacher-kind",
         )
     devices.resolve(device)
-    options = settings.parse_assignments(sets or ())
+    logits = get_args(DistillConfig.model_fields["logit"].annotation)
+    taken = TAKEN if logit is None else TAKEN | {"logit"}
+    options = own_options(sets, taken, "distillation")
     if logit is not None:
-        options["logit"] = logit
+        options["logit"] = choose("loss between logits", logit, logits)
+    of_teacher = {
+        key.removeprefix("teacher."): options.pop(key)
+        for key in list(options)
+        if key.startswith("teacher.")
+    }
+
+    Plan.of(variant, options)  # an unknown option is refused before it is handed on by its name
 
     def progress(stage: str) -> list[Callback]:
         return [ProgressBar(err, stage)]
@@ -122,7 +136,8 @@ def distill(
         Dataset.load(data),
         variant=variant,
         teacher_kind=teacher_kind,
-        weights=None if weights is None else _numbers(weights),
+        teacher_options=of_teacher,
+        weights=parse_weights(weights),
         seed=seed,
         out=out_folder,
         run=RunOptions(
@@ -143,11 +158,10 @@ def distill(
     if len(made.teachers) > 1:
         mixed = ", ".join(f"{n} {w:.2g}" for n, w in zip(made.teachers, made.weights, strict=True))
         say(f"teachers and their weights: {mixed}", out)
-    runs = [one for one in teacher or () if (one / "results.json").is_file()]
     if teacher_kind is not None:
-        runs.append(out_folder / "teacher")
+        teacher = [out_folder / "teacher"]
     students = [out_folder / one.results["distillation"]["stage"] for one in stages]
-    show_comparison(compare_runs([*runs, *students]))
+    _show(list(teacher or ()), students, made.student.results)
     for one in stages:
         r = one.results
         stage = r["distillation"]["stage"]
@@ -155,10 +169,18 @@ def distill(
     say(f"the student: {out_folder / 'student'}", out)
 
 
-def _numbers(text: str) -> list[float]:
-    from modalign.errors import ConfigError
+def _show(teachers: list[Path], students: list[Path], results: Mapping[str, Any]) -> None:
+    """Teachers and students side by side, where they can be compared."""
+    from modalign.errors import InputError
+    from modalign.report.side_by_side import compare_runs
 
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError("numbers as 0.6,0.4", repr(text), "one for each --teacher") from error
+    runs = [one for one in teachers if (one / "results.json").is_file()]
+    for folders in ([*runs, *students], students):
+        if len(folders) > 1 and results["test"]:
+            try:
+                show_comparison(compare_runs(folders))
+            except InputError as error:  # measured in another way than the teacher was
+                say(f"note: not compared with the teacher: {error.got}")
+            else:
+                return
+    show_training(results, students[-1])

@@ -57,6 +57,24 @@ def parse_ks(text: str) -> list[int]:
     return ks
 
 
+def parse_weights(text: str | None) -> list[float] | None:
+    """Weights of teachers as people write them; whether they fit is told later.
+
+    Raises:
+        ConfigError: not numbers.
+
+    Example:
+        >>> parse_weights("0.6,0.4")
+        [0.6, 0.4]
+    """
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            "numbers such as 0.6,0.4", repr(text), "write one for each --teacher: --weights 0.6,0.4"
+        ) from error
+
+
 def own_options(sets: list[str] | None, taken: Iterable[str], owner: str) -> dict[str, Any]:
     """`--set key=value` texts as options of `owner`.
 

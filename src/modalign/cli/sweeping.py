@@ -20,12 +20,27 @@ from modalign.cli.options import (
     choose,
     own_options,
     parse_ks,
+    parse_weights,
     refuse,
 )
 from modalign.cli.render import err, out, plain, print_json, say, table
 
 Prepared = Annotated[Path, typer.Option(help="Prepared folder.")]
-Model = Annotated[str, typer.Option(help="A name from `modalign models`.")]
+Model = Annotated[
+    str | None, typer.Option(help="A name from `modalign models`; cm3, unless there is a teacher.")
+]
+Teachers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--teacher",
+        help="In place of a model: run folder or folder of vectors to distil from; repeat it to "
+        "mix several.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="Weights of several teachers, as 0.6,0.4; else searched on validation."),
+]
 Config = Annotated[
     Path | None,
     typer.Option(help="YAML file of options that all runs share, one `key: value` a line."),
@@ -37,6 +52,7 @@ Workers = Annotated[
 ]
 Mask = Annotated[str, typer.Option(help="strict or train, as in `modalign train`.")]
 TAKEN = {"data", "out", "model", "seed", "mask", "ks", "device", "workers", "metric", "seeds"}
+TAKEN |= {"teacher", "weights"}
 WIDE = 110  # columns of a terminal from which there is room for a second metric
 SWEEP_EPILOG = """**Examples**
 
@@ -45,6 +61,9 @@ SWEEP_EPILOG = """**Examples**
 
     modalign sweep --data data/ml --model cm3 --out runs/draw --grid learning_rate=1e-4,1e-3,1e-2
     --grid batch_size=512,1024,2048 --sample 5 --seed 1
+
+    modalign sweep --data data/ml --teacher runs/teacher --out runs/curves
+    --grid logit_weight=0.1,1,10 --grid embedding_weight=0.01,0.1,1
 
 A list is written in brackets: `--grid modalities=[text],[text,image]`. A sweep that was stopped,
 however that happened, goes on when its command is repeated.
@@ -56,8 +75,10 @@ ABLATE_EPILOG = """**Examples**
     modalign ablate --data data/ml --model cm3 --out runs/fusion
     --variants without-fusion,linear-fusion
 
-`modalign models NAME` shows a model's variants. An ablation that was stopped goes on when its
-command is repeated.
+    modalign ablate --data data/ml --teacher runs/teacher --out runs/ablation --seeds 1,2,3
+
+`modalign models NAME` shows a model's variants; those of distillation stand in
+`modalign distill --help`. An ablation that was stopped goes on when its command is repeated.
 """
 
 
@@ -70,7 +91,9 @@ def register(root: typer.Typer) -> None:
 def sweep(
     data: Prepared,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for all runs.")],
-    model: Model = "cm3",
+    model: Model = None,
+    teacher: Teachers = None,
+    weights: Weights = None,
     grid: Annotated[
         list[str] | None,
         typer.Option(help="Values of an option as key=value,value; repeat it for more options."),
@@ -78,6 +101,10 @@ def sweep(
     named: Annotated[
         Path | None,
         typer.Option(help="YAML file of named sets of options, in place of a grid."),
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="A named ablation of the model or of the distillation, for all runs."),
     ] = None,
     sample: Annotated[
         int | None, typer.Option(min=1, help="Run so many combinations, drawn, not all.")
@@ -93,7 +120,7 @@ def sweep(
     workers: Workers = 1,
     json: Json = False,
 ) -> None:
-    """Train with many options and seeds at once; the best is picked on validation.
+    """Train, or distil, with many options and seeds at once; the best is picked on validation.
 
     The folder holds the runs, results.json, results.csv and figures. What was finished stays
     when the command is repeated, what was interrupted goes on.
@@ -103,7 +130,11 @@ def sweep(
     from modalign.errors import ConfigError
     from modalign.sweeps.plan import parse_grid
 
-    shared = _shared(model, config, sets, mask)
+    what, owner, more = _what(model, teacher, weights)
+    shared = _shared(owner, config, sets, mask)
+    refuse(shared, {"variant"}, owner)
+    shared = _variant(what, variant) | shared
+    _check(what, shared)
     if sample is not None and named is not None:
         raise ConfigError("--sample with --grid", "--named", "leave the one out")
     if not grid and named is None:
@@ -111,11 +142,12 @@ def sweep(
             "options to vary, with --grid or --named", "none", "write --grid reg=0.001,0.01"
         )
     varied = parse_grid(grid) if grid else None
-    refuse(varied or {}, TAKEN, f"model {model}")
+    refuse(varied or {}, TAKEN, owner)
+    run: Any = sweeps.sweep_distillation if teacher else sweeps.sweep
     with _watching(metric) as told:
-        found = sweeps.sweep(
+        found = run(
             Dataset.load(data),
-            model,
+            what,
             out_folder,
             varied,
             named=None if named is None else _named(named),
@@ -123,11 +155,12 @@ def sweep(
             sample=sample,
             seed=seed,
             metric=metric,
-            mask=mask,  # type: ignore[arg-type]
+            mask=mask,
             ks=parse_ks(k),
             device=device,
             workers=workers,
             told=told,
+            **more,
             **shared,
         )
     _tell_failed(found)
@@ -140,9 +173,12 @@ def sweep(
 def ablate(
     data: Prepared,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for all runs.")],
-    model: Model = "cm3",
+    model: Model = None,
+    teacher: Teachers = None,
+    weights: Weights = None,
     variants: Annotated[
-        str | None, typer.Option(help="Some of the model's variants, with commas; else all.")
+        str | None,
+        typer.Option(help="Some variants of the model or the distillation, with commas; else all."),
     ] = None,
     seeds: Seeds = "1,2,3",
     config: Config = None,
@@ -154,7 +190,7 @@ def ablate(
     workers: Workers = 1,
     json: Json = False,
 ) -> None:
-    """What each part of a model is worth: the model against its declared variants.
+    """What each part of a model, or of a distillation, is worth: the whole against its variants.
 
     Means over seeds on the test part, with paired t-tests over users of the full model against
     each variant, Holm-corrected. What was finished stays when the command is repeated.
@@ -162,20 +198,24 @@ def ablate(
     from modalign import sweeps
     from modalign.data.dataset import Dataset
 
-    shared = _shared(model, config, sets, mask)
+    what, owner, more = _what(model, teacher, weights)
+    shared = _shared(owner, config, sets, mask)
+    _check(what, shared)
+    run: Any = sweeps.ablate_distillation if teacher else sweeps.ablate
     with _watching(metric) as told:
-        found = sweeps.ablate(
+        found = run(
             Dataset.load(data),
-            model,
+            what,
             out_folder,
             None if variants is None else [one.strip() for one in variants.split(",")],
             seeds=_seeds(seeds),
             metric=metric,
-            mask=mask,  # type: ignore[arg-type]
+            mask=mask,
             ks=parse_ks(k),
             device=device,
             workers=workers,
             told=told,
+            **more,
             **shared,
         )
     _tell_failed(found.sweep)
@@ -188,15 +228,62 @@ def ablate(
 # ---------------------------------------------------------------------- what is read
 
 
-def _shared(model: str, config: Path | None, sets: list[str] | None, mask: str) -> dict[str, Any]:
-    """Options of the model that all runs have."""
+def _what(
+    model: str | None, teachers: list[Path] | None, weights: str | None
+) -> tuple[str | list[Path], str, dict[str, Any]]:
+    """What is run, whose options `--set` is for, and arguments that go with it."""
+    from modalign import registry
+    from modalign.errors import ConfigError
+
+    if teachers:
+        if model is not None:
+            raise ConfigError(
+                "either --model or --teacher",
+                "both",
+                "leave --model out to distil, or --teacher to train",
+            )
+        return teachers, "distillation", {"weights": parse_weights(weights)}
+    if weights is not None:
+        raise ConfigError(
+            "--weights with several --teacher", "no teacher", "name them, or leave it out"
+        )
+    model = model or "cm3"
+    registry.get(model)
+    return model, f"model {model}", {}
+
+
+def _variant(what: str | list[Path], variant: str | None) -> dict[str, Any]:
+    """Options of a variant that all runs have."""
+    from modalign import registry
+
+    if variant is None:
+        return {}
+    if not isinstance(what, str):
+        return {"variant": variant}
+    known = registry.get(what).variants
+    return dict(known[choose(f"variant of {what}", variant, known)])
+
+
+def _check(what: str | list[Path], options: dict[str, Any]) -> None:
+    """Refuse options that no run takes, before any is handed on by its name."""
     from modalign import registry, settings
 
-    registry.get(model)
+    if isinstance(what, str):
+        settings.build(registry.get(what).config, options, f"model {what}")
+    else:
+        from modalign.sweeps.distill_job import plan_of
+
+        plan_of(options)
+
+
+def _shared(owner: str, config: Path | None, sets: list[str] | None, mask: str) -> dict[str, Any]:
+    """Options that all runs have."""
+    from modalign import settings
+
     choose("mask", mask, MASKS)
     found = {} if config is None else settings.read_yaml(config)
-    refuse(found, TAKEN, f"model {model}")
-    return found | own_options(sets, TAKEN, f"model {model}")
+    refuse(found, TAKEN, owner)
+    return found | own_options(sets, TAKEN, owner)
 
 
 def _seeds(text: str) -> list[int]:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from modalign import devices, distilling, experiment
 from modalign.data.dataset import Dataset
 from modalign.distillation.plan import VARIANTS, Plan
 from modalign.distillation.source import Source
-from modalign.errors import RunError
+from modalign.errors import ConfigError, RunError
 from modalign.experiment import KS, Mask, RunOptions
 from modalign.sweeps import ablation, runner
 from modalign.sweeps.ablation import FULL, Ablation
@@ -68,7 +69,7 @@ class DistillJob:
             RunError: no teacher there, one of other data, or `out/data` holds other data.
         """
         folders = tuple(Path(one).resolve() for one in teachers)
-        _plan({}, options or {})
+        plan_of({}, options or {})
         devices.resolve(rest.get("device", "auto"))
         distilling.check_weights(weights, len(folders))
         sources = [distilling.read_teacher(one, dataset) for one in folders]
@@ -110,11 +111,11 @@ class DistillJob:
             UnknownName, ConfigError: an option or a variant that does not exist, is out of
                 bounds, or decided by the variant.
         """
-        _plan(options, self.options)
+        plan_of(options, self.options)
 
     def config(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """All options of a run with a set of options, by stage, defaults included."""
-        made = _plan(options, self.options)
+        made = plan_of(options, self.options)
         stages = {stage.name: stage.config.model_dump(mode="json") for stage in made.stages}
         return {"losses": made.config.model_dump(mode="json"), **stages}
 
@@ -126,7 +127,7 @@ class DistillJob:
             ModalignError: as `distilling.distill`.
         """
         merged = _merged(options, self.options)
-        for stage in _plan(options, self.options).stages:
+        for stage in plan_of(options, self.options).stages:
             clear(folder / stage.name)
         distilling.distill(
             _sources(self.teachers, self.taught, self.data, self.fingerprint),
@@ -244,6 +245,8 @@ def ablate_distillation(
         RunError, TrainingError: as `sweeps.run`; a teacher that is not there or does not fit.
     """
     ablation.check(dataset, metric, ks)
+    if "variant" in options:
+        raise ConfigError("options of the full distillation", "'variant'", "name it in `variants`")
     known = {name: {"variant": name} for name in VARIANTS if name != FULL}
     job = DistillJob.on(
         dataset, _list(teachers), out, weights, options, mask=mask, ks=tuple(ks), device=device
@@ -262,7 +265,12 @@ def _merged(options: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, An
     return {key: value for key, value in base.items() if key not in decided} | dict(options)
 
 
-def _plan(options: Mapping[str, Any], base: Mapping[str, Any]) -> Plan:
+def plan_of(options: Mapping[str, Any], base: Mapping[str, Any] = MappingProxyType({})) -> Plan:
+    """The distillation of a set of options, `variant` among them, over those of all runs.
+
+    Raises:
+        UnknownName, ConfigError: as `Plan.of`.
+    """
     merged = _merged(options, base)
     return Plan.of(str(merged.pop("variant", FULL)), merged)
 
