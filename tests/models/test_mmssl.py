@@ -459,13 +459,14 @@ def test_any_number_of_modalities_overfits_twenty_users(m: int) -> None:
     text = view.modalities["text"]
     extra = {f"m{place}": Modality(f"m{place}", text.features, text.present) for place in range(m)}
     view = dataclasses.replace(view, modalities=extra)
-    model = made(view, embedding_size=16, learning_rate=0.05, weight_decay=0.0, feature_dropout=0.0)
-    state = fit(model, view, TrainOptions(seed=1, epochs=120, batch_size=64, device="cpu"))
+    small = {"embedding_size": 32, "n_layers": 1, "learning_rate": 0.02}
+    model = made(view, weight_decay=0.0, feature_dropout=0.0, **small)
+    state = fit(model, view, TrainOptions(seed=1, epochs=100, batch_size=64, device="cpu"))
     assert state.history[-1]["loss/bpr"] < 0.05
-    scores = score_all(SPEC, model, view)
-    edges = torch.from_numpy(oracles.interaction_matrix(view) > 0)
-    lowest = scores.masked_fill(~edges, torch.inf).amin(1)[:-1]
-    assert (lowest > scores.masked_fill(edges, -torch.inf).amax(1)[:-1]).float().mean() > 0.9
+    scores = score_all(SPEC, model, view)[:-1]
+    edges = torch.from_numpy(oracles.interaction_matrix(view) > 0)[:-1]
+    found = edges.gather(1, scores.topk(8, dim=1).indices)  # everyone has eight
+    assert found.float().mean() > 0.97
 
 
 def test_phases_leave_each_other_alone() -> None:
