@@ -364,8 +364,8 @@ def test_help_of_every_command_and_option(name: str, cli: Cli) -> None:
 def test_the_commands_that_were_promised_are_there() -> None:
     promised = (
         "data import", "data info", "data get", "data export", "encode", "models", "train",
-        "evaluate", "compare", "recommend", "similar", "report", "demo", "distill", "sweep", "ablate",
-        "profile", "figures",
+        "evaluate", "compare", "recommend", "similar", "report", "demo", "distill",
+        "sweep", "ablate", "profile", "figures",
     )  # fmt: skip
     assert {f"modalign {one}" for one in promised} <= set(COMMANDS)
 

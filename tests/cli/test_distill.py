@@ -17,6 +17,7 @@ from modalign.data.dataset import Dataset
 from modalign.distillation.plan import VARIANTS
 from modalign.distillation.tables import write_tables
 from modalign.experiment import fit, load_model
+from modalign.report import _canvas, _flow
 from modalign.testing.toy import toy_dataset
 
 QUICK = ["--set", "epochs=2", "--set", "embedding_size=8", "--logit", "sort", "--k", "5,10"]
@@ -130,7 +131,13 @@ def test_a_teacher_measured_otherwise_is_left_out_of_the_table(shop: Path, cli: 
     assert head.split() == ["metric", "assistant", "student"]
 
 
-def test_the_folders_are_runs_for_every_command(shop: Path, cli: Cli) -> None:
+def test_the_folders_are_runs_for_every_command(
+    shop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _flow.flows
+    monkeypatch.setattr(_flow, "SHOWN", (0, 1, 2, 3))
+    monkeypatch.setattr(_flow, "flows", lambda seed: whole(seed, 3))
+    monkeypatch.setattr(_canvas, "files", lambda figure: {"png": b"png", "svg": b"<svg/>"})
     stages = ["runs/tarec/assistant", "runs/tarec/student"]
     found = answer(cli, "compare", "runs/bpr", *stages)
     assert found["runs"] == ["bpr", "assistant", "student"]
@@ -140,13 +147,17 @@ def test_the_folders_are_runs_for_every_command(shop: Path, cli: Cli) -> None:
     assert again["metrics"]["recall@10"] == pytest.approx(
         json.loads(Path("runs/tarec/student/results.json").read_text())["test"]["recall@10"]
     )
-    words = ["--batch", 8, "--repeats", 2, "--threads", 1]
-    cost = answer(cli, "profile", "runs/bpr", "runs/tarec/student", *words)
-    assert [one["model"] for one in cost["runs"]] == ["bpr", "mlprec"]
     drawn = answer(cli, "figures", "runs/bpr", *stages, "--out", "pictures", "--pairs", 30)
     assert drawn["reference"] == "bpr"
     got = cli("report", "runs/bpr", *stages, "--out", "report.html")
     assert got.code == 0, got.err
+
+
+@pytest.mark.slow
+def test_the_student_is_profiled_beside_its_teacher(shop: Path, cli: Cli) -> None:
+    words = ["--batch", 8, "--repeats", 2, "--threads", 1]
+    cost = answer(cli, "profile", "runs/bpr", "runs/tarec/student", *words)
+    assert [one["model"] for one in cost["runs"]] == ["bpr", "mlprec"]
 
 
 # ------------------------------------------------------------------ going on and starting again
