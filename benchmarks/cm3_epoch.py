@@ -205,6 +205,7 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
         (model or rival).after_step(step, batch, rng)
         seconds.append(time.perf_counter() - started)
         losses.append(value.item())
+        del value  # as the trainer does; else the graph of this step lives through the next
     if which == "ours":
         optimizer.zero_grad()  # as the trainer does before it validates
         model.scorer()
