@@ -1,4 +1,4 @@
-"""The tables of the README out of `benchmarks/results/leaderboard-*.json`.
+"""The tables of the README and the guides out of `benchmarks/results/*.json`.
 
 python benchmarks/tables.py
 """
@@ -10,7 +10,21 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 DATA = ("bench-ml", "bench-citeulike", "synthetic-shop")
-ORDER = ("popularity", "itemknn", "ease", "bpr", "lightgcn", "vbpr", "freedom", "cm3")
+MODELS = ("popularity", "itemknn", "ease", "bpr", "lightgcn", "vbpr", "freedom", "cm3")
+TAUGHT = (
+    "cm3",
+    "ease",
+    "vanilla",
+    "no-assistant-no-wasserstein",
+    "no-assistant",
+    "no-wasserstein",
+    "no-embedding",
+    "full: assistant",
+    "full",
+    "sort",
+    "with-ease",
+    "as-printed",
+)
 
 
 def cell(row: dict | None, best: dict[str, float]) -> str:
@@ -24,11 +38,12 @@ def cell(row: dict | None, best: dict[str, float]) -> str:
     return f"{parts[0]}{spread} / {parts[1]}"
 
 
-def main() -> None:
+def table(kind: str, key: str, order: tuple[str, ...]) -> None:
+    """Rows of all data sets side by side, the best of each in bold."""
     found = {
-        name: json.loads(path.read_text())["models"]
+        name: json.loads(path.read_text())[key]
         for name in DATA
-        if (path := HERE / "results" / f"leaderboard-{name}.json").is_file()
+        if (path := HERE / "results" / f"{kind}-{name}.json").is_file()
     }
     print("| Recall@20 / NDCG@20 | " + " | ".join(found) + " |")
     print("| --- |" + " --- |" * len(found))
@@ -36,9 +51,15 @@ def main() -> None:
         name: {m: max(row[m] for row in rows.values()) for m in ("recall@20", "ndcg@20")}
         for name, rows in found.items()
     }
-    for model in ORDER:
-        cells = [cell(rows.get(model), best[name]) for name, rows in found.items()]
-        print(f"| {model} | " + " | ".join(cells) + " |")
+    for row in order:
+        cells = [cell(rows.get(row), best[name]) for name, rows in found.items()]
+        print(f"| {row} | " + " | ".join(cells) + " |")
+
+
+def main() -> None:
+    table("leaderboard", "models", MODELS)
+    print()
+    table("distillation", "rows", TAUGHT)
 
 
 if __name__ == "__main__":
