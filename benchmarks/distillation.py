@@ -60,10 +60,7 @@ METRICS = ("recall@20", "ndcg@20")
 
 
 def train(row: str, seed: int, dataset: Dataset, teachers: Path, name: str, out: Path) -> None:
-    """One run, unless it is there."""
-    done = out / ("results.json" if row == "vanilla" else "student/results.json")
-    if done.is_file():
-        return
+    """One run, or the rest of one that was interrupted."""
     console = Console(stderr=True)
     path = HERE / "configs" / dataset.name / "distill.yaml"
     options = settings.read_yaml(path) if path.exists() else {}
@@ -116,6 +113,7 @@ def main() -> None:
     parser.add_argument("--teacher", default="cm3")
     parser.add_argument("--seeds", default="1,2,3,4,5")
     parser.add_argument("--rows", default="vanilla," + ",".join(ROWS))
+    parser.add_argument("--finished", action="store_true", help="only runs that are there")
     parser.add_argument("--teachers", type=Path, default=Path("runs/leaderboard"))
     parser.add_argument("--runs", type=Path, default=Path("runs/distillation"))
     args = parser.parse_args()
@@ -128,7 +126,11 @@ def main() -> None:
     for seed in seeds:
         for row in rows:
             out = home / f"{row}-{seed}"
-            train(row, seed, dataset, teachers, args.teacher, out)
+            done = out / ("results.json" if row == "vanilla" else "student/results.json")
+            if not done.is_file():
+                if args.finished:
+                    continue
+                train(row, seed, dataset, teachers, args.teacher, out)
             if row == "vanilla":
                 folders.setdefault(row, []).append(out)
                 continue
