@@ -582,6 +582,17 @@ def test_a_run_in_two_parts_is_the_run_in_one(tmp_path) -> None:
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+def test_mixed_precision_is_computed_in_single_precision() -> None:
+    losses = []
+    for precision in ("32-true", "bf16-mixed"):
+        options = TrainOptions(
+            epochs=3, batch_size=4, batches="users", device="cpu", precision=precision
+        )
+        history = fit(made(), VIEW, options).history
+        losses.append(history[-1]["loss/rating"])
+    assert losses[1] == losses[0]
+
+
 @pytest.mark.parametrize("options", [{"plan": "diag"}, {"fusion": "mean"}])
 def test_pairing_needs_equal_counts(options) -> None:
     with pytest.raises(ValueError, match="n_factors and n_content_factors must be equal"):

@@ -64,7 +64,7 @@ def blocks(n_users: int, n_items: int, n_factors: int) -> list[slice]:
 
 
 def mixture_scores(factors: Tensor, assignment: Assignment, table: Tensor, t: float) -> Tensor:
-    """Log-scores of all items, (B, n_items), up to nothing: `log sum_k A_ik exp(<z_k, H_i> / t)`.
+    """Log-scores `log sum_k A_ik exp(<z_k, H_i> / t)` of all items, (B, n_items).
 
     Args:
         factors: unit vectors z, (B, K, d).
@@ -230,6 +230,6 @@ def _spread(
 
 def _tilted(vectors: Tensor, table: Tensor, t: float) -> Tensor:
     """`exp((<v_k, H_i> - 1) / t)`, (b, K, n): between exp(-2 / t) and 1 for unit vectors."""
-    products = (vectors.flatten(0, 1) @ table.t()).to(vectors.dtype)
-    tilted = products.sub_(1.0).mul_(1.0 / t).exp_()
+    tilted = vectors.flatten(0, 1) @ table.t()
+    tilted.sub_(1.0).mul_(1.0 / t).exp_()
     return tilted.view(*vectors.shape[:2], len(table))

@@ -94,7 +94,7 @@ def _plan(
     if kind == "norm":
         return torch.softmax(-scaled.flatten(1) / reg, dim=1).view(-1, n_rows, n_columns)
     return ot.sinkhorn(
-        scaled.float() if scaled.dtype == torch.bfloat16 else scaled,
+        scaled,
         reg=reg,
         tolerance=1e-6,
         max_iterations=iterations,

@@ -273,14 +273,18 @@ class BANDVAE(Variational):
             ("weights", torch.from_numpy(bags.data.astype(np.float32))),
             ("present", present.float()),
         ):
-            self.register_buffer(f"bag_{name}_{part}", value, persistent=False)
+            self.register_buffer(self._buffer(name, part), value, persistent=False)
         return bags
+
+    def _buffer(self, name: str, part: str) -> str:
+        # By number: the name of a modality may be none for a buffer.
+        return f"bag_{self.modality_names.index(name)}_{part}"
 
     def item_bags(self, name: str) -> Tensor:
         """Bags of all items in a modality, sparse CSR (n_items, n_words)."""
         width = len(dict(self.content_sides())[name].table)
         starts, columns, weights = (
-            self.get_buffer(f"bag_{name}_{part}") for part in ("starts", "columns", "weights")
+            self.get_buffer(self._buffer(name, part)) for part in ("starts", "columns", "weights")
         )
         return csr_tensor(starts, columns, weights, (self.n_items, width))
 
@@ -315,7 +319,7 @@ class BANDVAE(Variational):
 
     def content_of(self, name: str, history: Tensor) -> Bags:
         """Mean bag of the users' items that have the modality (B1), and no row of the others."""
-        present = self.get_buffer(f"bag_{name}_present")
+        present = self.get_buffer(self._buffer(name, "present"))
         total = Bags.of(history @ self.item_bags(name))
         counts = (history @ present.unsqueeze(1)).squeeze(1).clamp_min(1.0)
         return Bags(
@@ -399,8 +403,16 @@ class BANDVAE(Variational):
         return float(given.get(name, default)) if isinstance(given, dict) else float(given)
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
-        """Likelihood and divergence of either side, and the transport cost, means over users."""
+        """Likelihood and divergence of either side, and the transport cost, means over users.
+
+        In single precision always: sparse products have no half precision, and cosines over a
+        small temperature need the digits.
+        """
         history = self.history_of(batch)
+        with torch.autocast(history.device.type, enabled=False):
+            return self._loss(history)
+
+    def _loss(self, history: Tensor) -> dict[str, Tensor]:
         n_users = history.shape[0]
         tables = self.unit_tables()
         content = {n: self.content_of(n, history) for n in self._read_in_loss()}
