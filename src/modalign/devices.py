@@ -46,9 +46,8 @@ def keep_freed_memory() -> bool:
     Linux gives such memory back to the system, and every page of it is then fetched and cleared
     again: over a thousand page faults a step of LightGCN on 26,000 nodes, a tenth to a third of
     its time. From here on blocks up to 32 MiB come from a heap that shrinks only when 1 GiB of
-    it is free, at the price of holes in that heap: the peak of CM3 beside features of 126 MB is
-    about 130 MB higher, and its step takes 0.4 s in place of 0.7 s. Elsewhere than on glibc
-    nothing happens.
+    it is free, at the price of holes in that heap: about 60 MB of them for CM3 beside features of
+    126 MB, whose step takes 0.4 s in place of 0.6 s. Elsewhere than on glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return False
