@@ -125,8 +125,7 @@ def show_training(results: Mapping[str, Any], folder: Path) -> None:
 def show_demo(fitted: Mapping[str, Any], cost: Any) -> None:
     """Quality beside what it costs, for the runs that were timed."""
     by_name = {Path(one.run).as_posix(): one for one in cost.runs}
-    columns = ["run", "Recall@20", "NDCG@20", "ms anew", "ms served", "MiB anew", "parameters",
-               "and features"]  # fmt: skip
+    columns = ["run", "Recall@20", "NDCG@20", "anew", "served", "MiB", "numbers", "with features"]
     rows = []
     for name, model in fitted.items():
         one = next((c for run, c in by_name.items() if run.endswith(f"/{name}")), None)
@@ -138,16 +137,16 @@ def show_demo(fitted: Mapping[str, Any], cost: Any) -> None:
                 plain(name),
                 f"{test['recall@20']:.4f}",
                 f"{test['ndcg@20']:.4f}",
-                f"{one.anew_one.p50:.2f}",
-                f"{one.tables_one.p50:.3f}",
+                f"{one.anew_one.p50:.1f} ms",
+                f"{one.tables_one.p50:.2f} ms",
                 "" if one.anew_mib is None else f"{one.anew_mib:.1f}",
-                f"{one.parameters.trainable:,}",
-                f"{one.parameters.with_features:,}",
+                f"{one.parameters.trainable / 1e6:.2f}M",
+                f"{one.parameters.with_features / 1e6:.2f}M",
             ]
         )
-    title = "Teacher, assistant, student: quality, and one user's list in milliseconds"
+    title = "Teacher, assistant, student: quality and cost of one user's list"
     out.print(table(title, columns, rows, numbers=range(1, 8)))
-    say("ms anew: the whole forward pass for one list; served: from tables made before", out)
+    say("anew: the whole forward pass for one list; served: from tables made before", out)
 
 
 def show_comparison(found: Any) -> None:
