@@ -125,7 +125,7 @@ def show_training(results: Mapping[str, Any], folder: Path) -> None:
 def show_demo(fitted: Mapping[str, Any], cost: Any) -> None:
     """Quality beside what it costs, for the runs that were timed."""
     by_name = {Path(one.run).as_posix(): one for one in cost.runs}
-    columns = ["run", "Recall@20", "NDCG@20", "anew", "served", "MiB", "numbers", "with features"]
+    columns = ["run", "recall", "ndcg", "anew", "served", "MiB", "numbers", "and features"]
     rows = []
     for name, model in fitted.items():
         one = next((c for run, c in by_name.items() if run.endswith(f"/{name}")), None)
@@ -144,7 +144,7 @@ def show_demo(fitted: Mapping[str, Any], cost: Any) -> None:
                 f"{one.parameters.with_features / 1e6:.2f}M",
             ]
         )
-    title = "Teacher, assistant, student: quality and cost of one user's list"
+    title = "Recall@20 and NDCG@20, and what one user's list costs"
     out.print(table(title, columns, rows, numbers=range(1, 8)))
     say("anew: the whole forward pass for one list; served: from tables made before", out)
 
