@@ -212,3 +212,14 @@ def test_logits_pull_the_students_distribution_to_the_sources():
 def test_a_target_without_vectors_of_rows_is_refused():
     with pytest.raises(ConfigError, match="lightgcn and mlprec"):
         task_of(target("bpr"))
+
+
+def test_an_interrupted_stage_goes_on_exactly_with_the_map_between_widths(tmp_path):
+    path = tmp_path / "last.pt"
+    whole, halves = (target(), target())
+    fit(task_of(whole, teacher(d=5)), VIEW, TrainOptions(epochs=4, batch_size=64, device="cpu"))
+    for epochs in (2, 4):
+        options = TrainOptions(epochs=epochs, batch_size=64, device="cpu")
+        task = task_of(halves, teacher(d=5))
+        fit(task, VIEW, options, checkpoint_path=path, resume=True)
+    assert_close(halves.state_dict(), whole.state_dict(), rtol=0, atol=0)

@@ -128,6 +128,7 @@ class DistillTask(nn.Module):
 
     def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
         """Prepares the target's epoch and draws for the first step."""
+        self.source = self.source.to(self.target.ego_tables()[0].device)
         self.target.on_epoch(epoch, rng)
         self._draw(rng)
 

@@ -113,8 +113,9 @@ class _Loop:
         )
         self.device = device
         self.model = task.recommender
-        if isinstance(task, torch.nn.Module):
-            task.to(device)
+        # A task may train more than its model; a checkpoint has to hold that as well.
+        self.kept: torch.nn.Module = task if isinstance(task, torch.nn.Module) else self.model
+        self.kept.to(device)
         self.model.to(device)
         self.phases: list[Phase] = list(task.phases())
         self.optimizers: list[Any] = [
@@ -234,7 +235,7 @@ class _Loop:
         checkpoint.save(
             self.path,
             state,
-            self.model.state_dict(),
+            self.kept.state_dict(),
             [one.state_dict() for one in self.optimizers],
             self.fingerprint,
         )
@@ -242,7 +243,7 @@ class _Loop:
     def _load(self) -> TrainState:
         assert self.path is not None
         state, model, optimizers = checkpoint.load(self.path, self.fingerprint, self.device)
-        self.model.load_state_dict(model)
+        self.kept.load_state_dict(model)
         for optimizer, saved in zip(self.optimizers, optimizers, strict=True):
             optimizer.load_state_dict(saved)
         return state
