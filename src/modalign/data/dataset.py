@@ -105,11 +105,15 @@ class Dataset:
             n_items=self.n_items,
             users=torch.from_numpy(keys // self.n_items),
             items=torch.from_numpy(keys % self.n_items),
-            modalities={k: m for k, m in self.modalities.items() if m.entity == "item"},
+            modalities=self._of("item"),
+            user_modalities=self._of("user"),
             fingerprint=self.fingerprint,
             user_ids=self.users.fingerprint,
             item_ids=self.items.fingerprint,
         )
+
+    def _of(self, entity: str) -> dict[str, Modality]:
+        return {name: m for name, m in self.modalities.items() if m.entity == entity}
 
     def with_modality(self, modality: Modality) -> Dataset:
         """A copy with one more (or a replaced) modality; nothing is written."""

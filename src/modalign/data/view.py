@@ -20,6 +20,7 @@ class TrainView:
         n_users, n_items: sizes of the vocabularies (items without interactions included).
         users, items: the training interactions, int64 tensors of shape (n,), no duplicates.
         modalities: item features by name.
+        user_modalities: user features by name, such as a description of their taste.
         fingerprint: of the data set; part of every cache key.
         item_ids, user_ids: hashes of the vocabularies' ids and order.
     """
@@ -29,6 +30,7 @@ class TrainView:
     users: Tensor
     items: Tensor
     modalities: Mapping[str, Modality] = field(default_factory=dict)
+    user_modalities: Mapping[str, Modality] = field(default_factory=dict)
     fingerprint: str = ""
     user_ids: str = ""
     item_ids: str = ""
