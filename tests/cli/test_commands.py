@@ -81,6 +81,14 @@ def test_every_split_has_its_options_and_its_seed(split: str, workshop: Path, cl
         assert other["fingerprint"] != one["fingerprint"]
 
 
+@pytest.mark.parametrize("kind", ["leave_one_out", "cold_items", "unseen_users"])
+def test_a_split_may_be_written_with_hyphens(kind: str, workshop: Path, cli: Cli) -> None:
+    command = ["data", "import", "table", "good.csv", "--out", "data/new", "--split"]
+    one = answer(cli, *command, kind.replace("_", "-"))
+    assert one["info"]["split"]["kind"] == kind
+    assert answer(cli, *command, kind)["fingerprint"] == one["fingerprint"]
+
+
 def test_import_of_a_movielens_folder(workshop: Path, cli: Cli) -> None:
     Path("ml").mkdir()
     rows = [

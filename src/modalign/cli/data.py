@@ -30,10 +30,10 @@ KINDS = """**Kinds of source**
 **Splits** (`--split`): each has a seed, and options with `--split-set`
 
 - `ratio`: each user's interactions at random, 8:1:1; `--split-set train=7`
-- `leave_one_out`: each user's last is for the test, the one before for validation
+- `leave-one-out`: each user's last is for the test, the one before for validation
 - `time`: two moments cut all users alike
-- `cold_items`: 20% of the items are unknown in training; `--split-set share=0.1`
-- `unseen_users`: 20% of the users are unknown in training
+- `cold-items`: 20% of the items are unknown in training; `--split-set share=0.1`
+- `unseen-users`: 20% of the users are unknown in training
 - `given`: that of the source
 
 **Examples**
@@ -66,7 +66,7 @@ def import_(
     split: Annotated[
         str | None,
         typer.Option(
-            help="ratio, leave_one_out, time, cold_items, unseen_users or given, see below; "
+            help="ratio, leave-one-out, time, cold-items, unseen-users or given, see below; "
             "left out, the source's own split is kept, else ratio."
         ),
     ] = None,
@@ -112,7 +112,8 @@ def import_(
     choose("kind of source", kind, sources.SOURCES)
     choose("way to treat duplicates", duplicates, get_args(filters.Keep))
     if split is not None:
-        choose("split", split, splits.KINDS)
+        known = {kind.replace("_", "-"): kind for kind in splits.KINDS}
+        split = known[choose("split", split.replace("_", "-"), known)]
     named = {
         "user": user,
         "item": item,
