@@ -1,0 +1,309 @@
+"""Attention over the neighbours in a graph, at some of its nodes, without messages in memory.
+
+A graph holds for every node the nodes it listens to, itself among them, sorted by the listener.
+Scores of edges are (n_edges, n_heads); vectors of edges (n_edges, d) exist only in blocks that
+stay in the cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from modalign.graph.propagate import CSR, cut
+from modalign.nn.dropout import kept
+
+SLOPE = 0.2
+"""Of the leaky ReLU on the scores of edges."""
+
+FLOOR = -60.0
+"""Scores this far below the highest possible one of their node count as equally far: a node all
+of whose neighbours are so far away then listens to all of them alike, and not to nobody."""
+
+BLOCK = 8192
+"""Edges whose vectors exist at a time."""
+
+
+class Edges(NamedTuple):
+    """Edges that end in b nodes, sorted by them.
+
+    Attributes:
+        indptr: where each node's edges begin, int32, (b + 1,).
+        sources: the nodes listened to, int32, (n_edges,).
+        owner: which of the b nodes listens, int64, (n_edges,).
+        weights: of the edges, float32, (n_edges,); or None where all are 1.
+    """
+
+    indptr: Tensor
+    sources: Tensor
+    owner: Tensor
+    weights: Tensor | None
+
+
+class NeighbourGraph(nn.Module):
+    """Which nodes each node listens to: itself exactly once, and its neighbours both ways.
+
+    Args:
+        neighbours: scipy sparse, (n, n). An entry joins its two nodes in both directions; entries
+            on the diagonal are ignored, as every node listens to itself.
+        weighted: keep the entries as weights of the edges (the larger one where both directions
+            have one); a node's own weight is then 1.
+
+    Memory: 8 bytes for each edge.
+
+    Example:
+        >>> chain = sp.csr_array(np.array([[0.0, 1, 0], [0, 0, 1], [0, 0, 0]]))
+        >>> NeighbourGraph(chain).edges().sources.tolist()
+        [0, 1, 0, 1, 2, 1, 2]
+    """
+
+    indptr: Tensor
+    indices: Tensor
+    values: Tensor
+
+    def __init__(self, neighbours: sp.csr_array, weighted: bool = False) -> None:
+        super().__init__()
+        one_way = sp.csr_array(neighbours).astype(np.float32)
+        if not weighted:
+            one_way.data[:] = 1.0
+        n = one_way.shape[0]
+        one_way = one_way - sp.diags_array(one_way.diagonal())
+        both = sp.csr_array(one_way.maximum(one_way.T) + sp.eye_array(n, dtype=np.float32))
+        both.eliminate_zeros()
+        both.sort_indices()
+        self.n_nodes, self.weighted = n, weighted
+        self.register_buffer("indptr", torch.from_numpy(both.indptr.astype(np.int32)), False)
+        self.register_buffer("indices", torch.from_numpy(both.indices.astype(np.int32)), False)
+        self.register_buffer("values", torch.from_numpy(both.data.astype(np.float32)), False)
+
+    def edges(self, rows: Tensor | None = None) -> Edges:
+        """Edges that end in all nodes, or in those of `rows` in their order."""
+        matrix = CSR(self.indptr, self.indices, self.values, self.n_nodes)
+        if rows is not None:
+            matrix = cut(matrix, rows)
+        counts = (matrix.indptr[1:] - matrix.indptr[:-1]).long()
+        owner = torch.repeat_interleave(counts, output_size=len(matrix.indices))
+        return Edges(matrix.indptr, matrix.indices, owner, matrix.values if self.weighted else None)
+
+    def extra_repr(self) -> str:
+        """Sizes for people."""
+        return f"{self.n_nodes} nodes, {len(self.indices)} edges"
+
+
+class GraphAttention(nn.Module):
+    """Multi-head attention of each node over its neighbours, itself included.
+
+    For heads r and the neighbourhood N_i of node i,
+
+        e_ij = LeakyReLU(a_r . W_r h_i + b_r . W_r h_j),  share = softmax of e_ij over j in N_i,
+        h'_i = [ sum_j share_ij W_r h_j ] over all r side by side, + bias.
+
+    With weights of edges, shares are proportional to weight times exp(e).
+
+    Args:
+        input_size: width c of h.
+        output_size: width d of h', divisible by `n_heads`.
+        n_heads: R.
+        rate: of dropout on the inputs and on the shares; both need a generator.
+
+    Shapes:
+        h (n, c) to (n, d), or (len(rows), d).
+
+    Source: Velickovic et al., "Graph attention networks", ICLR 2018, equations 1 to 5.
+
+    Limits: of neighbours whose scores differ by more than 60 the lower ones are as good as absent.
+
+    Example:
+        >>> alone = NeighbourGraph(sp.csr_array((2, 2)))
+        >>> layer = GraphAttention(4, 6, n_heads=2)
+        >>> h = torch.randn(2, 4)
+        >>> torch.testing.assert_close(layer(h, alone), layer.project(h) + layer.bias)
+    """
+
+    def __init__(self, input_size: int, output_size: int, n_heads: int, rate: float = 0.0) -> None:
+        super().__init__()
+        if output_size % n_heads:
+            raise ValueError(f"n_heads must divide the width; got {n_heads} and {output_size}")
+        self.n_heads, self.rate = n_heads, rate
+        self.weight = nn.Parameter(torch.empty(output_size, input_size))
+        self.listening = nn.Parameter(torch.empty(n_heads, output_size // n_heads))
+        self.heard = nn.Parameter(torch.empty(n_heads, output_size // n_heads))
+        self.bias = nn.Parameter(torch.zeros(output_size))
+        for matrix in (self.weight, self.listening, self.heard):
+            nn.init.xavier_uniform_(matrix)
+
+    def project(self, h: Tensor) -> Tensor:
+        """`W h` of all heads side by side, (n, d)."""
+        return functional.linear(h, self.weight)
+
+    def forward(
+        self,
+        h: Tensor,
+        graph: NeighbourGraph,
+        rows: Tensor | None = None,
+        rng: torch.Generator | None = None,
+    ) -> Tensor:
+        """h' of all nodes, or of `rows` in their order; without dropout unless given `rng`."""
+        edges = graph.edges(rows)
+        if rng is not None and self.rate:
+            h = h * kept(h.shape, self.rate, rng)
+        values, listening, heard = self._scores(h)
+        if rows is not None:
+            listening = listening.index_select(0, rows)
+        mask = None
+        if rng is not None and self.rate:
+            mask = kept((len(edges.sources), self.n_heads), self.rate, rng)
+        return attend(values, listening, heard, edges, mask) + self.bias
+
+    def _scores(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`W h`, (n, d), and both halves of the scores, (n, n_heads)."""
+        values = self.project(h)
+        by_head = values.view(len(h), self.n_heads, -1)
+        listening = torch.einsum("nrc,rc->nr", by_head, self.listening)
+        return values, listening, torch.einsum("nrc,rc->nr", by_head, self.heard)
+
+    @torch.no_grad()
+    def entropy(self, h: Tensor, graph: NeighbourGraph, rows: Tensor) -> float:
+        """Mean entropy of the shares at `rows`, each over the log of its number of neighbours.
+
+        1 is an even mean; nodes that listen to themselves alone are left out (0 if all do).
+        """
+        edges = graph.edges(rows)
+        _, listening, heard = self._scores(h)
+        share, _ = _shares(listening.index_select(0, rows), heard, edges)
+        entropy = listening.new_zeros(len(rows), self.n_heads)
+        entropy.index_add_(0, edges.owner, -torch.xlogy(share, share))
+        counts = (edges.indptr[1:] - edges.indptr[:-1]).float()
+        some = counts > 1
+        if not bool(some.any()):
+            return 0.0
+        return float((entropy[some] / counts[some].log()[:, None]).mean())
+
+
+def attend(
+    values: Tensor, listening: Tensor, heard: Tensor, edges: Edges, mask: Tensor | None = None
+) -> Tensor:
+    """Means of neighbours' values by softmax shares of edges, (b, d); see `GraphAttention`.
+
+    Args:
+        values: (n, d), R heads of d / R columns side by side.
+        listening: of the b nodes, (b, R).
+        heard: of all nodes, (n, R).
+        edges: that end in the b nodes.
+        mask: factors on the shares, (n_edges, R), or None.
+    """
+    result: Tensor = _Attention.apply(values, listening, heard, edges, mask)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _shares(listening: Tensor, heard: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+    """Shares of edges, (n_edges, R), and where the score is above zero."""
+    # The leaky ReLU rises, so that no score of a node is above the one it would have with the
+    # neighbour most heard of all; subtracting that needs no maximum over neighbours.
+    highest = functional.leaky_relu(listening + heard.amax(0), SLOPE)
+    score = heard.index_select(0, edges.sources)
+    score += listening.index_select(0, edges.owner)
+    positive = score > 0
+    functional.leaky_relu_(score, SLOPE)
+    score -= highest.index_select(0, edges.owner)
+    share = score.clamp_(min=FLOOR).exp_()
+    if edges.weights is not None:
+        share *= edges.weights[:, None].to(share.dtype)
+    total = torch.zeros_like(listening).index_add_(0, edges.owner, share)
+    share *= total.reciprocal_().index_select(0, edges.owner)
+    return share, positive
+
+
+class _Attention(torch.autograd.Function):
+    """Backward goes over the edges in blocks: the vectors at both ends of a block of edges give
+    the gradient of its shares and what its sources receive, and nothing of the size of edges
+    times columns is ever held.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        listening: Tensor,
+        heard: Tensor,
+        edges: Edges,
+        mask: Tensor | None,
+    ) -> Tensor:
+        values, listening, heard = (x.detach().contiguous() for x in (values, listening, heard))
+        share, positive = _shares(listening, heard, edges)
+        dropped = share if mask is None else share * mask
+        result = _weighted_sums(values, dropped, edges)
+        ctx.edges = edges
+        ctx.save_for_backward(values, share, positive, mask, result)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        values, share, positive, mask, result = ctx.saved_tensors
+        edges: Edges = ctx.edges
+        gradient = gradients[0].contiguous()
+        heads = share.shape[1]
+        dropped = share if mask is None else share * mask
+        of_values = torch.zeros_like(values)
+        of_share = torch.empty_like(share)
+        for start in range(0, len(share), BLOCK):
+            at = slice(start, start + BLOCK)
+            sources = edges.sources[at]
+            ending = gradient.index_select(0, edges.owner[at]).view(len(sources), heads, -1)
+            beginning = values.index_select(0, sources).view(len(sources), heads, -1)
+            torch.linalg.vecdot(ending, beginning, out=of_share[at])
+            ending *= dropped[at].unsqueeze(-1)
+            of_values.index_add_(0, sources, ending.flatten(1))
+        # The sum over a node's edges of share times its gradient is read off the result.
+        mean = torch.linalg.vecdot(
+            gradient.view(len(gradient), heads, -1), result.view(len(result), heads, -1)
+        )
+        if mask is not None:
+            of_share *= mask
+        of_share -= mean.index_select(0, edges.owner)
+        of_share *= share
+        of_score = torch.where(positive, of_share, SLOPE * of_share)
+        of_listening = torch.zeros_like(mean).index_add_(0, edges.owner, of_score)
+        of_heard = share.new_zeros(len(values), heads).index_add_(0, edges.sources, of_score)
+        return of_values, of_listening, of_heard, None, None
+
+
+def _weighted_sums(values: Tensor, share: Tensor, edges: Edges) -> Tensor:
+    """`sum_j share_ij values_j` by head, (b, d)."""
+    b, heads = len(edges.indptr) - 1, share.shape[1]
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        return torch.cat(
+            [
+                functional.embedding_bag(
+                    edges.sources,
+                    part.contiguous(),
+                    edges.indptr,
+                    mode="sum",
+                    per_sample_weights=weights,
+                    include_last_offset=True,
+                )
+                for part, weights in zip(
+                    values.chunk(heads, dim=1), share.T.contiguous(), strict=True
+                )
+            ],
+            dim=1,
+        )
+    result = values.new_zeros(b, values.shape[1])
+    for start in range(0, len(share), BLOCK):
+        at = slice(start, start + BLOCK)
+        message = values.index_select(0, edges.sources[at]).view(
+            -1, heads, values.shape[1] // heads
+        )
+        message = message * share[at].unsqueeze(-1)
+        result.index_add_(0, edges.owner[at], message.flatten(1))
+    return result
+
+
+__all__ = ["Edges", "GraphAttention", "NeighbourGraph", "attend"]

@@ -1,0 +1,82 @@
+"""InfoNCE: closed forms, laws, and the direction in which minimising it pulls."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from modalign import seeds
+from modalign.nn.losses.infonce import info_nce
+
+
+def views(n: int = 6, d: int = 4, seed: int = 0, dtype=torch.float64):
+    rng = seeds.torch_generator(seed, "views")
+    return (torch.randn(n, d, generator=rng, dtype=dtype) for _ in range(2))
+
+
+def test_it_is_the_definition():
+    a, b = views()
+    cosine = torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=2)
+    each = [
+        -math.log(math.exp(cosine[i, i] / 0.3) / sum(math.exp(c / 0.3) for c in cosine[i]))
+        for i in range(6)
+    ]
+    torch.testing.assert_close(float(info_nce(a, b, 0.3)), sum(each) / 6)
+
+
+def test_equal_similarities_give_log_n_and_orthogonal_matches_nothing():
+    a, _ = views()
+    same = torch.ones(6, 4, dtype=torch.float64)
+    torch.testing.assert_close(float(info_nce(a, same, 0.2)), math.log(6))
+    assert float(info_nce(torch.eye(6), torch.eye(6), 0.02)) < 1e-12
+
+
+def test_lengths_of_rows_do_not_matter():
+    a, b = views()
+    scale = torch.rand(6, 1, generator=seeds.torch_generator(1), dtype=torch.float64) + 0.1
+    torch.testing.assert_close(info_nce(scale * a, b, 0.2), info_nce(a, b / scale, 0.2))
+
+
+def test_both_directions_are_averaged():
+    a, b = views()
+    expected = 0.5 * (info_nce(a, b, 0.2) + info_nce(b, a, 0.2))
+    torch.testing.assert_close(info_nce(a, b, 0.2, symmetric=True), expected)
+
+
+def test_targets_choose_columns_that_stand_once():
+    a, b = views()
+    targets = torch.tensor([0, 2, 1, 2, 0, 1])
+    columns = b[:3]
+    logits = torch.nn.functional.cosine_similarity(a[:, None], columns[None], dim=2) / 0.2
+    expected = (logits.logsumexp(1) - logits.gather(1, targets[:, None])[:, 0]).mean()
+    torch.testing.assert_close(info_nce(a, columns, 0.2, targets=targets), expected)
+
+
+def test_forbidden_columns_are_as_if_they_were_not_there():
+    a, b = views()
+    rows, columns = torch.tensor([0, 0, 3]), torch.tensor([2, 5, 1])
+    found = info_nce(a, b, 0.2, forbidden=(rows, columns))
+    logits = torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=2) / 0.2
+    logits[rows, columns] = -torch.inf
+    torch.testing.assert_close(found, (logits.logsumexp(1) - logits.diagonal()).mean())
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_minimising_it_draws_matched_rows_together_and_maximising_apart(sign):
+    a, b = (x.requires_grad_() for x in views(dtype=torch.float32))
+    before = torch.nn.functional.cosine_similarity(a, b).mean().item()
+    optimizer = torch.optim.Adam([a, b], lr=0.05)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (sign * info_nce(a, b, 0.2)).backward()
+        optimizer.step()
+    after = torch.nn.functional.cosine_similarity(a, b).mean().item()
+    assert sign * (after - before) > 0.3
+
+
+def test_gradients_agree_with_finite_differences():
+    a, b = (x.requires_grad_() for x in views())
+    places = (torch.tensor([1]), torch.tensor([4]))
+    assert torch.autograd.gradcheck(lambda a, b: info_nce(a, b, 0.5, forbidden=places), (a, b))
