@@ -24,6 +24,7 @@ __all__ = [
     "Factors",
     "MultimodalConfig",
     "OptimizerSettings",
+    "PairScorer",
     "Phase",
     "Queries",
     "Recommender",
@@ -143,6 +144,15 @@ class Scorer(Protocol):
 
     def score(self, queries: Queries) -> Tensor:
         """Scores of shape (B, n_items); higher is better."""
+        ...
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """A scorer that need not score all items to know a few: what distillation asks for."""
+
+    def score_pairs(self, queries: Queries, items: Tensor) -> Tensor:
+        """Scores of items (B, K) for the queries, (B, K)."""
         ...
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modalign.data.view import TrainView
 from modalign.errors import ConfigError
-from modalign.interfaces import Factors, Queries, Recommender
+from modalign.interfaces import Factors, PairScorer, Queries, Recommender
 
 BLOCK = 512
 """Users scored at a time by a source without vectors."""
@@ -104,8 +104,14 @@ class ScoreSource:
         return found.to(users.device).clone()
 
     def at(self, users: Tensor, items: Tensor) -> Tensor:
-        """Rows of the distinct users, then the items of each."""
-        return _gathered(self, users, items)
+        """The model's own scores of the pairs, or rows of the distinct users, then the items."""
+        if not isinstance(self._scorer, PairScorer):
+            return _gathered(self, users, items)
+        history = self._rows.history(users.cpu()).to(self._device)
+        with torch.inference_mode():
+            queries = Queries(users.to(self._device), history)
+            found = self._scorer.score_pairs(queries, items.to(self._device))
+        return found.to(users.device).clone()
 
     def to(self, device: torch.device) -> ScoreSource:
         """Itself: answers go to where the question came from."""
@@ -135,6 +141,7 @@ class MixedSource:
         self.origin: str | None = None
         self.n_users, self.n_items = sources[0].n_users, sources[0].n_items
         self.vectors: tuple[Tensor, Tensor] | None = None
+        self._moments: dict[int, tuple[Tensor, Tensor]] = {}
 
     def score(self, users: Tensor) -> Tensor:
         """All teachers' rows, standardised and mixed."""
@@ -142,8 +149,24 @@ class MixedSource:
         return torch.stack([w * standardised(one.score(users)) for one, w in pairs if w]).sum(0)
 
     def at(self, users: Tensor, items: Tensor) -> Tensor:
-        """Rows of the distinct users, then the items of each."""
-        return _gathered(self, users, items)
+        """Each teacher's scores of the pairs; a user's mean and deviation are computed once."""
+        total = torch.zeros(items.shape, device=users.device)
+        for place, (one, weight) in enumerate(zip(self.sources, self.weights, strict=True)):
+            if weight:
+                mean, spread = self._of_rows(place, users.device)
+                scores = one.at(users, items)
+                total += weight * (scores - mean[users, None]) / spread[users, None]
+        return total
+
+    def _of_rows(self, place: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        if place not in self._moments:
+            source = self.sources[place]
+            both = [_mean_and_spread(source.score(block)) for block in blocks(self.n_users, device)]
+            self._moments[place] = (
+                torch.cat([mean for mean, _ in both]).squeeze(1),
+                torch.cat([spread for _, spread in both]).squeeze(1),
+            )
+        return self._moments[place]
 
     def to(self, device: torch.device) -> MixedSource:
         """All of them on the device."""
@@ -158,9 +181,15 @@ def standardised(scores: Tensor) -> Tensor:
         tensor([[-1.,  1.],
                 [ 0.,  0.]])
     """
-    centred = scores - scores.mean(dim=1, keepdim=True)
-    spread = centred.square().mean(dim=1, keepdim=True).sqrt()
-    return centred / torch.where(spread > 0, spread, 1.0)
+    mean, spread = _mean_and_spread(scores)
+    return (scores - mean) / spread
+
+
+def _mean_and_spread(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row, (B, 1); the spread of a constant row counts as 1."""
+    mean = scores.mean(dim=1, keepdim=True)
+    spread = (scores - mean).square_().mean(dim=1, keepdim=True).sqrt()
+    return mean, torch.where(spread > 0, spread, 1.0)
 
 
 def source_of(recommender: Recommender, view: TrainView, name: str = "teacher") -> Source:

@@ -107,6 +107,15 @@ class EASE(Recommender):
         scores: Tensor = queries.history @ self.weights
         return scores
 
+    def score_pairs(self, queries: Queries, items: Tensor) -> Tensor:
+        """Entries of `history @ B` at items (B, K), from as many weights as they need."""
+        if queries.history is None:
+            raise ValueError("EASE scores histories; the queries carry none")
+        counts = queries.history.crow_indices().diff()
+        owner = torch.repeat_interleave(counts)
+        needed = self.weights[queries.history.col_indices()[:, None], items[owner]]
+        return torch.zeros_like(items, dtype=needed.dtype).index_add_(0, owner, needed)
+
 
 def _gram(matrix: sp.csr_array, reg: float) -> np.ndarray:
     """`X^T X + reg I`, dense float64 in LAPACK's order of columns, filled block by block."""
