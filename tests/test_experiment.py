@@ -49,6 +49,17 @@ def test_a_run_folder_holds_what_it_promises(run, data):
     assert (folder / "checkpoints" / "best.safetensors").is_file()
 
 
+@pytest.mark.parametrize("metric", ["recall@10", "ndcg@10", "ndcg@20"])
+def test_the_metric_one_names_picks_the_epoch(data, tmp_path, metric):
+    options = {"epochs": 12, "batch_size": 16, "learning_rate": 0.3, "select_by": metric}
+    fitted = modalign.fit(data, "bpr", seed=3, out=tmp_path / "run", **options)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    best = max(map(json.loads, lines), key=lambda line: line[f"valid/{metric}"])
+    assert fitted.results["best_epoch"] == best["epoch"]
+    with pytest.raises(ConfigError, match="select_by"):
+        modalign.fit(data, "bpr", select_by="map@7")
+
+
 def test_loaded_equals_trained(run):
     fitted, folder = run
     again = load_model(folder)

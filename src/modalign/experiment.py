@@ -16,7 +16,7 @@ from modalign import devices, registry, run_folder, seeds, settings
 from modalign.data.dataset import Dataset
 from modalign.data.view import TrainView
 from modalign.errors import ConfigError, RunError
-from modalign.evaluate.protocol import Evaluation, Evaluator
+from modalign.evaluate.protocol import Evaluation, Evaluator, validation_metric
 from modalign.fitted import FittedModel
 from modalign.interfaces import Recommender, Task
 from modalign.registry import ModelSpec
@@ -137,11 +137,8 @@ def fit_task(
     with seeds.torch_seed(seed, "init"):
         recommender: Recommender = spec.cls(config, view)
         trained: Task = recommender if task is None else task(recommender, view)
-    validator = (
-        Evaluator(dataset, split="valid", mask="train", ks=(20,), metrics=("recall", "ndcg"))
-        if len(dataset.valid)
-        else None
-    )
+    by = getattr(config, "select_by", "recall@20")
+    validator = validation_metric(dataset, by) if len(dataset.valid) else None
     # Last of all checks: a mistake above leaves an earlier run as it is, --overwrite or not.
     if folder is not None:
         run_folder.open_new(
@@ -279,6 +276,7 @@ def _train_options(
         precision=precision,
         batches=spec.batches,
         negatives="negatives" in spec.needs,
+        metric=getattr(config, "select_by", "recall@20"),
         **{name: getattr(config, name) for name in fields if hasattr(config, name)},
     )
 

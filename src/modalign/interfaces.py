@@ -60,7 +60,9 @@ class TrainedConfig(Config):
     epochs: Annotated[int, Field(ge=0)] = 1000
     """Most passes over the training data."""
     patience: Annotated[int, Field(ge=1)] = 20
-    """Stop after so many evaluations in a row without a better validation Recall@20."""
+    """Stop after so many evaluations in a row without a better validation metric."""
+    select_by: Literal["recall@10", "recall@20", "ndcg@10", "ndcg@20"] = "recall@20"
+    """The validation metric that picks the best epoch."""
     eval_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between two evaluations."""
 

@@ -81,8 +81,9 @@ def train(
 ) -> None:
     """Train a model; the best epoch is picked on validation, the test split opened once.
 
-    Training stops when validation Recall@20 has not improved for `patience` evaluations. The
-    run folder holds the options, the curves, the weights, and results.json.
+    Training stops when validation Recall@20, or the metric `select_by` names, has not improved
+    for `patience` evaluations. The run folder holds the options, the curves, the weights, and
+    results.json.
     """
     from modalign import devices, experiment, registry, settings
     from modalign.data.dataset import Dataset

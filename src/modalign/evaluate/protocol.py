@@ -253,18 +253,10 @@ def evaluate(
     ).run(recommender)
 
 
-def validation_metric(
-    dataset: Dataset, device: torch.device | str | None = None, needs_history: bool | None = None
-) -> Evaluator:
-    """The evaluator that picks the best epoch: recall@20 and ndcg@20 on validation."""
-    return Evaluator(
-        dataset,
-        "valid",
-        ks=(20,),
-        metrics=("recall", "ndcg"),
-        device=device,
-        needs_history=needs_history,
-    )
+def validation_metric(dataset: Dataset, metric: str = "recall@20") -> Evaluator:
+    """The evaluator that picks the best epoch by `metric`: recall and ndcg, at 20 and at its K."""
+    ks = {20, int(metric.partition("@")[2])}
+    return Evaluator(dataset, "valid", ks=sorted(ks), metrics=("recall", "ndcg"))
 
 
 @contextmanager

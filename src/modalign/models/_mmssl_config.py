@@ -43,7 +43,7 @@ class SelfSupervisedConfig(MultimodalConfig):
     batch_size: Annotated[int, Field(ge=1)] = 1024
     """Training pairs in a step; the critic sees their different users."""
     patience: Annotated[int, Field(ge=1)] = 7
-    """Stop after so many evaluations in a row without a better validation Recall@20."""
+    """Stop after so many evaluations in a row without a better validation metric."""
     self_supervision: Literal["adversarial", "autoencoder", "none"] = "adversarial"
     """A critic of modality scores, a graph auto-encoder in its place, or neither."""
     adversarial_weight: Weight = 1e-2

@@ -55,7 +55,9 @@ class BANDVAEConfig(MultimodalConfig):
     batch_size: Annotated[int, Field(ge=1)] = 512
     """Users in a step."""
     patience: Annotated[int, Field(ge=1)] = 30
-    """Stop after so many evaluations in a row without a better validation Recall@20."""
+    """Stop after so many evaluations in a row without a better validation metric."""
+    select_by: Literal["recall@10", "recall@20", "ndcg@10", "ndcg@20"] = "ndcg@10"
+    """The validation metric that picks the best epoch."""
     missing: Literal["zero", "neighbours"] = "zero"
     """An item without the modality is left out of the averages of its users, or is given the mean
     of its nearest items."""

@@ -46,7 +46,7 @@ class CM3Config(MultimodalConfig):
     epochs: Annotated[int, Field(ge=0)] = 100
     """Most passes over the training data."""
     patience: Annotated[int, Field(ge=1)] = 10
-    """Stop after so many evaluations in a row without a better validation Recall@20."""
+    """Stop after so many evaluations in a row without a better validation metric."""
     hidden_size: Annotated[int, Field(ge=1, le=8192)] = 256
     """Width of the hidden layer of each modality's projection."""
     n_layers: Annotated[int, Field(ge=0, le=8)] = 3

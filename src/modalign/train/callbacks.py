@@ -60,7 +60,7 @@ class ProgressBar:
     def on_epoch(self, record: Mapping[str, float], state: TrainState) -> None:
         """Move it."""
         parts = " ".join(f"{k[5:]} {v:.4g}" for k, v in record.items() if k.startswith("loss/"))
-        best = f"best recall@20 {max(state.best_metric, 0):.4f} (epoch {state.best_epoch})"
+        best = f"best {state.metric} {max(state.best_metric, 0):.4f} (epoch {state.best_epoch})"
         note = f"{best}  {parts}"
         self._progress.update(self._task, completed=state.epoch, note=note)
 

@@ -28,6 +28,7 @@ class TrainState:
         step: finished optimizer steps.
         best_epoch: epoch of the best validation metric, 1-based; 0 before any evaluation.
         best_metric: its value.
+        metric: its name.
         best: model weights at that epoch.
         bad: evaluations in a row without a better one.
         history: one flat mapping per epoch.
@@ -38,6 +39,7 @@ class TrainState:
     step: int = 0
     best_epoch: int = 0
     best_metric: float = float("-inf")
+    metric: str = "recall@20"
     best: dict[str, Tensor] = field(default_factory=dict)
     bad: int = 0
     history: list[dict[str, float]] = field(default_factory=list)

@@ -123,7 +123,7 @@ class _Loop:
         ]
 
     def run(self, resume: bool) -> TrainState:
-        state = TrainState()
+        state = TrainState(metric=self.options.metric)
         if resume and self.path is not None and self.path.is_file():
             state = self._load()
         if not self.phases:
