@@ -17,7 +17,7 @@ LAYERS = (
     ("errors", "seeds", "registry", "devices", "settings", "sparse"),
     ("ot", "artifact", "data"),
     ("features", "graph"),
-    ("interfaces", "nn", "explain", "run_folder"),
+    ("interfaces", "nn", "explain", "run_folder", "profiles"),
     ("models", "train", "evaluate", "distillation"),
     ("report", "export", "fitted", "experiment", "distilling", "testing"),
     ("api", "demo", "efficiency", "sweeps"),

@@ -159,7 +159,7 @@ def encode(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if encoder is None or isinstance(encoder, str):
         encoder = make_encoder(encoder, kind, device, **options)
-    raw = _texts(dataset, columns) if kind == "text" else _paths(dataset, columns[0])
+    raw = item_texts(dataset, columns) if kind == "text" else _paths(dataset, columns[0])
     provenance = _provenance(dataset, encoder, kind, columns, raw)
     old = dataset.modalities.get(modality)
     if old is not None and old.provenance.get("key") == provenance["key"] and not force:
@@ -285,7 +285,7 @@ def _is_text(kind: Any) -> bool:
     return bool(kind == pl.Utf8 or kind == pl.List(pl.Utf8) or isinstance(kind, pl.Categorical))
 
 
-def _texts(dataset: Dataset, columns: Sequence[str]) -> list[str | None]:
+def item_texts(dataset: Dataset, columns: Sequence[str]) -> list[str | None]:
     """The columns joined to sentences; None where all are empty."""
     table = dataset.item_table.select(
         (

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
 from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from modalign.data.modality import Modality
 from modalign.data.vocabulary import Vocabulary
@@ -23,9 +26,9 @@ class PrecomputedOptions(EncoderOptions):
     """Options of the encoder `precomputed`."""
 
     path: Annotated[str, Field(min_length=1)]
-    """The features: .npy, .parquet or .csv."""
+    """The features: .npy, .safetensors, .parquet or .csv."""
     ids: str | None = None
-    """For .npy: the ids of its rows, .txt or .csv or .json, one per row."""
+    """For a matrix: the ids of its rows, .txt or .csv or .json, one per row."""
     id_column: str | None = None
     """The column of ids in a table; None takes item_id, id, ... or else the first."""
 
@@ -46,16 +49,18 @@ def read_precomputed(
     *,
     ids: str | Path | None = None,
     id_column: str | None = None,
+    id_columns: Sequence[str] = ID_COLUMNS,
 ) -> tuple[Modality, JoinReport]:
-    """A modality from a feature file; an item without a row counts as absent.
+    """A modality from a feature file; an item (or user) without a row counts as absent.
 
     Args:
-        path: a `.npy` matrix with `ids`, or a Parquet or CSV table with an id column and either
-            one column of lists or one column per number.
+        path: a `.npy` or `.safetensors` matrix with `ids`, or a Parquet or CSV table with an id
+            column and either one column of lists or one column per number.
         name: what the modality is to be called.
-        items: the vocabulary to join to.
-        ids: for `.npy`: ids of its rows, one per row, in a `.txt`, `.csv` or `.json` file.
+        items: the vocabulary to join to, of items or of users.
+        ids: for a matrix: ids of its rows, one per row, in a `.txt`, `.csv` or `.json` file.
         id_column: the id column of a table (or of a `.csv` of ids).
+        id_columns: where it is not named, the first of these that is there, else the first.
 
     Returns:
         The modality in row order, and how many rows were joined.
@@ -67,17 +72,17 @@ def read_precomputed(
     path = Path(path)
     if not path.is_file():
         raise DataError(f"a file of features {path}", "no such file", "check the path")
-    if path.suffix == ".npy":
-        matrix = _read_npy(path)
+    if path.suffix in (".npy", ".safetensors"):
+        matrix = _read_npy(path) if path.suffix == ".npy" else _read_safetensors(path)
         if ids is None:
             raise DataError(
                 f"the ids of the rows of {path}",
                 "a matrix alone, whose rows could be anyone's",
                 "give a file of ids, one per row (ids=FILE.txt)",
             )
-        row_ids = _read_ids(Path(ids), id_column)
+        row_ids = _read_ids(Path(ids), id_column, id_columns)
     else:
-        row_ids, matrix = _read_table(path, id_column)
+        row_ids, matrix = _read_table(path, id_column, id_columns)
     if len(row_ids) != len(matrix):
         raise DataError(
             f"one id per row, {len(matrix)} rows in {path}",
@@ -112,9 +117,12 @@ def _join(
         shown = ", ".join(map(repr, ids.head(3)))
         known = ", ".join(map(repr, items.series.head(3)))
         raise DataError(
-            f"features of this data's items (such as {known})",
-            f"{path} with rows of other items ({shown})" if len(ids) else f"{path} without rows",
-            "give the features of these items, with the ids of the data's items.parquet",
+            f"features of this data's {items.kind}s (such as {known})",
+            f"{path} with rows of other {items.kind}s ({shown})"
+            if len(ids)
+            else f"{path} without rows",
+            f"give the features of these {items.kind}s, with the ids of the data's "
+            f"{items.kind}s.parquet",
         )
     features = np.zeros((len(items), matrix.shape[1]), np.float32)
     present = np.zeros(len(items), bool)
@@ -128,7 +136,8 @@ def _join(
         "input": file_hash(path),
         "join": {"rows": report.rows, "joined": report.joined, "unknown": report.unknown},
     }
-    return Modality(name, features, present, "item", provenance), report
+    entity: Literal["item", "user"] = "user" if items.kind == "user" else "item"
+    return Modality(name, features, present, entity, provenance), report
 
 
 def _check_rows(path: Path, ids: pl.Series, matrix: np.ndarray) -> None:
@@ -140,7 +149,7 @@ def _check_rows(path: Path, ids: pl.Series, matrix: np.ndarray) -> None:
             f"finite numbers in {path}",
             f"NaN or infinite values in {(~good).sum()} rows, the first is row {row} "
             f"(counted from 0) of id {ids[row]!r}",
-            "mend those rows, or leave them out: an item without a row counts as absent",
+            "mend those rows, or leave them out: what has no row counts as absent",
         )
     if ids.null_count():
         row = int(ids.is_null().arg_max() or 0)
@@ -163,7 +172,25 @@ def _read_npy(path: Path) -> np.ndarray:
     return matrix
 
 
-def _read_ids(path: Path, id_column: str | None) -> pl.Series:
+def _read_safetensors(path: Path) -> np.ndarray:
+    """The only matrix in the file, or that called `features`."""
+    try:
+        tensors = load_file(path)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise DataError(
+            f"a matrix of numbers in {path}", str(error).split("\n")[0], "save it again"
+        ) from error
+    found = {name: one for name, one in tensors.items() if one.ndim == 2}
+    if "features" in found or len(found) == 1:
+        return found.get("features", next(iter(found.values())))
+    raise DataError(
+        f"one matrix in {path}, or one called features",
+        f"{len(found)} matrices among {', '.join(tensors) or 'nothing'}",
+        "call it features",
+    )
+
+
+def _read_ids(path: Path, id_column: str | None, known: Sequence[str]) -> pl.Series:
     try:
         if path.suffix == ".json":
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -172,7 +199,7 @@ def _read_ids(path: Path, id_column: str | None) -> pl.Series:
             return pl.Series("id", list(map(str, content)), pl.Utf8)
         if path.suffix == ".csv":
             table = pl.read_csv(path, infer_schema=False)
-            return table[_id_column(path, table.columns, id_column)].alias("id")
+            return table[_id_column(path, table.columns, id_column, known)].alias("id")
         return pl.Series("id", path.read_text(encoding="utf-8").splitlines(), pl.Utf8)
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         if isinstance(error, DataError):
@@ -182,10 +209,14 @@ def _read_ids(path: Path, id_column: str | None) -> pl.Series:
         ) from error
 
 
-def _read_table(path: Path, id_column: str | None) -> tuple[pl.Series, np.ndarray]:
+def _read_table(
+    path: Path, id_column: str | None, known: Sequence[str]
+) -> tuple[pl.Series, np.ndarray]:
     if path.suffix not in (".parquet", ".csv"):
         raise DataError(
-            "features in .npy, .parquet or .csv", f"{path}", "convert them to one of these"
+            "features in .npy, .safetensors, .parquet or .csv",
+            f"{path}",
+            "convert them to one of these",
         )
     try:
         if path.suffix == ".parquet":
@@ -196,7 +227,7 @@ def _read_table(path: Path, id_column: str | None) -> tuple[pl.Series, np.ndarra
         raise DataError(
             f"a readable table {path}", str(error).split("\n")[0], "write the file again"
         ) from error
-    column = _id_column(path, table.columns, id_column)
+    column = _id_column(path, table.columns, id_column, known)
     if path.suffix == ".csv":
         # Read as text, ids such as 007 stay what they are.
         ids = pl.read_csv(path, columns=[column], infer_schema=False)[column]
@@ -205,14 +236,14 @@ def _read_table(path: Path, id_column: str | None) -> tuple[pl.Series, np.ndarra
     return ids.alias("id"), _numbers(path, table.drop(column))
 
 
-def _id_column(path: Path, columns: list[str], wanted: str | None) -> str:
+def _id_column(path: Path, columns: list[str], wanted: str | None, known: Sequence[str]) -> str:
     if wanted is not None and wanted not in columns:
         raise DataError(
             f"a column {wanted!r} in {path}", f"columns {', '.join(columns)}", "name one of these"
         )
     if not columns:
         raise DataError(f"a table with columns in {path}", "none", "write the file again")
-    return wanted or next((one for one in ID_COLUMNS if one in columns), columns[0])
+    return wanted or next((one for one in known if one in columns), columns[0])
 
 
 def _numbers(path: Path, table: pl.DataFrame) -> np.ndarray:
