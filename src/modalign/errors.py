@@ -5,7 +5,8 @@
     │   ├── DataError         a file, table or feature matrix is not what it should be
     │   ├── ConfigError       an option is unknown or out of its bounds
     │   ├── UnknownName       no model, metric, encoder or modality has that name
-    │   └── RunError          a run folder is missing, half written or of other data
+    │   ├── RunError          a run folder is missing, half written or of other data
+    │   └── ArtifactError     an artifact to serve is missing, damaged or of another schema
     └── TrainingError         training itself failed (a loss became NaN)
 
 An `InputError` always states three facts: what was expected, what came, and how to mend it.
@@ -45,6 +46,10 @@ class ConfigError(InputError):
 
 class RunError(InputError):
     """A run folder is missing, half written, or belongs to other data."""
+
+
+class ArtifactError(InputError):
+    """A folder to serve is missing, damaged, or of another schema."""
 
 
 class UnknownName(InputError):

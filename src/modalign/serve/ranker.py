@@ -1,0 +1,456 @@
+"""The ranker: recommendations from an artifact, in one process, without torch.
+
+All methods may be called from many threads at once. What changes while it runs is what people had
+(`update`) and the items there are (`add_items`); each change replaces an immutable
+record, so that a request sees all of it or nothing, and the next call sees it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modalign.artifact.artifact import Artifact
+from modalign.artifact.read import Verify, read_artifact
+from modalign.errors import ConfigError
+from modalign.serve.catalogue import Catalogue, Record
+from modalign.serve.diversity import marginal_relevance
+from modalign.serve.foldin import fold_in_of
+from modalign.serve.people import (
+    NOBODY,
+    Basis,
+    Block,
+    Person,
+    block_of,
+    block_of_rows,
+    person_of,
+)
+from modalign.serve.rules import Boost, Rules, Where, within_limit
+from modalign.serve.scoring import scores_of
+from modalign.serve.topk import best_of_rows
+
+CELLS = 2**20
+"""Scores computed at a time: 4 MB, which stays within the caches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The best items of each person (or item) asked for, best first.
+
+    Attributes:
+        rows: rows of items, int64, (B, k); -1 where fewer than k are left.
+        scores: float32, (B, k); minus infinity where the row is -1.
+        basis: what each list rests on: "trained", "updated", "folded" or "popular".
+        catalogue: the items it was made from; turns rows into ids and metadata.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+    basis: tuple[Basis, ...]
+    catalogue: Catalogue
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def ids(self, place: int = 0) -> list[str]:
+        """Ids of the list of one person; as many as there are, at most k."""
+        rows = self.rows[place]
+        return self.catalogue.ids(rows[rows >= 0])
+
+    def pairs(self, place: int = 0) -> list[tuple[str, float]]:
+        """Ids and scores of the list of one person."""
+        kept = self.rows[place] >= 0
+        scores = self.scores[place][kept].tolist()
+        return list(zip(self.ids(place), scores, strict=True))
+
+
+class Ranker:
+    """Recommend from an artifact.
+
+    Args:
+        artifact: what to serve.
+        fold_in: "map", "ridge" or "encoder"; None takes the best measured at export.
+
+    Example:
+        >>> from modalign.artifact.testing import small_artifact
+        >>> ranker = Ranker(small_artifact())
+        >>> ranker.recommend(["u0"], k=3).ids()
+        ['i1', 'i6', 'i7']
+    """
+
+    def __init__(self, artifact: Artifact, fold_in: str | None = None) -> None:
+        self.artifact = artifact
+        self._scores = scores_of(artifact)
+        self._fold = fold_in_of(artifact, fold_in)
+        self._catalogue = Catalogue(artifact)
+        self._live: dict[str, Person] = {}
+        self._lock = threading.Lock()
+        self._local = threading.local()
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, verify: Verify = "auto", fold_in: str | None = None
+    ) -> Ranker:
+        """Read an artifact and serve it; see `modalign.artifact.read.read_artifact`."""
+        return cls(read_artifact(folder, verify), fold_in)
+
+    # ------------------------------------------------------------------ asking
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items there are now."""
+        return self._catalogue
+
+    def knows_user(self, user_id: str) -> bool:
+        """Whether the artifact or an `update` has told of this user."""
+        return user_id in self._live or self.artifact.user_ids.row(user_id) >= 0
+
+    def history(self, user_id: str) -> list[str]:
+        """Ids of all that is known a user had.
+
+        Raises:
+            UnknownIds: an unknown user.
+        """
+        return self._catalogue.ids(self._person(user_id).seen)
+
+    def recommend(
+        self,
+        users: Sequence[str],
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        exclude: Sequence[str] = (),
+        allow: Sequence[str] | None = None,
+        where: Where | None = None,
+        boost: Sequence[Boost] = (),
+        at_most_per: Mapping[str, int] | None = None,
+        diversity: float = 0.0,
+    ) -> Ranked:
+        """The best `k` items for each user.
+
+        A user without any history gets the most popular items (`basis` says so).
+
+        Args:
+            users: user ids.
+            k: how many items, at least 1; more than there are gives all of them.
+            filter_seen: leave out what the user had.
+            exclude: ids never to be listed; unknown ones are ignored.
+            allow: ids that alone may be listed; unknown ones are ignored.
+            where: only items whose metadata meet this; see `modalign.serve.rules.Where`.
+            boost: lifts of some items, added up; see `Boost`.
+            at_most_per: by column of categories, at most so many items of one value; items
+                without a value are not limited.
+            diversity: from 0 (best scores) to 1; see `marginal_relevance`. Chosen among the best
+                `max(100, 5 k)` of what the other rules leave.
+
+        Raises:
+            UnknownIds: an unknown user.
+            ConfigError, UnknownName: a rule that cannot be followed.
+        """
+        rules = Rules(filter_seen, exclude, allow, where, boost, at_most_per or {}, diversity)
+        return self._rank(self._blocks(users), len(users), k, rules)
+
+    def recommend_for_items(
+        self,
+        items: Sequence[str],
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        exclude: Sequence[str] = (),
+        allow: Sequence[str] | None = None,
+        where: Where | None = None,
+        boost: Sequence[Boost] = (),
+        at_most_per: Mapping[str, int] | None = None,
+        diversity: float = 0.0,
+    ) -> Ranked:
+        """The best `k` items for one person who liked `items`; none gives popular items.
+
+        Args:
+            items: ids of items.
+            k: how many items.
+            filter_seen: leave out `items` themselves.
+            exclude: as in `recommend`, like all that follow.
+            allow: see there.
+            where: see there.
+            boost: see there.
+            at_most_per: see there.
+            diversity: see there.
+
+        Raises:
+            UnknownIds: an unknown item.
+            ConfigError: the artifact has no way from items to a user's vector.
+        """
+        rules = Rules(filter_seen, exclude, allow, where, boost, at_most_per or {}, diversity)
+        person = self._folded(NOBODY, self._catalogue.rows(items))
+        block = block_of([person], self._scores.reads_history)
+        return self._rank([block], 1, k, rules)
+
+    def similar_items(
+        self,
+        items: Sequence[str],
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        exclude: Sequence[str] = (),
+    ) -> Ranked:
+        """The `k` items nearest to each given one by the cosine of their vectors, itself left out.
+
+        Args:
+            items: ids.
+            k: how many.
+            where: only items whose metadata meet this.
+            exclude: ids never to be listed.
+
+        Raises:
+            UnknownIds: an unknown item.
+        """
+        catalogue = self._catalogue
+        _checked_k(k)
+        rows = catalogue.rows(items)
+        found = np.full((len(rows), min(k, len(catalogue))), -1, np.int64)
+        scores = np.full(found.shape, -np.inf, np.float32)
+        unit = self._unit_items(catalogue)
+        rules = Rules(exclude=exclude, where=where)
+        step = max(1, CELLS // max(1, len(catalogue)))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            cells = unit[some] @ unit.T
+            cells[np.arange(len(some)), some] = -np.inf
+            self._mask(cells, rules, catalogue)
+            part = slice(start, start + len(some))
+            found[part], scores[part] = best_of_rows(cells, found.shape[1])
+        return Ranked(found, scores, ("trained",) * len(rows), catalogue)
+
+    # ------------------------------------------------------------------ telling
+
+    def with_seen(self, user_id: str, items: Sequence[str]) -> None:
+        """Tell that a user, known or new, had items; see `update`."""
+        self.update({user_id: items})
+
+    def update(self, seen: Mapping[str, Sequence[str]]) -> None:
+        """Tell what users, known or new, had; lists and vectors follow in the next call.
+
+        A new user's vector is folded in from the history. A trained one moves by what its fold-in
+        moves: `trained + fold(all) - fold(before)`; where the fold-in is the model's own encoder
+        it is `fold(all)`. Telling the same twice changes nothing.
+
+        Raises:
+            UnknownIds: an unknown item; nothing is changed then.
+        """
+        rows = {user: self._catalogue.rows(list(items)) for user, items in seen.items()}
+        with self._lock:
+            for user, new in rows.items():
+                self._live[user] = self._moved(self._person_or_nobody(user), new)
+
+    def add_item(self, item_id: str, vector: np.ndarray, record: Record | None = None) -> None:
+        """One new item; see `add_items`."""
+        self.add_items([item_id], np.asarray(vector)[None], [record or {}])
+
+    def add_items(
+        self,
+        ids: Sequence[str],
+        vectors: np.ndarray,
+        records: Sequence[Record] | None = None,
+    ) -> None:
+        """New items, ranked for everyone from the next call on.
+
+        Args:
+            ids: ids that the artifact does not have; one that was added before is replaced.
+            vectors: in the item space, (len(ids), width); `adapt` makes them from features.
+            records: metadata by column.
+
+        Raises:
+            DataError: an id of the artifact, vectors of another shape or not finite, or a model
+                without item vectors.
+        """
+        given = records if records is not None else [{}] * len(ids)
+        with self._lock:
+            self._catalogue = self._catalogue.with_items(ids, vectors, given)
+
+    # ------------------------------------------------------------------ inner parts
+
+    def _person_or_nobody(self, user: str) -> Person:
+        live = self._live.get(user)
+        if live is not None:
+            return live
+        row = self.artifact.user_ids.row(user)
+        return NOBODY if row < 0 else person_of(self.artifact, row)
+
+    def _person(self, user: str) -> Person:
+        live = self._live.get(user)
+        if live is not None:
+            return live
+        row = self.artifact.user_ids.row(user)
+        if row < 0:
+            self.artifact.user_ids.rows([user])  # raises, naming the user
+        return person_of(self.artifact, row)
+
+    def _blocks(self, users: Sequence[str]) -> list[Block]:
+        reads = self._scores.reads_history
+        if len(users) == 1:
+            return [block_of([self._person(users[0])], reads)]
+        step = max(1, CELLS // max(1, len(self._catalogue)))
+        parts = [users[start : start + step] for start in range(0, len(users), step)]
+        if self._live and any(user in self._live for user in users):
+            return [block_of([self._person(one) for one in part], reads) for part in parts]
+        rows = self.artifact.user_ids.rows(users)
+        edges = range(0, len(users), step)
+        return [block_of_rows(self.artifact, rows[a : a + step], reads) for a in edges]
+
+    def _folded(self, person: Person, rows: np.ndarray) -> Person:
+        history = np.union1d(person.history, rows)
+        seen = np.union1d(person.seen, rows)
+        if not len(history):
+            return NOBODY
+        if self._scores.reads_history:
+            return Person(seen, history, None, "folded")
+        return Person(seen, history, self._fold_in(history), "folded")
+
+    def _fold_in(self, history: np.ndarray) -> np.ndarray:
+        if self._fold is None:
+            raise ConfigError(
+                "an artifact with a way from items to a user's vector",
+                f"one of {self.artifact.manifest.model} without",
+                "export the run again with a fold-in",
+            )
+        return self._fold(history, self._catalogue.vectors(history))
+
+    def _moved(self, person: Person, rows: np.ndarray) -> Person:
+        fresh = np.setdiff1d(rows, person.history)
+        if not len(fresh) or person.basis not in ("trained", "updated"):
+            return self._folded(person, rows) if len(fresh) else person
+        history, seen = np.union1d(person.history, rows), np.union1d(person.seen, rows)
+        if person.vector is None:
+            return Person(seen, history, None, "updated")
+        vector = self._fold_in(history)
+        if not self._exact_fold:
+            vector = person.vector + vector - self._fold_in(person.history)
+        return Person(seen, history, vector, "updated")
+
+    @property
+    def _exact_fold(self) -> bool:
+        return self.artifact.manifest.fold_in.get("default") == "encoder"
+
+    def _unit_items(self, catalogue: Catalogue) -> np.ndarray:
+        vectors = catalogue.vectors(np.arange(len(catalogue)))
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: np.ndarray = vectors / np.maximum(lengths, 1e-12)
+        return unit
+
+    def _buffer(self, n_rows: int, width: int) -> np.ndarray:
+        """Memory for scores, kept by each thread: fresh pages would cost more than the product."""
+        held: np.ndarray | None = getattr(self._local, "scores", None)
+        if held is None or held.size < n_rows * width:
+            held = self._local.scores = np.empty(n_rows * width, np.float32)
+        return held[: n_rows * width].reshape(n_rows, width)
+
+    def _rank(self, blocks: Sequence[Block], n: int, k: int, rules: Rules) -> Ranked:
+        _checked_k(k)
+        catalogue = self._catalogue
+        k = min(k, len(catalogue))
+        if len(blocks) == 1:
+            rows, scores = self._best(blocks[0], k, rules, catalogue)
+            return Ranked(rows, scores, blocks[0].basis, catalogue)
+        parts = [self._best(block, k, rules, catalogue) for block in blocks]
+        basis = tuple(one for block in blocks for one in block.basis)
+        empty_rows, empty_scores = np.zeros((0, k), np.int64), np.zeros((0, k), np.float32)
+        return Ranked(
+            np.concatenate([empty_rows, *(rows for rows, _ in parts)]),
+            np.concatenate([empty_scores, *(scores for _, scores in parts)]),
+            basis,
+            catalogue,
+        )
+
+    def _best(
+        self, block: Block, k: int, rules: Rules, catalogue: Catalogue
+    ) -> tuple[np.ndarray, np.ndarray]:
+        cells = self._buffer(block.n, len(catalogue))
+        self._scores.fill(block, catalogue, cells)
+        if block.popular:
+            cells[block.popular] = catalogue.counts()
+        if rules.boost:
+            self._boost(cells, rules.boost, catalogue)
+        self._mask(cells, rules, catalogue)
+        if rules.filter_seen:
+            owner, items = block.seen
+            cells[owner, items] = -np.inf
+        if rules.diversity or rules.at_most_per:
+            return _picked(cells, k, rules, catalogue)
+        return best_of_rows(cells, k)
+
+    def _boost(self, cells: np.ndarray, boosts: Sequence[Boost], catalogue: Catalogue) -> None:
+        spread = cells.std(axis=1, dtype=np.float64)
+        lift = np.zeros(len(catalogue))
+        for boost in boosts:
+            met = np.zeros(len(catalogue), bool)
+            if boost.where is not None:
+                met |= catalogue.meets(boost.where)
+            rows = catalogue.find(list(boost.items))
+            met[rows[rows >= 0]] = True
+            lift[met] += boost.amount
+        cells += (spread[:, None] * lift).astype(np.float32)
+
+    def _mask(self, cells: np.ndarray, rules: Rules, catalogue: Catalogue) -> None:
+        if rules.where:
+            cells += catalogue.mask(rules.where)
+        if rules.allow is not None:
+            rows = catalogue.find(list(rules.allow))
+            hidden = np.ones(len(catalogue), bool)
+            hidden[rows[rows >= 0]] = False
+            cells[:, hidden] = -np.inf
+        if len(rules.exclude):
+            rows = catalogue.find(list(rules.exclude))
+            cells[:, rows[rows >= 0]] = -np.inf
+
+
+def _checked_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ConfigError("k of at least 1", repr(k), "ask for at least one item")
+
+
+def _picked(
+    cells: np.ndarray, k: int, rules: Rules, catalogue: Catalogue
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lists under limits and for diversity, from a pool that grows until it suffices."""
+    codes = [catalogue.codes(column) for column in rules.at_most_per]
+    limits = list(rules.at_most_per.values())
+    pool = min(cells.shape[1], max(100, 5 * k))
+    while True:
+        columns, scores = best_of_rows(cells, pool)
+        of_pool = [np.where(columns >= 0, code[columns], -1) for code in codes]
+        if rules.diversity:
+            places = marginal_relevance(
+                scores,
+                catalogue.vectors(np.maximum(columns, 0)),
+                k,
+                rules.diversity,
+                np.stack(of_pool) if of_pool else None,
+                np.array(limits) if limits else None,
+            )
+        else:
+            places = _first(scores, of_pool, limits, k)
+        short = (places < 0).any(axis=1) & (columns[:, -1] >= 0)
+        if pool == cells.shape[1] or not short.any():
+            break
+        pool = min(cells.shape[1], 4 * pool)
+    safe = np.maximum(places, 0)
+    there = places >= 0
+    rows = np.where(there, np.take_along_axis(columns, safe, axis=1), -1)
+    return rows, np.where(there, np.take_along_axis(scores, safe, axis=1), np.float32(-np.inf))
+
+
+def _first(
+    scores: np.ndarray, codes: Sequence[np.ndarray], limits: Sequence[int], k: int
+) -> np.ndarray:
+    """Places of the first k of each pool that keep within every limit, -1 where fewer do."""
+    kept = scores > -np.inf
+    for code, limit in zip(codes, limits, strict=True):
+        kept &= within_limit(code, limit)
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+    places = np.where(np.take_along_axis(kept, order, axis=1), order, -1)
+    short = k - places.shape[1]
+    return np.pad(places, ((0, 0), (0, short)), constant_values=-1) if short else places
