@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from modalign.cli import (
     data,
+    describing,
     distilling,
     encoding,
     explaining,
@@ -27,7 +28,7 @@ from modalign.cli import (
 from modalign.errors import InputError, ModalignError
 
 ORDER = (
-    "demo", "data", "encode", "models", "train", "distill", "sweep", "ablate",
+    "demo", "data", "encode", "describe", "models", "train", "distill", "sweep", "ablate",
     "evaluate", "compare", "profile", "recommend", "similar", "explain", "report", "figures",
 )  # fmt: skip
 
@@ -60,6 +61,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data", rich_help_panel="Data")
 encoding.register(app)
+describing.register(app)
 models.register(app)
 training.register(app)
 distilling.register(app)

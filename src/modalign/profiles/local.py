@@ -61,8 +61,8 @@ class LocalTransformers:
             self._tokens = AutoTokenizer.from_pretrained(
                 where, local_files_only=True, padding_side="left"
             )
-            model = AutoModelForCausalLM.from_pretrained(where, local_files_only=True)
-        self._model: Any = model.to(device).train(False)
+            model: Any = AutoModelForCausalLM.from_pretrained(where, local_files_only=True)
+        self._model = model.to(device).eval()
         if self._tokens.pad_token is None:
             self._tokens.pad_token = self._tokens.eos_token
         self._context = getattr(model.config, "max_position_embeddings", None)
@@ -88,8 +88,8 @@ class LocalTransformers:
             yield (
                 place,
                 Refusal(
-                    f"{len(asked[place]):,} tokens of a prompt and {self.max_tokens:,} of its answer "
-                    f"are more than the model's context of {self._context:,}"
+                    f"{len(asked[place]):,} tokens of a prompt, {self.max_tokens:,} of its answer: "
+                    f"more than the model's context of {self._context:,}"
                 ),
             )
         for start in range(0, len(fitting), self.batch_size):
