@@ -1,4 +1,4 @@
-"""An artifact in memory: arrays that may be mapped from disk, and what the manifest says of them."""
+"""An artifact in memory: arrays, mapped from disk or not, and what the manifest says of them."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ class Artifact:
             history gives to others.
         columns: item metadata by name.
         features: unit rows (n_items, at most 64) of each modality, reduced; zeros where missing.
+        bases: what reduces a unit row of each modality, (width of the modality, at most 64).
         fold_in: matrices of the fold-in.
         adapter: matrices of the content adapter, or None.
         folder: where it was read from.
@@ -98,6 +99,7 @@ class Artifact:
     neighbours: Csr | None = None
     columns: Mapping[str, Column] = field(default_factory=dict)
     features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    bases: Mapping[str, np.ndarray] = field(default_factory=dict)
     fold_in: Mapping[str, np.ndarray] = field(default_factory=dict)
     adapter: Mapping[str, np.ndarray] | None = None
     folder: Path | None = None

@@ -68,7 +68,7 @@ class _Reader:
         if name not in self.names:
             raise _damaged(path, "nothing of that name in the manifest")
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
         except ValueError:
             # An empty array cannot be mapped.
             array = self._loaded(path)
@@ -144,6 +144,7 @@ class _Reader:
             neighbours=self.csr("neighbours", m.n_items),
             columns={name: self.column(name, kind) for name, kind in m.columns.items()},
             features=self.group("features"),
+            bases=self.group("bases"),
             fold_in=self.group("fold_in"),
             adapter=self.group("adapter") or None,
             folder=self.folder,

@@ -53,7 +53,7 @@ class Strings(Sequence[str]):
 
     def __init__(self, data: np.ndarray, starts: np.ndarray) -> None:
         self.data, self.starts = data, starts
-        self._view = memoryview(np.ascontiguousarray(data)).cast("B") if len(data) else b""
+        self._view = np.ascontiguousarray(data).data if len(data) else b""
 
     @classmethod
     def of(cls, texts: Iterable[str | None]) -> Strings:

@@ -40,7 +40,7 @@ def restored(stored: Mapping[str, np.ndarray]) -> np.ndarray:
     """The float32 vectors of what `quantised` gave; the very array where it is float32 already."""
     values = stored[""]
     if ".scale" in stored:
-        return values.astype(np.float32) * stored[".scale"][:, None]
+        return np.asarray(values * stored[".scale"][:, None])
     return values if values.dtype == np.float32 else values.astype(np.float32)
 
 
@@ -157,7 +157,7 @@ def _arrays(artifact: Artifact) -> dict[str, np.ndarray]:
         else:
             texts = {"values": column}
         found |= {f"columns/{name}.{part}": array for part, array in texts.items()}
-    for group in ("features", "fold_in", "adapter"):
+    for group in ("features", "bases", "fold_in", "adapter"):
         for name, array in (getattr(artifact, group) or {}).items():
             found[f"{group}/{name}"] = array
     return found

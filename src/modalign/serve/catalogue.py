@@ -31,12 +31,14 @@ class Added:
         vectors: (m, width).
         records: metadata by column.
         rows: row of each id in the whole catalogue.
+        features: by modality the reduced unit row of each item that has one, by place.
     """
 
     ids: tuple[str, ...] = ()
     vectors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     records: tuple[Record, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
+    features: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
 
 
 class Catalogue:
@@ -62,7 +64,7 @@ class Catalogue:
         """Rows of ids, int64, -1 where unknown."""
         found = self.artifact.item_ids.find(ids)
         if self.added.ids:
-            for place in np.flatnonzero(found < 0):
+            for place in np.flatnonzero(found < 0).tolist():
                 found[place] = self.added.rows.get(ids[place], -1)
         return found
 
@@ -102,10 +104,23 @@ class Catalogue:
         """Vectors of rows, any shape (...), to (..., width)."""
         items = self._items()
         if self.n == self.n_trained:
-            return items[rows]
-        found = items[np.minimum(rows, self.n_trained - 1)]
+            return np.asarray(items[rows])
+        found = np.asarray(items[np.minimum(rows, self.n_trained - 1)])
         new = rows >= self.n_trained
         found[new] = self.added.vectors[rows[new] - self.n_trained]
+        return found
+
+    def features(self, modality: str, rows: np.ndarray) -> np.ndarray:
+        """Reduced unit features of rows, (len(rows), d); zeros where an item has none."""
+        table = self.artifact.features[modality]
+        trained = rows < self.n_trained
+        found = np.zeros((len(rows), table.shape[1]), np.float32)
+        found[trained] = table[rows[trained]]
+        added = self.added.features.get(modality, {})
+        for place in np.flatnonzero(~trained):
+            known = added.get(int(rows[place]) - self.n_trained)
+            if known is not None:
+                found[place] = known
         return found
 
     def _items(self) -> np.ndarray:
@@ -176,7 +191,11 @@ class Catalogue:
         return np.array(codes, np.int32)
 
     def with_items(
-        self, ids: Sequence[str], vectors: np.ndarray, records: Iterable[Record]
+        self,
+        ids: Sequence[str],
+        vectors: np.ndarray,
+        records: Iterable[Record],
+        features: Mapping[str, np.ndarray] | None = None,
     ) -> Catalogue:
         """A catalogue with more items; one that was added before is replaced in its row.
 
@@ -184,6 +203,7 @@ class Catalogue:
             ids: new ids.
             vectors: (len(ids), width), finite.
             records: metadata; columns the artifact does not have are kept, not filtered by.
+            features: reduced unit rows (len(ids), d) by modality; zeros where there are none.
 
         Raises:
             DataError: an id of the artifact itself, or vectors of another shape, or not finite,
@@ -193,7 +213,8 @@ class Catalogue:
         old = self.added
         rows, known_ids, known_records = dict(old.rows), list(old.ids), list(old.records)
         table = [*old.vectors]
-        for one, vector, record in zip(ids, checked, records, strict=True):
+        reduced = {name: dict(old.features.get(name, {})) for name in self.artifact.features}
+        for number, (one, vector, record) in enumerate(zip(ids, checked, records, strict=True)):
             _check_record(self.artifact, one, record)
             if one in rows:
                 place = rows[one] - self.n_trained
@@ -203,9 +224,14 @@ class Catalogue:
                 known_ids.append(one)
                 table.append(vector)
                 known_records.append(dict(record))
+            for name, table_of in reduced.items():
+                row = None if features is None else features.get(name)
+                table_of.pop(rows[one] - self.n_trained, None)
+                if row is not None and row[number].any():
+                    table_of[rows[one] - self.n_trained] = row[number]
         stacked = np.stack(table) if table else old.vectors
         return Catalogue(
-            self.artifact, Added(tuple(known_ids), stacked, tuple(known_records), rows)
+            self.artifact, Added(tuple(known_ids), stacked, tuple(known_records), rows, reduced)
         )
 
     def _checked(self, ids: Sequence[str], vectors: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 from modalign.artifact.artifact import Artifact
 from modalign.artifact.read import Verify, read_artifact
 from modalign.errors import ConfigError
+from modalign.serve.adapter import ContentAdapter, unit_rows
 from modalign.serve.catalogue import Catalogue, Record
 from modalign.serve.diversity import marginal_relevance
 from modalign.serve.foldin import fold_in_of
@@ -32,6 +33,7 @@ from modalign.serve.people import (
 from modalign.serve.rules import Boost, Rules, Where, within_limit
 from modalign.serve.scoring import scores_of
 from modalign.serve.topk import best_of_rows
+from modalign.serve.why import Why, nearest_liked, parts_of
 
 CELLS = 2**20
 """Scores computed at a time: 4 MB, which stays within the caches."""
@@ -68,6 +70,19 @@ class Ranked:
         return list(zip(self.ids(place), scores, strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Whom an item reaches.
+
+    Attributes:
+        asked: how many users were asked.
+        users: ids of those whose list holds the item, and its place there (from 1), best first.
+    """
+
+    asked: int
+    users: tuple[tuple[str, int], ...]
+
+
 class Ranker:
     """Recommend from an artifact.
 
@@ -86,6 +101,9 @@ class Ranker:
         self.artifact = artifact
         self._scores = scores_of(artifact)
         self._fold = fold_in_of(artifact, fold_in)
+        held = artifact.adapter
+        names = artifact.manifest.adapter.get("modalities", ())
+        self.adapter = None if held is None else ContentAdapter(held, names)
         self._catalogue = Catalogue(artifact)
         self._live: dict[str, Person] = {}
         self._lock = threading.Lock()
@@ -223,7 +241,62 @@ class Ranker:
             self._mask(cells, rules, catalogue)
             part = slice(start, start + len(some))
             found[part], scores[part] = best_of_rows(cells, found.shape[1])
-        return Ranked(found, scores, ("trained",) * len(rows), catalogue)
+        basis: list[Basis] = ["trained"] * len(rows)
+        return Ranked(found, scores, tuple(basis), catalogue)
+
+    def explain(
+        self, item_id: str, *, user: str | None = None, items: Sequence[str] = (), n: int = 3
+    ) -> Why:
+        """Why an item would be in a list, for a user or for one who liked `items`.
+
+        Args:
+            item_id: the item.
+            user: a known user; None takes `items`.
+            items: ids of what an anonymous person liked.
+            n: liked items named per modality.
+
+        Raises:
+            UnknownIds: an unknown user or item.
+        """
+        catalogue = self._catalogue
+        row = catalogue.rows([item_id])
+        if user is not None:
+            person = self._person(user)
+        else:
+            person = self._folded(NOBODY, catalogue.rows(list(items)))
+        liked = person.seen[person.seen != row[0]]
+        nearest = {}
+        for name in self.artifact.features:
+            rows = catalogue.features(name, np.append(row, liked))
+            found = nearest_liked(rows[0], rows[1:], n)
+            nearest[name] = [(catalogue.id(int(liked[at])), cosine) for at, cosine in found]
+        if person.vector is None or person.basis == "popular":
+            return Why(item_id, None, nearest, {})
+        vector = catalogue.vectors(row)[0]
+        parts = parts_of(self.artifact, person.vector, vector)
+        return Why(item_id, float(person.vector @ vector), nearest, parts)
+
+    def reach(self, item_id: str, k: int = 20, sample: int = 1000) -> Reach:
+        """In whose lists an item stands, among evenly spaced users of the artifact.
+
+        Args:
+            item_id: an item, added ones too.
+            k: length of the lists.
+            sample: most users asked.
+
+        Raises:
+            UnknownIds: an unknown item.
+        """
+        catalogue = self._catalogue
+        row = int(catalogue.rows([item_id])[0])
+        _checked_k(k)
+        n = self.artifact.n_users
+        asked = np.unique(np.linspace(0, n - 1, min(sample, n)).astype(np.int64))
+        users = self.artifact.user_ids.take(asked)
+        who, place = np.nonzero(self.recommend(users, k).rows == row)
+        order = np.lexsort((who, place))
+        found = ((users[int(who[at])], int(place[at]) + 1) for at in order)
+        return Reach(len(users), tuple(found))
 
     # ------------------------------------------------------------------ telling
 
@@ -246,30 +319,82 @@ class Ranker:
             for user, new in rows.items():
                 self._live[user] = self._moved(self._person_or_nobody(user), new)
 
-    def add_item(self, item_id: str, vector: np.ndarray, record: Record | None = None) -> None:
-        """One new item; see `add_items`."""
-        self.add_items([item_id], np.asarray(vector)[None], [record or {}])
+    def adapt(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Vectors in the item space of items that have features only, (n, width).
+
+        Args:
+            features: (n, width of the modality) by name; see `ContentAdapter`.
+
+        Raises:
+            ConfigError: the artifact has no content adapter.
+            UnknownName, DataError: features that do not fit it.
+        """
+        if self.adapter is None:
+            raise ConfigError(
+                "an artifact with a content adapter",
+                f"one of {self.artifact.manifest.model} without",
+                "export a model with item vectors from data with modalities",
+            )
+        return self.adapter(features)
+
+    def add_item(
+        self,
+        item_id: str,
+        vector: np.ndarray | None = None,
+        record: Record | None = None,
+        features: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """One new item: its vector (width,), or its features (width of the modality,) by modality.
+
+        See `add_items`.
+        """
+        self.add_items(
+            [item_id],
+            None if vector is None else np.asarray(vector)[None],
+            [record or {}],
+            None if features is None else {k: np.asarray(v)[None] for k, v in features.items()},
+        )
 
     def add_items(
         self,
         ids: Sequence[str],
-        vectors: np.ndarray,
+        vectors: np.ndarray | None = None,
         records: Sequence[Record] | None = None,
+        features: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """New items, ranked for everyone from the next call on.
 
         Args:
             ids: ids that the artifact does not have; one that was added before is replaced.
-            vectors: in the item space, (len(ids), width); `adapt` makes them from features.
+            vectors: in the item space, (len(ids), width); None: `adapt(features)`.
             records: metadata by column.
+            features: (len(ids), width of the modality) by modality, as the encoders named in the
+                manifest give them; also what `explain` compares.
 
         Raises:
             DataError: an id of the artifact, vectors of another shape or not finite, or a model
                 without item vectors.
+            ConfigError: no vectors, and no adapter or no features to make them from.
         """
+        if self.artifact.manifest.kind != "factors":
+            raise ConfigError(
+                "a model whose scores are products of vectors, to rank items it never saw",
+                f"{self.artifact.manifest.model}",
+                "serve a model with vectors, or distil one: modalign distill",
+            )
+        if vectors is None:
+            if not features:
+                raise ConfigError("vectors or features of new items", "neither", "give one of them")
+            vectors = self.adapt(features)
         given = records if records is not None else [{}] * len(ids)
+        bases = self.artifact.bases
+        reduced = {
+            name: unit_rows(unit_rows(rows) @ bases[name])
+            for name, rows in (features or {}).items()
+            if name in bases
+        }
         with self._lock:
-            self._catalogue = self._catalogue.with_items(ids, vectors, given)
+            self._catalogue = self._catalogue.with_items(ids, vectors, given, reduced)
 
     # ------------------------------------------------------------------ inner parts
 

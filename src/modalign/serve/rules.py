@@ -112,7 +112,8 @@ def _in_range(name: str, column: np.ndarray, wanted: Any) -> np.ndarray:
             f"a number, or min and max, for {name}", repr(wanted), 'write {"min": 1, "max": 5}'
         )
     low, high = bounds.get("min", -np.inf), bounds.get("max", np.inf)
-    return (column >= low) & (column <= high)
+    inside: np.ndarray = (column >= low) & (column <= high)
+    return inside
 
 
 def within_limit(codes: np.ndarray, limit: int) -> np.ndarray:

@@ -92,4 +92,5 @@ def _bounds(scores: np.ndarray, k: int) -> np.ndarray:
         return np.maximum(edge, LEAST)
     peaks = scores[:, : CHUNK * n_chunks].reshape(n_rows, CHUNK, n_chunks).max(axis=1)
     peaks.partition(n_chunks - k, axis=1)
-    return np.maximum(peaks[:, n_chunks - k], LEAST)
+    bounds: np.ndarray = np.maximum(peaks[:, n_chunks - k], LEAST)
+    return bounds
