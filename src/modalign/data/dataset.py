@@ -97,9 +97,29 @@ class Dataset:
                 digest.update(np.ascontiguousarray(ordered, np.int64).view(np.uint8).data)
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def train_fingerprint(self) -> str:
+        """Hash of ids and training pairs, 16 hexadecimal digits."""
+        digest = hashlib.sha256((self.users.fingerprint + self.items.fingerprint).encode())
+        digest.update(self._train_keys().view(np.uint8).data)
+        return digest.hexdigest()[:16]
+
     def view(self) -> TrainView:
-        """What a model may see: training interactions without duplicates, and features."""
-        keys = np.unique(self.train.users.astype(np.int64) * self.n_items + self.train.items)
+        """What a model may see: training interactions without duplicates, and features.
+
+        Raises:
+            DataError: features of users were made of other training interactions.
+        """
+        keys = self._train_keys()
+        for name, modality in self._of("user").items():
+            # Profiles of another split may have read what is to be predicted here.
+            if modality.provenance.get("train", self.train_fingerprint) != self.train_fingerprint:
+                raise DataError(
+                    f"features of users in modality {name!r} made of this data's training part",
+                    "features made of another one, which may hold what is to be predicted",
+                    f"make them again with `modalign describe DATA --name {name}`, or remove "
+                    f"modalities/{name}.safetensors",
+                )
         return TrainView(
             n_users=self.n_users,
             n_items=self.n_items,
@@ -111,6 +131,9 @@ class Dataset:
             user_ids=self.users.fingerprint,
             item_ids=self.items.fingerprint,
         )
+
+    def _train_keys(self) -> np.ndarray:
+        return np.unique(self.train.users.astype(np.int64) * self.n_items + self.train.items)
 
     def _of(self, entity: str) -> dict[str, Modality]:
         return {name: m for name, m in self.modalities.items() if m.entity == entity}

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from modalign.errors import ConfigError
+
 
 def about_tokens(text: str) -> int:
     """Tokens of a text, roughly: a quarter of its ASCII characters, and each other character.
@@ -66,15 +68,24 @@ def estimate(
         requests_per_minute: limit.
         tokens_per_minute: limit.
 
+    Raises:
+        ConfigError: one price without the other.
+
     Example:
         >>> estimate(["x" * 4000] * 10, 0, 100, price_in=1.0, price_out=2.0).price
         0.012
     """
     counts = [about_tokens(prompt) for prompt in prompts]
     n, tokens_in, tokens_out = len(counts), sum(counts), len(counts) * max_tokens
+    if (price_in is None) != (price_out is None):
+        raise ConfigError(
+            "a price for tokens of prompts and one for tokens of answers",
+            f"only that of {'answers' if price_in is None else 'prompts'}",
+            "give both --price-in and --price-out, for a million tokens each",
+        )
     price = None
-    if price_in is not None or price_out is not None:
-        price = (tokens_in * (price_in or 0.0) + tokens_out * (price_out or 0.0)) / 1e6
+    if price_in is not None and price_out is not None:
+        price = (tokens_in * price_in + tokens_out * price_out) / 1e6
     minutes = [
         amount / limit
         for amount, limit in ((n, requests_per_minute), (tokens_in + tokens_out, tokens_per_minute))

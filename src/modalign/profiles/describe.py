@@ -112,12 +112,14 @@ def describe(
     if texting and embedder is None:
         embedder = EncoderEmbedder()
     facts = _provenance(side, provider, embedder if texting else None, centre)
+    tell = progress or (lambda done, total: None)
     old = dataset.modalities.get(name)
     if old is not None and old.provenance.get("key") == facts["key"] and not force:
+        tell(len(side.active), len(side.active))
         return dataset, _report(old, start, skipped=True)
     told: Descriptions | None = None
     if isinstance(provider, PreferenceTextProvider) and embedder is not None:
-        told = provider.describe(side, progress or (lambda done, total: None))
+        told = provider.describe(side, tell)
         if told.failures or told.unasked:
             told = _without_failures(told, side, fallback)
         features, present = _embedded(told, side, embedder, centre)
@@ -125,6 +127,7 @@ def describe(
         facts["failed"] = [[one.user_id, one.reason] for one in told.failures]
     elif isinstance(provider, PreferenceVectorProvider):
         features, present = provider.vectors(side)
+        tell(len(side.active), len(side.active))
     need_present(present, facts["provider"])
     made = Modality(name, features, present, "user", json.loads(json.dumps(facts, default=str)))
     out = dataset.with_modality(made)

@@ -40,6 +40,7 @@ class TrainingSide:
         texts: all that is written of an item in one text, None where there is nothing.
         details: the same without title, categories and makers.
         labels: for each item, its categories and makers; rows of `item` (row) and `label`.
+        fingerprint: hash of ids and training pairs.
         modalities: of items, by name.
         seed: of choices among a user's items.
     """
@@ -52,6 +53,7 @@ class TrainingSide:
     texts: Sequence[str | None]
     details: Sequence[str | None]
     labels: pl.DataFrame
+    fingerprint: str
     modalities: dict[str, Modality] = field(default_factory=dict)
     seed: int = 0
 
@@ -64,11 +66,6 @@ class TrainingSide:
     def n_items(self) -> int:
         """How many items, those nobody has included."""
         return len(self.items)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of ids and training pairs, 16 hexadecimal digits."""
-        return train_fingerprint(self.users, self.items, self.pairs)
 
     @cached_property
     def text_hash(self) -> str:
@@ -140,6 +137,7 @@ def training_side(
         texts=_texts(dataset, chosen),
         details=_texts(dataset, [n for n in chosen if n not in (*TITLES, *CATEGORIES, *MAKERS)]),
         labels=_labels(dataset.item_table),
+        fingerprint=dataset.train_fingerprint,
         modalities={n: m for n, m in dataset.modalities.items() if m.entity == "item"},
         seed=seed,
     )
@@ -158,13 +156,6 @@ def need_texts(side: TrainingSide, who: str) -> None:
             "import the data with --items TABLE, or take --provider history-mean, which wants "
             "an encoded modality only",
         )
-
-
-def train_fingerprint(users: Vocabulary, items: Vocabulary, pairs: np.ndarray) -> str:
-    """Hash of ids and of sorted training pairs, 16 hexadecimal digits."""
-    digest = hashlib.sha256((users.fingerprint + items.fingerprint).encode())
-    digest.update(np.ascontiguousarray(pairs, np.int64).view(np.uint8).data)
-    return digest.hexdigest()[:16]
 
 
 def _texts(dataset: Dataset, columns: Sequence[str]) -> list[str | None]:
