@@ -51,7 +51,7 @@ def history_mean(
     centre = unit[there].mean(axis=0, dtype=np.float64) if there.any() else np.zeros(modality.dim)
     chosen = sp.csr_array((np.ones(len(users)), (users, items)), shape=(n_users, n_items))
     chosen.data[:] = 1.0  # pairs given twice were added up
-    degrees = np.asarray(chosen.sum(axis=0)).ravel()
+    degrees: np.ndarray = np.asarray(chosen.sum(axis=0)).ravel()
     weight = np.where(there, np.log1p(n_users / np.maximum(degrees, 1)), 0.0)
     weighted = sp.csr_array(chosen @ sp.diags_array(weight))
     total = weighted @ unit - np.outer(np.asarray(weighted.sum(axis=1)).ravel(), centre)

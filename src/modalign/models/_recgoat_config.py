@@ -15,6 +15,8 @@ REFERENCE: Mapping[str, Any] = {
     "epochs": 1000,
     "preference": "none",
     "user_start": "random",
+    "centre": False,
+    "standardise": False,
     "contrast_weight": 0.032,
     "contrast_sign": "repel",
     "contrast_views": "pairs",
@@ -61,6 +63,12 @@ class RecGOATConfig(MultimodalConfig):
     """Let items listen to items alike; otherwise only to themselves."""
     user_graph: bool = True
     """Let users listen to users of like preference; otherwise only to themselves."""
+    centre: bool = True
+    """Take the mean away from features before they are compared or read: embeddings of sentences
+    share a large common part."""
+    standardise: bool = True
+    """Bring each column of a modality's vectors to mean 0 and deviation 1 over the anchors: the
+    plan compares columns so, and what all items share would otherwise drown the rest."""
     weigh_edges: bool = False
     """Let the attention follow the cosine of the features at both ends too."""
     user_item: Literal["light", "attentive"] = "light"

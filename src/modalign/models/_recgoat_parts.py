@@ -20,6 +20,7 @@ from modalign import seeds
 from modalign.data.modality import Modality
 from modalign.data.view import TrainView
 from modalign.errors import DataError
+from modalign.features.fill import present_mean
 from modalign.features.history import history_mean
 from modalign.features.reduce import thin_svd
 from modalign.graph.bipartite import BipartiteGraph
@@ -58,12 +59,12 @@ def preferences(config: RecGOATConfig, view: TrainView, names: Sequence[str]) ->
     if config.preference == "none":
         return None
     if config.preference == "file":
-        return _centred(_from_file(config.preference_modality, view))
+        return centred(_from_file(config.preference_modality, view))
     if config.preference == "random":
         # A constant: drawn again alike for every model, as it is not saved.
         rng = seeds.numpy_generator(0, "recgoat", "preference")
         rows = rng.normal(size=(view.n_users, RANDOM_WIDTH)).astype(np.float32)
-        return _centred(Modality("random", rows, np.ones(view.n_users, bool), "user"))
+        return centred(Modality("random", rows, np.ones(view.n_users, bool), "user"))
     chosen = ["text"] if "text" in names else list(names)
     if not chosen:
         raise DataError(
@@ -92,7 +93,7 @@ def _from_file(name: str, view: TrainView) -> Modality:
     return view.user_modalities[name]
 
 
-def _centred(modality: Modality) -> Modality:
+def centred(modality: Modality) -> Modality:
     """Rows of length one after taking their mean away; absent rows are zeros."""
     rows = np.where(modality.present[:, None], modality.features, 0).astype(np.float64)
     rows[modality.present] -= rows[modality.present].mean(axis=0) if modality.present.any() else 0
@@ -156,7 +157,7 @@ def _edge_cosines(modality: Modality, edges: sp.csr_array) -> np.ndarray:
 class Branch(nn.Module):
     """R3: frozen features, a projection to width d, layers of attention over a graph.
 
-    `h = X W + b`, then in each layer `h = Dropout(LeakyReLU(attention(h)))`.
+    `h = (X - c) W + b` with c the mean row, then in each layer `h = Dropout(LeakyReLU(attention(h)))`.
 
     Args:
         modality: the features, of items or of users.
@@ -165,6 +166,8 @@ class Branch(nn.Module):
         k: nearest rows.
         listen: whether there is a graph.
     """
+
+    middle: Tensor
 
     def __init__(
         self, modality: Modality, view: TrainView, config: RecGOATConfig, k: int, listen: bool
@@ -175,11 +178,9 @@ class Branch(nn.Module):
         self.input = ModalityInput(narrow, policy, view)
         size, self.rate = config.embedding_size, config.dropout
         self.projection = nn.Linear(narrow.dim, size)
-        # The spread that the default has at the features' own width: after an exact rotation to
-        # fewer columns the same functions are drawn.
-        bound = 1 / math.sqrt(modality.dim)
-        nn.init.normal_(self.projection.weight, std=bound / math.sqrt(3))
-        nn.init.uniform_(self.projection.bias, -bound, bound)
+        middle = present_mean(narrow) * np.float32(config.centre)
+        self.register_buffer("middle", torch.from_numpy(middle), persistent=False)
+        self._initialise(narrow, modality.dim, config.centre)
         layers = [
             GraphAttention(size, size, config.n_heads, self.rate)
             for _ in range(config.n_attention_layers)
@@ -187,11 +188,32 @@ class Branch(nn.Module):
         self.layers = cast("Sequence[GraphAttention]", nn.ModuleList(layers))
         self.graph: NeighbourGraph | None = None
         if layers:
-            self.graph = neighbour_graph(modality, k, listen, config.weigh_edges)
+            alike = centred(modality) if config.centre else modality
+            self.graph = neighbour_graph(alike, k, listen, config.weigh_edges)
+
+    def _initialise(self, narrow: Modality, width: int, centred: bool) -> None:
+        """Gaussian weights, whose distribution an exact rotation to fewer columns leaves alone.
+
+        Centred features are taken in units of their length, so that the result has the size that
+        the default initialisation gives standardised features; otherwise it is the default.
+        """
+        bound = 1 / math.sqrt(width)
+        if centred:
+            rows = narrow.features[narrow.present] - self.middle.numpy()
+            length = math.sqrt(np.square(rows).sum(1, dtype=np.float64).mean()) if len(rows) else 0
+            nn.init.normal_(self.projection.weight, std=1 / math.sqrt(3) / (length or 1.0))
+            nn.init.zeros_(self.projection.bias)
+        else:
+            nn.init.normal_(self.projection.weight, std=bound / math.sqrt(3))
+            nn.init.uniform_(self.projection.bias, -bound, bound)
+
+    def projected(self) -> Tensor:
+        """`(X - c) W + b` of all rows, with c the mean row or, not centred, zero."""
+        return self.input.linear(self.projection) - self.projection.weight @ self.middle
 
     def forward(self, rows: Tensor | None = None, rng: torch.Generator | None = None) -> Tensor:
         """Vectors of all rows, or of `rows`; without dropout unless given `rng`."""
-        h = self.input.linear(self.projection)
+        h = self.projected()
         if self.graph is None:
             return h if rows is None else functional.embedding(rows, h)
         last = len(self.layers) - 1
@@ -207,7 +229,7 @@ class Branch(nn.Module):
         """Of the first layer's attention at `rows`; None without a graph."""
         if self.graph is None:
             return None
-        return self.layers[0].entropy(self.input.linear(self.projection), self.graph, rows)
+        return self.layers[0].entropy(self.projected(), self.graph, rows)
 
 
 class Collaborative(nn.Module):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from modalign import ot
 from modalign.errors import TrainingError
@@ -25,11 +26,19 @@ Pair = tuple[Tensor, Tensor]
 State = Mapping[str, Tensor]
 
 
-def standardised(z: Tensor) -> Tensor:
-    """Columns brought to mean 0 and deviation 1; a constant column becomes zeros."""
-    centred = z - z.mean(0)
-    deviation = centred.square().mean(0).sqrt()
-    return torch.where(deviation > TINY, centred / deviation.clamp(min=TINY), 0.0)
+def standardised(z: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Columns brought to mean 0 and deviation 1; a constant column becomes zeros.
+
+    Args:
+        z: (n, d).
+        rows: rows over which means and deviations are taken; None takes all.
+    """
+    measured = z if rows is None else functional.embedding(rows, z)
+    middle = measured.mean(0)
+    variance = (measured - middle).square().mean(0)
+    # Clamped before the root, whose slope at zero is infinite.
+    scale = torch.where(variance > TINY**2, variance.clamp(min=TINY**2).rsqrt(), 0.0)
+    return (z - middle) * scale
 
 
 def feature_cost(source: Tensor, target: Tensor, power: int = 2) -> Tensor:
@@ -128,17 +137,19 @@ class FeatureTransport(nn.Module):
             TrainingError: a plan has not the mass 1.
         """
         config = self.config
-        if config.plan == "released":
-            plans = [released_plan(*pair, config.plan_iterations) for pair in pairs]
-            return {"plan": torch.stack(plans), "f": self.f, "g": self.g}
-        costs = [feature_cost(*pair, power=config.cost_power) for pair in pairs]
-        solved = ot.sinkhorn(
-            unit_spread(torch.stack(costs)),
-            reg=config.plan_reg,
-            f=self.f,
-            g=self.g,
-            max_iterations=config.plan_iterations,
-        )
+        with torch.autocast(self.plan.device.type, enabled=False):
+            wide = [(source.to(self.f.dtype), target.to(self.f.dtype)) for source, target in pairs]
+            if config.plan == "released":
+                plans = [released_plan(*pair, config.plan_iterations) for pair in wide]
+                return {"plan": torch.stack(plans), "f": self.f, "g": self.g}
+            costs = [feature_cost(*pair, power=config.cost_power) for pair in wide]
+            solved = ot.sinkhorn(
+                unit_spread(torch.stack(costs)),
+                reg=config.plan_reg,
+                f=self.f,
+                g=self.g,
+                max_iterations=config.plan_iterations,
+            )
         mass = solved.plan.sum((1, 2))
         if not bool(((mass - 1).abs() < 1e-4).all()):
             raise TrainingError(

@@ -38,6 +38,8 @@ from modalign.models._recgoat_transport import (
     cloud_distances,
     row_length,
     scaled_distance,
+    size_of,
+    standardised,
 )
 from modalign.nn.losses.infonce import info_nce
 from modalign.nn.losses.ranking import bpr_loss, l2_penalty
@@ -256,14 +258,17 @@ class RecGOAT(Recommender):
         item_anchors = self.item_anchors if items is None else items.anchors
         collaborative, all_ids = self.ids(user_rows, rng)
         ids = all_ids if item_rows is None else functional.embedding(item_rows, all_ids)
-        # Users hear of all items in each modality.
-        whole = self.config.modal_users
-        raw = [branch(None if whole else item_rows, rng) for branch in self.branches]
-        if whole and raw:
-            heard = [self.ids.to_users(z, user_rows) for z in raw]
-            collaborative = torch.stack([collaborative, *heard]).mean(0)
-            raw = [z if item_rows is None else functional.embedding(item_rows, z) for z in raw]
         profile = None if self.preference is None else self.preference(user_rows, rng)
+        # Where users hear of all items in each modality, all are computed.
+        heard = self.config.modal_users
+        raw = [branch(None if heard else item_rows, rng) for branch in self.branches]
+        if self.config.standardise:
+            at = self.item_anchors if heard else item_anchors
+            raw = [standardised(z, at) for z in raw]
+            profile = None if profile is None else standardised(profile, user_anchors)
+        if heard and raw:
+            collaborative = self._with_modal_users(collaborative, all_ids, raw, user_rows)
+            raw = [z if item_rows is None else functional.embedding(item_rows, z) for z in raw]
         sides = [(z, ids, item_anchors) for z in raw]
         if profile is not None:
             sides.append((profile, collaborative, user_anchors))
@@ -275,6 +280,15 @@ class RecGOAT(Recommender):
             final = (1 - share) * collaborative + share * mapped[-1]
         pair = None if profile is None else (profile, mapped[-1])
         return Spaces(final, collaborative, pair, unified, ids, raw, mapped[: len(raw)], state)
+
+    def _with_modal_users(
+        self, users: Tensor, ids: Tensor, raw: Sequence[Tensor], rows: Tensor | None
+    ) -> Tensor:
+        """The mean of users by the interactions and by what their items say in each modality."""
+        at = self.item_anchors
+        if self.config.match_scale:
+            raw = [z * (size_of(ids[at]) / size_of(z[at])) for z in raw]
+        return torch.stack([users, *(self.ids.to_users(z, rows) for z in raw)]).mean(0)
 
     def _map(
         self, sides: Sequence[tuple[Tensor, Tensor, Tensor]], renew: bool
@@ -306,18 +320,19 @@ class RecGOAT(Recommender):
         rng = seeds.torch_generator(self._draw, phase, device=self.device)
         pairs = torch.cat([batch.positives, batch.negatives])
         nobody = self.item_anchors[:0]
-        transports = self.transport is not None
-        items = _Wanted.of(pairs, self.item_anchors if transports else nobody, self.n_items)
-        maps_users = transports and self.preference is not None
-        users = _Wanted.of(batch.users, self.user_anchors if maps_users else nobody, self.n_users)
+        measured = self.transport is not None or config.standardise
+        of_items = self.item_anchors if measured and self.modality_names else nobody
+        of_users = self.user_anchors if measured and self.preference is not None else nobody
+        items = _Wanted.of(pairs, of_items, self.n_items)
+        users = _Wanted.of(batch.users, of_users, self.n_users)
         due = self.training and self._step % config.steps_between_plans == 0
         spaces = self.encode(users, items, rng if self.training else None, renew=due)
         if self.training:
             # Only handed on: `after_step` writes it into the buffers.
             self._handed_on = spaces.state
-        of_users = functional.embedding(users.places, spaces.users)
+        own = functional.embedding(users.places, spaces.users)
         chosen, others = functional.embedding(items.places, spaces.unified).view(2, n, -1)
-        scores = (torch.linalg.vecdot(of_users, one) for one in (chosen, others))
+        scores = (torch.linalg.vecdot(own, one) for one in (chosen, others))
         parts = {"bpr": bpr_loss(*scores)}
         parts |= self._contrasts(batch, users.places, items.places, spaces, rng)
         parts |= self._distances(users.places, items.places, spaces, rng)

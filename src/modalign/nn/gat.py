@@ -149,7 +149,7 @@ class GraphAttention(nn.Module):
         rows: Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Tensor:
-        """All nodes' vectors h', or those of `rows` in their order; without dropout unless given `rng`."""
+        """Vectors of all nodes, or of `rows` in their order; no dropout without `rng`."""
         edges = graph.edges(rows)
         if rng is not None and self.rate:
             h = h * kept(h.shape, self.rate, rng)
