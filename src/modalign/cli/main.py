@@ -22,6 +22,7 @@ from modalign.cli import (
     models,
     profiling,
     results,
+    serving,
     sweeping,
     training,
 )
@@ -30,6 +31,7 @@ from modalign.errors import InputError, ModalignError
 ORDER = (
     "demo", "data", "encode", "describe", "models", "train", "distill", "sweep", "ablate",
     "evaluate", "compare", "profile", "recommend", "similar", "explain", "report", "figures",
+    "serve", "bench-serve", "serve-key", "serve-feedback",
 )  # fmt: skip
 
 QUIET = {
@@ -70,6 +72,7 @@ results.register(app)
 profiling.register(app)
 explaining.register(app)
 figures.register(app)
+serving.register(app)
 
 
 def run() -> None:

@@ -1,0 +1,51 @@
+"""How often one caller may ask: a bucket of tokens for each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+MOST_CALLERS = 10_000
+"""Buckets kept at a time, so that forged addresses cannot fill the memory."""
+
+
+class RateLimit:
+    """`rate` requests a second for each caller, with bursts of up to `burst`.
+
+    Args:
+        rate: tokens that flow into a caller's bucket each second.
+        burst: tokens that the bucket holds; the rate doubled where left out, at least one.
+        clock: seconds that only grow.
+
+    Example:
+        >>> now = [0.0]
+        >>> limit = RateLimit(2.0, burst=1, clock=lambda: now[0])
+        >>> limit.wait("a"), limit.wait("a"), limit.wait("b")
+        (0.0, 0.5, 0.0)
+        >>> now[0] = 0.5
+        >>> limit.wait("a")
+        0.0
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        burst: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.rate = rate
+        self.burst = max(1.0, 2 * rate if burst is None else burst)
+        self._clock = clock
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def wait(self, caller: str) -> float:
+        """Seconds until the caller may ask; 0 where it may now, and then a token is taken."""
+        now = self._clock()
+        tokens, since = self._buckets.pop(caller, (self.burst, now))
+        tokens = min(self.burst, tokens + (now - since) * self.rate)
+        allowed = tokens >= 1
+        # Put in last: the dictionary stands in order of use, and the oldest goes first.
+        self._buckets[caller] = (tokens - 1 if allowed else tokens, now)
+        if len(self._buckets) > MOST_CALLERS:
+            del self._buckets[next(iter(self._buckets))]
+        return 0.0 if allowed else (1 - tokens) / self.rate

@@ -1,0 +1,100 @@
+"""What Prometheus reads at `/metrics`."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Metrics:
+    """Counts and times of one service, in a registry of its own.
+
+    Labels take values from short fixed lists alone (routes, methods, statuses, models, kinds),
+    never ids or paths as they were sent.
+
+    Example:
+        >>> metrics = Metrics()
+        >>> metrics.request("/health", "GET", 200, 0.001)
+        >>> 'modalign_requests_total{method="GET",route="/health",status="200"} 1.0' in (
+        ...     metrics.text().decode())
+        True
+    """
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self._requests = Counter(
+            "modalign_requests", "Requests answered.", ["route", "method", "status"],
+            registry=registry,
+        )  # fmt: skip
+        self._request_seconds = Histogram(
+            "modalign_request_seconds", "From the request's head to the end of its answer.",
+            ["route"], buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.in_flight = Gauge(
+            "modalign_requests_in_flight", "Requests begun and not answered.", registry=registry
+        )
+        self.lists = Counter(
+            "modalign_lists", "Lists of items answered.", ["model", "asked"], registry=registry
+        )
+        self.rank_seconds = Histogram(
+            "modalign_rank_seconds", "Scoring and choosing, a batch of requests at a time.",
+            ["model"], buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.batch = Histogram(
+            "modalign_rank_batch", "Requests answered by one product of matrices.", ["model"],
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=registry,
+        )  # fmt: skip
+        self.events = Counter(
+            "modalign_feedback_events", "Events of feedback, duplicates and refused ones apart.",
+            ["result"], registry=registry,
+        )  # fmt: skip
+        self.model_events = Counter(
+            "modalign_feedback_of_model",
+            "New events by the model that the traffic's split gives their user.",
+            ["model", "kind"], registry=registry,
+        )  # fmt: skip
+        self.commit_seconds = Histogram(
+            "modalign_feedback_commit_seconds", "One durable write of all events that waited.",
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.swaps = Counter(
+            "modalign_swaps", "Artifacts exchanged while serving.", ["model", "result"],
+            registry=registry,
+        )  # fmt: skip
+        self.model_info = Gauge(
+            "modalign_model_info", "1 for the artifact that a model is served from.",
+            ["model", "version"], registry=registry,
+        )  # fmt: skip
+        self.limited = Counter(
+            "modalign_limited", "Requests refused by a limit.", ["limit"], registry=registry
+        )
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        key = (route, method, status)
+        if key not in self._known:
+            # Looking a child up by its labels costs more than counting it.
+            self._known[key] = (
+                self._requests.labels(route, method, str(status)),
+                self._request_seconds.labels(route),
+            )
+        counter, times = self._known[key]
+        counter.inc()
+        times.observe(seconds)
+
+    def text(self) -> bytes:
+        """Everything, in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,213 @@
+"""Everything one service holds while it runs: models, feedback, keys, limits, counts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from modalign.errors import InputError
+from modalign.serve import models
+from modalign.serve.batching import Batcher
+from modalign.serve.failures import Failure
+from modalign.serve.feedback import Feedback
+from modalign.serve.keys import Keys
+from modalign.serve.limits import RateLimit
+from modalign.serve.logs import Log
+from modalign.serve.metrics import Metrics
+from modalign.serve.models import Served
+from modalign.serve.newitems import NewItems
+from modalign.serve.schemas import Added, Event, NewItem, Received, Swapped
+from modalign.serve.settings import Settings
+from modalign.serve.stores import Row, open_store
+
+FLUSH_SECONDS = 0.25
+
+
+class Service:
+    """Opened from its settings before anything listens, so that mistakes are told at once.
+
+    Args:
+        settings: what it is told.
+        log: where it writes; made from the settings where left out.
+
+    Raises:
+        InputError: an artifact, the store or the file of keys cannot be used.
+    """
+
+    def __init__(self, settings: Settings, log: Log | None = None) -> None:
+        self.settings = settings
+        self.log = log or Log(settings.log)
+        self.metrics = Metrics()
+        self.keys = None if settings.keys is None else Keys.load(settings.keys)
+        self.limit = RateLimit(settings.rate) if settings.rate else None
+        self.models = models.open_all(settings.artifacts, settings.split)
+        self.feedback = Feedback(open_store(settings.feedback), self.metrics.commit_seconds.observe)
+        self.new_items = NewItems(self.feedback, self.log)
+        self.batcher = Batcher(self._measured)
+        self.threads = ThreadPoolExecutor(2, "rank")
+        self.stopping = False
+        self._swapping: set[str] = set()
+        self._meanwhile: list[tuple[str, str, str]] = []
+        self._flusher: asyncio.Task[None] | None = None
+        history = list(self.feedback.store.histories())
+        for served in self.models:
+            self.new_items.restore(served)
+            served.tell(history)
+            self.metrics.model_info.labels(served.name, served.version).set(1)
+
+    # ------------------------------------------------------------------ start and stop
+
+    async def start(self) -> None:
+        """Start what runs beside the requests; called by the server in its event loop."""
+        self.feedback.start()
+        self._flusher = asyncio.create_task(self._flush())
+        shown = {one.name: one.version for one in self.models}
+        self.log.info("started", models=shown, feedback=_without_password(self.settings.feedback))
+
+    async def stop(self) -> None:
+        """Write what waits and let go of everything."""
+        await self.feedback.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        if self._flusher is not None:
+            self._flusher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._flusher
+        self.log.info("stopped")
+        self.log.flush()
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self.log.flush()
+
+    def reload_keys(self) -> None:
+        """Read the file of keys again; the old ones stay where it is damaged."""
+        if self.settings.keys is None:
+            return
+        try:
+            self.keys = Keys.load(self.settings.keys)
+            self.log.info("keys read again", keys=len(self.keys.keys))
+        except InputError as error:
+            self.log.error("keys not read again", reason=str(error))
+
+    def _measured(self, name: str, size: int, seconds: float) -> None:
+        self.metrics.rank_seconds.labels(name).observe(seconds)
+        self.metrics.batch.labels(name).observe(size)
+        self.metrics.lists.labels(name, "user").inc(size)
+
+    # ------------------------------------------------------------------ feedback
+
+    async def record(self, events: Sequence[Event]) -> Received:
+        """Keep events durably, then let every model see them.
+
+        Raises:
+            Failure: 503 where the store fails; nothing was kept then.
+        """
+        now = int(time.time())
+        rows = [
+            Row(
+                one.event_id,
+                str(one.user_id),
+                str(one.item_id),
+                one.kind,
+                now if isinstance(one.time, msgspec.UnsetType) else one.time,
+                now,
+            )
+            for one in events
+        ]
+        try:
+            new = await self.feedback.record(rows)
+        except Failure:
+            self.metrics.events.labels("failed").inc(len(rows))
+            raise
+        self.metrics.events.labels("new").inc(new)
+        self.metrics.events.labels("duplicate").inc(len(rows) - new)
+        told = [(row.user_id, row.item_id, row.kind) for row in rows]
+        for served in self.models:
+            served.tell(told)
+        if self._swapping:
+            self._meanwhile += told
+        if new == len(rows):
+            for row in rows:
+                name = self.models.of_user(row.user_id).name
+                self.metrics.model_events.labels(name, row.kind).inc()
+        items = list({row.item_id for row in rows})
+        unknown = set(items)
+        for served in self.models:
+            found = served.ranker.catalogue.find(items)
+            unknown &= {one for one, at in zip(items, found.tolist(), strict=True) if at < 0}
+        strange = sum(row.item_id in unknown for row in rows)
+        return Received(len(rows), new, len(rows) - new, strange)
+
+    # ------------------------------------------------------------------ new items
+
+    async def add_item(self, served: Served, item: NewItem) -> Added:
+        """Put a new item into a model's ranking.
+
+        Raises:
+            Failure: 422 where nothing is sent to make a vector of; 503 where the store fails.
+            InputError: the artifact cannot take it.
+        """
+        features = None if isinstance(item.features, msgspec.UnsetType) else item.features
+        given = None if isinstance(item.vector, msgspec.UnsetType) else item.vector
+        if given is None and features is None:
+            raise Failure(
+                422, "the item's vector, or its features by modality", "neither",
+                "encode its text and picture as the model's card says, and send the features",
+            )  # fmt: skip
+        return await self.new_items.add(served, item, features)
+
+    # ------------------------------------------------------------------ swap
+
+    async def swap(self, name: str, artifact: str | None) -> Swapped:
+        """Serve a model from another artifact; requests in flight end with the old one.
+
+        The artifact is read, checked and asked once in another thread while the old one answers.
+
+        Raises:
+            Failure: 404, 409 or 422; the old one is served on.
+        """
+        old = self.models.get(name)
+        folder = old.folder if artifact is None else models.beside(old.folder, artifact)
+        if name in self._swapping:
+            raise Failure(
+                409, f"one swap of {name} at a time", "a second one", "wait for the first to end"
+            )
+        begun = time.perf_counter()
+        self._swapping.add(name)
+        try:
+            served = await asyncio.to_thread(self._opened, name, folder)
+            # What was told while the new one was read; telling twice changes nothing.
+            served.tell(self._meanwhile)
+            self.new_items.restore(served)
+            self.models.replace(served)
+        except InputError as error:
+            self.metrics.swaps.labels(name, "refused").inc()
+            self.log.error("swap refused", model=name, artifact=folder.name, reason=str(error))
+            raise
+        finally:
+            self._swapping.discard(name)
+            if not self._swapping:
+                self._meanwhile = []
+        seconds = round(time.perf_counter() - begun, 3)
+        self.metrics.swaps.labels(name, "done").inc()
+        self.metrics.model_info.remove(name, old.version)
+        self.metrics.model_info.labels(name, served.version).set(1)
+        self.log.info("swapped", model=name, version=served.version, previous=old.version)
+        return Swapped(name, served.version, old.version, seconds)
+
+    def _opened(self, name: str, folder: Any) -> Served:
+        served = Served.open(name, folder)
+        served.tell(self.feedback.store.histories())
+        return served
+
+
+def _without_password(address: str) -> str:
+    head, at, tail = address.rpartition("@")
+    return f"{head.partition('://')[0]}://...@{tail}" if at else address
