@@ -115,7 +115,7 @@ def need_present(present: np.ndarray, who: str) -> None:
     """
     if not present.any():
         raise DataError(
-            f"a user with a text that {who} can read",
-            f"none among {len(present):,} users",
+            f"a text about a user that {who} gives and the embedder can read",
+            f"none among {len(present):,} users, or the same words about all of them",
             "check the texts with `modalign describe DATA --show 5`, or take another embedder",
         )

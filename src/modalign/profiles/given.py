@@ -37,7 +37,7 @@ class FileTexts:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         table = _read(self.path)
-        ids = next((one for one in ID_COLUMNS if one in table.columns), table.columns[0])
+        ids = _ids(table)
         others = [name for name in table.columns if name != ids]
         named = [name for name in TEXT_COLUMNS if name in others] or others
         if len(named) == 0 or (len(named) > 1 and named == others) or not _texts(table, named[0]):
@@ -128,10 +128,8 @@ def from_file(path: str | Path, ids: str | Path | None = None) -> FileTexts | Fi
     if where.suffix in MATRICES:
         return FileVectors(where, ids)
     table = _read(where)
-    texts = [n for n in table.columns if n not in ID_COLUMNS and _texts(table, n)]
-    known = any(n in TEXT_COLUMNS for n in texts)
-    has_ids = any(n in ID_COLUMNS for n in table.columns)
-    return FileTexts(where) if known or (texts and has_ids) else FileVectors(where, ids)
+    texts = any(_texts(table, name) for name in table.columns if name != _ids(table))
+    return FileTexts(where) if texts else FileVectors(where, ids)
 
 
 def _read(path: Path) -> pl.DataFrame:
@@ -145,7 +143,7 @@ def _read(path: Path) -> pl.DataFrame:
         if path.suffix == ".parquet":
             table = pl.read_parquet(path)
         elif path.suffix == ".csv":
-            table = pl.read_csv(path, infer_schema=False)
+            table = _numbers(pl.read_csv(path, infer_schema=False))
         else:
             table = pl.read_ndjson(path)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -159,6 +157,20 @@ def _read(path: Path) -> pl.DataFrame:
             "write the file again",
         )
     return table
+
+
+def _ids(table: pl.DataFrame) -> str:
+    return next((one for one in ID_COLUMNS if one in table.columns), table.columns[0])
+
+
+def _numbers(table: pl.DataFrame) -> pl.DataFrame:
+    """Columns of numbers read as such; ids stay the text that they are."""
+    if not table.columns:
+        return table
+    read = table.select(pl.exclude(_ids(table)).cast(pl.Float64, strict=False))
+    return table.with_columns(
+        one for one in read if one.null_count() == table[one.name].null_count()
+    )
 
 
 def _texts(table: pl.DataFrame, name: str) -> bool:

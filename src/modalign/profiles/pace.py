@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import isfinite
 
 from modalign.errors import ConfigError
 from modalign.seeds import numpy_generator
@@ -112,7 +113,8 @@ def retry_after(header: str | None) -> float | None:
     if header is None:
         return None
     try:
-        return max(0.0, float(header))
+        seconds = float(header)
+        return max(0.0, seconds) if isfinite(seconds) else None
     except ValueError:
         pass
     try:

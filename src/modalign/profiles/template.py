@@ -21,10 +21,10 @@ BLOCK = 8192
 class Template:
     """One sentence for each user, made of words that stand in their items' texts.
 
-    With x_i the tf-idf row of item i's text and c the mean of all rows, the words of user u are
+    With x_i the tf-idf row of item i's text and c the mean of these rows, the words of user u are
     the `n_words` largest positive entries of `sum over u's training items of (x_i - c)`; before
     them stand the `n_labels` most frequent categories and makers. Equal values are ordered by
-    the alphabet.
+    the alphabet. Items without a text take no part.
 
     Limits: it repeats the catalogue's words and knows no synonyms. Deterministic, offline.
 
@@ -69,8 +69,9 @@ class Template:
     def _words(self, side: TrainingSide) -> pl.DataFrame:
         """User and their words with commas, for users who have some."""
         matrix, words = tfidf_matrix(side.texts, min_df=self.min_df)
-        mean = np.asarray(matrix.mean(axis=0), np.float64).ravel()
-        users, items = side.pairs
+        there = np.diff(matrix.indptr) > 0
+        mean = np.asarray(matrix.sum(axis=0), np.float64).ravel() / max(1, there.sum())
+        users, items = side.pairs[:, there[side.pairs[1]]]
         ones = np.ones(len(users), np.float32)
         chosen = sp.csr_array((ones, (users, items)), shape=(side.n_users, side.n_items))
         parts = []
