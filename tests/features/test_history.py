@@ -73,7 +73,8 @@ def test_missing_items_say_nothing_whatever_stands_in_their_rows():
     again = history_mean(text(spoilt, present), users, items, 6)
     np.testing.assert_array_equal(again.features, found.features)
     nobody = history_mean(text(features, np.zeros(9, bool)), users, items, 6)
-    assert not nobody.present.any() and not nobody.features.any()
+    assert not nobody.present.any()
+    assert not nobody.features.any()
 
 
 def test_the_length_of_a_row_does_not_matter():

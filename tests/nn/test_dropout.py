@@ -12,7 +12,8 @@ from modalign.nn.dropout import kept
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.99])
 def test_the_factors_are_zero_or_make_the_mean_one(rate):
     factors = kept((300, 7, 50), rate, seeds.torch_generator(0, "dropout"))
-    assert factors.shape == (300, 7, 50) and factors.dtype == torch.float32
+    assert factors.shape == (300, 7, 50)
+    assert factors.dtype == torch.float32
     assert abs(float((factors == 0).float().mean()) - rate) < 0.005
     torch.testing.assert_close(float(factors.mean()), 1.0, rtol=0, atol=0.04)
     assert len(factors.unique()) == (1 if rate == 0 else 2)

@@ -157,7 +157,8 @@ def _edge_cosines(modality: Modality, edges: sp.csr_array) -> np.ndarray:
 class Branch(nn.Module):
     """R3: frozen features, a projection to width d, layers of attention over a graph.
 
-    `h = (X - c) W + b` with c the mean row, then in each layer `h = Dropout(LeakyReLU(attention(h)))`.
+    `h = (X - c) W + b` with c the mean row, then in each layer
+    `h = Dropout(LeakyReLU(attention(h)))`.
 
     Args:
         modality: the features, of items or of users.

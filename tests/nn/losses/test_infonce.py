@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from modalign import seeds
+from modalign.nn.losses import infonce
 from modalign.nn.losses.infonce import info_nce
 
 
@@ -76,7 +78,35 @@ def test_minimising_it_draws_matched_rows_together_and_maximising_apart(sign):
     assert sign * (after - before) > 0.3
 
 
-def test_gradients_agree_with_finite_differences():
+@pytest.mark.parametrize("block", [4, 256])
+def test_gradients_agree_with_finite_differences(monkeypatch, block):
+    monkeypatch.setattr(infonce, "BLOCK", block)
     a, b = (x.requires_grad_() for x in views())
     places = (torch.tensor([1]), torch.tensor([4]))
-    assert torch.autograd.gradcheck(lambda a, b: info_nce(a, b, 0.5, forbidden=places), (a, b))
+    targets = torch.tensor([0, 2, 1, 2, 0, 1])
+    for options in (
+        {},
+        {"forbidden": places},
+        {"targets": targets},
+        {"symmetric": True},
+    ):
+        loss = partial(info_nce, temperature=0.5, **options)
+        assert torch.autograd.gradcheck(loss, (a, b))
+
+
+def test_blocks_of_rows_do_not_show(monkeypatch):
+    a, b = views(n=13)
+    whole = info_nce(a, b, 0.2)
+    monkeypatch.setattr(infonce, "BLOCK", 5)
+    torch.testing.assert_close(info_nce(a, b, 0.2), whole)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.02, 0.04])
+def test_a_small_temperature_neither_overflows_nor_loses_the_gradient(temperature):
+    a, b = (x.float().requires_grad_() for x in views())
+    loss = info_nce(a, b, temperature)
+    loss.backward()
+    reference = info_nce(a.detach().double(), b.detach().double(), temperature)
+    torch.testing.assert_close(loss.detach().double(), reference, rtol=1e-4, atol=1e-5)
+    assert bool(a.grad.isfinite().all())
+    assert bool(a.grad.any())
