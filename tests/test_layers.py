@@ -16,7 +16,7 @@ ROOT = Path(modalign.__file__).parent
 LAYERS = (
     ("errors", "seeds", "registry", "devices", "settings", "sparse"),
     ("ot", "artifact", "data"),
-    ("features", "graph"),
+    ("features", "graph", "serve"),
     ("interfaces", "nn", "explain", "run_folder", "profiles"),
     ("models", "train", "evaluate", "distillation"),
     ("report", "export", "fitted", "experiment", "distilling", "testing"),

@@ -62,7 +62,7 @@ def write_artifact(
         ArtifactError: the folder holds something else, or an artifact and `overwrite` is off.
     """
     folder = Path(folder)
-    _check_place(folder, overwrite)
+    check_place(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)
@@ -98,15 +98,21 @@ def described(path: Path) -> File:
     return File(path.stat().st_size, digest.hexdigest())
 
 
-def _check_place(folder: Path, overwrite: bool) -> None:
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        ours = (folder / NAME).is_file()
-        if not (ours and overwrite):
-            raise ArtifactError(
-                "a new or empty folder to export to",
-                f"{folder}, which holds {'an artifact' if ours else 'something else'}",
-                "add --overwrite to replace it" if ours else "choose another folder",
-            )
+def check_place(folder: Path, overwrite: bool) -> None:
+    """Whether an artifact may be written there.
+
+    Raises:
+        ArtifactError: the folder holds something else, or an artifact and `overwrite` is off.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    ours = (folder / NAME).is_file()
+    if not (ours and overwrite):
+        raise ArtifactError(
+            "a new or empty folder to export to",
+            f"{folder}, which is {'an artifact' if ours else 'something else'}",
+            "add --overwrite to replace it" if ours else "choose another folder",
+        )
 
 
 def _swap(aside: Path, folder: Path) -> None:

@@ -17,6 +17,7 @@ from modalign.cli import (
     distilling,
     encoding,
     explaining,
+    exporting,
     figures,
     mistakes,
     models,
@@ -31,6 +32,7 @@ from modalign.errors import InputError, ModalignError
 ORDER = (
     "demo", "data", "encode", "describe", "models", "train", "distill", "sweep", "ablate",
     "evaluate", "compare", "profile", "recommend", "similar", "explain", "report", "figures",
+    "export",
     "serve", "bench-serve", "serve-key", "serve-feedback",
 )  # fmt: skip
 
@@ -72,6 +74,7 @@ results.register(app)
 profiling.register(app)
 explaining.register(app)
 figures.register(app)
+exporting.register(app)
 serving.register(app)
 
 

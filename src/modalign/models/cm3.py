@@ -244,6 +244,12 @@ class CM3(Recommender):
             self.register_buffer("cached_items", torch.zeros(self.n_items, width))
             self.register_buffer("cached", torch.zeros((), dtype=torch.bool))
 
+    def vector_segments(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, first and last column (excluded) of the segments of a vector."""
+        size = self.config.embedding_size
+        names = [*self.modality_names, *(["fusion"] if self.fuses else [])]
+        return tuple((name, at * size, (at + 1) * size) for at, name in enumerate(names))
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""

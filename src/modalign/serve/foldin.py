@@ -14,6 +14,7 @@ the default and says what each of them reached:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -37,21 +38,34 @@ def folded_by_map(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return found
 
 
-def folded_by_ridge(vectors: np.ndarray, gram: np.ndarray, scale: float = 1.0) -> np.ndarray:
-    """`scale (V_h^T V_h + gram)^-1 V_h^T 1`, (width,).
+def folded_by_ridge(
+    vectors: np.ndarray, gram: np.ndarray, inverse: np.ndarray, scale: float = 1.0
+) -> np.ndarray:
+    """`scale (V_h^T V_h + G)^-1 V_h^T 1`, (width,).
+
+    A history shorter than the vectors are wide is solved on its own side, which is the same:
+    `G^-1 V_h^T (I + V_h G^-1 V_h^T)^-1 1`.
 
     Args:
         vectors: of the history, V_h, (n, width), n at least 1.
         gram: G, positive definite, (width, width).
+        inverse: of G.
         scale: brings the result to the length of trained vectors.
 
     Example:
-        >>> folded_by_ridge(np.eye(2, dtype=np.float32)[:1], np.eye(2, dtype=np.float32)).tolist()
+        >>> one = np.eye(2, dtype=np.float32)
+        >>> folded_by_ridge(one[:1], one, one).tolist()
         [0.5, 0.0]
     """
-    left = vectors.T @ vectors + gram
-    found: np.ndarray = scale * np.linalg.solve(left, vectors.sum(axis=0))
-    return found.astype(np.float32)
+    n, width = vectors.shape
+    if n < width:
+        spread = vectors @ inverse
+        small = spread @ vectors.T
+        small.flat[:: n + 1] += 1.0
+        found = np.linalg.solve(small, np.ones(n, small.dtype)) @ spread
+    else:
+        found = np.linalg.solve(vectors.T @ vectors + gram, vectors.sum(axis=0))
+    return np.asarray(scale * found, np.float32)
 
 
 def fold_in_of(artifact: Artifact, method: str | None = None) -> Fold | None:
@@ -84,7 +98,7 @@ def _ways(artifact: Artifact) -> Mapping[str, Callable[[], Fold]]:
         ways["ridge"] = lambda: _ridge(held["gram"], float(held["scale"][0]))
     path = artifact.file("encoder.onnx")
     if path is not None:
-        ways["encoder"] = lambda: _encoder(session(path))
+        ways["encoder"] = lambda: encoder_fold(session(path))
     return ways
 
 
@@ -93,10 +107,13 @@ def _map(weights: np.ndarray) -> Fold:
 
 
 def _ridge(gram: np.ndarray, scale: float) -> Fold:
-    return lambda rows, vectors: folded_by_ridge(vectors, gram, scale)
+    inverse = np.linalg.inv(gram.astype(np.float64)).astype(np.float32)
+    return lambda rows, vectors: folded_by_ridge(vectors, gram, inverse, scale)
 
 
-def _encoder(runner: Any) -> Fold:
+def encoder_fold(runner: Any) -> Fold:
+    """The fold-in of an ONNX session: input `items`, output a vector."""
+
     def fold(rows: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         found: np.ndarray = runner.run(None, {"items": rows.astype(np.int64)})[0]
         return found
@@ -104,8 +121,8 @@ def _encoder(runner: Any) -> Fold:
     return fold
 
 
-def session(path: Any) -> Any:
-    """An onnxruntime session of one thread.
+def session(model: Path | bytes) -> Any:
+    """An onnxruntime session of one thread, from a file or its content.
 
     Raises:
         ArtifactError: onnxruntime is not installed.
@@ -120,4 +137,5 @@ def session(path: Any) -> Any:
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,59 @@
+"""Encoders of histories as ONNX."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from modalign.artifact.manifest import Kind
+from modalign.errors import ConfigError
+
+
+def onnx_bytes(encoder: nn.Module, kind: Kind) -> bytes:
+    """An encoder as an ONNX model: input `items` (n,) int64, n at least 1 and free.
+
+    Args:
+        encoder: rows of items to a vector or to scores.
+        kind: of the artifact; names the output "vector" or "scores".
+
+    Raises:
+        ConfigError: what writes ONNX is not installed.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "onnx and onnxscript, to export an encoder",
+            f"no package {error.name}",
+            "pip install 'modalign[serve]'",
+        ) from error
+    example = torch.tensor([0, 1, 0])
+    output = "scores" if kind == "encoder" else "vector"
+    n = torch.export.Dim("n", min=1)
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # What the exporter deprecates of itself is no news to who exports a recommender.
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                encoder,
+                (example,),
+                input_names=["items"],
+                output_names=[output],
+                dynamic_shapes=({0: n},),
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
+    assert program is not None
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "encoder.onnx"
+        program.save(path, include_initializers=True)
+        return path.read_bytes()

@@ -1,0 +1,268 @@
+"""A fitted run becomes an artifact: what is served, measured against what was trained."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse as sp
+
+from modalign import seeds
+from modalign.artifact.artifact import Artifact
+from modalign.artifact.manifest import Dtype, Manifest, read_manifest
+from modalign.artifact.strings import Ids
+from modalign.artifact.write import quantised, restored, write_artifact
+from modalign.data.dataset import Dataset
+from modalign.errors import ConfigError
+from modalign.export.columns import columns_of, picture_column, pictures_of
+from modalign.export.content import read_content, train_adapter
+from modalign.export.folding import Known, fit_fold_ins
+from modalign.export.lists import best_lists, csr_of, overlap
+from modalign.export.onnx import onnx_bytes
+from modalign.export.scores import Scored, scored
+from modalign.fitted import FittedModel
+from modalign.serve.foldin import encoder_fold, session
+from modalign.serve.index import FROM, Hnsw
+
+K = 20
+SAMPLE = 1_000
+"""Most users on whom losses are measured."""
+Index = Literal["auto", "exact", "hnsw"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        manifest: its description.
+        left_out: columns of the item table that an artifact has no kind for.
+        seconds: it took.
+    """
+
+    folder: Path
+    manifest: Manifest
+    left_out: list[str]
+    seconds: float
+
+
+def export_run(
+    fitted: FittedModel,
+    folder: str | Path,
+    *,
+    dtype: Dtype = "float32",
+    index: Index = "auto",
+    adapter: bool = True,
+    images: bool = True,
+    overwrite: bool = False,
+    stage: Callable[[str], None] = lambda text: None,
+) -> Exported:
+    """Write the artifact of a run.
+
+    Args:
+        fitted: the run.
+        folder: where to.
+        dtype: how vectors are stored; the loss is measured and written down. They are served as
+            float32 whatever it is.
+        index: "hnsw" builds an approximate index, "auto" does so above a million items.
+        adapter: train the content adapter, where the data have modalities.
+        images: copy the items' pictures into the artifact.
+        overwrite: replace an artifact in the folder.
+        stage: told in words what begins.
+
+    Raises:
+        ConfigError: a model that cannot be served.
+        ArtifactError: the folder holds something.
+    """
+    start = time.perf_counter()
+    dataset, seed = fitted.dataset, fitted.seed
+    stage("reading the model")
+    history = _union(dataset, "train", "valid_history", "test_history")
+    seen = _union(dataset, "train", "valid", "valid_history", "test_history")
+    how = scored(fitted.model, history, seed)
+    files: dict[str, bytes | Path] = {}
+    if how.encoder is not None:
+        stage("writing the encoder")
+        files["encoder.onnx"] = onnx_bytes(how.encoder, how.kind)
+    columns, left = columns_of(dataset.item_table)
+    if "image" in columns:
+        pictures = pictures_of(dataset.item_table, dataset.folder) if images else {}
+        columns["image"] = picture_column(columns["image"], pictures)
+        files |= pictures
+    artifact = Artifact(
+        manifest=_manifest(fitted, how, dtype),
+        user_ids=Ids.pack(dataset.users, "user"),
+        item_ids=Ids.pack(dataset.items, "item"),
+        seen=csr_of(seen),
+        counts=np.bincount(dataset.train.items, minlength=dataset.n_items).astype(np.int64),
+        users=how.users,
+        items=how.items,
+        history=csr_of(history) if how.kind != "factors" or how.encoder is not None else None,
+        neighbours=how.neighbours,
+        columns=columns,
+    )
+    artifact = _with_loss(artifact, seen, seed)
+    if how.kind == "factors":
+        stage("learning to fold in new users")
+        artifact = _with_fold_in(artifact, dataset, history, files, seed)
+    modalities = dataset.view().modalities
+    if modalities:
+        stage("learning where new items belong" if adapter else "reducing features")
+        artifact = _with_content(artifact, dataset, history, adapter, seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        if how.kind == "factors" and _wants_index(index, dataset.n_items):
+            stage("building the index")
+            path = Path(scratch) / "index.faiss"
+            artifact = _with_index(artifact, seen, path, seed)
+            files["index.faiss"] = path
+        stage("writing")
+        out = write_artifact(folder, artifact, files, overwrite)
+    return Exported(out, read_manifest(out), left, time.perf_counter() - start)
+
+
+def _union(dataset: Dataset, *parts: str) -> sp.csr_array:
+    shape = dataset.n_users, dataset.n_items
+    total = sum(
+        (dataset.part(p).csr(*shape) for p in parts[1:]), dataset.part(parts[0]).csr(*shape)
+    )
+    found = sp.csr_array(total)
+    found.data[:] = 1.0
+    found.sort_indices()
+    return found
+
+
+def _manifest(fitted: FittedModel, how: Scored, dtype: Dtype) -> Manifest:
+    dataset, results = fitted.dataset, fitted.results
+    metrics = {name: dict(results[name]) for name in ("valid", "test") if results.get(name)}
+    return Manifest(
+        kind=how.kind,
+        model=fitted.spec.name,
+        n_users=dataset.n_users,
+        n_items=dataset.n_items,
+        width=0 if how.items is None else how.items.shape[1],
+        dtype=dtype,
+        seed=fitted.seed,
+        config=fitted.config.model_dump(mode="json"),
+        metrics=metrics,
+        mask=str(results.get("mask", "strict")),
+        fingerprints={
+            "data": dataset.fingerprint,
+            "users": dataset.users.fingerprint,
+            "items": dataset.items.fingerprint,
+        },
+        dataset=dataset.name,
+        synthetic=bool(dataset.info.get("synthetic", False)),
+        loss={} if how.loss is None else how.loss,
+        modalities={
+            name: {"width": m.dim, "provenance": _plain(m.provenance)}
+            for name, m in dataset.view().modalities.items()
+        },
+        segments=how.segments,
+    )
+
+
+def _plain(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON takes and people read: no lists of words."""
+    kinds = str | int | float | bool | None
+    return {key: value for key, value in provenance.items() if isinstance(value, kinds)}
+
+
+def _sample(seen: sp.csr_array, seed: int) -> np.ndarray:
+    having = np.flatnonzero(np.diff(seen.indptr))
+    rng = seeds.numpy_generator(seed, "export", "sample")
+    return np.sort(rng.permutation(having)[:SAMPLE])
+
+
+def _with_loss(artifact: Artifact, seen: sp.csr_array, seed: int) -> Artifact:
+    """Vectors as they come back from disk, and what that costs."""
+    if artifact.users is None or artifact.items is None:
+        if artifact.items is None:
+            return artifact
+        return replace(artifact, items=_back(artifact.items, artifact.manifest.dtype))
+    users, items = (_back(v, artifact.manifest.dtype) for v in (artifact.users, artifact.items))
+    rows = _sample(seen, seed)
+    some = sp.csr_array(seen[rows])
+    lists = best_lists(artifact.users[rows], artifact.items, some, K)
+    kept = best_lists(users[rows], items, some, K)
+    few = rows[:100]
+    true = artifact.users[few] @ artifact.items.T
+    gone = np.abs(users[few] @ items.T - true)
+    spread = float(true.std()) or 1.0
+    loss = {
+        f"overlap@{K}": overlap(lists, kept),
+        "score_error": float(gone.mean()) if gone.size else 0.0,
+        "score_error_in_deviations": float(gone.mean()) / spread if gone.size else 0.0,
+        "users": len(rows),
+    }
+    return replace(
+        artifact,
+        users=users,
+        items=items,
+        manifest=replace(artifact.manifest, loss={**artifact.manifest.loss, **loss}),
+    )
+
+
+def _back(vectors: np.ndarray, dtype: Dtype) -> np.ndarray:
+    return restored(quantised(vectors, dtype))
+
+
+def _with_fold_in(
+    artifact: Artifact,
+    dataset: Dataset,
+    history: sp.csr_array,
+    files: Mapping[str, bytes | Path],
+    seed: int,
+) -> Artifact:
+    assert artifact.users is not None
+    assert artifact.items is not None
+    relevant = dataset.valid.csr(dataset.n_users, dataset.n_items)
+    known = Known(artifact.users, artifact.items, history, relevant)
+    encoder = files.get("encoder.onnx")
+    own = encoder_fold(session(encoder)) if isinstance(encoder, bytes) else None
+    rng = seeds.numpy_generator(seed, "export", "fold-in")
+    if not history.nnz:
+        return artifact
+    found = fit_fold_ins(known, rng, own)
+    manifest = replace(artifact.manifest, fold_in=found.report)
+    return replace(artifact, fold_in=found.matrices, manifest=manifest)
+
+
+def _with_content(
+    artifact: Artifact, dataset: Dataset, history: sp.csr_array, adapter: bool, seed: int
+) -> Artifact:
+    warm = np.unique(history.indices)
+    content = read_content(dataset.view().modalities, warm, seed)
+    bases = {name: content.bases[f"shown.{name}"] for name in content.names}
+    artifact = replace(artifact, features=content.shown, bases=bases)
+    if not adapter or artifact.users is None or artifact.items is None or len(warm) < 2:
+        return artifact
+    trained = train_adapter(content, artifact.users, artifact.items, history, seed)
+    manifest = replace(artifact.manifest, adapter=trained.report)
+    return replace(artifact, adapter=trained.matrices, manifest=manifest)
+
+
+def _wants_index(index: Index, n_items: int) -> bool:
+    if index not in ("auto", "exact", "hnsw"):
+        raise ConfigError("auto, exact or hnsw as the index", repr(index), "choose one of them")
+    return index == "hnsw" or (index == "auto" and n_items > FROM)
+
+
+def _with_index(artifact: Artifact, seen: sp.csr_array, path: Path, seed: int) -> Artifact:
+    assert artifact.users is not None
+    assert artifact.items is not None
+    graph = Hnsw.build(artifact.items)
+    graph.write(path)
+    rows = _sample(seen, seed)
+    nothing = np.zeros(0, np.int64)
+    shape = (len(rows), artifact.n_items)
+    none_seen = sp.csr_array((nothing.astype(np.float32), (nothing, nothing)), shape=shape)
+    exact = best_lists(artifact.users[rows], artifact.items, none_seen, K)
+    found = graph.candidates(artifact.users[rows], min(K, artifact.n_items))
+    report = {"kind": "hnsw", f"recall@{K}": overlap(exact, found), "users": len(rows)}
+    return replace(artifact, manifest=replace(artifact.manifest, index=report))

@@ -1,0 +1,107 @@
+"""Approximate search for catalogues of a million items: a faiss HNSW graph of inner products.
+
+Vectors of unlike lengths are no metric space: the graph is built on vectors with one more
+coordinate, `sqrt(L^2 - |v|^2)` with L the longest, so that the largest inner products with
+`(u, 0)` are the nearest neighbours, exactly (Bachrach and others 2014).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modalign.errors import ArtifactError
+
+LINKS = 32
+BUILD = 120
+"""Neighbours of a node, and candidates looked at while the graph is built."""
+SEARCH = 96
+"""Candidates looked at in a search, at least."""
+FROM = 1_000_000
+"""Items from which on an index is built unless told otherwise."""
+
+
+def faiss_module() -> Any:
+    """Faiss.
+
+    Raises:
+        ArtifactError: it is not installed.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise ArtifactError(
+            "faiss, for the index of this artifact",
+            "no such package",
+            "pip install 'modalign[serve]'",
+        ) from error
+    return faiss
+
+
+def lifted(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (n, d) with the coordinate that makes all of them equally long, (n, d + 1).
+
+    Example:
+        >>> lifted(np.array([[3.0, 0.0], [0.0, 5.0]])).tolist()
+        [[3.0, 0.0, 4.0], [0.0, 5.0, 0.0]]
+    """
+    squares = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
+    rest = np.sqrt(np.maximum(squares.max(initial=0.0) - squares, 0.0))
+    return np.concatenate([vectors, rest[:, None]], axis=1).astype(np.float32)
+
+
+class Hnsw:
+    """A graph over the trained items.
+
+    Args:
+        index: of faiss.
+        search: candidates looked at.
+    """
+
+    def __init__(self, index: Any, search: int = SEARCH) -> None:
+        self._index, self._faiss, self.search = index, faiss_module(), search
+
+    @classmethod
+    def build(cls, vectors: np.ndarray, links: int = LINKS, build: int = BUILD) -> Hnsw:
+        """Link every item with `links` others; minutes for a million."""
+        faiss = faiss_module()
+        index = faiss.IndexHNSWFlat(vectors.shape[1] + 1, links)
+        index.hnsw.efConstruction = build
+        index.add(lifted(vectors))
+        return cls(index)
+
+    @classmethod
+    def read(cls, path: Path, search: int = SEARCH) -> Hnsw:
+        """From a file.
+
+        Raises:
+            ArtifactError: it is not an index.
+        """
+        faiss = faiss_module()
+        try:
+            return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), search)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"an index in {path}", str(error).split("\n")[0][:200], "export the run again"
+            ) from error
+
+    def write(self, path: Path) -> None:
+        """To a file."""
+        self._faiss.write_index(self._index, str(path))
+
+    def candidates(self, users: np.ndarray, n: int, search: int | None = None) -> np.ndarray:
+        """Rows of about the n best items of each user, (B, n); -1 where fewer were found.
+
+        Args:
+            users: vectors (B, d).
+            n: how many.
+            search: candidates looked at; at least n, and the index's own where None.
+        """
+        looked = max(n, search or self.search)
+        padded = np.zeros((len(users), users.shape[1] + 1), np.float32)
+        padded[:, :-1] = users
+        parameters = self._faiss.SearchParametersHNSW(efSearch=looked)
+        found: np.ndarray = self._index.search(padded, n, params=parameters)[1]
+        return found
