@@ -40,5 +40,5 @@ def test_random_numbers_are_the_seeds_and_only_for_users_in_training(library):
     assert not features[~present].any()
     np.testing.assert_array_equal(features, Random(dim=5, seed=1).vectors(side)[0])
     assert (features[present] != Random(dim=5, seed=2).vectors(side)[0][present]).all()
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="dim of provider random"):
         Random(dim=0)

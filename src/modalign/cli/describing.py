@@ -240,18 +240,18 @@ def _provider(dataset: Dataset, asked: _Asked) -> Any:
     if asked.provider == "file":
         from modalign.profiles.given import from_file
 
-        options = asked.own("path", "ids")
+        options = {key: str(value) for key, value in asked.own("path", "ids").items()}
         path = asked.need(options.get("path"), "--set path=FILE", "texts or vectors by user id")
         return from_file(path, options.get("ids"))
     if asked.provider == "template":
         from modalign.profiles.template import Template
 
-        return Template(**asked.own("n_words", "n_labels", "min_df"))
+        return Template(**asked.sets)
     from modalign.profiles.vectors import HistoryMean, Random
 
     if asked.provider == "history-mean":
-        return HistoryMean(**asked.own("modality"))
-    return Random(**asked.own("dim"), seed=asked.seed)
+        return HistoryMean(**{key: str(one) for key, one in asked.own("modality").items()})
+    return Random(**{"seed": asked.seed, **asked.sets})
 
 
 def _endpoint(asked: _Asked) -> LanguageModel:

@@ -143,6 +143,7 @@ def texts_of(dataset: Dataset, name: str = NAME) -> pl.DataFrame:
     Raises:
         DataError: there are none.
     """
+    _plain(name)
     path = texts_path(dataset, name)
     if path is None or not path.is_file():
         raise DataError(
@@ -164,13 +165,17 @@ def answers_path(dataset: Dataset) -> Path | None:
 
 
 def _check_name(dataset: Dataset, name: str) -> None:
+    _plain(name)
     old = dataset.modalities.get(name)
-    if not name or Path(name).name != name or name.startswith("."):
-        raise ConfigError("a plain name of a modality", repr(name), "name it such as preference")
     if old is not None and old.entity == "item":
         raise ConfigError(
             "a name for the users' modality", f"{name!r}, features of items", "choose another name"
         )
+
+
+def _plain(name: str) -> None:
+    if not name or Path(name).name != name or name.startswith("."):
+        raise ConfigError("a plain name of a modality", repr(name), "name it such as preference")
 
 
 def _provenance(

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
+from pydantic import BaseModel, ConfigDict, Field
 
 from modalign.features.tfidf import tfidf_matrix
 from modalign.profiles.base import Descriptions, Progress, Source
 from modalign.profiles.side import TrainingSide, need_texts
+from modalign.settings import build
 
 VERSION = 1
-N_WORDS, N_LABELS = 20, 3
 BLOCK = 8192
 """Users whose words are ranked at a time."""
+
+
+class TemplateOptions(BaseModel):
+    """Options of `Template`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    n_words: Annotated[int, Field(ge=1)] = 20
+    """Words at most."""
+    n_labels: Annotated[int, Field(ge=0)] = 3
+    """Categories and makers at most."""
+    min_df: Annotated[int, Field(ge=1)] = 2
+    """A word must stand in the texts of so many items."""
 
 
 class Template:
@@ -29,18 +43,18 @@ class Template:
     Limits: it repeats the catalogue's words and knows no synonyms. Deterministic, offline.
 
     Args:
-        n_words: words at most.
-        n_labels: categories and makers at most.
-        min_df: a word must stand in the texts of so many items.
+        options: see `TemplateOptions`.
+
+    Raises:
+        ConfigError: an option is unknown or out of its bounds.
     """
 
-    def __init__(self, n_words: int = N_WORDS, n_labels: int = N_LABELS, min_df: int = 2) -> None:
-        self.n_words, self.n_labels, self.min_df = n_words, n_labels, min_df
+    def __init__(self, **options: Any) -> None:
+        self.options = build(TemplateOptions, options, "provider template")
 
     def provenance(self, side: TrainingSide) -> dict[str, Any]:
-        """Provider, version, sizes."""
-        sizes = {"n_words": self.n_words, "n_labels": self.n_labels, "min_df": self.min_df}
-        return {"provider": "template", "version": VERSION, **sizes}
+        """Provider, version, options."""
+        return {"provider": "template", "version": VERSION, **self.options.model_dump()}
 
     def describe(self, side: TrainingSide, progress: Progress) -> Descriptions:
         """A sentence for each user whose items have words or labels.
@@ -68,7 +82,7 @@ class Template:
 
     def _words(self, side: TrainingSide) -> pl.DataFrame:
         """User and their words with commas, for users who have some."""
-        matrix, words = tfidf_matrix(side.texts, min_df=self.min_df)
+        matrix, words = tfidf_matrix(side.texts, min_df=self.options.min_df)
         there = np.diff(matrix.indptr) > 0
         mean = np.asarray(matrix.sum(axis=0), np.float64).ravel() / max(1, there.sum())
         users, items = side.pairs[:, there[side.pairs[1]]]
@@ -87,7 +101,7 @@ class Template:
             order = np.lexsort((column, -value, row))
             row, column = row[order], column[order]
             n = np.bincount(row, minlength=len(counts))
-            first = np.arange(len(row)) - (np.cumsum(n) - n)[row] < self.n_words
+            first = np.arange(len(row)) - (np.cumsum(n) - n)[row] < self.options.n_words
             parts.append(pl.DataFrame({"user": row[first] + start, "word": column[first]}))
         return (
             pl.concat(parts)
@@ -106,5 +120,5 @@ class Template:
             .len()
             .sort(["user", "len", "label"], descending=[False, True, False])
             .group_by("user", maintain_order=True)
-            .agg(pl.col("label").head(self.n_labels).str.join(", ").alias("labels"))
+            .agg(pl.col("label").head(self.options.n_labels).str.join(", ").alias("labels"))
         )

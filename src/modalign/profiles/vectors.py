@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from modalign.data.modality import Modality
-from modalign.errors import ConfigError, DataError, UnknownName
+from modalign.errors import DataError, UnknownName
 from modalign.features.history import history_mean
 from modalign.profiles.side import TrainingSide
 from modalign.seeds import numpy_generator
+from modalign.settings import build
 
 
 class HistoryMean:
@@ -49,30 +51,38 @@ class HistoryMean:
         return known[name]
 
 
+class RandomOptions(BaseModel):
+    """Options of `Random`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    dim: Annotated[int, Field(ge=1)] = 64
+    """Numbers for each user."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the numbers."""
+
+
 class Random:
     """Independent normal numbers, scaled to length one: says nothing, for comparison.
 
     Args:
-        dim: how many for each user.
-        seed: of the numbers.
+        options: see `RandomOptions`.
 
     Raises:
-        ConfigError: `dim` is not positive.
+        ConfigError: an option is unknown or out of its bounds.
     """
 
-    def __init__(self, dim: int = 64, seed: int = 0) -> None:
-        if dim < 1:
-            raise ConfigError("dim of 1 or more", str(dim), "give a positive number")
-        self.dim, self.seed = dim, seed
+    def __init__(self, **options: Any) -> None:
+        self.options = build(RandomOptions, options, "provider random")
 
     def provenance(self, side: TrainingSide) -> dict[str, Any]:
         """Provider, width and seed."""
-        return {"provider": "random", "version": 1, "dim": self.dim, "seed": self.seed}
+        return {"provider": "random", "version": 1, **self.options.model_dump()}
 
     def vectors(self, side: TrainingSide) -> tuple[np.ndarray, np.ndarray]:
         """Rows of length one for users with training items, zeros for others."""
-        rng = numpy_generator(self.seed, "profiles", "random")
-        rows = rng.standard_normal((side.n_users, self.dim))
+        rng = numpy_generator(self.options.seed, "profiles", "random")
+        rows = rng.standard_normal((side.n_users, self.options.dim))
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         present = np.zeros(side.n_users, bool)
         present[side.active] = True
