@@ -45,13 +45,17 @@ class Known:
         models: names.
         columns: kinds ("text", "category", "number") of each column of metadata, over all models.
         modalities: width of the features of each modality, or None where models differ.
+        width: numbers in an item's vector, or None where models differ.
         keys: whether API keys are asked for.
+        encoder: whether new items may be sent as text and picture.
     """
 
     models: Sequence[str]
     columns: Mapping[str, frozenset[str]]
     modalities: Mapping[str, int | None]
+    width: int | None = None
     keys: bool = False
+    encoder: bool = False
 
 
 def document(table: Table, known: Known) -> dict[str, Any]:
@@ -191,10 +195,22 @@ def _where(components: dict[str, Any], known: Known) -> dict[str, Any]:
 
 
 def _narrow_item(item: dict[str, Any], known: Known) -> None:
-    ways = [["vector"], ["features"], ["text"], ["image"]]
-    item["anyOf"] = [{"required": way} for way in ways]
-    widths = {}
-    for name, width in known.modalities.items():
-        sizes = {} if width is None else {"minItems": width, "maxItems": width}
-        widths[name] = {"type": "array", "items": {"type": "number"}, **sizes}
-    item["properties"]["features"] |= {"properties": widths, "additionalProperties": False}
+    properties = item["properties"]
+    ways = ["vector", *(("features",) if known.modalities else ())]
+    ways += ["text", "image"] if known.encoder else []
+    item["anyOf"] = [{"required": [way]} for way in ways]
+    for way in ("features", "text", "image"):
+        if way not in ways:
+            del properties[way]
+    if known.width is not None:
+        properties["vector"] |= {"minItems": known.width, "maxItems": known.width}
+    if known.modalities:
+        widths = {}
+        for name, width in known.modalities.items():
+            sizes = {} if width is None else {"minItems": width, "maxItems": width}
+            number = {"type": "number", "minimum": -1e30, "maximum": 1e30}
+            widths[name] = {"type": "array", "items": number, **sizes}
+        properties["features"] |= {"properties": widths, "additionalProperties": False}
+    numbers = [name for name, kinds in known.columns.items() if "number" in kinds]
+    finite = {"type": ["number", "null"], "minimum": -1e30, "maximum": 1e30}
+    properties["fields"]["properties"] = {name: dict(finite) for name in numbers}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,11 +15,13 @@ _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _LONGEST = 80
 
 
-def read(decode: Callable[[bytes], T], body: bytes, docs: str) -> T:
+def read(decoder: msgspec.json.Decoder[T], body: bytes, docs: str) -> T:
     """The body as the type of a decoder.
 
+    Whole numbers may be written as 10.0, as in JSON they are the same number.
+
     Args:
-        decode: of a `msgspec.json.Decoder`.
+        decoder: of the type.
         body: JSON.
         docs: the path of the endpoint, where its fields are described.
 
@@ -28,22 +29,45 @@ def read(decode: Callable[[bytes], T], body: bytes, docs: str) -> T:
         Failure: 400 where it is no JSON, 422 where it is of another shape.
 
     Example:
-        >>> from modalign.serve.schemas import decode_recommend
+        >>> from modalign.serve.schemas import RECOMMEND
         >>> try:
-        ...     read(decode_recommend, b'{"user_id": "a", "k": 0}', "/v1/recommend")
+        ...     read(RECOMMEND, b'{"user_id": "a", "k": 0}', "/v1/recommend")
         ... except Failure as failure:
         ...     print(failure.status, failure.expected, "|", failure.got)
         422 an integer >= 1 in k | 0
     """
     try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        raise _misshapen(str(error), body, docs) from error
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError as error:
+            if "`int" not in str(error):
+                raise _misshapen(str(error), body, docs) from error
+            return _with_whole_numbers(decoder, body, docs)
+    except UnicodeDecodeError as error:
+        raise Failure(400, "a JSON body in UTF-8", str(error), "encode it in UTF-8") from error
     except msgspec.DecodeError as error:
         got = "an empty body" if not body.strip() else str(error)
         raise Failure(400, "a JSON body", got, f"send JSON as /docs shows for {docs}") from error
     except RecursionError as error:
         raise Failure(400, "a JSON body", "one nested without end", "send it flatter") from error
+
+
+def _with_whole_numbers(decoder: msgspec.json.Decoder[T], body: bytes, docs: str) -> T:
+    try:
+        found: T = msgspec.convert(_whole(msgspec.json.decode(body)), decoder.type)
+    except msgspec.ValidationError as error:
+        raise _misshapen(str(error), body, docs) from error
+    return found
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _whole(one) for name, one in value.items()}
+    return value
 
 
 def _misshapen(told: str, body: bytes, docs: str) -> Failure:
@@ -92,7 +116,7 @@ def _value(body: bytes, where: str) -> str | None:
         value: Any = msgspec.json.decode(body)
         for name, index in _STEP.findall(where):
             value = value[name] if name else value[int(index)]
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError, RecursionError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None
     if isinstance(value, list):
         return f"an array of {len(value):,}"

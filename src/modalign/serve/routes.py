@@ -70,9 +70,7 @@ class Routes:
             Endpoint("POST", model + "/items", self.add_item,
                      "A new item, ranked for everyone from the next call on",
                      takes=schemas.NewItem, gives=schemas.Added, parameters=[NAME],
-                     statuses=[404],
-                     example={"item_id": "new-1", "features": {"text": [0.1, 0.2]},
-                              "fields": {"title": "A rucksack"}}),
+                     statuses=[404, 409]),
             Endpoint("POST", "/v1/admin/swap", self.swap,
                      "Serve a model from another artifact, without a failed request",
                      access="admin", takes=schemas.Swap, gives=schemas.Swapped,
@@ -96,12 +94,12 @@ class Routes:
     async def recommend(self, call: Call) -> Answer:
         """Lists of the model in the path."""
         served = self.service.models.get(call.params["name"])
-        asked = read(schemas.decode_recommend, call.body, "/v1/models/{name}/recommend")
+        asked = read(schemas.RECOMMEND, call.body, "/v1/models/{name}/recommend")
         return await self._listed(lambda _: served, asked)
 
     async def routed(self, call: Call) -> Answer:
         """Lists of the models that the split gives."""
-        asked = read(schemas.decode_recommend, call.body, "/v1/recommend")
+        asked = read(schemas.RECOMMEND, call.body, "/v1/recommend")
         return await self._listed(self.service.models.of_user, asked)
 
     async def _listed(self, choose: Callable[[str], Served], asked: Recommend) -> Answer:
@@ -194,7 +192,7 @@ class Routes:
     async def similar(self, call: Call) -> Answer:
         """Items like one item, or like each of several."""
         served = self.service.models.get(call.params["name"])
-        asked = read(schemas.decode_similar, call.body, "/v1/models/{name}/similar")
+        asked = read(schemas.SIMILAR, call.body, "/v1/models/{name}/similar")
         single, several = asked.item_id, asked.item_ids
         if (single is UNSET) == (several is UNSET):
             got = "neither" if single is UNSET else "both"
@@ -233,7 +231,7 @@ class Routes:
 
     async def feedback(self, call: Call) -> Answer:
         """Events."""
-        events = read(schemas.decode_events, call.body, "/v1/feedback")
+        events = read(schemas.EVENTS, call.body, "/v1/feedback")
         return answer(await self.service.record(events))
 
     async def export(self, call: Call) -> Answer:
@@ -303,12 +301,12 @@ class Routes:
     async def add_item(self, call: Call) -> Answer:
         """A new item."""
         served = self.service.models.get(call.params["name"])
-        item = read(schemas.decode_item, call.body, "/v1/models/{name}/items")
+        item = read(schemas.NEW_ITEM, call.body, "/v1/models/{name}/items")
         return answer(await self.service.add_item(served, item))
 
     async def swap(self, call: Call) -> Answer:
         """Another artifact for a model."""
-        asked = read(schemas.decode_swap, call.body, "/v1/admin/swap")
+        asked = read(schemas.SWAP, call.body, "/v1/admin/swap")
         folder = None if isinstance(asked.artifact, UnsetType) else asked.artifact
         return answer(await self.service.swap(asked.model, folder))
 
@@ -335,18 +333,22 @@ class Routes:
         """The OpenAPI document of what is served now."""
         columns: dict[str, set[str]] = {}
         modalities: dict[str, int | None] = {}
+        widths: set[int] = set()
         for served in self.service.models:
             ranker = served.ranker
             for name, kind in ranker.artifact.manifest.columns.items():
                 columns.setdefault(name, set()).add(kind)
-            widths = {} if ranker.adapter is None else ranker.adapter.widths
-            for name, width in widths.items():
+            widths.add(ranker.artifact.manifest.width)
+            adapted = {} if ranker.adapter is None else ranker.adapter.widths
+            for name, width in adapted.items():
                 modalities[name] = width if modalities.get(name, width) == width else None
         known = openapi.Known(
             self.service.models.names(),
             {name: frozenset(kinds) for name, kinds in columns.items()},
             modalities,
+            widths.pop() if len(widths) == 1 else None,
             self.service.keys is not None,
+            self.service.settings.encoder is not None,
         )
         return openapi.document(self.table, known)
 

@@ -301,8 +301,8 @@ class Error(Struct):
     error: Facts
 
 
-decode_recommend = msgspec.json.Decoder(Recommend).decode
-decode_similar = msgspec.json.Decoder(Similar).decode
-decode_events = msgspec.json.Decoder(Events).decode
-decode_item = msgspec.json.Decoder(NewItem).decode
-decode_swap = msgspec.json.Decoder(Swap).decode
+RECOMMEND = msgspec.json.Decoder(Recommend)
+SIMILAR = msgspec.json.Decoder(Similar)
+EVENTS = msgspec.json.Decoder(Events)
+NEW_ITEM = msgspec.json.Decoder(NewItem)
+SWAP = msgspec.json.Decoder(Swap)

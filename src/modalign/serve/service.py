@@ -151,9 +151,21 @@ class Service:
         """Put a new item into a model's ranking.
 
         Raises:
-            Failure: 422 where nothing is sent to make a vector of; 503 where the store fails.
+            Failure: 409 where the model has the item, or cannot rank new ones; 422 where nothing
+                is sent to make a vector of; 503 where the store fails.
             InputError: the artifact cannot take it.
         """
+        artifact = served.ranker.artifact
+        if artifact.item_ids.row(item.item_id) >= 0:
+            raise Failure(
+                409, "an id that the model does not have", f"{item.item_id!r}, which it was "
+                "trained on", "choose another id, or train and swap to change an item",
+            )  # fmt: skip
+        if artifact.manifest.kind != "factors":
+            raise Failure(
+                409, "a model whose scores are products of vectors, to rank new items",
+                artifact.manifest.model, "serve a model with vectors, such as a distilled one",
+            )  # fmt: skip
         features = None if isinstance(item.features, msgspec.UnsetType) else item.features
         given = None if isinstance(item.vector, msgspec.UnsetType) else item.vector
         if given is None and features is None:
@@ -161,7 +173,11 @@ class Service:
                 422, "the item's vector, or its features by modality", "neither",
                 "encode its text and picture as the model's card says, and send the features",
             )  # fmt: skip
-        return await self.new_items.add(served, item, features)
+        added = await self.new_items.add(served, item, features)
+        now = self.models.get(served.name)
+        if now is not served:  # swapped while the disk was busy
+            self.new_items.restore(now)
+        return added
 
     # ------------------------------------------------------------------ swap
 

@@ -1,0 +1,71 @@
+"""Small artifacts on disk, and services of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from served import Asked, serving
+
+from modalign.artifact.artifact import Artifact
+from modalign.artifact.strings import Strings
+from modalign.artifact.testing import small_artifact
+from modalign.artifact.write import write_artifact
+
+WIDTH = 8
+TEXT_WIDTH = 5
+
+
+def with_adapter(artifact: Artifact) -> Artifact:
+    """An adapter that copies the unit text features into the first columns of a vector."""
+    linear = np.zeros((TEXT_WIDTH + 1, WIDTH), np.float32)
+    linear[:TEXT_WIDTH, :TEXT_WIDTH] = 10 * np.eye(TEXT_WIDTH)
+    matrices = {
+        "linear": linear,
+        "bias": np.zeros(WIDTH, np.float32),
+        "hidden": np.zeros((TEXT_WIDTH + 1, 0), np.float32),
+        "hidden_bias": np.zeros(0, np.float32),
+        "out": np.zeros((0, WIDTH), np.float32),
+        "centre.text": np.zeros(TEXT_WIDTH, np.float32),
+    }
+    manifest = replace(artifact.manifest, adapter={"modalities": ["text"]})
+    return replace(artifact, manifest=manifest, adapter=matrices)
+
+
+@pytest.fixture(scope="session")
+def shops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the artifacts shop (with pictures of i0 to i4) and shop-2."""
+    root = tmp_path_factory.mktemp("artifacts")
+    picture = BytesIO()
+    Image.new("RGB", (4, 4), "red").save(picture, "png")
+    names = [f"images/{row}.png" if row < 5 else None for row in range(40)]
+    for name, seed in (("shop", 1), ("shop-2", 2)):
+        artifact = with_adapter(small_artifact(30, 40, WIDTH, seed=seed, mean_seen=4))
+        artifact = replace(artifact, columns={**artifact.columns, "image": Strings.of(names)})
+        files = {one: picture.getvalue() for one in names if one is not None}
+        write_artifact(root / name, artifact, files)
+    return root
+
+
+@pytest.fixture
+def asked(shops: Path, tmp_path: Path) -> Iterator[Asked]:
+    """A service of shop with a store of its own."""
+    with serving({"shop": shops / "shop"}, tmp_path / "feedback.sqlite") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def common(shops: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    """A service that the tests of a module share."""
+    store = tmp_path_factory.mktemp("store") / "feedback.sqlite"
+    with serving({"shop": shops / "shop"}, store) as found:
+        yield found

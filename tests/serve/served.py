@@ -1,0 +1,86 @@
+"""A service in the test's own process, asked without a network; and artifacts to serve."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from modalign.serve.app import Application
+from modalign.serve.logs import Log
+from modalign.serve.server import application
+from modalign.serve.service import Service
+from modalign.serve.settings import Settings
+
+
+class Asked:
+    """A running service; its event loop lives in another thread."""
+
+    def __init__(self, service: Service, log: io.BytesIO) -> None:
+        self.service, self._log = service, log
+        self.app: Application = application(service)
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        transport = httpx.ASGITransport(self.app, client=("10.0.0.1", 1234))
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://shop.test")
+        self.run(service.start())
+
+    def run(self, work: Any) -> Any:
+        """Wait for a coroutine in the service's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    def ask(self, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        """One request; a body that is neither text nor bytes goes as JSON."""
+        content = body if body is None or isinstance(body, str | bytes) else json.dumps(body)
+        found: httpx.Response = self.run(
+            self._client.request(method, path, content=content, **more)
+        )
+        return found
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.ask("GET", path, **more)
+
+    def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
+        return self.ask("POST", path, body, **more)
+
+    def recommend(self, body: Any, model: str = "shop") -> list[str]:
+        """Ids of a list."""
+        answer = self.post(f"/v1/models/{model}/recommend", body)
+        assert answer.status_code == 200, answer.text
+        return [one["item_id"] for one in answer.json()["items"]]
+
+    def log(self) -> list[dict[str, Any]]:
+        """Lines written so far."""
+        self.service.log.flush()
+        return [json.loads(line) for line in self._log.getvalue().splitlines()]
+
+    def stop(self) -> None:
+        self.run(self.service.stop())
+        self.run(self._client.aclose())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+@contextmanager
+def serving(artifacts: dict[str, Path], feedback: Path | str, **settings: Any) -> Iterator[Asked]:
+    """A service of artifacts, stopped at the end."""
+    log = io.BytesIO()
+    told = Settings(artifacts=artifacts, feedback=str(feedback), **settings)
+    asked = Asked(Service(told, Log(told.log, log)), log)
+    try:
+        yield asked
+    finally:
+        asked.stop()
+
+
+def event(event_id: str, user: Any = "u1", item: Any = "i1", kind: str = "click") -> dict[str, Any]:
+    return {"event_id": event_id, "user_id": user, "item_id": item, "kind": kind}
