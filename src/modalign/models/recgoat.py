@@ -453,6 +453,12 @@ class RecGOAT(Recommender):
             found |= {"raw/preference": raw, "mapped/preference": mapped}
         return found
 
+    def plans(self) -> dict[str, Tensor]:
+        """Plans between the features of each space and those of the ids, (d, d) of mass 1."""
+        if not isinstance(self.transport, FeatureTransport):
+            return {}
+        return dict(zip(self.space_names, self.transport.plan.detach(), strict=True))
+
     def diagnostics(self) -> Mapping[str, float]:
         """Distances, contrasts, plans, weights and attention, on 512 fixed items and users.
 
