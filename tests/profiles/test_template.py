@@ -63,6 +63,19 @@ def test_a_hand_example(library):
     assert told.texts[2:] == [None] * (library.n_users - 2)
 
 
+def test_labels_alone_say_something(library):
+    table = library.item_table.select("item_id", "category").with_columns(
+        title=pl.Series([f"only{n}" for n in range(library.n_items)])
+    )
+    told = Template().describe(training_side(replace(library, item_table=table), ["title"]), ignore)
+    assert set(told.texts[:-1]) == {
+        "Most often: books.",
+        "Most often: shoes, sport.",
+        "Most often: shoes, sport, books.",
+        "Most often: books, shoes, sport.",
+    }
+
+
 def test_the_order_of_items_in_training_says_nothing(library):
     order = np.random.default_rng(1).permutation(len(library.train))
     turned = Interactions(library.train.users[order], library.train.items[order])

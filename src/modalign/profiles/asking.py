@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,19 +119,20 @@ class LanguageModelProvider:
         refused: dict[str, str] = {}
         in_a_row = 0
         progress(0, len(keys))
-        given_answers = self.model.answers(list(todo.values()))
-        for done, (place, given) in enumerate(given_answers, start=1):
-            key = keys[place]
-            cache.keep(key, side.users.ids([owner[key]])[0], given)
-            progress(done, len(keys))
-            if isinstance(given, Answer):
-                answers[key] = given
-                in_a_row = 0
-                continue
-            refused[key] = given.reason
-            in_a_row += 1
-            if in_a_row >= GIVE_UP:
-                break
+        # Closed at once when something breaks in here: nothing more is to be asked then.
+        with closing(self.model.answers(list(todo.values()))) as coming:
+            for done, (place, given) in enumerate(coming, start=1):
+                key = keys[place]
+                cache.keep(key, side.users.ids([owner[key]])[0], given)
+                progress(done, len(keys))
+                if isinstance(given, Answer):
+                    answers[key] = given
+                    in_a_row = 0
+                    continue
+                refused[key] = given.reason
+                in_a_row += 1
+                if in_a_row >= GIVE_UP:
+                    break
         return answers, refused
 
 
@@ -169,7 +171,9 @@ class CallableLLM:
         """Provider and the name given."""
         return {"provider": "callable", "version": 1, "model": self.name}
 
-    def answers(self, prompts: Sequence[str]) -> Iterator[tuple[int, Answer | Refusal]]:
+    def answers(
+        self, prompts: Sequence[str]
+    ) -> Generator[tuple[int, Answer | Refusal], None, None]:
         """One after the other."""
         for place, prompt in enumerate(prompts):
             yield place, self._one(prompt)

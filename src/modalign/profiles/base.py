@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -106,7 +106,9 @@ class LanguageModel(Protocol):
         """All that an answer depends on besides the prompt; no secret may be in it."""
         ...
 
-    def answers(self, prompts: Sequence[str]) -> Iterator[tuple[int, Answer | Refusal]]:
+    def answers(
+        self, prompts: Sequence[str]
+    ) -> Generator[tuple[int, Answer | Refusal], None, None]:
         """Place of a prompt and its answer, each as soon as it is there, in any order.
 
         Raises:

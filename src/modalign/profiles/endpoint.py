@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -60,7 +60,8 @@ class OpenAICompatible:
     it, it is blotted out.
 
     Limits: time-outs hold for a silence of the server, not for a whole answer; temperature 0
-    does not make every server answer the same twice.
+    does not make every server answer the same twice; an interruption waits for the questions
+    under way and loses their answers.
 
     Args:
         base_url: such as https://api.openai.com/v1 or http://localhost:8000/v1.
@@ -134,7 +135,9 @@ class OpenAICompatible:
             "extra": self.extra,
         }
 
-    def answers(self, prompts: Sequence[str]) -> Iterator[tuple[int, Answer | Refusal]]:
+    def answers(
+        self, prompts: Sequence[str]
+    ) -> Generator[tuple[int, Answer | Refusal], None, None]:
         """Answers as they come, `concurrency` questions under way at a time.
 
         Raises:

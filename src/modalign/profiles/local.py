@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,9 @@ class LocalTransformers:
             "versions": versions("transformers"),
         }
 
-    def answers(self, prompts: Sequence[str]) -> Iterator[tuple[int, Answer | Refusal]]:
+    def answers(
+        self, prompts: Sequence[str]
+    ) -> Generator[tuple[int, Answer | Refusal], None, None]:
         """Batch by batch, long prompts first."""
         asked = [self._tokens(self._chat(prompt))["input_ids"] for prompt in prompts]
         most = None if self._context is None else self._context - self.max_tokens

@@ -9,6 +9,7 @@ import polars as pl
 import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field
 
+from modalign.errors import DataError
 from modalign.features.tfidf import tfidf_matrix
 from modalign.profiles.base import Descriptions, Progress, Source
 from modalign.profiles.side import TrainingSide, need_texts
@@ -73,16 +74,19 @@ class Template:
                 ignore_nulls=True,
             ).alias("text")
         )
-        texts: list[str | None] = [None] * side.n_users
-        for user, text in told.select("user", "text").iter_rows():
-            texts[user] = text
+        everyone = pl.DataFrame({"user": np.arange(side.n_users)})
+        joined = everyone.join(told, on="user", how="left", maintain_order="left")
+        texts: list[str | None] = joined["text"].to_list()
         sources: list[Source | None] = [None if text is None else "template" for text in texts]
         progress(len(side.active), len(side.active))
         return Descriptions(texts, sources)
 
     def _words(self, side: TrainingSide) -> pl.DataFrame:
         """User and their words with commas, for users who have some."""
-        matrix, words = tfidf_matrix(side.texts, min_df=self.options.min_df)
+        try:
+            matrix, words = tfidf_matrix(side.texts, min_df=self.options.min_df)
+        except DataError:  # no word in enough texts: labels alone say something, too
+            return pl.DataFrame(schema={"user": pl.Int64, "words": pl.Utf8})
         there = np.diff(matrix.indptr) > 0
         mean = np.asarray(matrix.sum(axis=0), np.float64).ravel() / max(1, there.sum())
         users, items = side.pairs[:, there[side.pairs[1]]]
