@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 
@@ -29,36 +30,34 @@ class Points:
 
 
 def distances(rows: Rows) -> Figure:
-    """Left, distances to the ids before and after transport; right, contrasts; beside both the
-    validation recall, grey.
+    """Over epochs: distances to the ids before and after transport, contrasts of two spaces, and
+    the validation recall.
     """
-    figure, grid = _grid(1, 2, (8.6, 3.7))
-    spaces = _named(rows, "w1_after/")
-    pairs = _named(rows, "nce/")
-    left, right = grid.flat
-    for place, name in enumerate(spaces):
+    figure, grid = _grid(1, 3, (10.4, 3.6))
+    left, middle, right = grid.flat
+    handles, names = [], []
+    for place, name in enumerate(_named(rows, "w1_after/")):
         colour = COLOURS[place % len(COLOURS)]
-        left.plot(*_series(rows, f"w1_after/{name}"), color=colour, linewidth=1.7)
+        (line,) = left.plot(*_series(rows, f"w1_after/{name}"), color=colour, linewidth=1.7)
         left.plot(*_series(rows, f"w1_before/{name}"), "--", color=colour, linewidth=1.2)
-    contrasts = []
-    for place, name in enumerate(pairs):
+        handles.append(line)
+        names.append(f"{name} (before: dashed)")
+    for place, name in enumerate(_named(rows, "nce/")):
         dash, colour = DASHES[place % len(DASHES)], COLOURS[-(place + 1) % len(COLOURS)]
-        (line,) = right.plot(*_series(rows, f"nce/{name}"), dash, color=colour, linewidth=1.7)
-        contrasts.append(line)
+        (line,) = middle.plot(*_series(rows, f"nce/{name}"), dash, color=colour, linewidth=1.7)
+        handles.append(line)
+        names.append(name)
+    right.plot(*_series(rows, METRIC), color=SOFT, linewidth=1.7)
     _name(left, "distance to the ids", "epoch", "1-Wasserstein, in lengths of the ids")
-    _name(right, "contrast of two spaces", "epoch", "InfoNCE, nats")
+    _name(middle, "contrast of two spaces", "epoch", "InfoNCE, nats")
+    _name(right, "ranking", "epoch", "validation Recall@20")
     left.set_yscale("log")
-    for axes in (left, right):
-        beside = axes.twinx()
-        beside.plot(*_series(rows, METRIC), color=SOFT, linewidth=1.1, alpha=0.8)
-        beside.grid(visible=False)
-        beside.spines["right"].set_visible(axes is right)
-        beside.tick_params(right=axes is right, labelright=axes is right)
-    beside.set_ylabel("validation Recall@20 (grey)")
-    lines = [Line2D([], [], color=COLOURS[place % len(COLOURS)]) for place in range(len(spaces))]
-    lines += contrasts
-    names = [f"{name} (before: dashed)" for name in spaces] + list(pairs)
-    _legend(figure, lines, names, 8.6)
+    for which in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
+        which(StrMethodFormatter("{x:g}"))
+    for axes in grid.flat:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if handles:
+        _legend(figure, handles, names, 10.4)
     return figure
 
 
@@ -93,6 +92,7 @@ def weights(rows: Rows) -> Figure:
         (line,) = axes.plot(*_series(rows, key), dash, color=COLOURS[place % len(COLOURS)], lw=1.7)
         handles.append(line)
     _name(axes, "", "epoch", "weight")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if handles:
         _legend(figure, handles, names, 6.2)
     return figure
