@@ -170,9 +170,9 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
     imports = resident("VmRSS")
     view = load(folder)
     started = time.perf_counter()
-    if which == "ours":
-        devices.keep_freed_memory()  # as our trainer does; a loop of one's own would not
     model = our_model(view)
+    if which == "ours":
+        devices.keep_freed_memory()  # here our trainer does it; a loop of one's own would not
     built = time.perf_counter() - started
     data = PairBatches(view, BATCH, negatives=True)
     rng = seeds.torch_generator(SEED, "epoch", 0)

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from modalign.nn._slerp import Arc, chords
+
 Blend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 OPPOSITE = math.pi - 1e-3
 """Angle in radians from which two vectors count as antiparallel: no arc is distinguished."""
 _ILL_CONDITIONED = 2.9
 _NUDGE = 1e-2
-_SERIES_BELOW = 0.25
 
 
 def angle(a: Tensor, b: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
         1.0
     """
     a, b = _wide(a), _wide(b)
-    return 2 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))
+    return 2 * torch.atan2(*chords(a, b))
 
 
 def slerp(a: Tensor, b: Tensor, position: Tensor) -> Tensor:
@@ -65,23 +66,23 @@ def slerp(a: Tensor, b: Tensor, position: Tensor) -> Tensor:
         >>> [round(x, 4) for x in slerp(a, b, torch.tensor(1 / 3)).tolist()]
         [0.5, 0.866]
     """
-    a, b = _wide(a), _wide(b)
-    theta = angle(a, b)
-    opposite = theta.detach() > OPPOSITE
+    a, b = torch.broadcast_tensors(_wide(a), _wide(b))
+    shape, width = a.shape, a.shape[-1]
+    position = position.to(a.dtype).expand(shape[:-1]).reshape(-1)
+    a, b = a.reshape(-1, width), b.reshape(-1, width)
+    with torch.no_grad():
+        x, y = chords(a, b)
+        theta = 2 * torch.atan2(x, y)
+        opposite, steep = theta > OPPOSITE, theta > _ILL_CONDITIONED
     if bool(opposite.any()):
-        b = torch.where(opposite[..., None], _nudged(a, b), b)
-        theta = angle(a, b)
-    position = position.to(theta.dtype)
-    rest = 1 - position
-    whole = _sinc(theta)
-    to_a = position * _sinc(position * theta) / whole
-    to_b = rest * _sinc(rest * theta) / whole
-    out = to_a[..., None] * a + to_b[..., None] * b
+        b = torch.where(opposite[:, None], _nudged(a, b), b)
+        with torch.no_grad():
+            x, y = chords(a, b)
+    out: Tensor = Arc.apply(a, b, position, x, y)  # type: ignore[no-untyped-call]
     # Near pi the weights grow like 1 / sin(t) and carry the angle's rounding into the length.
-    steep = theta.detach() > _ILL_CONDITIONED
     if bool(steep.any()):
-        out = torch.where(steep[..., None], functional.normalize(out, dim=-1), out)
-    return out
+        out = torch.where(steep[:, None], functional.normalize(out, dim=-1), out)
+    return out.view(shape)
 
 
 def lerp(a: Tensor, b: Tensor, position: Tensor) -> Tensor:
@@ -193,17 +194,6 @@ def beta_positions(
 
 def _wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _sinc(x: Tensor) -> Tensor:
-    """`sin(x) / x`; near 0 a series, whose derivative does not cancel."""
-    small = x.abs() < _SERIES_BELOW
-    square = torch.where(small, x * x, 0.0)
-    series = 1 - square / 6 * (
-        1 - square / 20 * (1 - square / 42 * (1 - square / 72 * (1 - square / 110)))
-    )
-    safe = torch.where(small, 1.0, x)
-    return torch.where(small, series, torch.sin(safe) / safe)
 
 
 def _nudged(a: Tensor, b: Tensor) -> Tensor:
