@@ -129,6 +129,8 @@ def test_a_dry_run_tells_the_cost_and_asks_nothing(
     shown = cli(*openai(server, *prices)).out
     assert "price, at most about" in shown
     assert "The prompt about user u0" in shown
+    prices = ["--price-in", 0.01, "--price-out", 0, "--dry-run"]
+    assert "under 0.01" in cli(*openai(server, *prices)).out
     assert server["prompts"] == []
     assert snapshot(workshop / "data" / "toy" / "modalities") == before
 
@@ -238,3 +240,5 @@ def test_texts_and_vectors_of_a_file(workshop: Path, cli: Cli) -> None:
               "--set", "ids=ids.txt", "--name", "mine")  # fmt: skip
     assert got.code == 0, got.err
     assert Dataset.load("data/toy").modalities["mine"].features[1].tolist() == [1, 0]
+    got = cli("describe", "data/toy", "--name", "words")
+    assert "modalign describe data/toy --name words --show 5" in got.err

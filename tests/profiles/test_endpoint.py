@@ -2,6 +2,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 import urllib.error
 
 import pytest
@@ -295,3 +296,13 @@ def test_who_stops_listening_stops_the_asking(server, clock):
     assert asked <= 10
     threading.Event().wait(0.1)
     assert len(server.requests) == asked
+
+
+def test_who_stops_listening_does_not_wait_for_pauses(server):
+    server.behave = lambda number, prompt: completion("x") if prompt == "a" else Said(500)
+    model = OpenAICompatible(server.url, "m", key_variable=None, retries=9, concurrency=2)
+    answers = model.answers(["a", *["b"] * 20])
+    assert next(answers) == (0, Answer("x"))
+    start = time.monotonic()
+    answers.close()
+    assert time.monotonic() - start < 5  # the pauses would be minutes

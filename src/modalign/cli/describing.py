@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from modalign.profiles.describe import DescribeReport
     from modalign.profiles.side import TrainingSide
 
+NAME = "preference"
 PROVIDERS = ("template", "history-mean", "random", "openai", "local", "file")
 SHOWN_ITEMS, SHOWN_FAILURES = 6, 5
 EPILOG = """**Providers** (`--provider`)
@@ -62,7 +63,7 @@ def describe(
     provider: Annotated[
         str, typer.Option(help="template, history-mean, random, openai, local or file, see below.")
     ] = "template",
-    name: Annotated[str, typer.Option(help="Name of the users' modality.")] = "preference",
+    name: Annotated[str, typer.Option(help="Name of the users' modality.")] = NAME,
     embedder: Annotated[
         str, typer.Option(help="Text encoder of the texts: tfidf, minilm, st:NAME, hf:NAME.")
     ] = "tfidf",
@@ -186,7 +187,7 @@ def describe(
         return
     _show_report(report)
     if report.sources:
-        say(f"next: modalign describe {folder} --show 5")
+        say(f"next: modalign describe {folder}{f' --name {name}' * (name != NAME)} --show 5")
 
 
 @dataclass(frozen=True)
@@ -302,7 +303,10 @@ def _estimate_rows(told: Estimate) -> list[list[str]]:
         ["tokens of prompts, about", f"{told.tokens_in:,}"],
         ["tokens of answers, at most", f"{told.tokens_out:,}"],
     ]
-    price = "no price given" if told.price is None else f"{told.price:,.2f}"
+    if told.price is None:
+        price = "no price given"
+    else:
+        price = f"{told.price:,.2f}" if not 0 < told.price < 0.01 else "under 0.01"
     rows.append(["price, at most about", price])
     if told.minutes is not None:
         rows.append(["minutes by the limits, at least", f"{told.minutes:,.1f}"])

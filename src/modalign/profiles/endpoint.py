@@ -158,8 +158,7 @@ class OpenAICompatible:
                             waiting[pool.submit(self._ask, prompt)] = later
                         yield place, one.result()
             finally:
-                self._stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
+                self._stop.set()  # ends pauses, and what has not gone out yet
 
     def _ask(self, prompt: str) -> Answer | Refusal:
         """One question until it is answered, refused, or tried often enough."""
