@@ -89,7 +89,8 @@ def test_an_empty_answer_gives_way_to_the_template(library, tmp_path):
         assert told.failures == ()
 
 
-def test_failures_are_told_recorded_and_asked_again(library, server, tmp_path):
+def test_failures_are_told_recorded_and_asked_again(library, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(asking, "GIVE_UP", 2)  # in a row, which these are not
     side = training_side(library)
     path = tmp_path / "answers.sqlite"
     server.behave = lambda number, prompt: (
