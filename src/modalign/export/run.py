@@ -24,7 +24,7 @@ from modalign.export.content import read_content, train_adapter
 from modalign.export.folding import Known, fit_fold_ins
 from modalign.export.lists import best_lists, csr_of, overlap
 from modalign.export.onnx import onnx_bytes
-from modalign.export.scores import Scored, scored
+from modalign.export.scores import Scored, encoder_loss, scored
 from modalign.fitted import FittedModel
 from modalign.serve.foldin import encoder_fold, session
 from modalign.serve.index import FROM, Hnsw
@@ -89,7 +89,9 @@ def export_run(
     files: dict[str, bytes | Path] = {}
     if how.encoder is not None:
         stage("writing the encoder")
-        files["encoder.onnx"] = onnx_bytes(how.encoder, how.kind)
+        files["encoder.onnx"] = encoder = onnx_bytes(how.encoder, how.kind)
+        if how.kind == "encoder":
+            how = replace(how, loss=encoder_loss(fitted.model, encoder, history, seed))
     columns, left = columns_of(dataset.item_table)
     if "image" in columns:
         pictures = pictures_of(dataset.item_table, dataset.folder) if images else {}

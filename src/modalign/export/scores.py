@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +18,7 @@ from modalign.artifact.manifest import Kind
 from modalign.errors import ConfigError
 from modalign.export.lists import best_of_cells, csr_of, hide, overlap
 from modalign.interfaces import Queries, Recommender
+from modalign.serve.foldin import session
 from modalign.sparse import csr_tensor
 
 K = 20
@@ -25,7 +27,8 @@ KEPT = (64, 128, 256, 512)
 """Entries of a row of an item-item matrix that are tried, the fewest that suffice first."""
 ENOUGH = 0.99
 """Overlap of lists with the whole matrix that suffices."""
-SAMPLE = 500
+SAMPLE, ENCODED = 500, 50
+"""Users that an item-item matrix, and an encoder, are compared on."""
 SIMILAR = 64
 """Width of the vectors that say how alike two items are, for models that have none."""
 
@@ -132,6 +135,25 @@ def _history(rows: sp.csr_array) -> Tensor:
 def _scores(model: Recommender, rows: sp.csr_array) -> np.ndarray:
     queries = Queries(torch.full((rows.shape[0],), -1), _history(rows))
     return np.asarray(model.score(queries).cpu().numpy(), np.float32)
+
+
+def encoder_loss(
+    model: Recommender, encoder: bytes, history: sp.csr_array, seed: int
+) -> dict[str, Any]:
+    """How far the lists and scores of an ONNX encoder are from the model's, on a few users."""
+    having = np.flatnonzero(np.diff(history.indptr))
+    rng = seeds.numpy_generator(seed, "export", "encoder")
+    sample = sp.csr_array(history[np.sort(rng.permutation(having)[:ENCODED])])
+    with torch.inference_mode():
+        true = _scores(model, sample)
+    runner, edges = session(encoder), sample.indptr
+    rows = [sample.indices[a:b].astype(np.int64) for a, b in pairwise(edges)]
+    found = np.stack([runner.run(None, {"items": one})[0] for one in rows])
+    error = float(np.abs(found - true).mean())
+    for cells in (true, found):
+        hide(cells, sample)
+    lists = best_of_cells(true, K), best_of_cells(found, K)
+    return {f"overlap@{K}": overlap(*lists), "score_error": error, "users": len(rows)}
 
 
 def _summed(model: Recommender, history: sp.csr_array, seed: int) -> Scored:

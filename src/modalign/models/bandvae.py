@@ -26,6 +26,7 @@ from modalign.features.fill import fill
 from modalign.interfaces import Batch, MultimodalConfig, Queries, chosen_modalities
 from modalign.models._bandvae_decoder import mixture_loss, mixture_scores, mixture_tops
 from modalign.models._bandvae_factors import Encoded, FactorEncoder, SideOptions, Through
+from modalign.models._bandvae_history import HistoryScores
 from modalign.models._bandvae_transport import (
     Activation,
     Alignment,
@@ -376,7 +377,7 @@ class BANDVAE(Variational):
         fused_content = {name: one.factors for name, one in content.items()}
         if self.maps and self.config.fusion == "adaptive":
             for name, found in alignments.items():
-                gate = self._gate(name)
+                gate = self.gate_of(name)
                 theirs = content[name].factors
                 pair = gate(ratings.factors, found.ratings), gate(theirs, found.content)
                 gates[name] = pair
@@ -389,7 +390,12 @@ class BANDVAE(Variational):
             fused_content = both
         return Interests(ratings, content, alignments, gates, fused, fused_content)
 
-    def _gate(self, name: str) -> Gate:
+    def presence_of(self, name: str) -> Tensor:
+        """Which items have a modality, as 1 and 0, (n_items,)."""
+        return self.get_buffer(self._buffer(name, "present"))
+
+    def gate_of(self, name: str) -> Gate:
+        """The network of a modality's gates."""
         gate = self.gates[0 if self.config.shared_gate else self.modality_names.index(name)]
         assert isinstance(gate, Gate)
         return gate
@@ -468,6 +474,13 @@ class BANDVAE(Variational):
         return mixture_scores(
             normalize(found.fused, dim=2), found.ratings.assignment, tables[""], self.t
         )
+
+    def history_encoder(self) -> HistoryScores:
+        """Scores of one history as dense arithmetic, for ONNX."""
+        return HistoryScores(self)
+
+    def history_items(self) -> None:
+        """None: scores are no products with item vectors."""
 
     def look(self, history: Tensor) -> Interests:
         """What scoring sees of users, the plans included: no noise, no gradient.

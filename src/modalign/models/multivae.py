@@ -121,10 +121,41 @@ class MultiVAE(Variational):
         """Scores of all items from the histories alone, (B, n_items)."""
         return self.decode(self.encode(Bags.of(self.history_of(queries)))[0])
 
+    def history_encoder(self) -> HistoryVector:
+        """The decoder's hidden layer for one history, for ONNX."""
+        return HistoryVector(self)
+
+    def history_items(self) -> Tensor:
+        """Rows of the decoder with their biases, (n_items, hidden_size + 1)."""
+        return torch.cat([self.items, self.item_bias[:, None]], dim=1).detach()
+
     def diagnostics(self) -> Mapping[str, float]:
         """The weight of the divergence."""
         weight = annealed(self.updates, self.config.anneal_steps, self.config.anneal_cap)
         return {"divergence_weight": float(weight)}
+
+
+class HistoryVector(nn.Module):
+    """Rows of items (n,) int64 to a vector (hidden_size + 1,) whose product with a row of the
+    decoder is the score.
+
+    Args:
+        model: whose parameters are used, not copied.
+    """
+
+    def __init__(self, model: MultiVAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, items: Tensor) -> Tensor:
+        """See the class."""
+        m = self.model
+        rows = m.encoder[items]
+        scale = torch.ones_like(items, dtype=rows.dtype).sum().rsqrt()
+        hidden = torch.tanh(rows.sum(0) * scale + m.encoder_bias)
+        latent = m.to_latent(hidden)[: m.config.embedding_size]
+        out = torch.tanh(m.from_latent(latent))
+        return torch.cat([out, torch.ones_like(out[:1])])
 
 
 def _layer(width_in: int, width_out: int) -> nn.Linear:

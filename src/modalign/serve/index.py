@@ -8,17 +8,24 @@ coordinate, `sqrt(L^2 - |v|^2)` with L the longest, so that the largest inner pr
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from modalign.artifact.artifact import Artifact
 from modalign.errors import ArtifactError
+from modalign.serve.catalogue import Catalogue
+from modalign.serve.people import Block
+
+Search = Literal["auto", "exact", "hnsw"]
 
 LINKS = 32
 BUILD = 120
 """Neighbours of a node, and candidates looked at while the graph is built."""
 SEARCH = 96
 """Candidates looked at in a search, at least."""
+MOST = 4096
+"""Most candidates asked for; where more are hidden, every item is scored."""
 FROM = 1_000_000
 """Items from which on an index is built unless told otherwise."""
 
@@ -105,3 +112,59 @@ class Hnsw:
         parameters = self._faiss.SearchParametersHNSW(efSearch=looked)
         found: np.ndarray = self._index.search(padded, n, params=parameters)[1]
         return found
+
+
+def index_of(artifact: Artifact, search: Search) -> Hnsw | None:
+    """The index to search, or None for exact search.
+
+    Raises:
+        ArtifactError: "hnsw" is asked for and the artifact has no index.
+    """
+    path = artifact.file("index.faiss")
+    if search == "hnsw" and path is None:
+        raise ArtifactError(
+            "an artifact with an index", "one without", "export it again with --index hnsw"
+        )
+    return None if search == "exact" or path is None else Hnsw.read(path)
+
+
+def looked_up(
+    index: Hnsw,
+    block: Block,
+    owner: np.ndarray,
+    hidden: np.ndarray,
+    k: int,
+    catalogue: Catalogue,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows and scores (B, k) of what the index finds, best first; None where it finds too few.
+
+    Candidates are scored anew, so that scores are those of exact search; added items, which the
+    index does not know, are candidates of everyone.
+
+    Args:
+        index: over the trained items.
+        block: people with vectors.
+        owner: of each hidden item, its place in the block.
+        hidden: rows of items not to be listed.
+        k: at most the size of the catalogue.
+        catalogue: the items there are.
+    """
+    if block.vectors is None:
+        return None
+    most = int(np.bincount(owner, minlength=block.n).max(initial=0))
+    n = min(k + most, catalogue.n_trained)
+    if n > MOST:
+        return None
+    found = index.candidates(block.vectors, n)
+    added = np.arange(catalogue.n_trained, len(catalogue))
+    rows = np.concatenate([found, np.broadcast_to(added, (block.n, len(added)))], axis=1)
+    vectors = catalogue.vectors(np.maximum(rows, 0))
+    scores = (vectors @ block.vectors[:, :, None])[:, :, 0]
+    width = len(catalogue)
+    gone = np.isin(np.arange(block.n)[:, None] * width + rows, owner * width + hidden)
+    scores[gone | (rows < 0)] = -np.inf
+    order = np.lexsort((rows, -scores))[:, :k]
+    best = np.take_along_axis(scores, order, axis=1)
+    if best.shape[1] < k or np.isneginf(best).any():
+        return None
+    return np.take_along_axis(rows, order, axis=1), best

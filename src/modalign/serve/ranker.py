@@ -3,13 +3,15 @@
 All methods may be called from many threads at once. What changes while it runs is what people had
 (`update`) and the items there are (`add_items`); each change replaces an immutable
 record, so that a request sees all of it or nothing, and the next call sees it.
+
+The file is long because half of it documents the calls.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,8 @@ from modalign.artifact.read import Verify, read_artifact
 from modalign.errors import ConfigError
 from modalign.serve.adapter import ContentAdapter, unit_rows
 from modalign.serve.catalogue import Catalogue, Record
-from modalign.serve.diversity import marginal_relevance
 from modalign.serve.foldin import fold_in_of
+from modalign.serve.index import Hnsw, Search, index_of, looked_up
 from modalign.serve.people import (
     NOBODY,
     Basis,
@@ -30,7 +32,8 @@ from modalign.serve.people import (
     block_of_rows,
     person_of,
 )
-from modalign.serve.rules import Boost, Rules, Where, within_limit
+from modalign.serve.picking import picked
+from modalign.serve.rules import Boost, Rules, Where
 from modalign.serve.scoring import scores_of
 from modalign.serve.topk import best_of_rows
 from modalign.serve.why import Why, nearest_liked, parts_of
@@ -89,6 +92,12 @@ class Ranker:
     Args:
         artifact: what to serve.
         fold_in: "map", "ridge" or "encoder"; None takes the best measured at export.
+        search: "exact" scores every item; "hnsw" looks the best up in the artifact's index, where
+            no rule but `exclude` and what was seen has to hold; "auto" does so where the artifact
+            has an index.
+
+    Raises:
+        ArtifactError: a part is missing that this needs.
 
     Example:
         >>> from modalign.artifact.testing import small_artifact
@@ -97,10 +106,14 @@ class Ranker:
         ['i1', 'i6', 'i7']
     """
 
-    def __init__(self, artifact: Artifact, fold_in: str | None = None) -> None:
+    def __init__(
+        self, artifact: Artifact, fold_in: str | None = None, search: Search = "auto"
+    ) -> None:
         self.artifact = artifact
+        self._index = index_of(artifact, search)
         self._scores = scores_of(artifact)
         self._fold = fold_in_of(artifact, fold_in)
+        self._encodes = (fold_in or artifact.manifest.fold_in.get("default")) == "encoder"
         held = artifact.adapter
         names = artifact.manifest.adapter.get("modalities", ())
         self.adapter = None if held is None else ContentAdapter(held, names)
@@ -111,10 +124,14 @@ class Ranker:
 
     @classmethod
     def open(
-        cls, folder: str | Path, verify: Verify = "auto", fold_in: str | None = None
+        cls,
+        folder: str | Path,
+        verify: Verify = "auto",
+        fold_in: str | None = None,
+        search: Search = "auto",
     ) -> Ranker:
         """Read an artifact and serve it; see `modalign.artifact.read.read_artifact`."""
-        return cls(read_artifact(folder, verify), fold_in)
+        return cls(read_artifact(folder, verify), fold_in, search)
 
     # ------------------------------------------------------------------ asking
 
@@ -319,6 +336,18 @@ class Ranker:
             for user, new in rows.items():
                 self._live[user] = self._moved(self._person_or_nobody(user), new)
 
+    def hide(self, items: Mapping[str, Sequence[str]]) -> None:
+        """Leave items out of users' lists from now on, without reading taste into it.
+
+        Raises:
+            UnknownIds: an unknown item; nothing is changed then.
+        """
+        rows = {user: self._catalogue.rows(list(hidden)) for user, hidden in items.items()}
+        with self._lock:
+            for user, new in rows.items():
+                person = self._person_or_nobody(user)
+                self._live[user] = replace(person, seen=np.union1d(person.seen, new))
+
     def adapt(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Vectors in the item space of items that have features only, (n, width).
 
@@ -427,10 +456,10 @@ class Ranker:
         return [block_of_rows(self.artifact, rows[a : a + step], reads) for a in edges]
 
     def _folded(self, person: Person, rows: np.ndarray) -> Person:
-        history = np.union1d(person.history, rows)
+        history = np.union1d(person.history, self._readable(rows))
         seen = np.union1d(person.seen, rows)
         if not len(history):
-            return NOBODY
+            return replace(NOBODY, seen=seen)
         if self._scores.reads_history:
             return Person(seen, history, None, "folded")
         return Person(seen, history, self._fold_in(history), "folded")
@@ -444,21 +473,25 @@ class Ranker:
             )
         return self._fold(history, self._catalogue.vectors(history))
 
+    def _readable(self, rows: np.ndarray) -> np.ndarray:
+        """Rows that the model can read: its own encoder and its item-item matrix know no others."""
+        own = self._scores.reads_history or self._encodes
+        return rows[rows < self.artifact.n_items] if own else rows
+
     def _moved(self, person: Person, rows: np.ndarray) -> Person:
-        fresh = np.setdiff1d(rows, person.history)
-        if not len(fresh) or person.basis not in ("trained", "updated"):
-            return self._folded(person, rows) if len(fresh) else person
-        history, seen = np.union1d(person.history, rows), np.union1d(person.seen, rows)
+        seen = np.union1d(person.seen, rows)
+        fresh = np.setdiff1d(self._readable(rows), person.history)
+        if not len(fresh):
+            return replace(person, seen=seen)
+        if person.basis not in ("trained", "updated"):
+            return self._folded(person, rows)
+        history = np.union1d(person.history, fresh)
         if person.vector is None:
             return Person(seen, history, None, "updated")
         vector = self._fold_in(history)
-        if not self._exact_fold:
+        if not self._encodes:
             vector = person.vector + vector - self._fold_in(person.history)
         return Person(seen, history, vector, "updated")
-
-    @property
-    def _exact_fold(self) -> bool:
-        return self.artifact.manifest.fold_in.get("default") == "encoder"
 
     def _unit_items(self, catalogue: Catalogue) -> np.ndarray:
         vectors = catalogue.vectors(np.arange(len(catalogue)))
@@ -493,6 +526,10 @@ class Ranker:
     def _best(
         self, block: Block, k: int, rules: Rules, catalogue: Catalogue
     ) -> tuple[np.ndarray, np.ndarray]:
+        if self._index is not None and rules.only_hides and not block.popular:
+            found = self._looked_up(self._index, block, k, rules, catalogue)
+            if found is not None:
+                return found
         cells = self._buffer(block.n, len(catalogue))
         self._scores.fill(block, catalogue, cells)
         if block.popular:
@@ -504,8 +541,22 @@ class Ranker:
             owner, items = block.seen
             cells[owner, items] = -np.inf
         if rules.diversity or rules.at_most_per:
-            return _picked(cells, k, rules, catalogue)
+            return picked(cells, k, rules, catalogue)
         return best_of_rows(cells, k)
+
+    def _looked_up(
+        self, index: Hnsw, block: Block, k: int, rules: Rules, catalogue: Catalogue
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """From the index; None where it found too few."""
+        owner, items = block.seen
+        if not rules.filter_seen:
+            owner, items = owner[:0], items[:0]
+        hidden = catalogue.find(list(rules.exclude))
+        hidden = hidden[hidden >= 0]
+        if len(hidden):
+            owner = np.append(owner, np.repeat(np.arange(block.n), len(hidden)))
+            items = np.append(items, np.tile(hidden, block.n))
+        return looked_up(index, block, owner, items, k, catalogue)
 
     def _boost(self, cells: np.ndarray, boosts: Sequence[Boost], catalogue: Catalogue) -> None:
         spread = cells.std(axis=1, dtype=np.float64)
@@ -535,47 +586,3 @@ class Ranker:
 def _checked_k(k: int) -> None:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ConfigError("k of at least 1", repr(k), "ask for at least one item")
-
-
-def _picked(
-    cells: np.ndarray, k: int, rules: Rules, catalogue: Catalogue
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lists under limits and for diversity, from a pool that grows until it suffices."""
-    codes = [catalogue.codes(column) for column in rules.at_most_per]
-    limits = list(rules.at_most_per.values())
-    pool = min(cells.shape[1], max(100, 5 * k))
-    while True:
-        columns, scores = best_of_rows(cells, pool)
-        of_pool = [np.where(columns >= 0, code[columns], -1) for code in codes]
-        if rules.diversity:
-            places = marginal_relevance(
-                scores,
-                catalogue.vectors(np.maximum(columns, 0)),
-                k,
-                rules.diversity,
-                np.stack(of_pool) if of_pool else None,
-                np.array(limits) if limits else None,
-            )
-        else:
-            places = _first(scores, of_pool, limits, k)
-        short = (places < 0).any(axis=1) & (columns[:, -1] >= 0)
-        if pool == cells.shape[1] or not short.any():
-            break
-        pool = min(cells.shape[1], 4 * pool)
-    safe = np.maximum(places, 0)
-    there = places >= 0
-    rows = np.where(there, np.take_along_axis(columns, safe, axis=1), -1)
-    return rows, np.where(there, np.take_along_axis(scores, safe, axis=1), np.float32(-np.inf))
-
-
-def _first(
-    scores: np.ndarray, codes: Sequence[np.ndarray], limits: Sequence[int], k: int
-) -> np.ndarray:
-    """Places of the first k of each pool that keep within every limit, -1 where fewer do."""
-    kept = scores > -np.inf
-    for code, limit in zip(codes, limits, strict=True):
-        kept &= within_limit(code, limit)
-    order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-    places = np.where(np.take_along_axis(kept, order, axis=1), order, -1)
-    short = k - places.shape[1]
-    return np.pad(places, ((0, 0), (0, short)), constant_values=-1) if short else places

@@ -63,6 +63,12 @@ class Rules:
                     f"a whole number from 1 up as the limit per {column}", repr(n), "try 2"
                 )
 
+    @property
+    def only_hides(self) -> bool:
+        """Nothing is asked but to leave some items out."""
+        asked = self.allow is not None or self.where or self.boost or self.at_most_per
+        return not (asked or self.diversity)
+
 
 def matches(columns: Mapping[str, Column], where: Where, n: int) -> np.ndarray:
     """Which of n items meet all conditions, bool (n,).
