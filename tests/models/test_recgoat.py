@@ -26,6 +26,7 @@ from modalign.testing import oracles
 from modalign.testing.harness import batches, build, prepare, train
 from modalign.testing.toy import toy_dataset
 from modalign.train import optim
+from modalign.train.trainer import TrainOptions, fit
 
 SPEC = get("recgoat")
 DATA = toy_dataset()
@@ -515,6 +516,16 @@ def test_dropout_is_redrawn_by_the_hooks():
         prepare(model, batch, seed)
         losses.append(float(model.loss(batch)["bpr"].detach()))
     assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("overrides", [{}, {"n_attention_layers": 0}, {"oat_map": "sample"}])
+def test_mixed_precision_trains_and_keeps_plans_in_single_precision(overrides):
+    model = build(SPEC, VIEW, overrides=overrides)
+    options = TrainOptions(epochs=1, batch_size=64, device="cpu", precision="bf16-mixed")
+    state = fit(model, VIEW, options)
+    assert math.isfinite(state.history[0]["loss/bpr"])
+    assert model.transport.g.dtype == torch.float32
+    assert bool(model.tables()[1].isfinite().all())
 
 
 # ------------------------------------------------------------------ options

@@ -210,7 +210,9 @@ class Branch(nn.Module):
 
     def projected(self) -> Tensor:
         """`(X - c) W + b` of all rows, with c the mean row or, not centred, zero."""
-        return self.input.linear(self.projection) - self.projection.weight @ self.middle
+        product = self.input.linear(self.projection).to(self.middle.dtype)
+        with torch.autocast(product.device.type, enabled=False):
+            return product - self.projection.weight @ self.middle
 
     def forward(self, rows: Tensor | None = None, rng: torch.Generator | None = None) -> Tensor:
         """Vectors of all rows, or of `rows`; without dropout unless given `rng`."""

@@ -137,19 +137,17 @@ class FeatureTransport(nn.Module):
             TrainingError: a plan has not the mass 1.
         """
         config = self.config
-        with torch.autocast(self.plan.device.type, enabled=False):
-            wide = [(source.to(self.f.dtype), target.to(self.f.dtype)) for source, target in pairs]
-            if config.plan == "released":
-                plans = [released_plan(*pair, config.plan_iterations) for pair in wide]
-                return {"plan": torch.stack(plans), "f": self.f, "g": self.g}
-            costs = [feature_cost(*pair, power=config.cost_power) for pair in wide]
-            solved = ot.sinkhorn(
-                unit_spread(torch.stack(costs)),
-                reg=config.plan_reg,
-                f=self.f,
-                g=self.g,
-                max_iterations=config.plan_iterations,
-            )
+        if config.plan == "released":
+            plans = [released_plan(*pair, config.plan_iterations) for pair in pairs]
+            return {"plan": torch.stack(plans), "f": self.f, "g": self.g}
+        costs = [feature_cost(*pair, power=config.cost_power) for pair in pairs]
+        solved = ot.sinkhorn(
+            unit_spread(torch.stack(costs)),
+            reg=config.plan_reg,
+            f=self.f,
+            g=self.g,
+            max_iterations=config.plan_iterations,
+        )
         mass = solved.plan.sum((1, 2))
         if not bool(((mass - 1).abs() < 1e-4).all()):
             raise TrainingError(

@@ -298,14 +298,16 @@ class RecGOAT(Recommender):
         if transport is None:
             return [z for z, _, _ in sides], None
         state = None
-        if renew and transport.learns_plan:
-            state = transport.renewed(
-                [(z.detach()[at], target.detach()[at]) for z, target, at in sides]
-            )
-        mapped = [
-            transport(space, z, target, (at, at), state)
-            for space, (z, target, at) in enumerate(sides)
-        ]
+        # Plans in single precision: a mass has to be one.
+        with torch.autocast(self.device.type, enabled=False):
+            if renew and transport.learns_plan:
+                state = transport.renewed(
+                    [(z.detach()[at], target.detach()[at]) for z, target, at in sides]
+                )
+            mapped = [
+                transport(space, z, target, (at, at), state)
+                for space, (z, target, at) in enumerate(sides)
+            ]
         return mapped, state
 
     # -------------------------------------------------------------- the loss
@@ -420,13 +422,14 @@ class RecGOAT(Recommender):
             torch.stack([functional.embedding(drawn[id(cloud[2])], cloud[at]) for cloud in clouds])
             for at in (0, 1)
         )
-        each = cloud_distances(
-            moved,
-            fixed if config.distance_side == "both" else fixed.detach(),
-            kind=config.distance,
-            reg=config.distance_reg,
-            rng=rng,
-        )
+        with torch.autocast(self.device.type, enabled=False):
+            each = cloud_distances(
+                moved,
+                fixed if config.distance_side == "both" else fixed.detach(),
+                kind=config.distance,
+                reg=config.distance_reg,
+                rng=rng,
+            )
         return {"transport": config.transport_weight * each.sum()}
 
     # -------------------------------------------------------------- scoring and watching

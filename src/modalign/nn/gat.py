@@ -182,6 +182,17 @@ class GraphAttention(nn.Module):
         rng: torch.Generator | None = None,
     ) -> Tensor:
         """Vectors of all nodes, or of `rows` in their order; no dropout without `rng`."""
+        # Shares have to sum to one: single precision, whatever h comes in.
+        with torch.autocast(h.device.type, enabled=False):
+            return self._attend(h.to(self.weight.dtype), graph, rows, rng) + self.bias
+
+    def _attend(
+        self,
+        h: Tensor,
+        graph: NeighbourGraph,
+        rows: Tensor | None,
+        rng: torch.Generator | None,
+    ) -> Tensor:
         edges = graph.edges(rows)
         if rng is not None and self.rate:
             h = h * kept(h.shape, self.rate, rng)
@@ -191,7 +202,7 @@ class GraphAttention(nn.Module):
         mask = None
         if rng is not None and self.rate:
             mask = kept((len(edges.sources), self.n_heads), self.rate, rng)
-        return attend(values, listening, heard, edges, mask) + self.bias
+        return attend(values, listening, heard, edges, mask)
 
     def _scores(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`W h`, (n, d), and both halves of the scores, (n, n_heads)."""
