@@ -360,7 +360,7 @@ class _Exchange:
             await self._write_file(body)
         else:
             linger = self.unread and self.length is not None and found.status >= 400
-            linger = linger and self.method not in ("GET", "HEAD")
+            linger = linger and found.status != 408 and self.method not in ("GET", "HEAD")
             await self.send({"type": "http.response.body", "body": body, "more_body": linger})
             if linger:
                 await self._linger()

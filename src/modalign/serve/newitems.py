@@ -92,7 +92,14 @@ class NewItems:
 
     def _put(self, served: Served, item_id: str, kept: _Kept) -> None:
         vector = None if kept.vector is None else np.array(kept.vector, np.float32)
-        features = {
-            name: np.array(values, np.float32) for name, values in (kept.features or {}).items()
-        }
+        features = {name: _scaled(values) for name, values in (kept.features or {}).items()}
         served.ranker.add_item(item_id, vector, kept.fields, features or None)
+
+
+def _scaled(values: list[float]) -> np.ndarray:
+    """A row of features with 1 as its largest number: models read its direction alone, and in
+    single precision the square of a very small number is nothing.
+    """
+    row = np.array(values)
+    found: np.ndarray = (row / np.abs(row).max()).astype(np.float32)
+    return found

@@ -208,8 +208,9 @@ def _narrow_item(item: dict[str, Any], known: Known) -> None:
         widths = {}
         for name, width in known.modalities.items():
             sizes = {} if width is None else {"minItems": width, "maxItems": width}
-            number = {"type": "number", "minimum": -1e30, "maximum": 1e30}
-            widths[name] = {"type": "array", "items": number, **sizes}
+            number = {"type": "number", "minimum": -1e6, "maximum": 1e6}
+            some = {"contains": {"not": {"const": 0}}}
+            widths[name] = {"type": "array", "items": number, **some, **sizes}
         properties["features"] |= {"properties": widths, "additionalProperties": False}
     numbers = [name for name, kinds in known.columns.items() if "number" in kinds]
     finite = {"type": ["number", "null"], "minimum": -1e30, "maximum": 1e30}

@@ -187,7 +187,8 @@ class Received(Struct):
     unknown_items: Annotated[int, Meta(description="Kept, but no model served here knows them.")]
 
 
-Vector = Annotated[list[Finite], Meta(min_length=1, max_length=8192)]
+Value = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Vector = Annotated[list[Value], Meta(min_length=1, max_length=8192)]
 
 
 class NewItem(Struct, forbid_unknown_fields=True, kw_only=True):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 
-from modalign.errors import InputError
+from modalign.errors import InputError, UnknownName
 from modalign.serve import models
 from modalign.serve.batching import Batcher
 from modalign.serve.failures import Failure
@@ -173,6 +173,7 @@ class Service:
                 422, "the item's vector, or its features by modality", "neither",
                 "encode its text and picture as the model's card says, and send the features",
             )  # fmt: skip
+        _check_features(served, features or {})
         added = await self.new_items.add(served, item, features)
         now = self.models.get(served.name)
         if now is not served:  # swapped while the disk was busy
@@ -222,6 +223,32 @@ class Service:
         served = Served.open(name, folder)
         served.tell(self.feedback.store.histories())
         return served
+
+
+def _check_features(served: Served, features: Mapping[str, Sequence[float]]) -> None:
+    """Refuse what the content adapter does not know, and rows that say nothing.
+
+    Raises:
+        Failure: 409 without an adapter, else 422.
+    """
+    adapter = served.ranker.adapter
+    if features and adapter is None:
+        raise Failure(
+            409, "a model with a content adapter, to take features", served.name,
+            "export a run whose data have features, or send the item's vector",
+        )  # fmt: skip
+    for name, values in features.items():
+        assert adapter is not None
+        width = adapter.widths.get(name)
+        if width is None:
+            told = UnknownName("modality", name, adapter.widths)
+            raise Failure(422, told.expected, told.got, told.fix)
+        if len(values) != width or not any(values):
+            got = f"{len(values)} numbers" if any(values) else "zeros alone"
+            raise Failure(
+                422, f"{width} numbers in features.{name}, not all of them zero", got,
+                "send what the encoder named in the model's card gives, or leave the modality out",
+            )  # fmt: skip
 
 
 def _without_password(address: str) -> str:
