@@ -153,6 +153,56 @@ def import_(
         say(f"written to {out_folder}; next: {next_step}")
 
 
+@app.command(
+    epilog="**Example**\n\n    modalign data append data/shop feedback.parquet --out data/shop-2"
+)
+def append(
+    folder: Annotated[Path, typer.Argument(help="Prepared folder.")],
+    feedback: Annotated[
+        Path, typer.Argument(help="Parquet file of `modalign serve-feedback`, or of the API.")
+    ],
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder to write; may be the prepared folder itself.")
+    ],
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Kind of event that becomes an interaction; repeat it.  [default: "
+            "click, like, cart, buy]"
+        ),
+    ] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="Table of new items with item_id, title, ...")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of pictures of new items, named by item id.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split everything anew in this way; left out, valid and test stay."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of a new split.")] = 1,
+    json: Json = False,
+) -> None:
+    """Put feedback of the service into a prepared folder, for the next training."""
+    from modalign.data import splits
+    from modalign.data.append import KINDS
+    from modalign.data.append import append as append_feedback
+    from modalign.data.sources.table import item_table
+
+    if split is not None:
+        choose("split", split, splits.SPLITTERS)
+    table = item_table(items, images)
+    kinds = tuple(kind or KINDS)
+    with err.status(f"reading {folder}"):
+        dataset = append_feedback(
+            folder, feedback, out_folder, kinds=kinds, items=table, split=split, seed=seed
+        )
+    show_dataset(dataset, json)
+    if not json:
+        say(f"written to {out_folder}; encode new items before the next training")
+
+
 @app.command(epilog="**Example**\n\n    modalign data info data/ml")
 def info(
     folder: Annotated[Path, typer.Argument(help="Prepared folder.")], json: Json = False

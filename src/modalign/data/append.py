@@ -1,0 +1,228 @@
+"""Feedback into a prepared folder: the next training knows what the service was told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from modalign.data import joining, pictures
+from modalign.data.dataset import SPLITS, Dataset
+from modalign.data.modality import Modality
+from modalign.data.prepare import prepare, replace_folder
+from modalign.data.raw import RawData, RawFeatures
+from modalign.data.splits import counts
+from modalign.errors import ConfigError, DataError
+
+KINDS = ("click", "like", "cart", "buy")
+"""Kinds of events that say that a user wanted an item."""
+_KEYS = ("user_id", "item_id")
+
+
+def append(
+    folder: str | Path,
+    feedback: str | Path,
+    out: str | Path,
+    *,
+    kinds: Sequence[str] = KINDS,
+    items: pl.DataFrame | None = None,
+    split: str | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """A prepared folder with the events of a feedback file as further interactions.
+
+    With the split that the folder has, valid and test stay as they are and every new pair of
+    user and item goes to train, so that a new model is measured by the old one's test. What would
+    spoil that test is left out and remarked: events of held-out users (unseen-users split) or of
+    held-out items (cold-items split). A split by time cannot be kept, as the new events lie after
+    its test.
+
+    Args:
+        folder: prepared folder.
+        feedback: Parquet file with user_id, item_id, kind and time, as the service exports it.
+        out: folder to write; `folder` itself is replaced once the new one is complete.
+        kinds: kinds of events that become interactions; a pair counts once, at its latest time.
+        items: what is known of new items (item_id, title, ...); known ones keep what they have.
+        split: split everything anew in this way; None keeps the split.
+        seed: of a new split.
+
+    Returns:
+        The new data set. New items lack all features until they are encoded; a weight, where the
+        data have weights, is the median of the old ones.
+
+    Raises:
+        DataError: no such folder or file, or nothing in it that is new.
+        ConfigError: the folder's split cannot be kept.
+    """
+    old = Dataset.load(folder)
+    kind = str(dict(old.info.get("split", {})).get("kind", "given"))
+    if split is None and kind == "time":
+        raise ConfigError(
+            "a new split where the old one was by time",
+            f"{folder} with a split by time, and events after its test",
+            "add --split time",
+        )
+    known = _interactions(old)
+    events, remarks = _events(Path(feedback), kinds)
+    total = len(events)
+    if split is None:
+        events, left_out = _without_held_out(events, known, kind)
+        remarks += left_out
+    fresh = events.join(known.select(_KEYS).unique(), on=_KEYS, how="anti")
+    if fresh.is_empty():
+        raise DataError(
+            f"new pairs of user and item in {feedback}",
+            f"{total} pairs of {', '.join(kinds)}, all known or held out",
+            "nothing needs to be appended",
+        )
+    raw = _raw(old, known, fresh, items, split, remarks)
+    made = prepare(raw, split=split, seed=seed, all_items=True)
+    return _write(_told(made, old, kind, split, fresh), old, Path(out))
+
+
+def _events(path: Path, kinds: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
+    """Distinct pairs of the wanted kinds with their latest time."""
+    fix = "write it with `modalign serve-feedback STORE --out FILE`"
+    if not path.is_file():
+        raise DataError("a Parquet file of feedback", f"{path}, which is no file", fix)
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"a readable Parquet file {path}", str(error).split("\n")[0], fix
+        ) from error
+    missing = [name for name in (*_KEYS, "kind", "time") if name not in frame.columns]
+    if missing:
+        raise DataError(
+            "columns user_id, item_id, kind and time",
+            f"{path} without {' and '.join(missing)}",
+            fix,
+        )
+    wanted = frame.filter(pl.col("kind").is_in(list(kinds)))
+    remarks = []
+    if len(wanted) < len(frame):
+        remarks.append(f"{len(frame) - len(wanted)} events of other kinds are left out")
+    pairs = wanted.group_by(pl.col(_KEYS).cast(pl.String), maintain_order=True)
+    return pairs.agg(pl.col("time").max().cast(pl.Int64)), remarks
+
+
+def _interactions(dataset: Dataset) -> pl.DataFrame:
+    """All parts with ids, and the part each belongs to."""
+    frames = []
+    for name in SPLITS:
+        part = dataset.part(name)
+        columns: dict[str, Any] = {
+            "user_id": dataset.users.series.gather(part.users),
+            "item_id": dataset.items.series.gather(part.items),
+            "split": pl.repeat(name, len(part), eager=True, dtype=pl.String),
+        }
+        if part.weight is not None:
+            columns["weight"] = part.weight
+        if part.time is not None:
+            columns["time"] = part.time
+        frames.append(pl.DataFrame(columns))
+    return pl.concat([f for f in frames if len(f)], how="diagonal")
+
+
+def _without_held_out(
+    events: pl.DataFrame, known: pl.DataFrame, kind: str
+) -> tuple[pl.DataFrame, list[str]]:
+    """Events that leave held-out users unseen and held-out items cold."""
+    column = {"unseen_users": "user_id", "cold_items": "item_id"}.get(kind)
+    if column is None:
+        return events, []
+    held = known.filter(pl.col("split") != "train").select(column).unique()
+    kept = events.join(held, on=column, how="anti")
+    lost = len(events) - len(kept)
+    who = "users" if column == "user_id" else "items"
+    return kept, [f"{lost} pairs of held-out {who} are left out"] if lost else []
+
+
+def _raw(
+    old: Dataset,
+    known: pl.DataFrame,
+    fresh: pl.DataFrame,
+    items: pl.DataFrame | None,
+    split: str | None,
+    remarks: list[str],
+) -> RawData:
+    new = fresh.with_columns(split=pl.lit("train"))
+    if "time" not in known.columns:
+        new = new.drop("time")
+    if "weight" in known.columns:
+        middle = float(np.median(known["weight"].drop_nulls().to_numpy()))
+        new = new.with_columns(weight=pl.lit(middle, pl.Float32))
+        remarks = [*remarks, f"the new interactions weigh {middle:g}, the median of the old"]
+    both = pl.concat([known, new], how="diagonal_relaxed")
+    return RawData(
+        name=old.name,
+        interactions=(both if split is None else both.drop("split")).lazy(),
+        items=_items(old, items),
+        users=old.user_table if "user_id" in old.user_table.columns else None,
+        features={
+            name: RawFeatures(old.items.series, one.features, one.present, one.provenance)
+            for name, one in old.modalities.items()
+            if one.entity == "item"
+        },
+        info={**old.info, "remarks": [*old.info.get("remarks", []), *remarks]},
+    )
+
+
+def _items(old: Dataset, items: pl.DataFrame | None) -> pl.DataFrame:
+    table = old.item_table
+    if old.folder is not None:
+        table = pictures.under(table, old.folder)
+    if "item_id" not in table.columns:
+        table = pl.DataFrame({"item_id": old.items.series})
+    if items is None:
+        return table
+    return pl.concat([table, items.join(table, on="item_id", how="anti")], how="diagonal_relaxed")
+
+
+def _told(
+    made: Dataset, old: Dataset, kind: str, split: str | None, fresh: pl.DataFrame
+) -> Dataset:
+    """Provenance: the kept split is still of its kind; what was appended, and when."""
+    info = dict(made.info)
+    if split is None:
+        parts = np.concatenate([np.full(len(made.part(n)), c) for c, n in enumerate(SPLITS)])
+        info["split"] = {**dict(old.info.get("split", {})), "kind": kind, "counts": counts(parts)}
+    info["filters"] = [*old.info.get("filters", []), *info.get("filters", [])]
+    info["appended"] = [
+        *old.info.get("appended", []),
+        {
+            "interactions": len(fresh),
+            "users": sum(one not in old.users for one in fresh["user_id"].unique()),
+            "items": sum(one not in old.items for one in fresh["item_id"].unique()),
+            "latest": int(fresh["time"].cast(pl.Int64).max() or 0),  # type: ignore[arg-type]
+        },
+    ]
+    return replace(made, info=info, modalities={**made.modalities, **_of_users(made, old)})
+
+
+def _of_users(made: Dataset, old: Dataset) -> dict[str, Modality]:
+    """Modalities of users, by their new rows; new users lack them."""
+    found = {}
+    for name, one in old.modalities.items():
+        if one.entity == "user":
+            raw = RawFeatures(old.users.series, one.features, one.present, one.provenance)
+            found[name] = replace(joining.join_features(name, raw, made.users, []), entity="user")
+    return found
+
+
+def _write(dataset: Dataset, old: Dataset, out: Path) -> Dataset:
+    own = old.folder is not None and out.resolve() == old.folder.resolve()
+    if not own and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(
+            "a new folder, an empty one, or the data folder itself",
+            f"{out}, which holds something else",
+            "choose another folder",
+        )
+    with replace_folder(out) as aside:
+        placed = pictures.place(dataset.item_table, aside)
+        saved = replace(dataset, item_table=placed).save(aside)
+    return replace(saved, folder=out)
