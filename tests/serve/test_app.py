@@ -261,7 +261,8 @@ def test_a_swap_serves_the_other_artifact_with_all_feedback(
 @pytest.mark.parametrize(
     ("artifact", "status"),
     [("none", 404), ("../own/shop-2", 422), ("/etc", 422), (".", 422), ("..", 422), ("", 422),
-     ("shop-2/..", 422), ("link", 404), ("broken", 422)],
+     ("shop-2/..", 422), ("link", 404), ("broken", 422), ("x" * 128, 404), ("x" * 129, 422),
+     ("shop-2\n", 422)],
 )  # fmt: skip
 def test_a_swap_that_cannot_be_leaves_the_old_one(
     own: Path, tmp_path: Path, words: dict[str, str], artifact: str, status: int

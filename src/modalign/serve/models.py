@@ -15,8 +15,7 @@ from modalign.errors import ConfigError, UnknownName
 from modalign.serve.failures import Failure
 from modalign.serve.feedback import KINDS
 from modalign.serve.ranker import Ranked, Ranker
-
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,255}")
+from modalign.serve.schemas import PLAIN
 
 
 @dataclass(slots=True)
@@ -186,7 +185,7 @@ def beside(folder: Path, name: str) -> Path:
     Raises:
         Failure: 422 where the name is a path, 404 where there is no such artifact.
     """
-    if not _PLAIN.fullmatch(name):
+    if not re.search(PLAIN, name):
         raise Failure(
             422, "the plain name of a folder", repr(name),
             f"put the artifact beside {folder.name} and send its name",

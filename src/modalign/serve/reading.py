@@ -83,7 +83,8 @@ def _misshapen(told: str, body: bytes, docs: str) -> Failure:
     where = parts["where"] or "$"
     expected = _plain(parts["what"].removeprefix("Expected "))
     if "matching regex" in expected:
-        expected = "a text without control characters"
+        plain = "A-Za-z0-9" in expected
+        expected = "a plain name" if plain else "a text without control characters"
     if expected == "Number out of range":
         expected = "a number that can be held"
     field = where.removeprefix("$").removeprefix(".")

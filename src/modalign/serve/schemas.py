@@ -17,6 +17,7 @@ LATEST = 4_102_444_800
 # Control characters have no place in an id; NUL in particular no PostgreSQL text can hold. In
 # Python `$` also stands before a line break at the end, which the look-ahead refuses.
 _TEXT = r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)"
+PLAIN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$(?!\n)"
 TextId = Annotated[str, Meta(min_length=1, max_length=256, pattern=_TEXT)]
 Id: TypeAlias = TextId | Annotated[int, Meta(ge=-(2**53), le=2**53)]
 Ids = Annotated[list[Id], Meta(max_length=MOST_IDS)]
@@ -227,7 +228,7 @@ class Swap(Struct, forbid_unknown_fields=True):
         Annotated[
             str,
             Meta(
-                min_length=1, max_length=256,
+                min_length=1, max_length=128, pattern=PLAIN,
                 description="Name of a folder beside the present one; the same folder, read "
                 "again, if left out.",
             ),

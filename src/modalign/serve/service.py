@@ -208,6 +208,12 @@ class Service:
             self.metrics.swaps.labels(name, "refused").inc()
             self.log.error("swap refused", model=name, artifact=folder.name, reason=str(error))
             raise
+        except OSError as error:
+            self.metrics.swaps.labels(name, "refused").inc()
+            raise Failure(
+                409, "an artifact that can be read", f"{folder.name}: {error.strerror or error}",
+                "wait until it is there as a whole, then ask again",
+            ) from error  # fmt: skip
         finally:
             self._swapping.discard(name)
             if not self._swapping:
