@@ -258,7 +258,7 @@ def _shares(listening: Tensor, heard: Tensor, edges: Edges) -> tuple[Tensor, Ten
     share = score.clamp_(min=FLOOR).exp_()
     if edges.weights is not None:
         share *= edges.weights[:, None].to(share.dtype)
-    total = torch.zeros_like(listening).index_add_(0, edges.owner, share)
+    total = _sums(share, edges.indptr)
     share *= total.reciprocal_().index_select(0, edges.owner)
     return share, positive
 
@@ -313,9 +313,22 @@ class _Attention(torch.autograd.Function):
         of_share -= mean.index_select(0, edges.owner)
         of_share *= share
         of_score = torch.where(positive, of_share, SLOPE * of_share)
-        of_listening = torch.zeros_like(mean).index_add_(0, edges.owner, of_score)
-        of_heard = share.new_zeros(len(values), heads).index_add_(0, edges.sources, of_score)
+        of_listening = _sums(of_score, edges.indptr)
+        of_heard = _sums(of_score, indptr, order)
         return of_values, of_listening, of_heard, None, None
+
+
+def _sums(x: Tensor, indptr: Tensor, order: Tensor | None = None) -> Tensor:
+    """Sums of the rows of x, or of `x[order]`, by `indptr`."""
+    if x.device.type == "cpu" and x.dtype == torch.float32 and len(x):
+        index = torch.arange(len(x)) if order is None else order
+        return functional.embedding_bag(
+            index.to(indptr.dtype), x, indptr, mode="sum", include_last_offset=True
+        )
+    counts = (indptr[1:] - indptr[:-1]).long()
+    owner = torch.repeat_interleave(counts, output_size=len(x))
+    result = x.new_zeros(len(counts), x.shape[1])
+    return result.index_add_(0, owner, x if order is None else x.index_select(0, order))
 
 
 def _weighted_sums(values: Tensor, share: Tensor, indptr: Tensor, columns: Tensor) -> Tensor:
