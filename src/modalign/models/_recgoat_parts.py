@@ -36,6 +36,10 @@ FIRST_SIZE = 0.1
 RANDOM_WIDTH = 64
 ID_SHARE, TEXT_SHARE, OTHER_SHARE = 0.15, 0.8, 0.05
 KNN_BLOCK = 256
+ROWS = 4096
+"""Rows that are copied at a time."""
+SHORTEST = 1e-6
+"""Rows no longer than this after centring are rounding errors."""
 LEAST_WEIGHT = 1e-3
 """Of an edge whose ends have a cosine of zero or less."""
 
@@ -95,12 +99,26 @@ def _from_file(name: str, view: TrainView) -> Modality:
 
 def centred(modality: Modality) -> Modality:
     """Rows of length one after taking their mean away; absent rows are zeros."""
-    rows = np.where(modality.present[:, None], modality.features, 0).astype(np.float64)
-    rows[modality.present] -= rows[modality.present].mean(axis=0) if modality.present.any() else 0
-    lengths = np.linalg.norm(rows, axis=1)
-    present = modality.present & (lengths > 1e-9)
-    rows = rows / np.where(present, lengths, 1.0)[:, None] * present[:, None]
-    return replace(modality, features=rows.astype(np.float32), present=present)
+    middle = present_mean(modality)
+    rows = np.zeros(modality.features.shape, np.float32)
+    present = modality.present.copy()
+    for start in range(0, len(modality), ROWS):
+        at = slice(start, start + ROWS)
+        block = np.where(present[at, None], modality.features[at] - middle, 0.0)
+        lengths = np.linalg.norm(block, axis=1)
+        present[at] &= lengths > SHORTEST
+        np.divide(block, lengths[:, None], out=rows[at], where=present[at, None])
+    return replace(modality, features=rows, present=present)
+
+
+def spread_of(modality: Modality, middle: np.ndarray) -> float:
+    """Root mean square distance of the rows that are there from `middle`; 1 if there is none."""
+    total = 0.0
+    for start in range(0, len(modality), ROWS):
+        at = slice(start, start + ROWS)
+        difference = (modality.features[at] - middle)[modality.present[at]]
+        total += float(np.einsum("nd,nd->", difference, difference, dtype=np.float64))
+    return math.sqrt(total / max(1, int(modality.present.sum()))) or 1.0
 
 
 def principal_start(modality: Modality, size: int) -> Tensor:
@@ -200,9 +218,8 @@ class Branch(nn.Module):
         """
         bound = 1 / math.sqrt(width)
         if centred:
-            rows = narrow.features[narrow.present] - self.middle.numpy()
-            length = math.sqrt(np.square(rows).sum(1, dtype=np.float64).mean()) if len(rows) else 0
-            nn.init.normal_(self.projection.weight, std=1 / math.sqrt(3) / (length or 1.0))
+            length = spread_of(narrow, self.middle.numpy())
+            nn.init.normal_(self.projection.weight, std=1 / math.sqrt(3) / length)
             nn.init.zeros_(self.projection.bias)
         else:
             nn.init.normal_(self.projection.weight, std=bound / math.sqrt(3))

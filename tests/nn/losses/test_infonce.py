@@ -110,3 +110,10 @@ def test_a_small_temperature_neither_overflows_nor_loses_the_gradient(temperatur
     torch.testing.assert_close(loss.detach().double(), reference, rtol=1e-4, atol=1e-5)
     assert bool(a.grad.isfinite().all())
     assert bool(a.grad.any())
+
+
+@pytest.mark.parametrize("temperature", [0.005, 0.05])
+def test_views_that_point_away_from_each_other_still_have_a_loss(temperature):
+    a = torch.ones(5, 4)
+    found = info_nce(a, -a, temperature)
+    torch.testing.assert_close(float(found), math.log(5), rtol=1e-4, atol=0)
