@@ -72,13 +72,17 @@ def serve(
     ] = 0.0,
     log: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     threads: Annotated[int, typer.Option(min=1, help="Threads of a matrix product.")] = 1,
+    encoder: Annotated[
+        bool,
+        typer.Option("--encoder", help="Encode new items' texts and pictures, in a process apart."),
+    ] = False,
 ) -> None:
     """Serve artifacts over HTTP, with feedback that is never lost; the API is told at /docs.
 
     SIGTERM answers what is in flight and ends; SIGHUP reads keys and artifacts again.
     """
     _limit_threads(threads)
-    from modalign.serve import server
+    from modalign.serve import encoding, server
     from modalign.serve.service import Service
     from modalign.serve.settings import Settings
 
@@ -95,13 +99,15 @@ def serve(
         timeout=timeout,
         drain=drain,
         log=log,
+        encoder=encoding.OWN if encoder else None,
     )
     # The port first: a service that cannot listen should not read a gigabyte to find out.
-    sock = server.bind(host, port)
-    service = Service(settings)
-    shown = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
-    say(f"serving {', '.join(settings.artifacts)} at {shown} (the API is told at {shown}/docs)")
-    server.run(service, sock)
+    with server.bind(host, port) as sock:
+        service = Service(settings)
+        shown = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
+        names = ", ".join(settings.artifacts)
+        say(f"serving {names} at {shown} (the API is told at {shown}/docs)")
+        server.run(service, sock)
 
 
 def bench_serve(

@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from modalign.artifact.read import read_artifact
 from modalign.errors import ModalignError
 
 START_SECONDS = 60.0
-WARM_SECONDS = 1.0
+WARM_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -295,13 +295,17 @@ async def call(
 
 def _main() -> None:
     load = json.load(sys.stdin)
+    with asyncio.Runner(loop_factory=_loop()) as runner:
+        json.dump(runner.run(call(**load)), sys.stdout)
+
+
+def _loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Uvloop where there is one."""
     try:
         import uvloop
-
-        runner = uvloop.run
     except ImportError:
-        runner = asyncio.run
-    json.dump(runner(call(**load)), sys.stdout)
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import msgspec
 from modalign.errors import InputError, UnknownName
 from modalign.serve import models
 from modalign.serve.batching import Batcher
+from modalign.serve.encoding import EncoderProcess
 from modalign.serve.failures import Failure
 from modalign.serve.feedback import Feedback
 from modalign.serve.keys import Keys
@@ -49,6 +50,7 @@ class Service:
         self.models = models.open_all(settings.artifacts, settings.split)
         self.feedback = Feedback(open_store(settings.feedback), self.metrics.commit_seconds.observe)
         self.new_items = NewItems(self.feedback, self.log)
+        self.encoder = None if settings.encoder is None else EncoderProcess(settings.encoder)
         self.batcher = Batcher(self._measured)
         self.threads = ThreadPoolExecutor(2, "rank")
         self.stopping = False
@@ -74,6 +76,8 @@ class Service:
         """Write what waits and let go of everything."""
         await self.feedback.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
+        if self.encoder is not None:
+            await self.encoder.stop()
         if self._flusher is not None:
             self._flusher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -168,10 +172,19 @@ class Service:
             )  # fmt: skip
         features = None if isinstance(item.features, msgspec.UnsetType) else item.features
         given = None if isinstance(item.vector, msgspec.UnsetType) else item.vector
+        raw = {
+            kind: value
+            for kind, value in (("text", item.text), ("image", item.image))
+            if not isinstance(value, msgspec.UnsetType)
+        }
+        if raw and self.encoder is not None:
+            # Features that were sent are believed; only the others are made.
+            features = {**await self.encoder.features(served, raw), **(features or {})}
         if given is None and features is None:
             raise Failure(
                 422, "the item's vector, or its features by modality", "neither",
-                "encode its text and picture as the model's card says, and send the features",
+                "encode its text and picture as the model's card says, and send the features, or "
+                "start the service with --encoder",
             )  # fmt: skip
         _check_features(served, features or {})
         added = await self.new_items.add(served, item, features)

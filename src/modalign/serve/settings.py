@@ -31,7 +31,8 @@ class Settings:
         timeout: seconds for a request's head and body to arrive.
         drain: seconds between SIGTERM and the end of listening, so that a balancer can notice.
         log: least level that is written.
-        encoder: command of a process that encodes texts and pictures of new items, or None.
+        encoder: words of a command that encodes texts and pictures of new items, see
+            `modalign.serve.encoding`; None where only features are taken.
 
     Raises:
         ConfigError: a value is out of its bounds.
@@ -49,7 +50,7 @@ class Settings:
     timeout: float = 10.0
     drain: float = 0.0
     log: str = "info"
-    encoder: str | None = None
+    encoder: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.artifacts:
