@@ -46,7 +46,7 @@ def history_mean(
         [[-0.7071, 0.7071], [0.0, 0.0]]
     """
     n_items = len(modality)
-    unit = _unit_rows(modality)  # (n_items, d), zeros where missing
+    unit = _unit_rows(modality)  # (n_items, d)
     there = modality.present & unit.any(axis=1)
     centre = unit[there].mean(axis=0, dtype=np.float64) if there.any() else np.zeros(modality.dim)
     chosen = sp.csr_array((np.ones(len(users)), (users, items)), shape=(n_users, n_items))
@@ -64,12 +64,11 @@ def history_mean(
 
 
 def _unit_rows(modality: Modality) -> np.ndarray:
-    """Rows of length one in float32, zeros where a row is missing."""
+    """Rows of length one in float32; a row of zeros stays."""
     unit = np.zeros(modality.features.shape, np.float32)
     for start in range(0, len(modality), ROWS):
         rows = slice(start, start + ROWS)
         block = modality.features[rows].astype(np.float64)
-        block[~modality.present[rows]] = 0.0
         lengths = np.linalg.norm(block, axis=1, keepdims=True)
         unit[rows] = block / np.where(lengths > 0, lengths, 1.0)
     return unit
