@@ -86,9 +86,9 @@ def test_the_length_of_a_row_does_not_matter():
 
 
 def test_items_that_cancel_out_leave_a_user_without_a_profile():
-    # One item each side of the centre, equally popular: nothing is left but rounding.
-    rows = seeds.numpy_generator(3, "cancel").normal(size=(2, 5))
-    found = history_mean(text(rows), np.array([0, 0]), np.array([0, 1]), 1)
+    # All items, equally popular: nothing is left but rounding.
+    rows = seeds.numpy_generator(3, "cancel").normal(size=(7, 5))
+    found = history_mean(text(rows), np.zeros(7, np.int64), np.arange(7), 1)
     assert not found.present[0]
     assert not found.features.any()
 

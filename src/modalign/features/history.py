@@ -42,7 +42,8 @@ def history_mean(
 
     Example:
         >>> text = Modality("text", np.float32([[2, 0], [0, 3]]), np.ones(2, bool))
-        >>> history_mean(text, np.array([0]), np.array([1]), 2).features.round(4).tolist()
+        >>> found = history_mean(text, np.array([0]), np.array([1]), 2)
+        >>> found.features.astype(float).round(4).tolist()
         [[-0.7071, 0.7071], [0.0, 0.0]]
     """
     n_items = len(modality)
