@@ -163,6 +163,7 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
     from modalign import devices, seeds
     from modalign.train import optim
     from modalign.train.batches import PairBatches
+    from modalign.train.trainer import held_by
 
     warnings.filterwarnings("ignore", message="Sparse")
     torch.set_num_threads(threads)
@@ -172,7 +173,8 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
     started = time.perf_counter()
     model = our_model(view)
     if which == "ours":
-        devices.keep_freed_memory()  # here our trainer does it; a loop of one's own would not
+        # Here our trainer does it; a loop of one's own would not.
+        devices.keep_freed_memory(held_by(model))
     built = time.perf_counter() - started
     data = PairBatches(view, BATCH, negatives=True)
     rng = seeds.torch_generator(SEED, "epoch", 0)

@@ -24,9 +24,11 @@ def test_a_row_of_zeros_has_the_gradient_of_normalize(again):
     torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("cheap", [4, 5])  # of features with five columns
 @pytest.mark.parametrize("block", [1, 3, 1024])
-def test_projection_in_blocks_equals_autograd(monkeypatch, block):
+def test_projection_in_blocks_equals_autograd(monkeypatch, block, cheap):
     monkeypatch.setattr(_cm3_tower, "BLOCK", block)
+    monkeypatch.setattr(_cm3_tower, "CHEAP", cheap)
     x = torch.randn(8, 5, dtype=torch.float64)
     shapes = ((6, 5), (6,), (2, 4))  # four hidden, two of each result
     weights = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]

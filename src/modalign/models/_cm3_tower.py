@@ -23,7 +23,10 @@ SLOPE = 0.01
 TINY = 1e-12
 
 BLOCK = 1024
-"""Items whose gradient is sent through a tower at a time: it then stays in the cache."""
+"""Items sent through a tower, or their gradient back, at a time: they stay in the cache."""
+
+CHEAP = 512
+"""Columns of features up to which the hidden layer is computed again rather than kept."""
 
 
 def unit(x: Tensor, again: bool = False) -> Tensor:
@@ -69,7 +72,8 @@ class _Projection(torch.autograd.Function):
 
     Items come in blocks, so that neither the (n_items, hidden + width) matrix nor its gradient
     ever exists, nor the products of autograd's way from P and Q back to it (slices, an
-    activation in place). Only the hidden layer is kept for the way back.
+    activation in place). Only the hidden layer is kept for the way back, and beside features of
+    `CHEAP` columns or fewer not even that: it is computed once more.
     """
 
     @staticmethod
@@ -77,26 +81,35 @@ class _Projection(torch.autograd.Function):
         ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, second: Tensor
     ) -> tuple[Tensor, Tensor]:
         n, hidden, width = len(features), second.shape[1], len(second)
-        active, p = features.new_empty(n, hidden), features.new_empty(n, width)
-        q = features.new_empty(n, len(weight) - hidden)
-        for x, *rows in zip(*(one.split(BLOCK) for one in (features, active, p, q)), strict=True):
-            both = functional.linear(x, weight, bias)
-            rows[0].copy_(functional.leaky_relu_(both[:, :hidden], SLOPE))
-            torch.mm(rows[0], second.T, out=rows[1])
-            rows[2].copy_(both[:, hidden:])
-        ctx.save_for_backward(features, active, second)
+        p, q = features.new_empty(n, width), features.new_empty(n, len(weight) - hidden)
+        kept = features.new_empty(n if features.shape[1] > CHEAP else 0, hidden)
+        for at in range(0, n, BLOCK):
+            rows = slice(at, at + BLOCK)
+            both = functional.linear(features[rows], weight, bias)
+            active = functional.leaky_relu_(both[:, :hidden], SLOPE)
+            torch.mm(active, second.T, out=p[rows])
+            q[rows] = both[:, hidden:]
+            if len(kept):
+                kept[rows] = active
+        ctx.save_for_backward(features, weight, bias, second, kept)
         return p, q
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        features, hidden, second = ctx.saved_tensors
-        outputs = hidden.shape[1] + gradients[1].shape[1]
+        features, weight, bias, second, kept = ctx.saved_tensors
+        hidden = second.shape[1]
         # A tenth faster transposed, but then turned round beside itself where memory peaks.
-        of_weight = features.new_zeros(outputs, features.shape[1])
-        of_bias, of_second = features.new_zeros(outputs), torch.zeros_like(second)
-        blocks = (one.split(BLOCK) for one in (features, hidden, *gradients))
-        for x, active, of_p, of_q in zip(*blocks, strict=True):
+        of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        of_second = torch.zeros_like(second)
+        for at in range(0, len(features), BLOCK):
+            rows = slice(at, at + BLOCK)
+            x, of_p, of_q = features[rows], *(one[rows] for one in gradients)
+            if len(kept):
+                active = kept[rows]
+            else:
+                active = functional.linear(x, weight[:hidden], bias[:hidden])
+                active = functional.leaky_relu_(active, SLOPE)
             of_second.addmm_(of_p.T, active)
             # The sign of the activation's result tells that of its argument.
             of_active = torch.where(active > 0, 1, SLOPE) * (of_p @ second)

@@ -104,7 +104,6 @@ class _Loop:
     ) -> None:
         self.task, self.view, self.options, self.validate = task, view, options, validate
         self.callbacks, self.path, self.fingerprint = callbacks, path, fingerprint
-        devices.keep_freed_memory()
         device = devices.resolve(options.device)
         self.fabric = Fabric(
             accelerator=device.type,
@@ -113,6 +112,7 @@ class _Loop:
         )
         self.device = device
         self.model = task.recommender
+        devices.keep_freed_memory(held_by(self.model))
         # A task may train more than its model; a checkpoint has to hold that as well.
         self.kept: torch.nn.Module = task if isinstance(task, torch.nn.Module) else self.model
         self.kept.to(device)
@@ -247,6 +247,11 @@ class _Loop:
         for optimizer, saved in zip(self.optimizers, optimizers, strict=True):
             optimizer.load_state_dict(saved)
         return state
+
+
+def held_by(model: torch.nn.Module) -> int:
+    """Bytes of the parameters and buffers."""
+    return sum(one.nbytes for one in (*model.parameters(), *model.buffers()))
 
 
 def sum_of(parts: Mapping[str, Tensor]) -> Tensor:
