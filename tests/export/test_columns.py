@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import polars as pl
+
+from modalign.artifact.artifact import Category
+from modalign.artifact.strings import Strings
+from modalign.export.columns import columns_of
+
+
+def test_kinds_of_columns() -> None:
+    table = pl.DataFrame(
+        {
+            "item_id": ["a", "b", "c", "d", "e"],
+            "title": ["x"] * 5,
+            "kind": ["bag", "cup", "bag", None, "cup"],
+            "maker": ["v", "w", "x", "y", "z"],
+            "new": [True, False, None, True, True],
+            "stock": [1, 2, None, 4, 5],
+            "when": pl.Series([None] * 5, dtype=pl.Date),
+        }
+    )
+    found, left = columns_of(table)
+    assert left == ["when"]
+    assert isinstance(found["title"], Strings)
+    assert isinstance(found["maker"], Strings)  # each value once: no category
+    kind = found["kind"]
+    assert isinstance(kind, Category)
+    assert (kind.codes.tolist(), kind.names) == ([0, 1, 0, -1, 1], ("bag", "cup"))
+    assert str(found["new"].tolist()) == "[1.0, 0.0, nan, 1.0, 1.0]"  # type: ignore[union-attr]
+    assert str(found["stock"].tolist()) == "[1.0, 2.0, nan, 4.0, 5.0]"  # type: ignore[union-attr]
+
+
+def test_too_many_values_are_texts() -> None:
+    many = [str(row % 1_001) for row in range(4_000)]
+    found, _ = columns_of(pl.DataFrame({"item_id": range(4_000), "kind": many}))
+    assert isinstance(found["kind"], Strings)
