@@ -249,7 +249,12 @@ class _Caller(asyncio.Protocol):
 
 
 async def call(
-    port: int, path: str, bodies: Sequence[str], connections: int, seconds: float
+    port: int,
+    path: str,
+    bodies: Sequence[str],
+    connections: int,
+    seconds: float,
+    authorization: str | None = None,
 ) -> dict[str, Any]:
     """Ask again and again on some connections, one request under way on each.
 
@@ -259,11 +264,13 @@ async def call(
         bodies: sent in this order, over and over.
         connections: how many.
         seconds: for how long.
+        authorization: sent with each request.
     """
+    key = f"authorization: {authorization}\r\n" if authorization else ""
     made = []
     for body in bodies:
         data = body.encode()
-        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\n{key}content-length: {len(data)}\r\n\r\n"
         made.append(head.encode() + data)
 
     def again() -> Iterator[bytes]:

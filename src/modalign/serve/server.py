@@ -120,6 +120,35 @@ class _Server(uvicorn.Server):
             self._service.log.error("swap refused", model=name, reason=str(error))
 
 
+class _Joined:
+    """A transport that sends the head and the body of an answer together: one call of the system
+    and one packet instead of two, which is a tenth of all the work of a short answer."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Hold data until `flush`, or until the event loop comes round."""
+        if not self._held:
+            self._loop.call_soon(self.flush)
+        self._held.append(data)
+
+    def flush(self) -> None:
+        """Send what is held."""
+        if self._held:
+            held, self._held = self._held, []
+            self._transport.write(b"".join(held))
+
+    def close(self) -> None:
+        """Send what is held, then close."""
+        self.flush()
+        self._transport.close()
+
+
 class _Protocol(HttpToolsProtocol):
     """A head of a request that is too long or too slow ends the connection; errors are JSON."""
 
@@ -132,7 +161,7 @@ class _Protocol(HttpToolsProtocol):
         self._in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Joined(transport, self.loop))  # type: ignore[arg-type]
         self._head_timer = self.loop.call_later(self.head_seconds, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -148,6 +177,10 @@ class _Protocol(HttpToolsProtocol):
             self._refuse(431, f"a head of at most {MOST_HEAD:,} bytes", "more", "send less")
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(self.head_seconds, self._late)
+
+    def on_response_complete(self) -> None:
+        self.transport.flush()  # type: ignore[attr-defined]
+        super().on_response_complete()
 
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
