@@ -226,6 +226,19 @@ def test_a_trained_vector_moves_by_what_its_fold_in_moves(artifact: Artifact) ->
     assert scores[f"i{row}"] == pytest.approx(float(moved @ artifact.items[row]), rel=1e-4)
 
 
+def test_what_is_hidden_is_no_taste(artifact: Artifact) -> None:
+    ranker = Ranker(artifact)
+    before = ranker.recommend(["u1"], 20)
+    ranker.hide({"u1": before.ids()[:2], "new": ["i1"]})
+    after = ranker.recommend(["u1", "new"], 18)
+    assert after.ids(0) == before.ids()[2:]
+    assert after.basis == ("trained", "popular")
+    assert "i1" not in after.ids(1)
+    assert not {name for name, _ in ranker.explain("i3", user="u1", n=99).nearest["text"]} & set(
+        before.ids()[:2]
+    )
+
+
 def test_telling_twice_or_in_parts_changes_nothing(artifact: Artifact) -> None:
     lists = []
     for parts in (["i1", "i2", "i3"],), (["i2"], ["i1", "i3"], ["i3", "i3"]):
@@ -284,6 +297,10 @@ def test_an_added_item_is_replaced_and_others_stay(artifact: Artifact) -> None:
         ranker.add_item(name, sign * 100 * artifact.users[1], {"title": f"{name}{number}"})
     found = ranker.recommend(["u1"], 200)
     assert (found.ids()[0], found.ids()[-1]) == ("b", "a")
+    assert len(ranker.catalogue) == 152
+    ranker.add_items(["c", "c", "b"], np.stack([artifact.users[1] * s for s in (9, 999, 99)]))
+    assert ranker.recommend(["u1"], 200).ids()[:2] == ["c", "b"]
+    assert len(ranker.catalogue) == 153
     assert found.catalogue.record(150)["title"] == "a2"
 
 
@@ -296,6 +313,7 @@ def test_an_added_item_is_replaced_and_others_stay(artifact: Artifact) -> None:
         (["a"], np.full((1, 6), np.nan), {}),
         (["a"], np.zeros((1, 6)), {"price": "low"}),
         (["a"], np.zeros((1, 6)), {"title": ["a", "list"]}),
+        (["a", "a", "b"], np.zeros((2, 6)), {}),
     ],
 )
 def test_items_that_cannot_be_added(

@@ -212,24 +212,24 @@ class Catalogue:
         checked = self._checked(ids, vectors)
         old = self.added
         rows, known_ids, known_records = dict(old.rows), list(old.ids), list(old.records)
-        table = [*old.vectors]
+        fresh = len(dict.fromkeys(one for one in ids if one not in rows))
+        stacked = np.empty((len(known_ids) + fresh, checked.shape[1]), np.float32)
+        stacked[: len(known_ids)] = old.vectors.reshape(-1, checked.shape[1])
         reduced = {name: dict(old.features.get(name, {})) for name in self.artifact.features}
         for number, (one, vector, record) in enumerate(zip(ids, checked, records, strict=True)):
             _check_record(self.artifact, one, record)
             if one in rows:
-                place = rows[one] - self.n_trained
-                table[place], known_records[place] = vector, dict(record)
+                known_records[rows[one] - self.n_trained] = dict(record)
             else:
                 rows[one] = self.n_trained + len(known_ids)
                 known_ids.append(one)
-                table.append(vector)
                 known_records.append(dict(record))
+            stacked[rows[one] - self.n_trained] = vector
             for name, table_of in reduced.items():
                 row = None if features is None else features.get(name)
                 table_of.pop(rows[one] - self.n_trained, None)
                 if row is not None and row[number].any():
                     table_of[rows[one] - self.n_trained] = row[number]
-        stacked = np.stack(table) if table else old.vectors
         return Catalogue(
             self.artifact, Added(tuple(known_ids), stacked, tuple(known_records), rows, reduced)
         )

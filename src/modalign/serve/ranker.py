@@ -281,7 +281,7 @@ class Ranker:
             person = self._person(user)
         else:
             person = self._folded(NOBODY, catalogue.rows(list(items)))
-        liked = person.seen[person.seen != row[0]]
+        liked = person.history[person.history != row[0]]
         nearest = {}
         for name in self.artifact.features:
             rows = catalogue.features(name, np.append(row, liked))
