@@ -181,6 +181,14 @@ def test_a_plan_starts_from_the_last_one_and_its_change_is_told():
     assert float(module.churn) < 1e-3
 
 
+def test_one_sweep_a_step_arrives_where_many_sweeps_do():
+    little = transport(6, plan_iterations=1)
+    for _ in range(100):
+        little.keep(little.renewed([SINGLE]))
+    once = transport(6, plan_iterations=2000).renewed([SINGLE])["plan"]
+    torch.testing.assert_close(little.plan, once, atol=1e-4, rtol=0)
+
+
 def test_averaged_plans_keep_their_marginals():
     module = transport(6, plan_average=0.9)
     fresh = transport(6)

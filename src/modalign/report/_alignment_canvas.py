@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 
@@ -52,8 +52,9 @@ def distances(rows: Rows) -> Figure:
     _name(middle, "contrast of two spaces", "epoch", "InfoNCE, nats")
     _name(right, "ranking", "epoch", "validation Recall@20")
     left.set_yscale("log")
-    for which in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
-        which(StrMethodFormatter("{x:g}"))
+    left.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    left.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    left.yaxis.set_minor_formatter(NullFormatter())
     for axes in grid.flat:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if handles:
