@@ -15,6 +15,7 @@ from served import Asked, event, serving
 
 from modalign.errors import ConfigError, DataError
 from modalign.serve.keys import Keys, new_key
+from modalign.serve.models import Served
 from modalign.serve.settings import Settings
 
 LIST = "/v1/models/shop/recommend"
@@ -314,6 +315,39 @@ def test_no_request_fails_and_no_event_is_missed_during_swaps(
             found = [one.result(20) for one in loads]
         assert {status for statuses, _ in found for status in statuses} == {200}
         assert len({version for _, versions in found for version in versions}) == 2
+
+
+def test_what_comes_while_an_artifact_is_read_is_not_missed(
+    own: Path, tmp_path: Path, words: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin, keys = bearer(words["admin"]), tmp_path / "keys"
+    with serving({"shop": own / "shop"}, tmp_path / "f.sqlite", keys=keys) as asked:
+        opened, read, go = asked.service._opened, threading.Event(), threading.Event()
+
+        def slowly(name: str, folder: Path) -> Served:
+            found = opened(name, folder)
+            read.set()
+            assert go.wait(20)
+            return found
+
+        monkeypatch.setattr(asked.service, "_opened", slowly)
+        swap = {"model": "shop", "artifact": "shop-2"}
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            swapped = pool.submit(asked.post, "/v1/admin/swap", swap, headers=admin)
+            assert read.wait(20)
+            item = {"item_id": "late", "features": {"text": [1, 0, 0, 0, 0]}}
+            assert asked.post("/v1/models/shop/items", item, headers=admin).status_code == 200
+            told = [event("1", "u3", "i7"), event("2", "neu", "i9")]
+            assert asked.post("/v1/feedback", told, headers=admin).status_code == 200
+            second = asked.post("/v1/admin/swap", swap, headers=admin)
+            assert second.status_code == 409
+            go.set()
+            assert swapped.result(20).status_code == 200
+        for user, seen in (("u3", "i7"), ("neu", "i9")):
+            answer = asked.post(LIST, {"user_id": user, "k": 41}, headers=admin)
+            items = [one["item_id"] for one in answer.json()["items"]]
+            assert seen not in items
+            assert "late" in items
 
 
 # ------------------------------------------------------------------ settings

@@ -62,7 +62,7 @@ class Metrics:
         )  # fmt: skip
         self.model_events = Counter(
             "modalign_feedback_of_model",
-            "New events by the model that the traffic's split gives their user.",
+            "New events by the model that the split gives their user; calls with duplicates apart.",
             ["model", "kind"], registry=registry,
         )  # fmt: skip
         self.commit_seconds = Histogram(
