@@ -129,6 +129,8 @@ class _Wanted:
         "per-item-weights": {"weights": "per_item"},
         "equal-weights": {"weights": "equal"},
         "repelling-contrast": {"contrast_sign": "repel"},
+        "without-centring": {"centre": False},
+        "without-standardising": {"standardise": False},
         "ids-only": {"content": False, "preference": "none", "user_start": "random"},
         "reference": {"preset": "reference"},
     },
