@@ -14,8 +14,8 @@ elementwise work (exponentials, normalisations, Adam) is free in it. Bar: 5 time
 
 The overhead of Python is the time of a step during which no operator of torch runs: its length
 less the operators' own times, both under torch's profiler, which makes Python slower and not the
-operators. Work in numpy or scipy counts as overhead too. Bar: a tenth. The peak of resident memory is that of
-the whole process, imports and features included.
+operators. Work in numpy or scipy counts as overhead too. Bar: a tenth. The peak of resident memory
+is that of the whole process, imports and features included.
 """
 
 from __future__ import annotations
