@@ -69,6 +69,18 @@ def test_where_the_index_cannot_answer_every_item_is_scored(
     assert near.recommend(["u1"], 10).ids() == exact.recommend(["u1"], 10).ids()
 
 
+def test_as_few_candidates_are_looked_at_as_suffice() -> None:
+    rng = np.random.default_rng(1)
+    users, items = (rng.normal(size=(n, 8)).astype(np.float32) for n in (60, 2_000))
+    lists = np.argsort(-users @ items.T, axis=1)[:, :20]
+    graph = Hnsw.build(items)
+    assert graph.tune(users, lists) >= 0.985
+    few = graph.search
+    assert few < 2_048
+    assert graph.tune(users, np.full_like(lists, -2)) == 0.0
+    assert graph.search == 2_048
+
+
 def test_a_damaged_index_is_told(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "index.faiss"
     path.write_bytes(b"no index")

@@ -265,6 +265,11 @@ def _with_index(artifact: Artifact, seen: sp.csr_array, path: Path, seed: int) -
     shape = (len(rows), artifact.n_items)
     none_seen = sp.csr_array((nothing.astype(np.float32), (nothing, nothing)), shape=shape)
     exact = best_lists(artifact.users[rows], artifact.items, none_seen, K)
-    found = graph.candidates(artifact.users[rows], min(K, artifact.n_items))
-    report = {"kind": "hnsw", f"recall@{K}": overlap(exact, found), "users": len(rows)}
+    found = graph.tune(artifact.users[rows], exact)
+    report = {
+        "kind": "hnsw",
+        f"recall@{K}": found,
+        "search": graph.search,
+        "users": len(rows),
+    }
     return replace(artifact, manifest=replace(artifact.manifest, index=report))

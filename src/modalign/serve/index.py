@@ -22,8 +22,11 @@ Search = Literal["auto", "exact", "hnsw"]
 LINKS = 32
 BUILD = 120
 """Neighbours of a node, and candidates looked at while the graph is built."""
-SEARCH = 96
-"""Candidates looked at in a search, at least."""
+SEARCH = (64, 128, 256, 512, 768, 1024, 2048)
+"""Candidates looked at in a search, the fewest that suffice: far more where items lie in tight
+clusters than where they are spread."""
+ENOUGH = 0.985
+"""Recall against exact search that suffices."""
 MOST = 4096
 """Most candidates asked for; where more are hidden, every item is scored."""
 FROM = 1_000_000
@@ -67,7 +70,7 @@ class Hnsw:
         search: candidates looked at.
     """
 
-    def __init__(self, index: Any, search: int = SEARCH) -> None:
+    def __init__(self, index: Any, search: int = SEARCH[-1]) -> None:
         self._index, self._faiss, self.search = index, faiss_module(), search
 
     @classmethod
@@ -80,7 +83,7 @@ class Hnsw:
         return cls(index)
 
     @classmethod
-    def read(cls, path: Path, search: int = SEARCH) -> Hnsw:
+    def read(cls, path: Path, search: int = SEARCH[-1]) -> Hnsw:
         """From a file.
 
         Raises:
@@ -97,6 +100,21 @@ class Hnsw:
     def write(self, path: Path) -> None:
         """To a file."""
         self._faiss.write_index(self._index, str(path))
+
+    def tune(self, users: np.ndarray, exact: np.ndarray) -> float:
+        """Look at as few candidates as suffice, and say what share of the exact lists that finds.
+
+        Args:
+            users: vectors (B, d).
+            exact: rows of the best items of each, (B, k).
+        """
+        found = 0.0
+        for self.search in SEARCH:
+            near = self.candidates(users, exact.shape[1])
+            found = float((near[:, :, None] == exact[:, None, :]).any(axis=2).mean())
+            if found >= ENOUGH:
+                break
+        return found
 
     def candidates(self, users: np.ndarray, n: int, search: int | None = None) -> np.ndarray:
         """Rows of about the n best items of each user, (B, n); -1 where fewer were found.
@@ -125,7 +143,9 @@ def index_of(artifact: Artifact, search: Search) -> Hnsw | None:
         raise ArtifactError(
             "an artifact with an index", "one without", "export it again with --index hnsw"
         )
-    return None if search == "exact" or path is None else Hnsw.read(path)
+    if search == "exact" or path is None:
+        return None
+    return Hnsw.read(path, int(artifact.manifest.index.get("search", SEARCH[-1])))
 
 
 def looked_up(
