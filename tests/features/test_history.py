@@ -21,7 +21,7 @@ def text(rows, present=None) -> Modality:
 def test_two_items_by_hand():
     # Unit rows (1, 0) and (0, 1), centre (1/2, 1/2); 3 users; item 0 has two users, item 1 one.
     found = history_mean(text([[5, 0], [0, 2]]), np.array([0, 0, 1]), np.array([0, 1, 0]), 3)
-    first, second = math.log(1 + 3 / 2), math.log(1 + 3)
+    first, second = math.log(1 + 3 / 3), math.log(1 + 3 / 2)
     both = np.array([first - second, second - first]) / 2  # towards the rarer item
     np.testing.assert_allclose(found.features[0], both / np.linalg.norm(both), rtol=1e-6)
     np.testing.assert_allclose(found.features[1], [2**-0.5, -(2**-0.5)], rtol=1e-6)
@@ -49,7 +49,7 @@ def test_it_is_the_loop_over_users():
         total = np.zeros(4)
         for item in items[users == user]:
             if present[item]:
-                total += math.log(1 + 6 / degree[item]) * (unit[item] - centre)
+                total += math.log(1 + 6 / (1 + degree[item])) * (unit[item] - centre)
         if np.linalg.norm(total) > 0:
             total /= np.linalg.norm(total)
         np.testing.assert_allclose(found.features[user], total, atol=1e-6)

@@ -21,7 +21,7 @@ def history_mean(
     With x_i the item's features divided by their length, c the mean of all x_i, U users and
     deg_i users of item i,
 
-        p_u = unit( sum over u's items of log(1 + U / deg_i) (x_i - c) )
+        p_u = unit( sum over u's items of log(1 + U / (1 + deg_i)) (x_i - c) )
 
     Embeddings of sentences share a large common part, without removing which all users look
     alike; the weight lets what few people chose say more of somebody's taste. Nothing but
@@ -53,7 +53,7 @@ def history_mean(
     chosen = sp.csr_array((np.ones(len(users)), (users, items)), shape=(n_users, n_items))
     chosen.data[:] = 1.0  # pairs given twice were added up
     degrees: np.ndarray = np.asarray(chosen.sum(axis=0)).ravel()
-    weight = np.where(there, np.log1p(n_users / np.maximum(degrees, 1)), 0.0)
+    weight = np.where(there, np.log1p(n_users / (1 + degrees)), 0.0)
     weighted = sp.csr_array(chosen @ sp.diags_array(weight))
     total = weighted @ unit - np.outer(np.asarray(weighted.sum(axis=1)).ravel(), centre)
     lengths = np.linalg.norm(total, axis=1)
