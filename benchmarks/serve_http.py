@@ -29,6 +29,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from modalign.artifact.artifact import Artifact, Csr
+from modalign.artifact.strings import Ids
 from modalign.artifact.testing import small_artifact
 from modalign.artifact.write import write_artifact
 from modalign.serve import bench
@@ -46,6 +49,22 @@ from modalign.serve.ranker import Ranker
 ROOT = Path(__file__).resolve().parents[1]
 USERS, ITEMS, WIDTH, SEEN, K = 10_000, 20_000, 64, 30, 20
 LIST = "/v1/models/shop/recommend"
+
+
+def made_up(seed: int) -> Artifact:
+    """Random vectors; the items a user has seen lie at equal distances from a random first one."""
+    few = small_artifact(2, ITEMS, WIDTH, seed=seed)
+    rng = np.random.default_rng(seed)
+    apart = np.arange(SEEN) * (ITEMS // SEEN)
+    items = np.sort((rng.integers(0, ITEMS, USERS)[:, None] + apart) % ITEMS, axis=1)
+    return replace(
+        few,
+        manifest=replace(few.manifest, n_users=USERS),
+        user_ids=Ids.pack([f"u{row}" for row in range(USERS)], "user"),
+        users=rng.normal(size=(USERS, WIDTH)).astype(np.float32),
+        seen=Csr(np.arange(USERS + 1) * SEEN, items.ravel().astype(np.int32)),
+        counts=np.bincount(items.ravel(), minlength=ITEMS).astype(np.int64),
+    )
 
 
 def bodies() -> list[str]:
@@ -234,8 +253,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for seed, one in enumerate(("shop", "shop-2"), 1):
-            artifact = small_artifact(USERS, ITEMS, WIDTH, seed=seed, mean_seen=SEEN)
-            write_artifact(folder / one, artifact)
+            write_artifact(folder / one, made_up(seed))
         shop = folder / "shop"
         runs: dict[str, Callable[[], Any]] = {
             "bare": lambda: bare(shop, args.seconds),

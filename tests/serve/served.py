@@ -45,6 +45,16 @@ class Asked:
         )
         return found
 
+    def together(self, path: str, bodies: list[Any]) -> list[httpx.Response]:
+        """Requests that arrive at the same moment."""
+
+        async def all_of_them() -> list[httpx.Response]:
+            asked = (self._client.post(path, content=json.dumps(body)) for body in bodies)
+            return list(await asyncio.gather(*asked))
+
+        found: list[httpx.Response] = self.run(all_of_them())
+        return found
+
     def get(self, path: str, **more: Any) -> httpx.Response:
         return self.ask("GET", path, **more)
 

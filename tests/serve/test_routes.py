@@ -30,6 +30,24 @@ def test_a_list_is_the_rankers(common: Asked, ranker: Ranker) -> None:
     assert (found["model"], found["user_id"], found["basis"]) == ("shop", "u3", "trained")
 
 
+def test_requests_that_arrive_together_get_each_their_own(asked: Asked) -> None:
+    asked.post("/v1/feedback", [event("1", "neu", "i3"), event("2", "u4", "i9")])
+    bodies = [
+        {"user_id": f"u{n % 30}", "k": 5 + n % 2, "filter_seen": n % 3 > 0} for n in range(90)
+    ]
+    bodies += [{"user_id": "neu"}, {"user_id": "nobody"}, {"user_id": "u1", "diversity": 0.5}]
+    together = asked.together(f"{MODEL}/recommend", bodies)
+    # Four kinds of question from those that the training knows, and one from somebody new.
+    assert 'modalign_rank_batch_count{model="shop"} 5.0' in asked.get("/metrics").text
+    for body, answer in zip(bodies, together, strict=True):
+        alone = asked.post(f"{MODEL}/recommend", body)
+        assert answer.status_code == alone.status_code
+        if answer.status_code == 200:
+            one, other = answer.json(), alone.json()
+            assert [i["item_id"] for i in one["items"]] == [i["item_id"] for i in other["items"]]
+            assert (one["user_id"], one["basis"]) == (other["user_id"], other["basis"])
+
+
 def test_an_integer_id_and_a_text_are_the_same_user(common: Asked) -> None:
     common.post("/v1/feedback", [event("int-1", 77, "i3")])
     assert common.recommend({"user_id": 77}) == common.recommend({"user_id": "77"})
