@@ -9,8 +9,8 @@ import pytest
 from torch.testing import assert_close
 
 import modalign
-from modalign import distilling
-from modalign.distillation.source import source_of
+from modalign import teachers
+from modalign.distillation.source import MixedSource, source_of
 from modalign.distillation.tables import write_tables
 from modalign.errors import ConfigError, RunError
 from modalign.experiment import RunOptions, fit, load_model
@@ -113,7 +113,7 @@ def test_several_teachers_are_mixed_with_the_weights_best_on_validation(teacher)
     scores = {}
     for tenth in range(11):
         pair = (tenth / 10, 1 - tenth / 10)
-        judged = distilling._Judged(distilling.MixedSource(sources, pair))
+        judged = teachers._Judged(MixedSource(sources, pair))
         measured = modalign.evaluate.protocol.evaluate(judged, DATA, "valid", "train", (20,))
         scores[tenth] = measured.metrics["recall@20"]
     assert scores[round(10 * found.weights[0])] == max(scores.values())
@@ -150,4 +150,4 @@ def test_weights_cannot_be_searched_without_validation(teacher):
     blind = replace(DATA, valid=type(DATA.valid).empty())
     sources = [source_of(teacher.model, DATA.view())] * 2
     with pytest.raises(ConfigError, match="give the weights"):
-        distilling.best_weights(sources, blind)
+        teachers.best_weights(sources, blind)

@@ -19,7 +19,7 @@ LAYERS = (
     ("features", "graph", "serve"),
     ("interfaces", "nn", "explain", "run_folder", "profiles"),
     ("models", "train", "evaluate", "distillation"),
-    ("report", "export", "fitted", "experiment", "distilling", "testing"),
+    ("report", "export", "fitted", "experiment", "teachers", "distilling", "testing"),
     ("api", "demo", "efficiency", "sweeps"),
     ("cli",),
 )
@@ -36,6 +36,9 @@ BESIDE = {
     ("experiment", "fitted"),
     ("distilling", "experiment"),
     ("distilling", "fitted"),
+    ("distilling", "teachers"),
+    ("teachers", "experiment"),
+    ("teachers", "fitted"),
     ("demo", "efficiency"),
     ("fitted", "experiment"),  # `save`, inside the method
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from modalign import devices, distilling, experiment
+from modalign import devices, distilling, experiment, teachers
 from modalign.data.dataset import Dataset
 from modalign.distillation.plan import VARIANTS, Plan
 from modalign.distillation.source import Source
@@ -71,16 +71,16 @@ class DistillJob:
         folders = tuple(Path(one).resolve() for one in teachers)
         plan_of({}, options or {})
         devices.resolve(rest.get("device", "auto"))
-        distilling.check_weights(weights, len(folders))
-        sources = [distilling.read_teacher(one, dataset) for one in folders]
-        shares = distilling.mixed(sources, dataset, weights)[1]
+        teachers.check_weights(weights, len(folders))
+        sources = [teachers.read_teacher(one, dataset) for one in folders]
+        shares = teachers.mixed(sources, dataset, weights)[1]
         home = dataset.folder or kept(dataset, Path(out) / "data")
         return cls(
             home.resolve(),
             dataset.fingerprint,
             features_of(dataset),
             folders,
-            tuple(distilling.fingerprint(one) for one in sources),
+            tuple(teachers.fingerprint(one) for one in sources),
             shares,
             dict(options or {}),
             **rest,
@@ -281,9 +281,9 @@ def _sources(
 ) -> list[Source]:
     """Read once for all runs of a process."""
     dataset = read_dataset(data, fingerprint)
-    found = [distilling.read_teacher(one, dataset) for one in folders]
+    found = [teachers.read_teacher(one, dataset) for one in folders]
     for folder, source, wanted in zip(folders, found, taught, strict=True):
-        now = distilling.fingerprint(source)
+        now = teachers.fingerprint(source)
         if now != wanted:
             raise RunError(
                 f"the teacher the sweep began with in {folder} (fingerprint {wanted})",
