@@ -94,7 +94,7 @@ def with_adapter(data: Dataset, model: Recommender, seed: int) -> dict[str, Any]
     return found
 
 
-def one_seed(data: Dataset, seed: int, epochs: int | None) -> dict[str, Any]:
+def one_seed(data: Dataset, seed: int, names: list[str], epochs: int | None) -> dict[str, Any]:
     data = resplit(data, seed)
     rng = np.random.default_rng(seed)
     counts = np.bincount(data.train.items, minlength=data.n_items).astype(np.float32)
@@ -104,7 +104,8 @@ def one_seed(data: Dataset, seed: int, epochs: int | None) -> dict[str, Any]:
         "random": measured(data, Tables(*noise)),
         "popularity": measured(data, Tables(ones, counts[:, None])),
     }
-    for name, (model, options) in MODELS.items():
+    for name in names:
+        model, options = MODELS[name]
         begin = time.perf_counter()
         more = {} if epochs is None else {"epochs": epochs}
         trained = fit(data, model, seed=seed, **options, **more).model
@@ -120,18 +121,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--epochs", type=int, help="most epochs of each training")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     data = Dataset.load(options.data)
     seeds = [int(one) for one in options.seeds.split(",")]
-    runs = {seed: one_seed(data, seed, options.epochs) for seed in seeds}
+    runs = {seed: one_seed(data, seed, options.models.split(","), options.epochs) for seed in seeds}
     keys = ("recall@20, all", "recall@20, cold")
     means = {
         name: {key: statistics.mean(run[name][key] for run in runs.values()) for key in keys}
         for name in runs[seeds[0]]
     }
-    text = json.dumps({"data": data.name, "seeds": seeds, "means": means, "runs": runs}, indent=2)
+    text = json.dumps(
+        {"data": data.name, "seeds": seeds, "epochs": options.epochs, "means": means, "runs": runs},
+        indent=2,
+    )
     print(text)
     for name, figures in means.items():
         print(f"{name:32}", *(f"{figures[key]:.4f}" for key in keys))

@@ -113,13 +113,17 @@ def test_blocks_make_no_difference(artifact: Artifact, monkeypatch: pytest.Monke
 def test_a_list_with_limits_walks_past_its_pool(artifact: Artifact) -> None:
     category = artifact.columns["category"]
     assert isinstance(category, Category)
-    # All but the last few of one category: the pool must grow to find the others.
-    codes = np.where(np.arange(150) < 147, 0, 1).astype(np.int32)
+    # All of one category but the three that this user would get last.
+    order = Ranker(artifact).recommend(["u1"], 150, filter_seen=False).rows[0]
+    codes = np.zeros(150, np.int32)
+    codes[order[-3:]] = 1
     one = replace(artifact, columns={"category": Category(codes, category.names)})
-    for rules in ({"at_most_per": {"category": 1}}, {"at_most_per": {"category": 2}}):
-        assert Ranker(one).recommend(["u39"], 30, **rules).ids() == slow(one, 39, 30, **rules)
-    found = Ranker(one).recommend(["u39"], 30, at_most_per={"category": 2}, diversity=0.5)
-    assert len(found.ids()) == 4
+    asked: dict[str, Any] = {"at_most_per": {"category": 2}, "filter_seen": False}
+    found = Ranker(one).recommend(["u1"], 4, **asked)
+    assert found.ids() == slow(one, 1, 4, **asked)
+    assert set(found.rows[0, 2:]) <= set(order[-3:])
+    spread = Ranker(one).recommend(["u1"], 5, diversity=0.5, **asked)
+    assert len(spread.ids()) == 4
 
 
 def test_diversity_spreads(artifact: Artifact) -> None:
@@ -287,6 +291,19 @@ def slow_similar(artifact: Artifact, vector: np.ndarray, k: int) -> list[str]:
     assert artifact.items is not None
     unit = artifact.items / np.linalg.norm(artifact.items, axis=1, keepdims=True)
     return [f"i{row}" for row in np.argsort(-(unit @ vector))[:k]]
+
+
+def test_limits_hold_for_added_items(artifact: Artifact) -> None:
+    ranker = Ranker(artifact)
+    assert artifact.users is not None
+    for name, kind in (("p", "fresh"), ("q", "fresh"), ("r", "a"), ("s", None)):
+        ranker.add_item(name, 100 * artifact.users[1], {"category": kind})
+    assert ranker.recommend(["u1"], 4).ids() == ["p", "q", "r", "s"]
+    kept = ranker.recommend(["u1"], 150, at_most_per={"category": 1}).ids()
+    assert kept[:3] == ["p", "r", "s"]
+    records = [ranker.catalogue.record(int(row)) for row in ranker.catalogue.rows(kept)]
+    named = [record["category"] for record in records if record["category"] is not None]
+    assert sorted(map(str, named)) == ["a", "b", "c", "fresh"]
 
 
 def test_an_added_item_is_replaced_and_others_stay(artifact: Artifact) -> None:
