@@ -8,37 +8,16 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from served import Asked, serving
+from served import WIDTH, Asked, serving, with_adapter
 
-from modalign.artifact.artifact import Artifact
 from modalign.artifact.strings import Strings
 from modalign.artifact.testing import small_artifact
 from modalign.artifact.write import write_artifact
-
-WIDTH = 8
-TEXT_WIDTH = 5
-
-
-def with_adapter(artifact: Artifact) -> Artifact:
-    """An adapter that copies the unit text features into the first columns of a vector."""
-    linear = np.zeros((TEXT_WIDTH + 1, WIDTH), np.float32)
-    linear[:TEXT_WIDTH, :TEXT_WIDTH] = 10 * np.eye(TEXT_WIDTH)
-    matrices = {
-        "linear": linear,
-        "bias": np.zeros(WIDTH, np.float32),
-        "hidden": np.zeros((TEXT_WIDTH + 1, 0), np.float32),
-        "hidden_bias": np.zeros(0, np.float32),
-        "out": np.zeros((0, WIDTH), np.float32),
-        "centre.text": np.zeros(TEXT_WIDTH, np.float32),
-    }
-    manifest = replace(artifact.manifest, adapter={"modalities": ["text"]})
-    return replace(artifact, manifest=manifest, adapter=matrices)
 
 
 @pytest.fixture(scope="session")

@@ -8,16 +8,38 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
+from modalign.artifact.artifact import Artifact
 from modalign.serve.app import Application
 from modalign.serve.logs import Log
 from modalign.serve.server import application
 from modalign.serve.service import Service
 from modalign.serve.settings import Settings
+
+WIDTH = 8
+TEXT_WIDTH = 5
+
+
+def with_adapter(artifact: Artifact) -> Artifact:
+    """An adapter that copies the unit text features into the first columns of a vector."""
+    linear = np.zeros((TEXT_WIDTH + 1, WIDTH), np.float32)
+    linear[:TEXT_WIDTH, :TEXT_WIDTH] = 10 * np.eye(TEXT_WIDTH)
+    matrices = {
+        "linear": linear,
+        "bias": np.zeros(WIDTH, np.float32),
+        "hidden": np.zeros((TEXT_WIDTH + 1, 0), np.float32),
+        "hidden_bias": np.zeros(0, np.float32),
+        "out": np.zeros((0, WIDTH), np.float32),
+        "centre.text": np.zeros(TEXT_WIDTH, np.float32),
+    }
+    manifest = replace(artifact.manifest, adapter={"modalities": ["text"]})
+    return replace(artifact, manifest=manifest, adapter=matrices)
 
 
 class Asked:

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from served import serving
+from served import WIDTH, serving
 
-from conftest import WIDTH
 from modalign.artifact.artifact import Artifact
 from modalign.artifact.testing import small_artifact
 from modalign.artifact.write import write_artifact

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from served import Asked, event, serving
 
+from modalign.artifact.artifact import Csr
+from modalign.artifact.testing import small_artifact
+from modalign.artifact.write import write_artifact
 from modalign.serve.ranker import Ranker
 from modalign.serve.rules import Boost
 
@@ -212,6 +216,50 @@ def test_the_split_gives_a_user_the_same_model_always(shops: Path, tmp_path: Pat
         assert asked.post("/v1/recommend", {"user_id": "u1"}).json()["model"] == "shop"
         shares = [one["share"] for one in asked.get("/v1/models").json()["models"]]
         assert shares == [1.0, 0.0]
+
+
+def without_vectors(folder: Path) -> Path:
+    """A model of items and their neighbours alone: item i gives to i + 1 and i + 2."""
+    made = small_artifact(20, 30, 4, mean_seen=3)
+    indices = (np.arange(30)[:, None] + [1, 2]) % 30
+    given = Csr(
+        np.arange(31) * 2, np.sort(indices).ravel().astype(np.int32), np.ones(60, np.float32)
+    )
+    manifest = replace(made.manifest, kind="neighbours", model="itemknn", width=0, fold_in={})
+    bare = replace(
+        made, manifest=manifest, users=None, items=None, features={}, fold_in={}, neighbours=given
+    )
+    return write_artifact(folder, bare)
+
+
+def test_a_model_without_vectors_says_what_it_cannot(tmp_path: Path) -> None:
+    folder = without_vectors(tmp_path / "knn")
+    with serving({"knn": folder}, tmp_path / "f.sqlite") as asked:
+        assert set(asked.recommend({"items": ["i3"], "k": 2}, "knn")) == {"i4", "i5"}
+        asked.post("/v1/feedback", [event("1", "neu", "i7"), event("2", "neu", "i9", "hide")])
+        assert asked.recommend({"user_id": "neu", "k": 1}, "knn") == ["i8"]
+        refused = {
+            "recommend": {"user_id": "u1", "diversity": 0.5},
+            "similar": {"item_id": "i1"},
+            "items": {"item_id": "new", "vector": [1.0]},
+        }
+        for verb, body in refused.items():
+            answer = asked.post(f"/v1/models/knn/{verb}", body)
+            assert answer.status_code == 409, answer.text
+            assert "itemknn" in answer.json()["error"]["got"]
+        assert asked.get("/docs").status_code == 200
+
+
+def test_a_model_without_a_fold_in_still_hides_what_was_seen(tmp_path: Path) -> None:
+    made = small_artifact(20, 30, 4, mean_seen=3)
+    bare = replace(made, manifest=replace(made.manifest, fold_in={}), fold_in={})
+    folder = write_artifact(tmp_path / "bare", bare)
+    with serving({"bare": folder}, tmp_path / "f.sqlite") as asked:
+        assert asked.post("/v1/models/bare/recommend", {"items": ["i1"]}).status_code == 409
+        before = asked.recommend({"user_id": "u3", "k": 30}, "bare")
+        asked.post("/v1/feedback", [event("1", "u3", before[0]), event("2", "u3", before[3])])
+        after = asked.recommend({"user_id": "u3", "k": 30}, "bare")
+        assert after == [one for one in before if one not in (before[0], before[3])]
 
 
 def test_docs_and_openapi_need_nothing_from_elsewhere(common: Asked) -> None:

@@ -359,8 +359,9 @@ class _Exchange:
         if isinstance(body, Path):
             await self._write_file(body)
         else:
-            linger = self.unread and self.length is not None and found.status >= 400
-            linger = linger and found.status != 408 and self.method not in ("GET", "HEAD")
+            # Whatever is still sent would break the connection before the answer is read.
+            linger = self.unread and found.status >= 400 and found.status != 408
+            linger = linger and self.method not in ("GET", "HEAD")
             await self.send({"type": "http.response.body", "body": body, "more_body": linger})
             if linger:
                 await self._linger()

@@ -49,13 +49,13 @@ class Routes:
         model = "/v1/models/{name}"
         return [
             Endpoint("POST", model + "/recommend", self.recommend, "Lists of one model",
-                     takes=Recommend, gives=lists, parameters=[NAME], statuses=[404],
+                     takes=Recommend, gives=lists, parameters=[NAME], statuses=[404, 409],
                      example=asked),
             Endpoint("POST", "/v1/recommend", self.routed,
                      "Lists of whichever model the traffic's split gives a user",
-                     takes=Recommend, gives=lists, statuses=[404], example=asked),
+                     takes=Recommend, gives=lists, statuses=[404, 409], example=asked),
             Endpoint("POST", model + "/similar", self.similar, "Items like an item",
-                     takes=schemas.Similar, gives=alike, parameters=[NAME], statuses=[404],
+                     takes=schemas.Similar, gives=alike, parameters=[NAME], statuses=[404, 409],
                      example={"item_id": "7", "k": 10}),
             Endpoint("POST", "/v1/feedback", self.feedback,
                      "Events, on disk before the answer; the next list of their user knows them",
@@ -117,7 +117,8 @@ class Routes:
         assert not isinstance(asked.items, UnsetType)
         items = [str(one) for one in asked.items]
         served = choose("\n".join(sorted(items)))
-        _check_fields(served, asked.fields)
+        _check_asked(served, asked)
+        _need_fold_in(served)
         found = await self._in_thread(
             served.ranker.recommend_for_items, items, asked.k, **_rules(asked)
         )
@@ -139,7 +140,7 @@ class Routes:
         if _plain(asked):
             found, place = await self.service.batcher.ask(served, user, asked.k, asked.filter_seen)
         else:
-            _check_fields(served, asked.fields)
+            _check_asked(served, asked)
             place = 0
             served.settle((user,))
             found = await self._in_thread(served.ranker.recommend, [user], asked.k, **_rules(asked))
@@ -162,7 +163,7 @@ class Routes:
             by_model.setdefault(choose(user), []).append(place)
         answers: list[schemas.OneUser | None] = [None] * len(users)
         for served, places in by_model.items():
-            _check_fields(served, asked.fields)
+            _check_asked(served, asked)
             known = [place for place in places if served.knows(users[place])]
             theirs = [users[place] for place in known]
             if known:
@@ -199,6 +200,7 @@ class Routes:
             raise Failure(422, "exactly one of item_id and item_ids", got, "send one of them")
         items = [str(single)] if isinstance(several, UnsetType) else [str(o) for o in several]
         _check_fields(served, asked.fields)
+        _need_vectors(served, "to say how alike items are")
         found = await self._in_thread(
             served.ranker.similar_items,
             items,
@@ -401,6 +403,36 @@ def _where(where: dict[str, Any] | None) -> dict[str, Any] | None:
         name: msgspec.to_builtins(wanted) if isinstance(wanted, Range) else wanted
         for name, wanted in where.items()
     }
+
+
+def _check_asked(served: Served, asked: Recommend) -> None:
+    """Refuse what the model cannot give.
+
+    Raises:
+        UnknownName: a column to send along that it does not have.
+        Failure: 409 where diversity is asked of a model without item vectors.
+    """
+    _check_fields(served, asked.fields)
+    if asked.diversity:
+        _need_vectors(served, "for lists of unlike items")
+
+
+def _need_vectors(served: Served, reason: str) -> None:
+    artifact = served.ranker.artifact
+    if artifact.items is None:
+        raise Failure(
+            409, f"a model with item vectors, {reason}", artifact.manifest.model,
+            "serve a model with vectors, such as a distilled one",
+        )  # fmt: skip
+
+
+def _need_fold_in(served: Served) -> None:
+    artifact = served.ranker.artifact
+    if artifact.manifest.kind == "factors" and not artifact.manifest.fold_in.get("default"):
+        raise Failure(
+            409, "a model with a way from items to a user's vector", served.name,
+            "export the run again with a fold-in",
+        )  # fmt: skip
 
 
 def _check_fields(served: Served, fields: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modalign.errors import ConfigError, InputError
-from modalign.serve.app import Application
+from modalign.serve.app import App, Application
 from modalign.serve.failures import Failure
 from modalign.serve.logs import ToLog
 from modalign.serve.routes import Routes
@@ -26,9 +26,14 @@ GRACE = 30
 """Seconds that requests in flight have to end after SIGTERM."""
 
 
-def application(service: Service) -> Application:
-    """The service's ASGI application with all its endpoints."""
-    return Application(service, Routes(service).table)
+def application(service: Service, pages: App | None = None) -> Application:
+    """The service's ASGI application with all its endpoints.
+
+    Args:
+        service: what answers.
+        pages: answers the paths that are no endpoint, such as `/`.
+    """
+    return Application(service, Routes(service).table, pages)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -122,7 +127,8 @@ class _Server(uvicorn.Server):
 
 class _Joined:
     """A transport that sends the head and the body of an answer together: one call of the system
-    and one packet instead of two, which is a tenth of all the work of a short answer."""
+    and one packet instead of two, which is a tenth of all the work of a short answer.
+    """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
