@@ -70,11 +70,12 @@ def make_catalogue(scale: float) -> Any:
 
 def export(run: Path, out: Path) -> None:
     """The student's folded tables and what users had, as .npy."""
-    from modalign.distillation.tables import write_tables
     from modalign.experiment import load_model
 
     fitted = load_model(run)
-    write_tables(fitted.model, fitted.dataset.view(), out, fitted.spec.name)
+    out.mkdir()
+    for name, table in zip(("users", "items"), fitted.model.tables(), strict=True):
+        np.save(out / f"{name}.npy", table.detach().numpy())
     seen = fitted.dataset.train.csr(fitted.dataset.n_users, fitted.dataset.n_items)
     np.save(out / "seen_start.npy", seen.indptr.astype(np.int64))
     np.save(out / "seen_items.npy", seen.indices.astype(np.int64))

@@ -11,9 +11,9 @@ from torch.testing import assert_close
 import modalign
 from modalign import teachers
 from modalign.distillation.source import MixedSource, source_of
-from modalign.distillation.tables import write_tables
 from modalign.errors import ConfigError, RunError
 from modalign.experiment import RunOptions, fit, load_model
+from modalign.export.run import export_run
 from modalign.testing.toy import toy_dataset
 
 QUICK = {"epochs": 3, "embedding_size": 8, "batch_size": 128, "logit": "sort"}
@@ -98,11 +98,27 @@ def test_any_kind_of_teacher_can_be_trained_first(tmp_path):
     assert load_model(tmp_path / "x" / "teacher").config.reg == 10.0
 
 
-def test_a_folder_of_vectors_teaches_as_its_model_does(teacher, tmp_path):
-    write_tables(teacher.model, DATA.view(), tmp_path / "vectors", "cm3")
+def test_an_artifact_teaches_as_its_model_does(teacher, tmp_path):
+    export_run(teacher, tmp_path / "vectors", adapter=False)
     by_folder = modalign.distill(tmp_path / "vectors", DATA, seed=3, **QUICK)
     by_model = modalign.distill(teacher, DATA, seed=3, **QUICK)
     assert_close(by_folder.student.model.state_dict(), by_model.student.model.state_dict())
+
+
+def test_an_artifact_of_others_or_without_vectors_is_refused(teacher, tmp_path):
+    export_run(teacher, tmp_path / "vectors", adapter=False)
+    view = DATA.view()
+    source = teachers.read_teacher(tmp_path / "vectors", DATA)
+    live = teacher.model.scorer()
+    assert_close(source.vectors, (live.users, live.items))
+    assert source.name == "cm3"
+    for kind in ("user", "item"):
+        other = replace(view, **{f"{kind}_ids": "other"})
+        with pytest.raises(RunError, match=f"of the {kind}s of these data"):
+            teachers.read_teacher(tmp_path / "vectors", DATA, other)
+    export_run(fit(DATA, "ease"), tmp_path / "ease", adapter=False)
+    with pytest.raises(RunError, match="scores without"):
+        teachers.read_teacher(tmp_path / "ease", DATA)
 
 
 def test_several_teachers_are_mixed_with_the_weights_best_on_validation(teacher):

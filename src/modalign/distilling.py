@@ -25,7 +25,7 @@ from modalign.errors import ConfigError, RunError
 from modalign.experiment import RunOptions
 from modalign.fitted import FittedModel
 from modalign.interfaces import Recommender
-from modalign.teachers import Teacher, check_weights, fingerprint, mixed, read_teacher
+from modalign.teachers import Teacher, check_weights, fingerprint_of, mixed, read_teacher
 from modalign.train.callbacks import Callback
 
 
@@ -68,8 +68,8 @@ def distill(
     from the assistant likewise. Validation picks each one's best epoch.
 
     Args:
-        teacher: a fitted model, a run folder, a folder of vectors
-            (`distillation.tables`) or a `Source`, or several of them: their scores are
+        teacher: a fitted model, a run folder, an exported
+            artifact or a `Source`, or several of them: their scores are
             standardised user by user and mixed. None trains one of `teacher_kind` first.
         dataset: the data, the teacher's own.
         variant: "full", "no-assistant", "no-wasserstein", "no-assistant-no-wasserstein" or
@@ -115,7 +115,7 @@ def distill(
         "variant": variant,
         "teacher": source.name,
         "weights": list(shares),
-        "source": fingerprint(source),
+        "source": fingerprint_of(source),
         "losses": plan.config.model_dump(mode="json"),
     }
     # All that is in the folder is judged before anything is written into it.

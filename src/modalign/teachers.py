@@ -1,4 +1,4 @@
-"""Who teaches: fitted models, run folders, folders of vectors; and several of them as one."""
+"""Who teaches: fitted models, run folders, exported artifacts; and several of them as one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from modalign import experiment
+from modalign.artifact.manifest import NAME
+from modalign.artifact.read import read_artifact
 from modalign.data.dataset import Dataset
 from modalign.data.view import TrainView
-from modalign.distillation.source import MixedSource, Source, source_of
-from modalign.distillation.tables import read_tables
+from modalign.distillation.source import MixedSource, Source, VectorSource, source_of
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.protocol import Evaluator
 from modalign.fitted import FittedModel
@@ -30,13 +32,14 @@ def read_teacher(teacher: Teacher, dataset: Dataset, view: TrainView | None = No
     """What `distill` learns from, where it is given a fitted model, a folder, or a source.
 
     Raises:
-        RunError: no finished run and no folder of vectors, damaged, or of other data.
+        RunError: no finished run, damaged, or of other data.
+        ArtifactError: an artifact that is damaged.
     """
     view = view or dataset.view()
     if isinstance(teacher, str | Path):
         folder = Path(teacher)
-        if (folder / "manifest.json").is_file():
-            return read_tables(folder, view)
+        if (folder / NAME).is_file():
+            return _exported(folder, view)
         teacher = experiment.load_model(folder, dataset)
     if isinstance(teacher, FittedModel):
         if teacher.dataset.fingerprint != dataset.fingerprint:
@@ -56,7 +59,30 @@ def read_teacher(teacher: Teacher, dataset: Dataset, view: TrainView | None = No
     return teacher
 
 
-def fingerprint(source: Source) -> str:
+def _exported(folder: Path, view: TrainView) -> VectorSource:
+    """The vectors of an artifact."""
+    artifact = read_artifact(folder)
+    manifest = artifact.manifest
+    if artifact.users is None or artifact.items is None:
+        raise RunError(
+            "an artifact with vectors of users and items",
+            f"{folder}, in which {manifest.model} scores without ({manifest.kind})",
+            "distil from the run it was exported from",
+        )
+    for kind, mine in (("user", view.user_ids), ("item", view.item_ids)):
+        theirs = manifest.fingerprints.get(f"{kind}s")
+        if theirs != mine:
+            raise RunError(
+                f"vectors of the {kind}s of these data (ids {mine or 'unknown'})",
+                f"those of others (ids {theirs}) in {folder}",
+                "distil on the data the teacher was trained on",
+            )
+    # Copied: what is mapped from disk is read-only, and torch wants to own what it is given.
+    users, items = (torch.from_numpy(np.array(one)) for one in (artifact.users, artifact.items))
+    return VectorSource(users, items, manifest.model)
+
+
+def fingerprint_of(source: Source) -> str:
     """A short hash of who teaches: of the weights of a model, of given vectors, or of some
     scores.
     """
@@ -65,7 +91,7 @@ def fingerprint(source: Source) -> str:
     digest = hashlib.sha256(f"{source.n_users} {source.n_items}".encode())
     if isinstance(source, MixedSource):
         pairs = zip(source.sources, source.weights, strict=True)
-        parts = [f"{fingerprint(one)} {weight}" for one, weight in pairs]
+        parts = [f"{fingerprint_of(one)} {weight}" for one, weight in pairs]
         digest.update(" ".join(parts).encode())
         return digest.hexdigest()[:16]
     if source.vectors is not None:

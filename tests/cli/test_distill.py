@@ -15,8 +15,8 @@ from calling import Cli, snapshot
 
 from modalign.data.dataset import Dataset
 from modalign.distillation.plan import VARIANTS
-from modalign.distillation.tables import write_tables
 from modalign.experiment import fit, load_model
+from modalign.export.run import export_run
 from modalign.report import _canvas, _flow
 from modalign.testing.toy import toy_dataset
 
@@ -31,7 +31,7 @@ def school(built: Path) -> Path:
     from modalign.experiment import RunOptions
 
     data = Dataset.load(built / "data" / "toy")
-    write_tables(load_model(built / "runs" / "bpr").model, data.view(), built / "vectors", "bpr")
+    export_run(load_model(built / "runs" / "bpr"), built / "vectors", adapter=False)
     options = {"epochs": 2, "embedding_size": 8, "logit": "sort"}
     out, run = built / "runs" / "tarec", RunOptions(ks=[5, 10])
     distilling.distill(built / "runs" / "bpr", data, out=out, run=run, **options)
@@ -198,7 +198,7 @@ def other_data() -> None:
 
 def other_vectors() -> None:
     data = toy_dataset(n_items=50, seed=5)
-    write_tables(fit(data, "bpr", epochs=1).model, data.view(), Path("others"), "bpr")
+    export_run(fit(data, "bpr", epochs=1), Path("others"), adapter=False)
 
 
 def damaged() -> None:
@@ -258,9 +258,9 @@ MISTAKES: dict[str, tuple[Callable[[], None], str, tuple[str, ...]]] = {
     "torn weights": (cut("runs/bpr/checkpoints/best.safetensors", 40), TEACHER, ("weights of",)),
     "teacher of other data": (other_data, "--teacher runs/other", ("fingerprint", "runs/other")),
     "vectors of others": (other_vectors, "--teacher others", ("others", "item")),
-    "changed vectors": (damaged, "--teacher vectors", ("users.npy", "damaged")),
-    "cut vectors": (cut("vectors/items.npy", 200), "--teacher vectors", ("items.npy", "vectors")),
-    "empty vectors": (cut("vectors/items.npy", 0), "--teacher vectors", ("items.npy", "vectors")),
+    "changed vectors": (damaged, "--teacher vectors", ("users.npy", "checksum")),
+    "cut vectors": (cut("vectors/items.npy", 200), "--teacher vectors", ("items.npy", "bytes")),
+    "empty vectors": (cut("vectors/items.npy", 0), "--teacher vectors", ("items.npy", "bytes")),
     "torn manifest": (cut("vectors/manifest.json", 30), "--teacher vectors", ("manifest.json",)),
     "missing vectors": (gone("vectors/users.npy"), "--teacher vectors", ("users.npy",)),
     "weights that are none": (

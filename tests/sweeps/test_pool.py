@@ -57,7 +57,9 @@ def test_a_killed_process_leaves_the_others_and_its_run_goes_on(
 def test_killed_in_part_and_as_a_whole_a_sweep_goes_on_to_the_same_table(tmp_path: Path) -> None:
     data = toy_dataset(seed=1).save(tmp_path / "toy")
     out, rates = tmp_path / "sweep", (0.01, 0.02, 0.03, 0.04)
-    words = "--model bpr --set epochs=200 --set patience=999 --grid learning_rate=0.01,0.02,0.03,0.04"
+    words = (
+        "--model bpr --set epochs=200 --set patience=999 --grid learning_rate=0.01,0.02,0.03,0.04"
+    )
     command = [sys.executable, "-m", "modalign.cli.main", "sweep", "--data", str(data.folder),
                "--out", str(out), *words.split(), "--workers", "2"]  # fmt: skip
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as process:

@@ -50,7 +50,7 @@ def distill(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for assistant and student.")],
     teacher: Annotated[
         list[Path] | None,
-        typer.Option(help="Run folder or folder of vectors; repeat it to mix several teachers."),
+        typer.Option(help="Run folder or exported artifact; repeat it to mix several teachers."),
     ] = None,
     teacher_kind: Annotated[
         str | None, typer.Option(help="A model to be trained as teacher first.")

@@ -104,7 +104,7 @@ class HistoryScores(nn.Module):
 
 
 def _padded(bags: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns int64 and weights of the rows of a sparse matrix, (n, longest row), 0 where shorter."""
+    """Columns int64 and weights of a sparse matrix's rows, (n, longest row), 0 where shorter."""
     counts = bags.crow_indices().diff()
     longest = max(1, int(counts.max()))
     place = torch.arange(longest) < counts[:, None]

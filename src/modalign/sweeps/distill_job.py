@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from modalign import devices, distilling, experiment, teachers
+from modalign import devices, distilling, experiment
 from modalign.data.dataset import Dataset
 from modalign.distillation.plan import VARIANTS, Plan
 from modalign.distillation.source import Source
@@ -20,6 +20,7 @@ from modalign.sweeps.ablation import FULL, Ablation
 from modalign.sweeps.job import check_metric, clear, features_of, kept, read_dataset
 from modalign.sweeps.plan import chosen
 from modalign.sweeps.runner import Progress, Sweep
+from modalign.teachers import check_weights, fingerprint_of, mixed, read_teacher
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,16 @@ class DistillJob:
         folders = tuple(Path(one).resolve() for one in teachers)
         plan_of({}, options or {})
         devices.resolve(rest.get("device", "auto"))
-        teachers.check_weights(weights, len(folders))
-        sources = [teachers.read_teacher(one, dataset) for one in folders]
-        shares = teachers.mixed(sources, dataset, weights)[1]
+        check_weights(weights, len(folders))
+        sources = [read_teacher(one, dataset) for one in folders]
+        shares = mixed(sources, dataset, weights)[1]
         home = dataset.folder or kept(dataset, Path(out) / "data")
         return cls(
             home.resolve(),
             dataset.fingerprint,
             features_of(dataset),
             folders,
-            tuple(teachers.fingerprint(one) for one in sources),
+            tuple(fingerprint_of(one) for one in sources),
             shares,
             dict(options or {}),
             **rest,
@@ -281,9 +282,9 @@ def _sources(
 ) -> list[Source]:
     """Read once for all runs of a process."""
     dataset = read_dataset(data, fingerprint)
-    found = [teachers.read_teacher(one, dataset) for one in folders]
+    found = [read_teacher(one, dataset) for one in folders]
     for folder, source, wanted in zip(folders, found, taught, strict=True):
-        now = teachers.fingerprint(source)
+        now = fingerprint_of(source)
         if now != wanted:
             raise RunError(
                 f"the teacher the sweep began with in {folder} (fingerprint {wanted})",
