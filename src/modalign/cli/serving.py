@@ -76,8 +76,10 @@ def serve(
         bool,
         typer.Option("--encoder", help="Encode new items' texts and pictures, in a process apart."),
     ] = False,
+    page: Annotated[bool, typer.Option(help="Show the page for people at /.")] = True,
 ) -> None:
-    """Serve artifacts over HTTP, with feedback that is never lost; the API is told at /docs.
+    """Serve artifacts over HTTP, with feedback that is never lost; the API is told at /docs, and a
+    page for people is at /.
 
     SIGTERM answers what is in flight and ends; SIGHUP reads keys and artifacts again.
     """
@@ -100,13 +102,15 @@ def serve(
         drain=drain,
         log=log,
         encoder=encoding.OWN if encoder else None,
+        page=page,
     )
     # The port first: a service that cannot listen should not read a gigabyte to find out.
     with server.bind(host, port) as sock:
         service = Service(settings)
         shown = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
         names = ", ".join(settings.artifacts)
-        say(f"serving {names} at {shown} (the API is told at {shown}/docs)")
+        told = f"the page is at {shown}/, the API" if page else "the API"
+        say(f"serving {names} at {shown} ({told} is told at {shown}/docs)")
         server.run(service, sock)
 
 

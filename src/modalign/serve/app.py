@@ -2,7 +2,8 @@
 
 In this order: the endpoint is found (404, 405), the caller's rate is held (429), the key is
 checked (401, 403), the body is read up to its limit (413, 408), the endpoint answers, and the
-answer is counted and logged. Whatever an endpoint raises becomes a JSON answer.
+answer is counted and logged. Whatever an endpoint raises becomes a JSON answer, or what its
+`failed` makes of it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LINGER_BYTES: Final = 8_000_000
 LINGER_SECONDS: Final = 2.0
@@ -45,11 +45,10 @@ class Application:
     Args:
         service: what answers.
         table: the endpoints.
-        pages: what answers paths that the table does not have; a key is asked for as elsewhere.
     """
 
-    def __init__(self, service: Service, table: Table, pages: App | None = None) -> None:
-        self.service, self.table, self.pages = service, table, pages
+    def __init__(self, service: Service, table: Table) -> None:
+        self.service, self.table = service, table
         self._serial = itertools.count(1)
         self._run = secrets.token_hex(4)
 
@@ -91,6 +90,7 @@ class _Exchange:
         self.status = 0
         self.route = "other"
         self.key: Key | None = None
+        self.failed: Callable[[Failure, str], Answer] | None = None
         self.unread = True
         self.host = self.origin = self.authorization = self.length = None
         self.encoding: bytes | None = None
@@ -125,32 +125,26 @@ class _Exchange:
                 found = self._failed(Failure(422, error.expected, error.got, error.fix))
             except Exception as error:  # noqa: BLE001 - no request takes the service down
                 found = self._broken(error)
-            if found is not None:
-                try:
-                    await self._write(found)
-                finally:
-                    if found.after is not None:
-                        found.after()
+            try:
+                await self._write(found)
+            finally:
+                if found.after is not None:
+                    found.after()
         finally:
             service.metrics.in_flight.dec()
             self._note()
 
-    async def _answer(self) -> Answer | None:
+    async def _answer(self) -> Answer:
         app = self.app
         raw: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
         found = app.table.find(raw)
-        if found is None and app.pages is None:
+        if found is None:
             self._let_in("open")
             raise _no_path(self.scope["path"])
         if self.origin is not None and self.service.settings.cors:
             preflight = self._preflight(found)
             if preflight is not None:
                 return preflight
-        if found is None:
-            self.route = "pages"
-            self._let_in("use")
-            await self._page()
-            return None
         endpoint = self._endpoint(found)
         self._let_in(endpoint.access)
         body = await self._body() if self.method == "POST" else b""
@@ -163,7 +157,8 @@ class _Exchange:
 
     def _endpoint(self, found: Found) -> Endpoint:
         methods = found.methods
-        self.route = next(iter(methods.values())).path
+        some = next(iter(methods.values()))
+        self.route, self.failed = some.path, some.failed
         endpoint = methods.get("GET" if self.method == "HEAD" else self.method)
         if endpoint is None:
             allowed = [*methods, *(["HEAD"] if "GET" in methods else [])]
@@ -238,9 +233,9 @@ class _Exchange:
     def _allowed_origin(self) -> bool:
         return self.origin is not None and _text(self.origin) in self.service.settings.cors
 
-    def _preflight(self, found: Found | None) -> Answer | None:
+    def _preflight(self, found: Found) -> Answer | None:
         """The answer to a browser that asks beforehand, if that is what this is."""
-        if self.method != "OPTIONS" or found is None or not self._allowed_origin():
+        if self.method != "OPTIONS" or not self._allowed_origin():
             return None
         self.route = next(iter(found.methods.values())).path
         allowed = ", ".join(found.methods).encode()
@@ -296,30 +291,18 @@ class _Exchange:
         self.service.metrics.limited.labels("body").inc()
         return Failure(413, f"a body of at most {most:,} bytes", got, "send it in smaller parts")
 
-    async def _page(self) -> None:
-        """Let the pages answer, and see what status they send."""
-
-        async def watch(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self.status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", []), (b"x-request-id", self.request_id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                ]  # fmt: skip
-            await self.send(message)
-
-        assert self.app.pages is not None
-        await self.app.pages(self.scope, self.receive, watch)
-
     # ------------------------------------------------------------------ the answer
 
     def _failed(self, error: Failure) -> Answer:
         headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
         if self.unread and self.method not in ("GET", "HEAD"):
             headers += _CLOSE
+        if self.failed is not None:
+            page = self.failed(error, self.request_id)
+            return page._replace(headers=[*page.headers, *headers])
         return Answer(error.status, error.body(self.request_id), JSON, headers)
 
-    def _broken(self, error: Exception) -> Answer | None:
+    def _broken(self, error: Exception) -> Answer:
         self.service.log.error(
             "failed",
             path=self.scope["path"],
@@ -327,8 +310,6 @@ class _Exchange:
             error=f"{type(error).__name__}: {error}",
             traceback="".join(traceback.format_exception(error)),
         )
-        if self.status:  # a page has begun its answer already
-            return None
         failure = Failure(
             500, "an answer", "an error inside the service",
             "tell who runs it, with this request_id",

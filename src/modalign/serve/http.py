@@ -116,6 +116,7 @@ class Endpoint:
         parameters: of path and query.
         statuses: errors it may answer with, besides those that all may.
         example: a body to show.
+        failed: makes the answer of a failure and the request's id, where it is not to be JSON.
     """
 
     method: str
@@ -128,6 +129,7 @@ class Endpoint:
     parameters: Sequence[Parameter] = ()
     statuses: Sequence[int] = ()
     example: Any = None
+    failed: Callable[[Failure, str], Answer] | None = None
 
 
 @dataclass

@@ -129,7 +129,7 @@ def new_key(path: str | Path, name: str, role: str = "use") -> str:
 def presented(authorization: bytes | None) -> str | None:
     """The key of an Authorization header: `Bearer KEY`, or the password of `Basic`.
 
-    Browsers ask for the latter by themselves, so that the page needs no form and no cookie.
+    A browser's own dialogue sends the latter.
 
     Example:
         >>> presented(b"Bearer abc"), presented(b"Basic dTpwdw=="), presented(b"Digest x")

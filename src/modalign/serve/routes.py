@@ -10,15 +10,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from modalign.errors import UnknownName
-from modalign.serve import docs, export, openapi, rules, schemas
+from modalign.serve import asking, docs, export, openapi, schemas
 from modalign.serve.failures import Failure
 from modalign.serve.http import JSON, Answer, Call, Endpoint, Parameter, Table, answer
 from modalign.serve.metrics import CONTENT_TYPE
 from modalign.serve.models import Served
 from modalign.serve.ranker import Ranked
 from modalign.serve.reading import read
-from modalign.serve.schemas import Range, Recommend, Scored
+from modalign.serve.schemas import Recommend
 from modalign.serve.service import Service
 
 NAME = Parameter("name", {"type": "string"}, description="A served model.")
@@ -117,13 +116,13 @@ class Routes:
         assert not isinstance(asked.items, UnsetType)
         items = [str(one) for one in asked.items]
         served = choose("\n".join(sorted(items)))
-        _check_asked(served, asked)
-        _need_fold_in(served)
+        asking.check_asked(served, asked)
+        asking.need_fold_in(served)
         found = await self._in_thread(
-            served.ranker.recommend_for_items, items, asked.k, **_rules(asked)
+            served.ranker.recommend_for_items, items, asked.k, **asking.rules_of(asked)
         )
         self.service.metrics.lists.labels(served.name, "items").inc()
-        listed = _scored(found, 0, asked.fields)
+        listed = asking.scored(found, 0, asked.fields)
         return answer(
             schemas.Answered(
                 model=served.name, version=served.version, basis=found.basis[0], items=listed
@@ -135,15 +134,17 @@ class Routes:
     ) -> Answer:
         served = choose(user)
         if not served.knows(user):
-            trouble = _unknown_user(served, user)
+            trouble = asking.unknown_user(served, user)
             raise Failure(404, trouble.expected, trouble.got, trouble.fix)
-        if _plain(asked):
+        if asking.plain(asked):
             found, place = await self.service.batcher.ask(served, user, asked.k, asked.filter_seen)
         else:
-            _check_asked(served, asked)
+            asking.check_asked(served, asked)
             place = 0
             served.settle((user,))
-            found = await self._in_thread(served.ranker.recommend, [user], asked.k, **_rules(asked))
+            found = await self._in_thread(
+                served.ranker.recommend, [user], asked.k, **asking.rules_of(asked)
+            )
             self.service.metrics.lists.labels(served.name, "user").inc()
         return answer(
             schemas.Answered(
@@ -151,7 +152,7 @@ class Routes:
                 version=served.version,
                 user_id=user,
                 basis=found.basis[place],
-                items=_scored(found, place, asked.fields),
+                items=asking.scored(found, place, asked.fields),
             )
         )
 
@@ -163,12 +164,12 @@ class Routes:
             by_model.setdefault(choose(user), []).append(place)
         answers: list[schemas.OneUser | None] = [None] * len(users)
         for served, places in by_model.items():
-            _check_asked(served, asked)
+            asking.check_asked(served, asked)
             known = [place for place in places if served.knows(users[place])]
             theirs = [users[place] for place in known]
             if known:
                 found = await self._in_thread(
-                    served.ranker.recommend, theirs, asked.k, **_rules(asked)
+                    served.ranker.recommend, theirs, asked.k, **asking.rules_of(asked)
                 )
                 self.service.metrics.lists.labels(served.name, "users").inc(len(known))
                 for at, place in enumerate(known):
@@ -177,7 +178,7 @@ class Routes:
                         model=served.name,
                         version=served.version,
                         basis=found.basis[at],
-                        items=_scored(found, at, asked.fields),
+                        items=asking.scored(found, at, asked.fields),
                     )
             for place in places:
                 if answers[place] is None:
@@ -186,7 +187,7 @@ class Routes:
                         model=served.name,
                         version=served.version,
                         items=[],
-                        error=_unknown_user(served, users[place]),
+                        error=asking.unknown_user(served, users[place]),
                     )
         return answer(schemas.AnsweredMany(users=[one for one in answers if one is not None]))
 
@@ -199,25 +200,25 @@ class Routes:
             got = "neither" if single is UNSET else "both"
             raise Failure(422, "exactly one of item_id and item_ids", got, "send one of them")
         items = [str(single)] if isinstance(several, UnsetType) else [str(o) for o in several]
-        _check_fields(served, asked.fields)
-        _need_vectors(served, "to say how alike items are")
+        asking.check_fields(served, asked.fields)
+        asking.need_vectors(served, "to say how alike items are")
         found = await self._in_thread(
             served.ranker.similar_items,
             items,
             asked.k,
-            where=_where(asked.where),
+            where=asking.where_of(asked.where),
             exclude=[str(one) for one in asked.exclude],
         )
         self.service.metrics.lists.labels(served.name, "similar").inc(len(items))
         if single is not UNSET:
-            listed = _scored(found, 0, asked.fields)
+            listed = asking.scored(found, 0, asked.fields)
             return answer(
                 schemas.AnsweredSimilar(
                     model=served.name, version=served.version, item_id=items[0], items=listed
                 )
             )
         lists = [
-            schemas.OneItem(item, _scored(found, place, asked.fields))
+            schemas.OneItem(item, asking.scored(found, place, asked.fields))
             for place, item in enumerate(items)
         ]
         return answer(
@@ -277,7 +278,7 @@ class Routes:
         row = int(catalogue.rows([item_id])[0])
         has = self._picture(served, row) is not None
         image = f"/images/{served.name}/{docs.quoted(item_id)}" if has else None
-        fields = {name: _finite(value) for name, value in catalogue.record(row).items()}
+        fields = {name: asking.finite(value) for name, value in catalogue.record(row).items()}
         return answer(schemas.ItemRecord(item_id, fields, image))
 
     async def image(self, call: Call) -> Answer:
@@ -361,111 +362,6 @@ class Routes:
     async def docs(self, call: Call) -> Answer:
         """The document as a page that needs nothing from elsewhere."""
         return Answer(200, docs.page(self.document()).encode(), "text/html; charset=utf-8")
-
-
-# ------------------------------------------------------------------ readers and writers
-
-
-def _plain(asked: Recommend) -> bool:
-    """Whether nothing is asked of a list but its length."""
-    return not (
-        asked.exclude
-        or asked.allow is not None
-        or asked.where
-        or asked.boost
-        or asked.at_most_per
-        or asked.diversity
-        or asked.fields
-    )
-
-
-def _rules(asked: Recommend) -> dict[str, Any]:
-    """What is asked of a list, as the ranker takes it."""
-    boosts = [
-        rules.Boost(one.amount, _where(one.where), [str(item) for item in one.items])
-        for one in asked.boost
-    ]
-    return {
-        "filter_seen": asked.filter_seen,
-        "exclude": [str(one) for one in asked.exclude],
-        "allow": None if asked.allow is None else [str(one) for one in asked.allow],
-        "where": _where(asked.where),
-        "boost": boosts,
-        "at_most_per": asked.at_most_per,
-        "diversity": asked.diversity,
-    }
-
-
-def _where(where: dict[str, Any] | None) -> dict[str, Any] | None:
-    if where is None:
-        return None
-    return {
-        name: msgspec.to_builtins(wanted) if isinstance(wanted, Range) else wanted
-        for name, wanted in where.items()
-    }
-
-
-def _check_asked(served: Served, asked: Recommend) -> None:
-    """Refuse what the model cannot give.
-
-    Raises:
-        UnknownName: a column to send along that it does not have.
-        Failure: 409 where diversity is asked of a model without item vectors.
-    """
-    _check_fields(served, asked.fields)
-    if asked.diversity:
-        _need_vectors(served, "for lists of unlike items")
-
-
-def _need_vectors(served: Served, reason: str) -> None:
-    artifact = served.ranker.artifact
-    if artifact.items is None:
-        raise Failure(
-            409, f"a model with item vectors, {reason}", artifact.manifest.model,
-            "serve a model with vectors, such as a distilled one",
-        )  # fmt: skip
-
-
-def _need_fold_in(served: Served) -> None:
-    artifact = served.ranker.artifact
-    if artifact.manifest.kind == "factors" and not artifact.manifest.fold_in.get("default"):
-        raise Failure(
-            409, "a model with a way from items to a user's vector", served.name,
-            "export the run again with a fold-in",
-        )  # fmt: skip
-
-
-def _check_fields(served: Served, fields: Sequence[str]) -> None:
-    known = served.ranker.artifact.columns
-    for name in fields:
-        if name not in known:
-            raise UnknownName("item column", name, known or ["(none)"])
-
-
-def _scored(found: Ranked, place: int, fields: Sequence[str]) -> list[Scored]:
-    pairs = found.pairs(place)
-    if not fields:
-        return [Scored(item, score) for item, score in pairs]
-    rows = found.rows[place].tolist()
-    records = [found.catalogue.record(row) for row in rows[: len(pairs)]]
-    return [
-        Scored(item, score, {name: _finite(record.get(name)) for name in fields})
-        for (item, score), record in zip(pairs, records, strict=True)
-    ]
-
-
-def _finite(value: str | float | None) -> str | float | None:
-    """JSON has no infinite numbers."""
-    infinite = isinstance(value, float) and value in (float("inf"), float("-inf"))
-    return None if infinite else value
-
-
-def _unknown_user(served: Served, user: str) -> schemas.Trouble:
-    return schemas.Trouble(
-        f"a user that {served.name} was trained on, or that feedback told of",
-        repr(user),
-        "send items that the user liked as `items`, or events to /v1/feedback first",
-    )
 
 
 def _second(text: str) -> int:

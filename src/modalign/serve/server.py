@@ -14,11 +14,13 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modalign.errors import ConfigError, InputError
-from modalign.serve.app import App, Application
+from modalign.serve.app import Application
 from modalign.serve.failures import Failure
+from modalign.serve.http import Table
 from modalign.serve.logs import ToLog
 from modalign.serve.routes import Routes
 from modalign.serve.service import Service
+from modalign.serve.web import pages
 
 MOST_HEAD = 64 * 1024
 KEEP_ALIVE = 30
@@ -26,14 +28,12 @@ GRACE = 30
 """Seconds that requests in flight have to end after SIGTERM."""
 
 
-def application(service: Service, pages: App | None = None) -> Application:
-    """The service's ASGI application with all its endpoints.
-
-    Args:
-        service: what answers.
-        pages: answers the paths that are no endpoint, such as `/`.
-    """
-    return Application(service, Routes(service).table, pages)
+def application(service: Service) -> Application:
+    """The service's ASGI application with all its endpoints, and the page where it is wanted."""
+    endpoints = [*Routes(service).table.endpoints]
+    if service.settings.page:
+        endpoints += pages.endpoints(service)
+    return Application(service, Table(endpoints))
 
 
 def bind(host: str, port: int) -> socket.socket:

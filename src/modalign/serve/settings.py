@@ -33,6 +33,7 @@ class Settings:
         log: least level that is written.
         encoder: words of a command that encodes texts and pictures of new items, see
             `modalign.serve.encoding`; None where only features are taken.
+        page: show the page for people at `/`.
 
     Raises:
         ConfigError: a value is out of its bounds.
@@ -51,6 +52,7 @@ class Settings:
     drain: float = 0.0
     log: str = "info"
     encoder: tuple[str, ...] | None = None
+    page: bool = True
 
     def __post_init__(self) -> None:
         if not self.artifacts:

@@ -1,0 +1,93 @@
+// Saves reloads, no more: every link and form marked `data-swap` works without this file too.
+"use strict";
+
+document.documentElement.classList.add("script");
+let latest = 0;
+let shown = location.pathname + location.search;
+
+async function show(address, keepsPlace, push) {
+  const mine = ++latest;
+  let answer, text;
+  try {
+    answer = await fetch(address, { headers: { accept: "text/html" } });
+    text = await answer.text();
+  } catch {
+    location.href = address;
+    return;
+  }
+  if (mine !== latest) return; // something newer was asked for meanwhile
+  const kind = answer.headers.get("content-type") ?? "";
+  const found = new DOMParser().parseFromString(text, "text/html");
+  const fresh = found.getElementById("page");
+  if (!kind.startsWith("text/html") || !fresh) {
+    location.href = address;
+    return;
+  }
+  const focused = document.activeElement;
+  const id = focused?.id;
+  const caret = focused?.matches?.("input[type=search]") ? focused.value : null;
+  const scrolled = [...document.querySelectorAll(".strip")].map((one) => one.scrollLeft);
+  if (push) history.pushState(null, "", answer.url);
+  shown = location.pathname + location.search;
+  document.title = found.title;
+  document.getElementById("page").replaceWith(fresh);
+  const again = id ? document.getElementById(id) : null;
+  if (again && again !== document.body) {
+    again.focus({ preventScroll: keepsPlace });
+    if (caret !== null) {
+      again.value = caret; // what was typed while the answer was on its way
+      again.setSelectionRange(caret.length, caret.length);
+    }
+  } else {
+    document.getElementById("main").focus({ preventScroll: true });
+  }
+  if (keepsPlace) {
+    document.querySelectorAll(".strip").forEach((one, at) => { one.scrollLeft = scrolled[at] ?? 0; });
+  } else {
+    scrollTo(0, 0);
+  }
+  const said = document.getElementById("said");
+  said.textContent = "";
+  setTimeout(() => { said.textContent = document.getElementById("main").dataset.said; }, 50);
+}
+
+function addressOf(form) {
+  const address = new URL(form.action);
+  const pairs = [...new FormData(form)].filter(([, value]) => value !== "");
+  address.search = new URLSearchParams(pairs).toString();
+  return address.href;
+}
+
+const pathOf = (address) => new URL(address, location.href).pathname;
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("a[data-swap]");
+  const plain = !(event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
+  if (!link || !plain || event.defaultPrevented) return;
+  event.preventDefault();
+  show(link.href, pathOf(link.href) === location.pathname, true);
+});
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.matches("form[data-swap]")) return;
+  event.preventDefault();
+  show(addressOf(form), pathOf(form.action) === location.pathname, true);
+});
+
+document.addEventListener("change", (event) => {
+  if (event.target.matches("form[data-auto] select")) event.target.form.requestSubmit();
+});
+
+let waiting;
+document.addEventListener("input", (event) => {
+  const form = event.target.closest("form[data-live]");
+  if (!form) return;
+  clearTimeout(waiting);
+  waiting = setTimeout(() => show(addressOf(form), true, false), 250);
+});
+
+addEventListener("popstate", () => {
+  // A link to a part of this page changes the address as well, but not what is asked.
+  if (location.pathname + location.search !== shown) show(location.href, false, false);
+});
