@@ -16,6 +16,7 @@ from modalign.serve.models import Served
 from modalign.serve.reading import read
 from modalign.serve.schemas import NEW_ITEM, NewItem
 from modalign.serve.web.forms import Form
+from modalign.serve.web.titles import title_column
 
 SUGGESTED = 100
 
@@ -42,11 +43,18 @@ class Way:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of metadata in the form: its kind, and values to suggest."""
+    """A column of metadata in the form.
+
+    Attributes:
+        name, kind: as the manifest has them.
+        values: to suggest.
+        long: it takes more than a few words.
+    """
 
     name: str
     kind: str
     values: Sequence[str]
+    long: bool
 
 
 def way_of(served: Served, encoder: bool) -> Way:
@@ -75,21 +83,23 @@ def way_of(served: Served, encoder: bool) -> Way:
 def columns_of(served: Served) -> list[Column]:
     """Columns of metadata to ask for; the file of a picture is none of them."""
     columns = served.ranker.artifact.columns
-    kinds = served.ranker.artifact.manifest.columns
+    title = title_column(served.ranker.catalogue)
     found = []
-    for name, kind in kinds.items():
+    for name, kind in served.ranker.artifact.manifest.columns.items():
         held = columns.get(name)
         if name != "image" and held is not None:
             values = held.names[:SUGGESTED] if isinstance(held, Category) else ()
-            found.append(Column(name, kind, values))
-    return found
+            found.append(Column(name, kind, values, kind == "text" and name != title))
+    # The title first, whatever is long last.
+    return sorted(found, key=lambda one: (one.name != title, one.long))
 
 
-def item_of(served: Served, form: Form) -> NewItem:
+def item_of(served: Served, form: Form, encoder: bool) -> NewItem:
     """The new item that a form tells of.
 
-    Features of an item of the catalogue are taken from the artifact, which holds their first 64
-    principal directions alone: close to, but not exactly, what the encoder made of that item.
+    Its text is the title with all other words of the form, sentence by sentence. Features of an
+    item of the catalogue are taken from the artifact, which holds their first 64 principal
+    directions alone: close to, but not exactly, what the encoder made of that item.
 
     Raises:
         Failure: 422, something in the form does not fit.
@@ -97,31 +107,23 @@ def item_of(served: Served, form: Form) -> NewItem:
     """
     body: dict[str, Any] = {"item_id": form.text("id"), "fields": _fields(served, form)}
     body |= _numbers(form)
-    way = way_of(served, encoder=True)
+    way = way_of(served, encoder)
     features = dict(body.get("features", {}))
     for name in way.modalities:
-        like = form.text(f"like.{name}") or form.text("like")
-        if like and name not in features and not _sent(served, form, name):
-            features[name] = _features(served, name, like)
+        if form.text(f"like.{name}") and name not in features:
+            features[name] = _features(served, name, form.text(f"like.{name}"))
     if features:
         body["features"] = features
     if not way.modalities and form.text("like") and "vector" not in body:
         row = served.ranker.catalogue.rows([form.text("like")])
         body["vector"] = served.ranker.catalogue.vectors(row)[0].tolist()
-    if form.text("text"):
-        body["text"] = form.text("text")
-    if "picture" in form.files:
+    words = [form.text(f"field.{one.name}") for one in columns_of(served) if one.kind != "number"]
+    text = form.text("text") or ". ".join(one.rstrip(".") for one in words if one)
+    if text and "text" in way.encoded:
+        body["text"] = text
+    if "picture" in form.files and "image" in way.encoded:
         body["image"] = base64.b64encode(form.files["picture"]).decode()
     return read(NEW_ITEM, msgspec.json.encode(body), "/v1/models/{name}/items")
-
-
-def _sent(served: Served, form: Form, name: str) -> bool:
-    """Whether the form has the thing itself that a modality is made of."""
-    made = served.ranker.artifact.manifest.modalities.get(name, {}).get("provenance", {})
-    kind = made.get("kind")
-    return (
-        bool(form.text("text")) if kind == "text" else kind == "image" and "picture" in form.files
-    )
 
 
 def _features(served: Served, name: str, like: str) -> list[float]:

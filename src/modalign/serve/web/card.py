@@ -24,9 +24,11 @@ def tables(manifest: Manifest) -> dict[str, Any]:
     )
     return {
         "cutoffs": cutoffs,
-        "metrics": {
-            split: _rows(values, cutoffs) for split, values in manifest.metrics.items() if values
-        },
+        "metrics": [
+            (split, _rows(manifest.metrics[split], cutoffs))
+            for split in sorted(manifest.metrics, key=lambda split: split != "test")
+            if manifest.metrics[split]
+        ],
         "facts": {
             "New users, from a list of items": _pairs(manifest.fold_in),
             "New items, from their features": _pairs(manifest.adapter),

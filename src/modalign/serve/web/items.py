@@ -92,7 +92,7 @@ class Items:
         state = State.of(form, service.models.names()[0])
         served = service.models.get(state.model)
         try:
-            item = adding.item_of(served, form)
+            item = adding.item_of(served, form, service.encoder is not None)
             await service.add_item(served, item)
         except Failure as error:
             return self._form(state, form, error, error.status)

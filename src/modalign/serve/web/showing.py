@@ -28,7 +28,7 @@ TONES = 8
 """Colours of what is drawn where a picture is missing."""
 
 LIKE = {"image": "Looks like", "text": "Reads like"}
-SEGMENTS = {"image": "picture", "fusion": "both together"}
+SEGMENTS = {"image": "picture", "fusion": "together"}
 BASES: Mapping[Basis, str] = {
     "trained": "It rests on what training learnt of this user.",
     "updated": "It rests on what training learnt of this user, moved by what was told since.",
