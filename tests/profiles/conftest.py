@@ -17,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from served import KEY, Said, completion, taste
+from asked_model import KEY, Said, completion, taste
 
 from modalign.data.dataset import Dataset
 from modalign.testing.toy import toy_dataset

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from served import Said, completion, ignore
+from asked_model import Said, completion, ignore
 
 from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError, DataError

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from served import KEY, Said, completion
+from asked_model import KEY, Said, completion
 
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions

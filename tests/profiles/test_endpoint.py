@@ -6,7 +6,7 @@ import time
 import urllib.error
 
 import pytest
-from served import KEY, Said, completion
+from asked_model import KEY, Said, completion
 
 from modalign.errors import ConfigError
 from modalign.profiles.base import Answer, Refusal

@@ -1,8 +1,8 @@
 import numpy as np
 import polars as pl
 import pytest
+from asked_model import ignore
 from safetensors.numpy import save_file
-from served import ignore
 
 from modalign.errors import DataError
 from modalign.profiles.given import FileTexts, FileVectors, from_file

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from served import ignore
+from asked_model import ignore
 
 from modalign.errors import ConfigError
 from modalign.profiles.asking import LanguageModelProvider

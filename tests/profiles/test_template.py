@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from served import ignore
+from asked_model import ignore
 
 from modalign.data.interactions import Interactions
 from modalign.errors import DataError

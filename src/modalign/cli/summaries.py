@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rich.text import Text
 
 from modalign.cli.render import aligned, metric_table, out, plain, print_json, say, table
 
 SHOWN_REMARKS = 8
+LISTED = 3
+"""So many runs are compared pair by pair, with intervals; more stand in a square."""
 
 
 def describe(dataset: Any) -> dict[str, Any]:
@@ -152,6 +156,13 @@ def show_demo(fitted: Mapping[str, Any], cost: Any) -> None:
 def show_comparison(found: Any) -> None:
     """Runs side by side; a winner only where there is one."""
     names = found.runs
+    labels = _labels(names)
+    numbered = sum(max(len(label), 10) + 3 for label in labels) + 18 > out.width
+    if numbered:
+        for place, label in enumerate(labels, 1):
+            say(f"{place:3d}  {label}", out)
+        say("", out)
+    heads = [str(place) for place in range(1, len(names) + 1)] if numbered else labels
     rows = []
     for metric in next(iter(found.metrics.values())):
         winner = found.winner.get(metric)
@@ -164,7 +175,7 @@ def show_comparison(found: Any) -> None:
             ]
         )
     title = f"{found.split.capitalize()}, all items ranked, mask {found.mask}"
-    out.print(table(title, ["metric", *names], rows, range(1, len(names) + 1)))
+    _in_blocks(title, ["metric", *heads], rows)
     won = any(found.winner.values())
     say(
         "* better than every other run, beyond chance\n"
@@ -172,12 +183,69 @@ def show_comparison(found: Any) -> None:
         else "no run is better than every other one beyond chance\n",
         out,
     )
+    shown = dict(zip(names, labels, strict=True))
     for metric in _most_telling(found.winner):
         pairs = [pair for pair in found.pairs if pair.metric == metric]
-        columns = ["higher", "lower", "difference", "95% interval", "p (Holm)"]
         title = f"{metric}: paired t-tests over users"
-        out.print(table(title, columns, [_test(pair) for pair in pairs], (2, 3, 4)))
-    say(f"* below {found.level:g}; the tests of all metrics stand in --json", out)
+        if len(names) <= LISTED:
+            columns = ["higher", "lower", "difference", "95% interval", "p (Holm)"]
+            tests = [_test(pair, shown) for pair in pairs]
+            out.print(table(title, columns, tests, (2, 3, 4), cut=(0, 1)))
+        else:
+            _show_differences(f"{title}, row less column", names, labels, pairs)
+    say(f"* below {found.level:g}; all of the tests, with intervals, stand in --json", out)
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """The runs without the folders that all of them lie in.
+
+    Example:
+        >>> _labels(["runs/cm3", "runs/tarec/student"])
+        ['cm3', 'tarec/student']
+    """
+    parts = [name.split("/") for name in names]
+    shared = 0
+    while all(len(one) > shared + 1 and one[shared] == parts[0][shared] for one in parts):
+        shared += 1
+    return ["/".join(one[shared:]) for one in parts]
+
+
+def _in_blocks(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of numbers, in several below each other where the terminal is too narrow."""
+    lengths = [Text.from_markup(cell).cell_len for row in rows for cell in row[1:]]
+    first = max(Text.from_markup(row[0]).cell_len for row in rows)
+    wide = max([*lengths, *(len(name) for name in columns[1:])])
+    room = max(1, (out.width - first - 2) // (wide + 3))
+    for begin in range(1, len(columns), room):
+        part = [0, *range(begin, min(begin + room, len(columns)))]
+        chosen = [[row[place] for place in part] for row in rows]
+        heads = [columns[place] for place in part]
+        told = title if begin == 1 else f"{title} (continued)"
+        out.print(table(told, heads, chosen, range(1, len(part))))
+
+
+def _show_differences(
+    title: str, names: Sequence[str], labels: Sequence[str], pairs: Sequence[Any]
+) -> None:
+    """All pairs of many runs in one square: differences, starred beyond chance."""
+    cells = {(pair.first, pair.second): pair for pair in pairs}
+    rows = []
+    for place, (name, label) in enumerate(zip(names, labels, strict=True), 1):
+        row = [plain(f"{place} {label}" if len(label) <= 34 else f"{place} ...{label[-31:]}")]
+        for other in names:
+            pair, sign = cells.get((name, other)), 1
+            if pair is None:
+                pair, sign = cells.get((other, name)), -1
+            if pair is None:
+                row.append("")
+                continue
+            text = f"{sign * pair.difference:+.3f}"
+            better = pair.significant and sign * pair.difference > 0
+            mark = "*" if pair.significant else " "
+            row.append(f"[bold green]{text}{mark}[/]" if better else f"{text}{mark}")
+        rows.append(row)
+    heads = ["", *(str(place) for place in range(1, len(names) + 1))]
+    _in_blocks(title, heads, rows)
 
 
 def _most_telling(metrics: Mapping[str, Any]) -> list[str]:
@@ -186,15 +254,15 @@ def _most_telling(metrics: Mapping[str, Any]) -> list[str]:
     return [f"{kind}@{k}" for kind in ("recall", "ndcg") if f"{kind}@{k}" in metrics]
 
 
-def _test(pair: Any) -> list[str]:
+def _test(pair: Any, shown: Mapping[str, str]) -> list[str]:
     """A row of the tests, turned so that the difference is not negative."""
     names, ends = (pair.first, pair.second), (pair.low, pair.high)
     if pair.difference < 0:
         names, ends = names[::-1], (-pair.high, -pair.low)
     p = f"{pair.corrected:.2g}"
     return [
-        plain(names[0]),
-        plain(names[1]),
+        plain(shown[names[0]]),
+        plain(shown[names[1]]),
         f"{abs(pair.difference):.4f}",
         f"{ends[0]:+.4f} {ends[1]:+.4f}",
         f"[bold green]{p} *[/]" if pair.significant else f"{p}  ",
