@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class Asked:
         self._thread.start()
         transport = httpx.ASGITransport(self.app, client=("10.0.0.1", 1234))
         self._client = httpx.AsyncClient(transport=transport, base_url="http://shop.test")
+        # Tests send the cookies they mean to send.
+        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.run(service.start())
 
     def run(self, work: Any) -> Any:
