@@ -97,8 +97,8 @@ def build(config: type[C], values: Mapping[str, Any], owner: str) -> C:
         Traceback (most recent call last):
         ...
         modalign.errors.ConfigError: expected an option of model x: batch_size, embedding_size, \
-epochs, eval_every, learning_rate, optimizer, patience, select_by, weight_decay; got 'learning_rat'. To \
-mend it: did you mean 'learning_rate'?
+epochs, eval_every, learning_rate, optimizer, patience, select_by, weight_decay; got \
+'learning_rat'. To mend it: did you mean 'learning_rate'?
     """
     known = sorted(config.model_fields)
     for key in values:

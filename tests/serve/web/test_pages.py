@@ -37,7 +37,7 @@ def items_of(asked: Asked, address: str, kind: str = "gallery") -> list[str]:
     """Ids of the items of a list on a page, in its order."""
     source = asked.get(f"/page/{address}").text
     part = source[source.index(f'class="{kind}') :]
-    found = re.findall(r'<h3><a href="item\?([^"]*)"', part[: part.index("</ol>")])
+    found = re.findall(r'<h2><a href="item\?([^"]*)"', part[: part.index("</ol>")])
     return [parse_qs(one.replace("&amp;", "&"))["item"][0] for one in found]
 
 
