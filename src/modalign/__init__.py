@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from modalign.features.encode import encode
     from modalign.fitted import FittedModel
     from modalign.interfaces import Recommender
+    from modalign.profiles.describe import describe
     from modalign.registry import register
     from modalign.sweeps import ablate, sweep
 
@@ -43,6 +44,7 @@ _HOMES = {
     "Modality": "modalign.data.modality",
     "Recommender": "modalign.interfaces",
     "ablate": "modalign.sweeps",
+    "describe": "modalign.profiles.describe",
     "distill": "modalign.distilling",
     "encode": "modalign.features.encode",
     "fit": "modalign.experiment",
@@ -62,6 +64,7 @@ __all__ = [
     "Modality",
     "Recommender",
     "ablate",
+    "describe",
     "distill",
     "encode",
     "fit",
