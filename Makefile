@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench docs clean setup
+.PHONY: demo serve-demo test check bench docs clean setup
 
 demo: $(READY)
 	$(VENV)/bin/modalign demo --out demo
+
+# The demo's models behind a page: prints its address, and ends with Ctrl-C.
+serve-demo: $(READY)
+	scripts/serve-demo
 
 test: $(READY)
 	scripts/test

@@ -23,7 +23,8 @@ Newton steps, this one goes on."""
 
 
 class HistoryScores(nn.Module):
-    """Rows of items (n,) int64 to the log-scores of all items (n_items,).
+    """Rows of items (n,) int64 to the log-scores of all items (n_items,), and what each of the
+    person's interest factors adds to the score itself before its logarithm (n_items, K).
 
     Args:
         model: whose parameters are used, not copied.
@@ -43,7 +44,7 @@ class HistoryScores(nn.Module):
             present = model.presence_of(name)
             self.register_buffer(f"present_{number}", present, persistent=False)
 
-    def forward(self, items: Tensor) -> Tensor:
+    def forward(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         unit = self.get_buffer("unit_items")
         side = self.model.items
@@ -54,8 +55,8 @@ class HistoryScores(nn.Module):
         fused = normalize(self._fused(ratings, items), dim=1)
         near = prototypes if prototypes is not None else normalize(side.prototypes, dim=1)
         shares = torch.softmax(unit @ near.t() / side.options.temperature, dim=1)  # (n_items, K)
-        tilted = ((unit @ fused.t() - 1.0) / self.model.t).exp()
-        return (shares * tilted).sum(1).log() + 1.0 / self.model.t
+        cells = shares * ((unit @ fused.t() - 1.0) / self.model.t).exp()
+        return cells.sum(1).log() + 1.0 / self.model.t, cells
 
     def _fused(self, ratings: Tensor, items: Tensor) -> Tensor:
         """Rating factors with what content adds to them, (K, d)."""

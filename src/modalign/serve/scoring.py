@@ -85,7 +85,7 @@ class EncoderScores:
         for place in range(block.n):
             mine = items[edges[place] : edges[place + 1]]
             if len(mine):
-                out[place, : catalogue.n_trained] = self._runner.run(None, {"items": mine})[0]
+                out[place, : catalogue.n_trained] = self._runner.run(["scores"], {"items": mine})[0]
 
 
 def scores_of(artifact: Artifact) -> Scores:

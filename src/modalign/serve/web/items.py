@@ -11,12 +11,13 @@ import numpy as np
 from modalign.errors import InputError
 from modalign.serve.failures import Failure
 from modalign.serve.http import Answer, Call
+from modalign.serve.interests import Interests
 from modalign.serve.ranker import Ranked
 from modalign.serve.routes import IMAGES
 from modalign.serve.web import adding, card, render
 from modalign.serve.web.door import form_of
 from modalign.serve.web.forms import Form, State, read_query
-from modalign.serve.web.showing import Card, Shower, cards, picture_path
+from modalign.serve.web.showing import Card, Shower, by_interest, cards, picture_path
 from modalign.serve.web.site import (
     Site,
     known_alone,
@@ -55,7 +56,8 @@ class Items:
             state = replace(state, user="")
         state = known_alone(served, state)
         shower = Shower(served, state)
-        found = await self.site.in_thread(_told, shower, state, row)
+        factors = self.site.interests(served)
+        found = await self.site.in_thread(_told, shower, state, row, factors)
         kept = [("item", form.text("item"))]
         return self.site.page("item", state, kept=kept, likes=takes_items(served), **found)
 
@@ -124,7 +126,7 @@ class Items:
         )  # fmt: skip
 
 
-def _told(shower: Shower, state: State, row: int) -> dict[str, Any]:
+def _told(shower: Shower, state: State, row: int, factors: Interests | None) -> dict[str, Any]:
     ranker, catalogue = shower.served.ranker, shower.catalogue
     one = catalogue.id(row)
     alike: list[Card] = []
@@ -140,6 +142,8 @@ def _told(shower: Shower, state: State, row: int) -> dict[str, Any]:
         if len(had):
             told = ranker.explain(one, user=state.user or None, items=state.liked, n=3)
             read = read_of(shower, state, had)
+            if factors is not None and len(read):
+                (told,) = by_interest([told], [row], factors.cells(read))
             why = cards(shower, [row], [told.score], [told], read)[0]
     record = catalogue.record(row).items()
     return {

@@ -12,7 +12,16 @@ import numpy as np
 from modalign.serve.http import Answer, Call
 from modalign.serve.models import Served
 from modalign.serve.web.forms import SIZES, State
-from modalign.serve.web.showing import BASES, SEGMENTS, Shower, Shown, cards
+from modalign.serve.web.showing import (
+    BASES,
+    SEGMENTS,
+    Interest,
+    Shower,
+    Shown,
+    by_interest,
+    cards,
+    interests_shown,
+)
 from modalign.serve.web.site import (
     Site,
     category_column,
@@ -29,6 +38,7 @@ from modalign.serve.why import Why
 CHOICES = 24
 FOUND = 48
 HAD = 12
+STANDING_FOR = 5
 DEPTH = 100
 """Places of the other list that are looked through for an item."""
 
@@ -57,7 +67,7 @@ class Lists:
             told = f"{served.name} has no way from items to a taste: choose a user."
             return await self._start(served, replace(state, liked=()), told, 409)
         shower = Shower(served, state)
-        found = await self.site.in_thread(_listed, shower, state)
+        found = await self.site.in_thread(self._listed, shower, state)
         choices = [] if state.user else await self._choices(shower, state)
         return self.site.page(
             "recommend", state, choices=choices, asked_of=_asked_of(served),
@@ -147,37 +157,43 @@ class Lists:
         if not own.user and not takes_items(served):
             return {**side, "trouble": f"{served.name} has no way from items to a taste."}
         shower = Shower(served, replace(own, model=served.name))
-        found = await self.site.in_thread(_listed, shower, own, DEPTH)
+        found = await self.site.in_thread(self._listed, shower, own, DEPTH)
         return {**side, "missing": len(state.liked) - len(own.liked), **found}
 
-
-def _listed(shower: Shower, state: State, depth: int = 0) -> dict[str, Any]:
-    """A list with its reasons, and what it rests on."""
-    ranker, catalogue = shower.served.ranker, shower.catalogue
-    rules, k = _rules(shower.served, state), max(state.k, depth)
-    if state.user:
-        ranked = ranker.recommend([state.user], k, **rules)
-        had = catalogue.find(ranker.history(state.user))
-        had = had[had >= 0]
-        why = partial(ranker.explain, user=state.user, n=3)
-    else:
-        ranked = ranker.recommend_for_items(list(state.liked), k, **rules)
-        had = catalogue.find(list(state.liked))
-        why = partial(ranker.explain, items=state.liked, n=3)
-    basis = ranked.basis[0]
-    rows = rows_of(ranked)[: state.k]
-    ids = catalogue.ids(np.array(rows, np.int64))
-    whys: list[Why] = [] if basis == "popular" else [why(one) for one in ids]
-    read = read_of(shower, state, had)
-    segments = list(whys[0].parts) if whys else []
-    return {
-        "cards": cards(shower, rows, ranked.scores[0, : len(rows)].tolist(), whys, read),
-        "basis": BASES[basis],
-        "had": shower.all(had[:HAD]),
-        "n_had": len(had),
-        "deep": ranked.ids(),
-        "segments": [(name, SEGMENTS.get(name, name)) for name in segments],
-    }
+    def _listed(self, shower: Shower, state: State, depth: int = 0) -> dict[str, Any]:
+        """A list with its reasons, and what it rests on."""
+        ranker, catalogue = shower.served.ranker, shower.catalogue
+        rules, k = _rules(shower.served, state), max(state.k, depth)
+        if state.user:
+            ranked = ranker.recommend([state.user], k, **rules)
+            had = catalogue.find(ranker.history(state.user))
+            had = had[had >= 0]
+            why = partial(ranker.explain, user=state.user, n=3)
+        else:
+            ranked = ranker.recommend_for_items(list(state.liked), k, **rules)
+            had = catalogue.find(list(state.liked))
+            why = partial(ranker.explain, items=state.liked, n=3)
+        basis = ranked.basis[0]
+        rows = rows_of(ranked)[: state.k]
+        ids = catalogue.ids(np.array(rows, np.int64))
+        whys: list[Why] = [] if basis == "popular" else [why(one) for one in ids]
+        read = read_of(shower, state, had)
+        factors = self.site.interests(shower.served)
+        interests: list[Interest] = []
+        if factors is not None and whys and len(read):
+            cells = factors.cells(read[read < catalogue.n_trained])
+            whys = by_interest(whys, rows, cells)
+            interests = interests_shown(shower, whys, cells, STANDING_FOR)
+        segments = list(whys[0].parts) if whys else []
+        return {
+            "cards": cards(shower, rows, ranked.scores[0, : len(rows)].tolist(), whys, read),
+            "basis": BASES[basis],
+            "had": shower.all(had[:HAD]),
+            "n_had": len(had),
+            "deep": ranked.ids(),
+            "interests": interests,
+            "segments": [(name, SEGMENTS.get(name, name)) for name in segments],
+        }
 
 
 def _asked_of(served: Served) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlencode
 from zlib import crc32
@@ -119,6 +119,23 @@ class Card:
     given: Sequence[tuple[Shown, float]] = ()
     there: str = ""
     mark: str = ""
+
+
+@dataclass(frozen=True)
+class Interest:
+    """One interest of a person.
+
+    Attributes:
+        key: of its bars.
+        name: in words.
+        share: in per cent, of all scores of the list.
+        items: those it speaks for most, best first.
+    """
+
+    key: str
+    name: str
+    share: int
+    items: Sequence[Shown]
 
 
 def picture_path(served: Served, row: int) -> Path | None:
@@ -255,6 +272,39 @@ def parts_of(parts: Mapping[str, float], values: Sequence[float]) -> list[Part]:
             )
         )
     return found
+
+
+def by_interest(whys: Sequence[Why], rows: Sequence[int], cells: np.ndarray) -> list[Why]:
+    """Reasons whose parts are the shares of a person's interests in each score.
+
+    Args:
+        whys: of each row.
+        rows: of items.
+        cells: what each interest adds, (n_items, K).
+    """
+    own = cells[np.asarray(rows, np.int64)].astype(np.float64)
+    shares = own / np.maximum(own.sum(axis=1, keepdims=True), 1e-300)
+    return [
+        replace(why, parts={f"interest {k + 1}": float(one) for k, one in enumerate(row)})
+        for why, row in zip(whys, shares, strict=True)
+    ]
+
+
+def interests_shown(
+    shower: Shower, whys: Sequence[Why], cells: np.ndarray, n: int
+) -> list[Interest]:
+    """The interests that `by_interest` counted, each with its best n items."""
+    names = list(whys[0].parts) if whys else []
+    best = np.argsort(-cells, axis=0, kind="stable")[:n]
+    return [
+        Interest(
+            name,
+            name.capitalize(),
+            round(100 * float(np.mean([why.parts[name] for why in whys]))),
+            shower.all(best[:, k]),
+        )
+        for k, name in enumerate(names)
+    ]
 
 
 def initials(title: str) -> str:

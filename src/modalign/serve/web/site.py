@@ -12,6 +12,7 @@ import numpy as np
 from modalign.artifact.artifact import Category
 from modalign.serve.failures import Failure
 from modalign.serve.http import Answer, Call
+from modalign.serve.interests import Interests, interests_of
 from modalign.serve.models import Served
 from modalign.serve.ranker import Ranked
 from modalign.serve.service import Service
@@ -33,6 +34,7 @@ class Site:
     def __init__(self, service: Service) -> None:
         self.service = service
         self._titles: dict[str, Titles] = {}
+        self._interests: dict[str, Interests | None] = {}
 
     def state(self, call: Call) -> State:
         """For whom and how a list is asked."""
@@ -83,10 +85,20 @@ class Site:
         """Rows of at most n items whose title holds the words asked for."""
         known = self._titles.get(served.version)
         if known is None:
-            versions = {one.version for one in self.service.models}
-            self._titles = {v: one for v, one in self._titles.items() if v in versions}
+            self._titles = self._still_served(self._titles)
             known = self._titles[served.version] = Titles(served.ranker.catalogue)
         return known.search(served.ranker.catalogue, asked, n)
+
+    def interests(self, served: Served) -> Interests | None:
+        """What tells the interests of a model's people, if it can."""
+        if served.version not in self._interests:
+            self._interests = self._still_served(self._interests)
+            self._interests[served.version] = interests_of(served.ranker.artifact)
+        return self._interests[served.version]
+
+    def _still_served(self, held: dict[str, T]) -> dict[str, T]:
+        versions = {one.version for one in self.service.models}
+        return {version: one for version, one in held.items() if version in versions}
 
 
 def trouble_with(served: Served, state: State) -> str:
