@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import numpy as np
@@ -47,24 +48,35 @@ class Titles:
         name = title_column(catalogue)
         column = catalogue.artifact.columns.get(name) if name else None
         found = list(column) if isinstance(column, Strings) else []
-        self._text = folded("\n".join(one.replace("\n", " ") for one in found)).encode()
+        self._text = "\n".join(_spaced(one) for one in found).encode()
         ends = np.flatnonzero(np.frombuffer(self._text, np.uint8) == 10)
         self._ends = np.append(ends, len(self._text))
 
     def search(self, catalogue: Catalogue, asked: str, n: int) -> list[int]:
-        """Rows of at most n items: the item whose id is asked for, new items, then by row."""
+        """Rows of at most n items: the item whose id is asked for, then titles with words that
+        begin as asked, then those with the letters anywhere; of each the new items first.
+        """
         rows = catalogue.find([asked.strip()])
         found: list[int] = rows[rows >= 0].tolist()
-        words = sorted(folded(asked).split(), key=len, reverse=True)
+        words = sorted(_spaced(asked).split(), key=len, reverse=True)
         if not words:
             return found
-        name = title_column(catalogue)
-        for place, record in enumerate(catalogue.added.records):
-            title = folded(str(record.get(name) or "")) if name else ""
-            if all(word in title for word in words):
-                found.append(catalogue.n_trained + place)
-        found += self._trained([word.encode() for word in words], n + 1)
+        for begin in (" ", ""):
+            wanted = [begin + word for word in words]
+            found += self._added(catalogue, wanted)
+            found += self._trained([word.encode() for word in wanted], n + 1)
         return list(dict.fromkeys(found))[:n]
+
+    def _added(self, catalogue: Catalogue, words: list[str]) -> list[int]:
+        name = title_column(catalogue)
+        if name is None:
+            return []
+        titles = (_spaced(str(one.get(name) or "")) for one in catalogue.added.records)
+        return [
+            catalogue.n_trained + place
+            for place, title in enumerate(titles)
+            if all(word in title for word in words)
+        ]
 
     def _trained(self, words: list[bytes], n: int) -> list[int]:
         text, at = self._text, 0
@@ -81,3 +93,13 @@ class Titles:
                 found.append(row)
             at = end
         return found
+
+
+def _spaced(title: str) -> str:
+    """A title as it is searched: a space before every word, none of its signs.
+
+    Example:
+        >>> _spaced("T-shirt, RED")
+        ' t shirt red'
+    """
+    return "".join(f" {word}" for word in re.findall(r"\w+", folded(title)))
