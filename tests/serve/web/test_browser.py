@@ -144,6 +144,7 @@ def test_search_as_one_types(browser: Browser, live: Running) -> None:
         expect(page.locator(".gallery h2")).to_have_text(["Item 12"])
         assert field.input_value() == "item 12"
         assert field.evaluate("one => one === document.activeElement")
+        assert page.url.endswith("q=item+12")
         page.get_by_text("I like Item 12").click(force=True)
         expect(page.locator(".heart.on")).to_have_count(1)
         page.get_by_role("link", name="Recommend for the 1 item you like").click()

@@ -212,6 +212,14 @@ def test_reach_is_the_rankers(web: Asked) -> None:
     assert f"{len(reach.users)} of 30 users" in page.text
     for user, place in reach.users[:5]:
         assert f"{user} has it at place {place}" in page.text
+    lanes = web.get("/page/reach?item=i5").text.split('<section class="panel moved"')[1:]
+    for lane, (user, place) in zip(lanes, reach.users[:5], strict=True):
+        whole = web.recommend({"user_id": user, "k": 25})
+        bare = [one for one in whole if one != "i5"]
+        for words, wanted in (("without", bare), ("with", whole)):
+            part = lane.split(f'aria-label="The list {words} it"')[1].split("</ul>")[0]
+            shown = re.findall(r'href="item\?[^"]*item=(i\d+)"', part)
+            assert shown == wanted[max(0, place - 3) :][:5]
 
 
 def test_the_card_shows_what_was_measured(web: Asked) -> None:
@@ -290,6 +298,9 @@ def test_a_model_without_vectors_shows_what_it_has(tmp_path: Path) -> None:
         page = look(asked, "recommend?liked=i3&mix=much")
         assert items_of(asked, "recommend?liked=i3&mix=much")[:2] == ["i4", "i5"]
         assert "Chosen with" in page.text
+        source = asked.get("/page/recommend?liked=i3&liked=i4").text
+        first = source.split('<li class="card">')[1]
+        assert re.findall(r"Item (\d+), adds ([\d.]+)\"", first) == [("4", "1.000"), ("3", "0.500")]
         assert not page.all("select", id="mix")
         assert "cannot rank an item that nobody has chosen" in look(asked, "new").text
         assert "Near it" not in look(asked, "item?item=i3").text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import Asked
 
+from modalign.artifact.artifact import Csr
+from modalign.artifact.testing import small_artifact
+from modalign.artifact.write import write_artifact
 from modalign.serve.models import Served
 from modalign.serve.web.forms import State
 from modalign.serve.web.showing import Shower, cards, parts_of
+from modalign.serve.web.site import read_of
 
 VALUES = st.floats(-5, 5, allow_nan=False)
 
@@ -55,6 +60,18 @@ def test_an_item_without_features_is_like_nothing(web: Asked) -> None:
     why = served.ranker.explain("i7", items=["i2"])
     (card,) = cards(Shower(served, State("shop")), [7], [1.0], [why], np.array([2]))
     assert [near.name for near in card.near] == ["image"]
+
+
+def test_reasons_rest_on_what_the_model_reads(tmp_path: Path) -> None:
+    made = small_artifact(6, 8, 4, mean_seen=5)
+    seen = made.seen.row(0)
+    assert len(seen) > 1
+    history = Csr(np.array([0, *[1] * 6]), seen[:1].astype(np.int32))
+    for artifact, wanted in ((made, seen), (replace(made, history=history), seen[:1])):
+        folder = write_artifact(tmp_path / str(len(wanted)), artifact)
+        shower = Shower(Served.open("shop", folder), State("shop"))
+        assert read_of(shower, State("shop", "u0"), seen).tolist() == wanted.tolist()
+        assert read_of(shower, State("shop", liked=("i1",)), np.array([1])).tolist() == [1]
 
 
 def test_every_class_of_the_pages_has_its_style() -> None:

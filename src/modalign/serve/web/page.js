@@ -3,9 +3,11 @@
 
 document.documentElement.classList.add("script");
 let latest = 0;
+let waiting;
 let shown = location.pathname + location.search;
 
-async function show(address, keepsPlace, push) {
+// How: "push" for a new step back, "replace" while somebody types, "" where the address is there.
+async function show(address, keepsPlace, how) {
   const mine = ++latest;
   let answer, text;
   try {
@@ -25,18 +27,19 @@ async function show(address, keepsPlace, push) {
   }
   const focused = document.activeElement;
   const id = focused?.id;
-  const caret = focused?.matches?.("input[type=search]") ? focused.value : null;
+  const typed = how === "replace" ? [focused?.value, focused?.selectionStart] : null;
   const scrolled = [...document.querySelectorAll(".strip")].map((one) => one.scrollLeft);
-  if (push) history.pushState(null, "", answer.url);
+  if (how === "push") history.pushState(null, "", answer.url);
+  if (how === "replace") history.replaceState(null, "", answer.url);
   shown = location.pathname + location.search;
   document.title = found.title;
   document.getElementById("page").replaceWith(fresh);
   const again = id ? document.getElementById(id) : null;
-  if (again && again !== document.body) {
+  if (again) {
     again.focus({ preventScroll: keepsPlace });
-    if (caret !== null) {
-      again.value = caret; // what was typed while the answer was on its way
-      again.setSelectionRange(caret.length, caret.length);
+    if (typed && again.matches("input[type=search]")) {
+      again.value = typed[0]; // more may have been typed while the answer was on its way
+      again.setSelectionRange(typed[1], typed[1]);
     }
   } else {
     document.getElementById("main").focus({ preventScroll: true });
@@ -65,29 +68,29 @@ document.addEventListener("click", (event) => {
   const plain = !(event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
   if (!link || !plain || event.defaultPrevented) return;
   event.preventDefault();
-  show(link.href, pathOf(link.href) === location.pathname, true);
+  show(link.href, pathOf(link.href) === location.pathname, "push");
 });
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (!form.matches("form[data-swap]")) return;
   event.preventDefault();
-  show(addressOf(form), pathOf(form.action) === location.pathname, true);
+  clearTimeout(waiting);
+  show(addressOf(form), pathOf(form.action) === location.pathname, "push");
 });
 
 document.addEventListener("change", (event) => {
   if (event.target.matches("form[data-auto] select")) event.target.form.requestSubmit();
 });
 
-let waiting;
 document.addEventListener("input", (event) => {
   const form = event.target.closest("form[data-live]");
   if (!form) return;
   clearTimeout(waiting);
-  waiting = setTimeout(() => show(addressOf(form), true, false), 250);
+  waiting = setTimeout(() => show(addressOf(form), true, "replace"), 250);
 });
 
 addEventListener("popstate", () => {
   // A link to a part of this page changes the address as well, but not what is asked.
-  if (location.pathname + location.search !== shown) show(location.href, false, false);
+  if (location.pathname + location.search !== shown) show(location.href, false, "");
 });

@@ -102,13 +102,9 @@ class Site:
 
 
 def trouble_with(served: Served, state: State) -> str:
-    """Why there is no list for this user, or nothing; what feedback told counts from now on."""
-    if not state.user:
-        return ""
-    if not served.knows(state.user):
-        return f"{served.name} knows no user {state.user!r}."
-    served.settle((state.user,))
-    return ""
+    """Why there is no list for this user, or nothing; asking also folds in what feedback told."""
+    known = not state.user or served.knows(state.user)
+    return "" if known else f"{served.name} knows no user {state.user!r}."
 
 
 def to(address: str, *headers: tuple[bytes, bytes]) -> Answer:
