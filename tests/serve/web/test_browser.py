@@ -96,6 +96,8 @@ def test_a_taste_is_built_by_clicking(browser: Browser, live: Running) -> None:
         assert titles(page) == second[:6]
         page.locator("#like-1").click()
         expect(page.locator(".tile.on")).to_have_count(3)
+        page.evaluate("history.go(-4)")
+        expect(page.get_by_role("heading", name="What would you like?")).to_be_visible()
         assert loads == []  # the script saved every reload
 
 
