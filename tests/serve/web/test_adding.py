@@ -130,6 +130,7 @@ def test_bodies_that_no_form_sends(adding: Asked) -> None:
         ("application/json", "{}", 415),
         ("multipart/form-data", "", 415),
         ("multipart/form-data; boundary=x", "--x\r\nrubbish\r\n--x--", 400),
+        ("multipart/form-data; boundary=x", "--x\r\n" * 300 + "--x--", 422),
         ("application/x-www-form-urlencoded", "&".join(f"a{n}=1" for n in range(300)), 422),
     ):
         read(adding.post("/page/new", body, headers={"content-type": kind, **SITE}), status)

@@ -42,9 +42,7 @@ def read_query(query: bytes) -> Form:
     try:
         pairs = parse_qsl(query.decode("latin-1"), True, max_num_fields=MOST_FIELDS)
     except ValueError as error:
-        raise Failure(
-            422, f"at most {MOST_FIELDS} fields", "more", "go back to the first page"
-        ) from error
+        raise _too_many() from error
     texts: dict[str, list[str]] = {}
     for name, value in pairs:
         texts.setdefault(name, []).append(value)
@@ -55,7 +53,8 @@ def read_form(body: bytes, content_type: str) -> Form:
     r"""The body that a browser's form sends, with files or without.
 
     Raises:
-        Failure: 415 for another content type, 400 for parts that cannot be told apart.
+        Failure: 415 for another content type, 400 for parts that cannot be told apart, 422 for
+            more fields than a page of this service ever sends.
 
     Example:
         >>> read_form(b"q=a+b&q=c", "application/x-www-form-urlencoded").texts
@@ -73,7 +72,9 @@ def read_form(body: bytes, content_type: str) -> Form:
     texts: dict[str, list[str]] = {}
     files: dict[str, bytes] = {}
     parts = (b"\r\n" + body).split(b"\r\n--" + boundary.group(1).encode("latin-1"))
-    for part in parts[1:-1][:MOST_FIELDS]:
+    if len(parts) > MOST_FIELDS:
+        raise _too_many()
+    for part in parts[1:-1]:
         head, gap, content = part.partition(b"\r\n\r\n")
         name = _NAME.search(head)
         if not gap or name is None:
@@ -85,6 +86,10 @@ def read_form(body: bytes, content_type: str) -> Form:
         else:
             texts.setdefault(key, []).append(content.decode("utf-8", "replace"))
     return Form(texts, files)
+
+
+def _too_many() -> Failure:
+    return Failure(422, f"at most {MOST_FIELDS} fields", "more", "go back to the first page")
 
 
 @dataclass(frozen=True)

@@ -126,13 +126,11 @@ class Interest:
     """One interest of a person.
 
     Attributes:
-        key: of its bars.
         name: in words.
-        share: in per cent, of all scores of the list.
+        share: in per cent, of the scores of the list.
         items: those it speaks for most, best first.
     """
 
-    key: str
     name: str
     share: int
     items: Sequence[Shown]
@@ -298,7 +296,6 @@ def interests_shown(
     best = np.argsort(-cells, axis=0, kind="stable")[:n]
     return [
         Interest(
-            name,
             name.capitalize(),
             round(100 * float(np.mean([why.parts[name] for why in whys]))),
             shower.all(best[:, k]),
