@@ -13,6 +13,7 @@ from modalign.models._cm3_tower import FeatureRank
 REFERENCE: Mapping[str, Any] = {
     "batch_size": 4096,
     "epochs": 1000,
+    "learning_rate": 8e-4,
     "preference": "none",
     "user_start": "random",
     "centre": False,
@@ -41,8 +42,8 @@ class RecGOATConfig(MultimodalConfig):
 
     preset: Literal["library", "reference"] = "library"
     """The method, or the released code with its oddities; whatever else is set goes before."""
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 8e-4
-    """Step size of the optimizer."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.005
+    """Step size of the optimizer; the released 0.0008 stops too early on small data."""
     epochs: Annotated[int, Field(ge=0)] = 500
     """Most passes over the training data."""
     patience: Count = 10
