@@ -13,6 +13,8 @@ from modalign.cli.render import aligned, metric_table, out, plain, print_json, s
 SHOWN_REMARKS = 8
 LISTED = 3
 """So many runs are compared pair by pair, with intervals; more stand in a square."""
+SHORTEST = 8
+"""Fewer letters of a run's name say nothing beside its number."""
 
 
 def describe(dataset: Any) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def show_comparison(found: Any) -> None:
     names = found.runs
     labels = _labels(names)
     numbered = sum(max(len(label), 10) + 3 for label in labels) + 18 > out.width
-    if numbered:
+    if numbered or len(names) > LISTED:
         for place, label in enumerate(labels, 1):
             say(f"{place:3d}  {label}", out)
         say("", out)
@@ -210,6 +212,10 @@ def _labels(names: Sequence[str]) -> list[str]:
     return ["/".join(one[shared:]) for one in parts]
 
 
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
+
+
 def _in_blocks(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table of numbers, in several below each other where the terminal is too narrow."""
     lengths = [Text.from_markup(cell).cell_len for row in rows for cell in row[1:]]
@@ -229,9 +235,10 @@ def _show_differences(
 ) -> None:
     """All pairs of many runs in one square: differences, starred beyond chance."""
     cells = {(pair.first, pair.second): pair for pair in pairs}
+    room = out.width - 6 - len("+0.000*   ") * len(names)
     rows = []
     for place, (name, label) in enumerate(zip(names, labels, strict=True), 1):
-        row = [plain(f"{place} {label}" if len(label) <= 34 else f"{place} ...{label[-31:]}")]
+        row = [plain(f"{place} {_cut(label, room)}" if room >= SHORTEST else str(place))]
         for other in names:
             pair, sign = cells.get((name, other)), 1
             if pair is None:
