@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import pdist
 
 from modalign import seeds
 from modalign.data.interactions import Interactions
@@ -148,10 +149,29 @@ def test_figures_of_a_watched_run(run, tmp_path):
     folder, data, document = run
     summary = write_alignment([folder], tmp_path / "figures", data=data)
     assert summary == {str(folder): document["claim"]}
-    for name in ("distances", "gaps", "plans", "weights"):
+    for name in ("distances", "gaps", "plans", "spaces", "weights"):
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert b"mathdefault" not in (tmp_path / "figures" / f"{name}.svg").read_bytes()
     assert json.loads((tmp_path / "figures" / "alignment.json").read_text()) == summary
+
+
+def test_spaces_are_drawn_where_their_two_main_directions_put_them():
+    rng = seeds.numpy_generator(0, "clouds")
+    plane = np.linalg.qr(rng.standard_normal((6, 2)))[0]
+    before = {"id": rng.standard_normal((20, 2)) @ plane.T, "text": rng.random((20, 2)) @ plane.T}
+    after = {"id": before["id"], "text": 7 * before["id"], "unified": np.zeros((20, 6))}
+    figure = _alignment_canvas.spaces({"before": before, "after": after})
+    left, right = (axes.collections for axes in figure.axes)
+    points = [np.asarray(one.get_offsets()) for one in (*left, *right)]
+    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (before["id"], before["text"])]
+    # All lies in one plane, so that the drawing keeps every distance; length is left out of it.
+    drawn, whole = np.concatenate(points[:2]), np.concatenate(unit)
+    np.testing.assert_allclose(pdist(drawn), pdist(whole), atol=1e-12)
+    np.testing.assert_allclose(points[3], points[2], atol=1e-12)
+    assert [one.get_facecolor()[0][:3].tolist() for one in left] == [
+        one.get_facecolor()[0][:3].tolist() for one in right[:2]
+    ]
+    assert len(np.unique(points[4].round(12), axis=0)) == 1
 
 
 def test_plans_are_ordered_without_losing_a_number():

@@ -99,6 +99,47 @@ def weights(rows: Rows) -> Figure:
     return figure
 
 
+def spaces(clouds: Mapping[str, Mapping[str, Floats]]) -> Figure:
+    """Items of all spaces on the two principal directions of all shown together, a panel a stage.
+
+    Args:
+        clouds: for each stage, as "before", the vectors of every space, (n_items, d); a space is
+            drawn in the same colour in all panels.
+    """
+    lengths = {
+        stage: {name: _unit(vectors) for name, vectors in one.items()}
+        for stage, one in clouds.items()
+    }
+    stacked = np.concatenate([v for one in lengths.values() for v in one.values()])
+    centre = stacked.mean(axis=0)
+    _, strength, directions = np.linalg.svd(stacked - centre, full_matrices=False)
+    shares = strength**2 / max(float((strength**2).sum()), np.finfo(float).tiny)
+    names = list(dict.fromkeys(name for one in lengths.values() for name in one))
+    figure, grid = _grid(1, len(lengths), (3.8 * len(lengths), 4.0))
+    for axes, (stage, one) in zip(grid.flat, lengths.items(), strict=True):
+        if axes is not grid.flat[0]:
+            axes.sharex(grid.flat[0])
+            axes.sharey(grid.flat[0])
+        for name, vectors in one.items():
+            x, y = ((vectors - centre) @ directions[:2].T).T
+            axes.scatter(
+                x, y, s=7, color=COLOURS[names.index(name) % len(COLOURS)], alpha=0.5, lw=0
+            )
+        _name(axes, stage, f"{shares[0]:.0%} of the spread", f"{shares[1]:.0%} of the spread")
+    handles = [
+        Line2D([], [], color=COLOURS[place % len(COLOURS)], marker="o", linestyle="")
+        for place in range(len(names))
+    ]
+    _legend(figure, handles, names, 3.8 * len(lengths))
+    return figure
+
+
+def _unit(vectors: Floats) -> Floats:
+    # Spaces differ in length by orders; what is ranked after fusion is of length one anyhow.
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(norms > 0, norms, 1.0)
+
+
 def plans(tables: Mapping[str, Floats]) -> Figure:
     """Plans with rows and columns ordered by likeness, above the entropies of their rows."""
     across = len(tables)

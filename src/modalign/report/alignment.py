@@ -31,6 +31,8 @@ from modalign.train.checkpoint import TrainState
 
 BLOCK = 1024
 """Users whose negatives are scored at a time."""
+DRAWN = 500
+"""Items in the picture of spaces; more would hide each other."""
 LOG = "alignment.json"
 
 
@@ -281,7 +283,9 @@ def write_alignment(
 
     `distances`: distances before and after transport and contrasts over epochs, with validation
     recall; `gaps`: gap against bound, a point for each epoch; `plans`: the plans, rows and columns
-    ordered by likeness, and the entropy of their rows; `weights`: of the fusion over epochs.
+    ordered by likeness, and the entropy of their rows; `weights`: of the fusion over epochs;
+    `spaces`: up to 500 items in every space, scaled to length one, on the two principal directions
+    of all of them together, before and after transport.
 
     Args:
         runs: run folders; distances, plans and weights are drawn of the first.
@@ -313,6 +317,8 @@ def write_alignment(
     if plans:
         tables = {name: plan.double().cpu().numpy() for name, plan in plans.items()}
         figures["plans"] = _alignment_canvas.plans(tables)
+    if isinstance(fitted.model, Aligned):
+        figures["spaces"] = _alignment_canvas.spaces(_clouds(fitted.model))
     summary = {str(folder): one["claim"] for folder, one in read.items()}
     with write_folder_aside(out) as folder:
         for name, figure in figures.items():
@@ -320,6 +326,28 @@ def write_alignment(
                 (folder / f"{name}.{kind}").write_bytes(content)
         (folder / LOG).write_text(json.dumps(summary, indent=1))
     return summary
+
+
+@torch.no_grad()
+def _clouds(model: Aligned) -> dict[str, dict[str, np.ndarray]]:
+    """Vectors of some items in the spaces of items, before and after transport."""
+    vectors = model.representations()
+    modalities = sorted(_items(vectors))
+    n_items = len(vectors["id"])
+    rows = torch.linspace(0, n_items - 1, min(DRAWN, n_items)).long()
+
+    def cloud(names: Mapping[str, str]) -> dict[str, np.ndarray]:
+        return {
+            name: vectors[key][rows.to(vectors[key].device)].double().cpu().numpy()
+            for name, key in names.items()
+        }
+
+    return {
+        "before": cloud({"id": "id", **{name: f"raw/{name}" for name in modalities}}),
+        "after": cloud(
+            {"id": "id", **{name: f"mapped/{name}" for name in modalities}, "unified": "unified"}
+        ),
+    }
 
 
 def _read(folder: Path) -> dict[str, Any]:
