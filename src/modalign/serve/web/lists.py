@@ -38,7 +38,7 @@ from modalign.serve.why import Why
 CHOICES = 24
 FOUND = 48
 HAD = 12
-STANDING_FOR = 5
+STANDING_FOR = 4
 DEPTH = 100
 """Places of the other list that are looked through for an item."""
 
