@@ -96,7 +96,40 @@ class WordsOptions(EncoderOptions):
     """At most so many words, the most frequent ones."""
 
 
-class WordsEncoder:
+class _OfWords:
+    """What both encoders share: a vocabulary, learnt from all texts, and its words in others."""
+
+    kind: Kind = "text"
+    batch_size = 4096
+    options: EncoderOptions
+
+    def __init__(self, name: str, device: str) -> None:
+        self.name, self.device = name, device
+        self._vectorizer: TfidfVectorizer | None = None
+
+    def provenance(self) -> dict[str, Any]:
+        """Encoder, options, version."""
+        return {
+            "encoder": self.name,
+            "options": self.options.model_dump(),
+            "versions": versions("scikit-learn"),
+        }
+
+    def read(self, raw: Any) -> str:
+        """The text, if it has a word of the vocabulary."""
+        text = str(raw)
+        if self._vectorizer is not None and not self._vectorizer.transform([text]).nnz:
+            raise UnreadableInput("no word of the vocabulary")
+        return text
+
+    def _rows(self, batch: Sequence[Any]) -> sp.csr_matrix:
+        if self._vectorizer is None:
+            raise ValueError(f"fit the encoder {self.name} on all texts before it encodes any")
+        rows: sp.csr_matrix = self._vectorizer.transform(list(map(str, batch)))
+        return rows
+
+
+class WordsEncoder(_OfWords):
     """Tf-idf with a column for each word: features that people can read.
 
     Entry and scaling are those of `tfidf_matrix`; the words are kept in the provenance, in the
@@ -111,13 +144,9 @@ class WordsEncoder:
         options: see `WordsOptions`.
     """
 
-    kind: Kind = "text"
-    batch_size = 4096
-
     def __init__(self, name: str = "words", device: str = "cpu", **options: Any) -> None:
-        self.name, self.device = name, device
-        self.options = parse_options(WordsOptions, name, options)
-        self._vectorizer: TfidfVectorizer | None = None
+        super().__init__(name, device)
+        self.options: WordsOptions = parse_options(WordsOptions, name, options)
 
     @property
     def words(self) -> list[str]:
@@ -131,14 +160,6 @@ class WordsEncoder:
     def dim(self) -> int:
         """Number of words; known after `fit`."""
         return len(self.words)
-
-    def provenance(self) -> dict[str, Any]:
-        """Encoder, options, version."""
-        return {
-            "encoder": self.name,
-            "options": self.options.model_dump(),
-            "versions": versions("scikit-learn"),
-        }
 
     def fit(self, inputs: Sequence[Any]) -> None:
         """Learn the vocabulary and the document frequencies.
@@ -168,21 +189,12 @@ class WordsEncoder:
         words = counter.get_feature_names_out()[kept].tolist()
         self._vectorizer = TfidfVectorizer(vocabulary=words, dtype=np.float32).fit(texts)
 
-    def read(self, raw: Any) -> str:
-        """The text, if it has a word of the vocabulary."""
-        text = str(raw)
-        if self._vectorizer is not None and not self._vectorizer.transform([text]).nnz:
-            raise UnreadableInput("no word of the vocabulary")
-        return text
-
     def encode(self, batch: Sequence[Any]) -> np.ndarray:
         """Rows of texts, float32, shape (len(batch), n_words)."""
-        if self._vectorizer is None:
-            raise ValueError("fit the encoder of words on all texts before it encodes any")
-        return np.asarray(self._vectorizer.transform(list(map(str, batch))).toarray(), np.float32)
+        return np.asarray(self._rows(batch).toarray(), np.float32)
 
 
-class TfidfEncoder:
+class TfidfEncoder(_OfWords):
     """Tf-idf reduced by a truncated SVD (latent semantic analysis).
 
     `X ~ U S V'` with the `dim` largest singular values; a row is `x V`. V comes from a
@@ -198,27 +210,15 @@ class TfidfEncoder:
         options: see `TfidfSvdOptions`.
     """
 
-    kind: Kind = "text"
-    batch_size = 4096
-
     def __init__(self, name: str = "tfidf", device: str = "cpu", **options: Any) -> None:
-        self.name, self.device = name, device
-        self.options = parse_options(TfidfSvdOptions, name, options)
-        self._vectorizer: TfidfVectorizer | None = None
+        super().__init__(name, device)
+        self.options: TfidfSvdOptions = parse_options(TfidfSvdOptions, name, options)
         self._components = np.empty((0, 0), np.float32)  # (dim, n_words)
 
     @property
     def dim(self) -> int:
         """Width of a row; known after `fit`."""
         return len(self._components)
-
-    def provenance(self) -> dict[str, Any]:
-        """Encoder, options, version."""
-        return {
-            "encoder": self.name,
-            "options": self.options.model_dump(),
-            "versions": versions("scikit-learn"),
-        }
 
     def fit(self, inputs: Sequence[Any]) -> None:
         """Learn the vocabulary, the document frequencies and V.
@@ -241,19 +241,9 @@ class TfidfEncoder:
         svd.fit(matrix)
         self._components = svd.components_.astype(np.float32)
 
-    def read(self, raw: Any) -> str:
-        """The text, if it has a word of the vocabulary."""
-        text = str(raw)
-        if self._vectorizer is not None and not self._vectorizer.transform([text]).nnz:
-            raise UnreadableInput("no word of the vocabulary")
-        return text
-
     def encode(self, batch: Sequence[Any]) -> np.ndarray:
         """Rows `x V` of texts, float32, shape (len(batch), dim)."""
-        if self._vectorizer is None:
-            raise ValueError("fit the tf-idf encoder on all texts before it encodes any")
-        out: np.ndarray = self._vectorizer.transform(list(map(str, batch))) @ self._components.T
-        return np.asarray(out, dtype=np.float32)
+        return np.asarray(self._rows(batch) @ self._components.T, np.float32)
 
 
 def _fit(
