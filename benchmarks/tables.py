@@ -10,7 +10,22 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 DATA = ("bench-ml", "bench-citeulike", "synthetic-shop")
-MODELS = ("popularity", "itemknn", "ease", "bpr", "lightgcn", "vbpr", "freedom", "cm3")
+MODELS = (
+    "popularity",
+    "itemknn",
+    "ease",
+    "bpr",
+    "lightgcn",
+    "multivae",
+    "vbpr",
+    "freedom",
+    "cm3",
+    "mmssl",
+    "bandvae",
+    "recgoat",
+)
+LEVEL = 0.05
+ABLATED = ("mmssl", "bandvae", "recgoat")
 TAUGHT = (
     "cm3",
     "ease",
@@ -56,10 +71,39 @@ def table(kind: str, key: str, order: tuple[str, ...]) -> None:
         print(f"| {row} | " + " | ".join(cells) + " |")
 
 
+def ablations(model: str) -> None:
+    """What a model loses without a part, starred beyond chance; data sets side by side."""
+    found = {
+        name: json.loads(path.read_text())["rows"]
+        for name in DATA
+        if (path := HERE / "results" / f"ablation-{name}-{model}.json").is_file()
+    }
+    print("| Recall@20 / NDCG@20 | " + " | ".join(found) + " |")
+    print("| --- |" + " --- |" * len(found))
+    for row in dict.fromkeys(row for rows in found.values() for row in rows):
+        cells = []
+        for rows in found.values():
+            one = rows.get(row)
+            marks = [
+                "*" if one and one.get(f"{metric} p", 1.0) < LEVEL else ""
+                for metric in ("recall@20", "ndcg@20")
+            ]
+            cells.append(
+                f"{one['recall@20']:.4f}{marks[0]} ± {one['recall@20 deviation']:.4f}"
+                f" / {one['ndcg@20']:.4f}{marks[1]}"
+                if one
+                else ""
+            )
+        print(f"| `{row}` | " + " | ".join(cells) + " |")
+
+
 def main() -> None:
     table("leaderboard", "models", MODELS)
     print()
     table("distillation", "rows", TAUGHT)
+    for model in ABLATED:
+        print()
+        ablations(model)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ BAD: list[tuple[str, str, Any, int, str]] = [
     # New items
     ("POST", N, {"item_id": "n"}, 422, "neither"),
     ("POST", N, {"item_id": "i1", "vector": V}, 409, "'i1'"),
-    ("POST", N, {"item_id": "n", "vector": V[:-1]}, 422, "shape (1, 7)"),
+    ("POST", N, {"item_id": "n", "vector": V[:-1]}, 409, "one of 7"),
     ("POST", N, {"item_id": "n", "vector": [*V[:-1], "x"]}, 422, "vector[7]"),
     ("POST", N, {"item_id": "n", "vector": [*V[:-1], 1e38]}, 422, "vector[7]"),
     ("POST", N, {"item_id": "n", "features": {}}, 422, "features"),

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 
 from modalign.errors import InputError
+from modalign.serve.failures import Failure
 from modalign.serve.feedback import Feedback
 from modalign.serve.logs import Log
 from modalign.serve.models import Served
@@ -51,8 +52,15 @@ class NewItems:
 
         Raises:
             InputError: the artifact has the item, or cannot make a vector of this.
+            Failure: 409, a vector of another model's width.
         """
         given = None if isinstance(item.vector, msgspec.UnsetType) else item.vector
+        width = served.ranker.artifact.manifest.width
+        if given is not None and width and len(given) != width:
+            raise Failure(
+                409, f"a vector of {width} numbers, as those of {served.name}",
+                f"one of {len(given)}", "send its features, which fit every model",
+            )  # fmt: skip
         kept = _Kept(
             model=served.name,
             version=served.version,
