@@ -35,6 +35,8 @@ class ModelSpec:
         needs: what a batch must carry ("negatives", "history") and the data ("modalities").
         batches: an epoch goes over training "pairs" or over "users".
         variants: named ablations, each a set of overrides of the configuration.
+        encoders: by kind of modality, as "text", the encoder whose features it is made for,
+            where that is not the default one.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModelSpec:
     needs: frozenset[Need] = frozenset()
     batches: Literal["pairs", "users"] = "pairs"
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    encoders: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -67,6 +70,7 @@ def register(
     needs: tuple[Need, ...] = (),
     batches: Literal["pairs", "users"] = "pairs",
     variants: Mapping[str, Mapping[str, Any]] | None = None,
+    encoders: Mapping[str, str] | None = None,
 ) -> Callable[[C], C]:
     """Class decorator: make a `Recommender` known by `name`. See `ModelSpec` for the arguments.
 
@@ -85,8 +89,9 @@ def register(
                 f"and {cls.__module__}.{cls.__qualname__}; rename one"
             )
         _SPECS[name] = ModelSpec(
-            name, cls, config, dict(toy), family, paper, frozenset(needs), batches, variants or {}
-        )
+            name, cls, config, dict(toy), family, paper, frozenset(needs), batches,
+            variants or {}, encoders or {},
+        )  # fmt: skip
         return cls
 
     return wrap

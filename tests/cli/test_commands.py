@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import yaml
 from calling import Cli
 
 from modalign.cli import main
+from modalign.data.dataset import Dataset
 
 RESULT_KEYS = set(
     "model seed data mask best_epoch epochs parameters seconds valid test".split()  # noqa: SIM905
@@ -234,6 +236,32 @@ def test_train_takes_variant_then_file_then_set(workshop: Path, cli: Cli) -> Non
     assert (options["embedding_size"], options["n_layers"], options["epochs"]) == (4, 1, 1)
     assert list(options["modalities"]) == ["text"]
     assert json.loads(Path("runs/cm3/results.json").read_text()) == found
+
+
+def test_train_encodes_what_a_model_reads_where_nothing_is_encoded(
+    workshop: Path, cli: Cli
+) -> None:
+    toy = Dataset.load("data/toy")
+    replace(toy, modalities={}, folder=None).save(Path("data/bare"))
+    command = ["train", "--data", "data/bare", "--seed", "1", "--set", "epochs=1"]
+    told = cli(*command, "--model", "bpr", "--out", "runs/ids")
+    assert told.code == 0
+    assert "encoding" not in told.err
+    told = cli(*command, "--model", "bandvae", "--out", "runs/words")
+    assert told.code == 0, told.err
+    assert "no modality yet; encoding text with words" in told.err
+    text = Dataset.load("data/bare").modalities["text"]
+    assert text.provenance["encoder"] == "words"
+    assert "shoe" in text.provenance["words"]
+    told = cli(*command, "--model", "bandvae", "--out", "runs/again")
+    assert "encoding" not in told.err
+    replace(toy, modalities={}, item_table=toy.item_table.select("item_id"), folder=None).save(
+        Path("data/ids")
+    )
+    told = cli("train", "--data", "data/ids", "--model", "cm3", "--out", "runs/none")
+    assert told.code == 2
+    assert "modalign encode" in told.err
+    assert not Path("runs/none").exists()
 
 
 def test_train_tells_people_what_came_out(workshop: Path, cli: Cli) -> None:

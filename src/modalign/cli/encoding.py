@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ EPILOG = """**Encoders**
 
 - `minilm`: texts with all-MiniLM-L6-v2, 384 numbers, nothing downloaded; the default
 - `tfidf`: texts by the catalogue's own words, reduced by a truncated SVD
+- `words`: texts by the catalogue's own words, a column each, as BANDVAE reads them
 - `efficientnet-lite0`: pictures, 1,280 numbers, nothing downloaded; the default
 - `st:NAME`: any sentence-transformers model, by name or folder
 - `hf:NAME`: any transformers model of texts or pictures, by name or folder
@@ -99,6 +101,27 @@ def encode(
         return
     _show(dataset, reports)
     say(f"next: modalign train --data {folder} --model cm3 --out runs/cm3")
+
+
+def encode_missing(dataset: Any, encoders: Mapping[str, str], device: str) -> Any:
+    """Encode all that the items have, where there is no modality yet; said on standard error.
+
+    Args:
+        dataset: returned as it is where there is nothing to read.
+        encoders: by kind, those to take in place of the default ones.
+        device: where they run.
+    """
+    from modalign.features.encode import encodable
+    from modalign.features.encode import encode as run
+
+    names = encodable(dataset)
+    if names:
+        chosen = [f"{name} with {encoders[name]}" if name in encoders else name for name in names]
+        say(f"{dataset.name} has no modality yet; encoding {', '.join(chosen)}")
+    for name in names:
+        with counting("encoding", name) as told:
+            dataset, _ = run(dataset, name, encoders.get(name), device=device, progress=told)
+    return dataset
 
 
 def _names(dataset: Any, modality: list[str] | None, encoder: str | None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from modalign.cli.encoding import encode_missing
 from modalign.cli.options import (
     MASKS,
     Cutoffs,
@@ -83,7 +84,8 @@ def train(
 
     Training stops when validation Recall@20, or the metric `select_by` names, has not improved
     for `patience` evaluations. The run folder holds the options, the curves, the weights, and
-    results.json.
+    results.json. Data without any modality are encoded first where the model needs one, with
+    the encoders it is made for.
     """
     from modalign import devices, experiment, registry, settings
     from modalign.data.dataset import Dataset
@@ -109,8 +111,12 @@ def train(
         options |= settings.read_yaml(config)
         refuse(options, taken, f"model {model}")
     options |= own_options(sets, taken, f"model {model}")
+    dataset = Dataset.load(data)
+    settings.build(spec.config, options, f"model {model}")
+    if "modalities" in spec.needs and not dataset.modalities:
+        dataset = encode_missing(dataset, spec.encoders, device)
     fitted = experiment.fit(
-        Dataset.load(data),
+        dataset,
         model,
         seed=seed,
         out=out_folder,

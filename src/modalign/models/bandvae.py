@@ -188,6 +188,7 @@ class Interests:
     paper="Tran and Lauw 2025",
     needs=("history", "modalities"),
     batches="users",
+    encoders={"text": "words"},
     variants={
         "norm-plan": {"plan": "norm"},
         "diag-plan": {"plan": "diag"},
