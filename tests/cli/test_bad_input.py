@@ -109,6 +109,12 @@ def without_modalities() -> None:
         path.unlink()
 
 
+def without_content() -> None:
+    without_modalities()
+    path = Path("data/toy/items.parquet")
+    pl.read_parquet(path).select("item_id").write_parquet(path)
+
+
 def interrupted() -> None:
     Path("runs/bpr/results.json").unlink()
 
@@ -506,7 +512,7 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
         ("'bf16'", "did you mean 'bf16-mixed'"),
     ),
     "features wanted, none there": (
-        without_modalities,
+        without_content,
         f"{TRAIN} --model cm3",
         ("modalit", "encode"),
     ),

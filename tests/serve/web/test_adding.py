@@ -80,7 +80,7 @@ def test_an_item_by_its_vector_reaches_whom_the_product_says(adding: Asked) -> N
         ({"like.text": "i7"}, 422, "which has none"),
         ({"numbers": "[1"}, 422, "mend the numbers"),
         ({"numbers": '{"vectors": []}'}, 422, "mend the numbers"),
-        ({"numbers": '{"vector": [1, 2]}'}, 422, "It was not added"),
+        ({"numbers": '{"vector": [1, 2]}'}, 409, "one of 2"),
         ({"field.title": "bad", "field.category": ""}, 422, "a readable text"),
         ({"field.title": "", "field.category": ""}, 422, "neither"),
     ],
