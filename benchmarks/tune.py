@@ -1,37 +1,83 @@
 """Search a model's options on validation alone; the test part is taken out of the data first.
 
-    python benchmarks/tune.py --data data/bench-ml --model lightgcn --trials 20
+    pip install -e .[tune]
+    python benchmarks/tune.py --data data/bench-ml --model lightgcn --trials 30
 
-The space, `benchmarks/spaces/MODEL.yaml`, maps an option to a list of values. Trials are drawn
-without repetition by a seeded generator, after the defaults; each is a line of
-`runs/tune/DATA/MODEL.jsonl`, and trials that stand there already are not run again. The best one
-is written to `benchmarks/configs/DATA/MODEL.yaml`.
+The space, `benchmarks/spaces/MODEL.yaml`, maps an option to a list of values. The defaults are
+the first trial; the others are proposed by Optuna (a seeded tree-structured Parzen estimator), and
+those that after ten epochs stand below the median of the earlier trials are stopped. Each trial is
+a line of `runs/tune/DATA/MODEL.jsonl`; those that stand there already are not run again, and count.
+The best one is written to `benchmarks/configs/DATA/MODEL.yaml`.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import yaml
 
-from modalign import seeds, settings
+from modalign import registry, settings
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.experiment import fit
+from modalign.train.checkpoint import TrainState
 
 HERE = Path(__file__).parent
+METRIC = "recall@20"
 
 
-def trials_of(space: dict[str, list], n: int, seed: int) -> list[dict]:
-    """The defaults, then up to `n` combinations in a drawn order."""
-    every = [dict(zip(space, v, strict=True)) for v in itertools.product(*space.values())]
-    order = seeds.numpy_generator(seed, "tune").permutation(len(every))
-    return [{}, *(every[i] for i in order[:n])]
+class Curve:
+    """The best validation value so far after each epoch; stops a trial that has fallen behind."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self.trial = trial
+        self.values: list[float] = []
+
+    def on_start(self, state: TrainState, epochs: int) -> None:
+        """Nothing has been measured yet."""
+
+    def on_epoch(self, record: Mapping[str, float], state: TrainState) -> None:
+        """Note the value and ask whether to go on."""
+        value = max(record.get(f"valid/{METRIC}", 0.0), *self.values[-1:], 0.0)
+        self.values.append(value)
+        self.trial.report(value, state.epoch)
+        if self.trial.should_prune():
+            raise optuna.TrialPruned
+
+    def on_end(self, state: TrainState) -> None:
+        """The record is written by the search."""
+
+
+def known(options: dict, space: dict[str, list], defaults: Mapping) -> dict:
+    """What Optuna is told of a trial run before: defaults written out, other options left out."""
+    return {name: options.get(name, defaults[name]) for name in space}
+
+
+def remember(study: optuna.Study, record: dict, space: dict[str, list], defaults: Mapping) -> None:
+    """Give a study a finished trial; one with values the space lacks tells it nothing."""
+    params = known(record["options"], space, defaults)
+    if any(params[name] not in values for name, values in space.items()):
+        return
+    distributions = {
+        name: optuna.distributions.CategoricalDistribution(values) for name, values in space.items()
+    }
+    curve = dict(enumerate(record.get("curve", []), 1))
+    pruned = record.get("pruned", False)
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE,
+            params=params,
+            distributions=distributions,
+            intermediate_values=curve,
+            value=record[METRIC],
+        )
+    )
 
 
 def main() -> None:
@@ -39,7 +85,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--space", type=Path)
-    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=30, help="in all, those before counted in")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], help="fixed options, key=value")
     args = parser.parse_args()
@@ -49,30 +95,70 @@ def main() -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     fixed = settings.parse_assignments(args.set)
-    space = args.space or HERE / "spaces" / f"{args.model}.yaml"
-    for options in trials_of(yaml.safe_load(space.read_text()), args.trials, args.seed):
-        options = {**fixed, **options}
-        if any(one["options"] == options for one in done):
-            continue
+    path = args.space or HERE / "spaces" / f"{args.model}.yaml"
+    space = yaml.safe_load(path.read_text())
+    defaults = registry.get(args.model).config().model_dump()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        direction="maximize",
+        # Seeded by what is known as well: a search continued does not propose the same again.
+        sampler=optuna.samplers.TPESampler(seed=args.seed + len(done), n_startup_trials=8),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=10),
+    )
+    for record in done:
+        remember(study, record, space, defaults)
+    while len(done) < args.trials:
         began = time.monotonic()
-        fitted = fit(dataset, args.model, seed=args.seed, mask="train", ks=(20,), **options)
-        record = {
-            "options": options,
-            "recall@20": fitted.results["valid"]["recall@20"],
-            "ndcg@20": fitted.results["valid"]["ndcg@20"],
-            "best_epoch": fitted.results["best_epoch"],
-            "epochs": fitted.results["epochs"],
-            "seconds": round(time.monotonic() - began, 1),
-        }
+        trial = study.ask()
+        options = dict(fixed)
+        if done:
+            options |= {name: trial.suggest_categorical(name, space[name]) for name in space}
+        record = {"options": options}
+        seen = next((one for one in done if one["options"] == options), None)
+        if seen is not None:
+            # Drawn again: told again, so that the search goes elsewhere; not a trial of its own.
+            study.tell(trial, seen[METRIC])
+            continue
+        curve = Curve(trial)
+        try:
+            fitted = fit(
+                dataset,
+                args.model,
+                seed=args.seed,
+                mask="train",
+                ks=(20,),
+                callbacks=[curve],
+                **options,
+            )
+        except optuna.TrialPruned:
+            record |= {METRIC: curve.values[-1], "pruned": True, "epochs": len(curve.values)}
+        else:
+            record |= {
+                METRIC: fitted.results["valid"][METRIC],
+                "ndcg@20": fitted.results["valid"]["ndcg@20"],
+                "best_epoch": fitted.results["best_epoch"],
+                "epochs": fitted.results["epochs"],
+            }
+        record |= {"seconds": round(time.monotonic() - began, 1), "curve": curve.values}
+        if done:
+            pruned = optuna.trial.TrialState.PRUNED
+            if "pruned" in record:
+                study.tell(trial, state=pruned)
+            else:
+                study.tell(trial, record[METRIC])
+        else:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)  # it has no parameters
+            remember(study, record, space, defaults)
         with log.open("a") as file:
             file.write(json.dumps(record) + "\n")
         done.append(record)
-        print(json.dumps(record), flush=True)
-    best = max(done, key=lambda one: one["recall@20"])
+        shown = {name: value for name, value in record.items() if name != "curve"}
+        print(len(done), json.dumps(shown), flush=True)
+    best = max(done, key=lambda one: one[METRIC])
     path = HERE / "configs" / dataset.name / f"{args.model}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(best["options"], sort_keys=True))
-    print(f"best on validation: {best}\nwritten to {path}")
+    print(f"best on validation: {best['options']}, {METRIC} {best[METRIC]:.4f}\nwritten to {path}")
 
 
 if __name__ == "__main__":
