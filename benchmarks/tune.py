@@ -5,9 +5,9 @@
 
 The space, `benchmarks/spaces/MODEL.yaml`, maps an option to a list of values. The defaults are
 the first trial; the others are proposed by Optuna (a seeded tree-structured Parzen estimator), and
-those that after ten epochs stand below the median of the earlier trials are stopped. Each trial is
-a line of `runs/tune/DATA/MODEL.jsonl`; those that stand there already are not run again, and count.
-The best one is written to `benchmarks/configs/DATA/MODEL.yaml`.
+those that after `--warmup` epochs stand below the median of the earlier trials are stopped. Each
+trial is a line of `runs/tune/DATA/MODEL.jsonl`; those that stand there already are not run again,
+and count. The best one is written to `benchmarks/configs/DATA/MODEL.yaml`.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--space", type=Path)
     parser.add_argument("--trials", type=int, default=30, help="in all, those before counted in")
+    parser.add_argument("--warmup", type=int, default=10, help="epochs before a trial is stopped")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], help="fixed options, key=value")
     args = parser.parse_args()
@@ -103,7 +104,7 @@ def main() -> None:
         direction="maximize",
         # Seeded by what is known as well: a search continued does not propose the same again.
         sampler=optuna.samplers.TPESampler(seed=args.seed + len(done), n_startup_trials=8),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=10),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=args.warmup),
     )
     for record in done:
         remember(study, record, space, defaults)
