@@ -30,6 +30,7 @@ from modalign.train.checkpoint import TrainState
 
 HERE = Path(__file__).parent
 METRIC = "recall@20"
+EXHAUSTED = 200
 
 
 class Curve:
@@ -80,6 +81,24 @@ def remember(study: optuna.Study, record: dict, space: dict[str, list], defaults
     )
 
 
+def tried(
+    trial: optuna.Trial, dataset: Dataset, model: str, options: dict, seed: int, briefly: dict
+) -> dict:
+    """The record of one trial: what it reached, or where it stood when it was stopped."""
+    began = time.monotonic()
+    curve = Curve(trial)
+    given = {**options, **briefly}
+    record: dict = {"options": options}
+    try:
+        fitted = fit(dataset, model, seed=seed, mask="train", ks=(20,), callbacks=[curve], **given)
+    except optuna.TrialPruned:
+        record |= {METRIC: curve.values[-1], "pruned": True, "epochs": len(curve.values)}
+    else:
+        record |= {name: fitted.results["valid"][name] for name in (METRIC, "ndcg@20")}
+        record |= {name: fitted.results[name] for name in ("best_epoch", "epochs")}
+    return record | {"seconds": round(time.monotonic() - began, 1), "curve": curve.values}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -87,6 +106,7 @@ def main() -> None:
     parser.add_argument("--space", type=Path)
     parser.add_argument("--trials", type=int, default=30, help="in all, those before counted in")
     parser.add_argument("--warmup", type=int, default=10, help="epochs before a trial is stopped")
+    parser.add_argument("--patience", type=int, help="of the search alone; not written down")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], help="fixed options, key=value")
     args = parser.parse_args()
@@ -95,6 +115,7 @@ def main() -> None:
     log = Path("runs/tune") / dataset.name / f"{args.model}.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    briefly = {} if args.patience is None else {"patience": args.patience}
     fixed = settings.parse_assignments(args.set)
     path = args.space or HERE / "spaces" / f"{args.model}.yaml"
     space = yaml.safe_load(path.read_text())
@@ -108,43 +129,26 @@ def main() -> None:
     )
     for record in done:
         remember(study, record, space, defaults)
+    again = 0
     while len(done) < args.trials:
-        began = time.monotonic()
         trial = study.ask()
         options = dict(fixed)
         if done:
             options |= {name: trial.suggest_categorical(name, space[name]) for name in space}
-        record = {"options": options}
         seen = next((one for one in done if one["options"] == options), None)
         if seen is not None:
             # Drawn again: told again, so that the search goes elsewhere; not a trial of its own.
             study.tell(trial, seen[METRIC])
+            again += 1
+            if again == EXHAUSTED:
+                print(f"{EXHAUSTED} proposals in a row were tried before; nothing new is left")
+                break
             continue
-        curve = Curve(trial)
-        try:
-            fitted = fit(
-                dataset,
-                args.model,
-                seed=args.seed,
-                mask="train",
-                ks=(20,),
-                callbacks=[curve],
-                **options,
-            )
-        except optuna.TrialPruned:
-            record |= {METRIC: curve.values[-1], "pruned": True, "epochs": len(curve.values)}
-        else:
-            record |= {
-                METRIC: fitted.results["valid"][METRIC],
-                "ndcg@20": fitted.results["valid"]["ndcg@20"],
-                "best_epoch": fitted.results["best_epoch"],
-                "epochs": fitted.results["epochs"],
-            }
-        record |= {"seconds": round(time.monotonic() - began, 1), "curve": curve.values}
+        again = 0
+        record = tried(trial, dataset, args.model, options, args.seed, briefly)
         if done:
-            pruned = optuna.trial.TrialState.PRUNED
             if "pruned" in record:
-                study.tell(trial, state=pruned)
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
                 study.tell(trial, record[METRIC])
         else:
