@@ -82,18 +82,6 @@ def test_of_equals_the_lower_rows_are_kept() -> None:
     assert itemknn._top_columns(block, 0).shape == (3, 0)
 
 
-def test_both_products_agree() -> None:
-    # The device's product runs on a CPU too where torch has MKL.
-    if not torch.backends.mkl.is_available():
-        pytest.skip("torch was built without MKL: no product of sparse matrices on this CPU")
-    model = solved(neighbours=6)
-    arrays = model.row_starts, model.columns, model.similarities
-    torch.testing.assert_close(
-        itemknn._product_on_device(ALL.history, arrays, VIEW.n_items),
-        itemknn._product(ALL.history, arrays, VIEW.n_items),
-    )
-
-
 def test_who_asks_makes_no_difference_and_nobody_scores_zero() -> None:
     model = solved()
     unseen = Queries(torch.full_like(ALL.user, -1), ALL.history)

@@ -39,7 +39,7 @@ from modalign.models._variational import Noise, Variational
 from modalign.nn.bags import Bags
 from modalign.nn.losses.variational import annealed
 from modalign.registry import register
-from modalign.sparse import csr_tensor
+from modalign.sparse import csr_tensor, sparse_product
 
 WATCHED = 256
 """Users, evenly spaced, on whom the diagnostics of an epoch are measured."""
@@ -324,7 +324,7 @@ class BANDVAE(Variational):
     def content_of(self, name: str, history: Tensor) -> Bags:
         """Mean bag of the users' items that have the modality (B1), and no row of the others."""
         present = self.get_buffer(self._buffer(name, "present"))
-        total = Bags.of(history @ self.item_bags(name))
+        total = Bags.of(sparse_product(history, self.item_bags(name)))
         counts = (history @ present.unsqueeze(1)).squeeze(1).clamp_min(1.0)
         return Bags(
             total.rows, total.columns, total.weights / counts[total.rows], total.starts, total.width

@@ -13,7 +13,7 @@ from torch import Tensor
 from modalign.data.interactions import Interactions
 from modalign.interfaces import Config, Queries, Recommender, TrainView
 from modalign.registry import register
-from modalign.sparse import csr_tensor
+from modalign.sparse import csr_tensor, sparse_product
 
 # Cells of the dense block of similarities that is held at a time: 32 MB of float32.
 BLOCK_CELLS = 8_000_000
@@ -101,32 +101,9 @@ class ItemKNN(Recommender):
         """Sums of similarities to the history's items, (B, n_items)."""
         if queries.history is None:
             raise ValueError("ItemKNN scores histories; the queries carry none")
-        arrays = self.row_starts, self.columns, self.similarities
-        product = _product if queries.history.device.type == "cpu" else _product_on_device
-        return product(queries.history, arrays, self.n_items)
-
-
-def _product(history: Tensor, arrays: tuple[Tensor, Tensor, Tensor], width: int) -> Tensor:
-    """`history @ weights` by scipy: torch multiplies two sparse matrices on a CPU only where it
-    was built with MKL.
-    """
-    known = history.crow_indices(), history.col_indices(), history.values()
-    product = sp.csr_array(_scipy(*known, width) @ _scipy(*arrays, width))
-    return torch.from_numpy(product.toarray())
-
-
-def _product_on_device(
-    history: Tensor, arrays: tuple[Tensor, Tensor, Tensor], width: int
-) -> Tensor:
-    """`history @ weights` by torch, wherever the tensors are."""
-    row_starts, columns, similarities = arrays
-    weights = csr_tensor(row_starts, columns.long(), similarities, (width, width))
-    return (history @ weights).to_dense()
-
-
-def _scipy(row_starts: Tensor, columns: Tensor, values: Tensor, width: int) -> sp.csr_array:
-    shape = (len(row_starts) - 1, width)
-    return sp.csr_array((values.numpy(), columns.numpy(), row_starts.numpy()), shape=shape)
+        arrays = self.row_starts.int(), self.columns, self.similarities
+        weights = csr_tensor(*arrays, (self.n_items, self.n_items))
+        return sparse_product(queries.history, weights).to_dense()
 
 
 def _weighted(matrix: sp.csr_array, weighting: str) -> sp.csr_array:
