@@ -146,14 +146,9 @@ def main() -> None:
             continue
         again = 0
         record = tried(trial, dataset, args.model, options, args.seed, briefly)
-        if done:
-            if "pruned" in record:
-                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            else:
-                study.tell(trial, record[METRIC])
-        else:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)  # it has no parameters
-            remember(study, record, space, defaults)
+        # Told as one of an earlier start would be: the defaults, too, then have parameters.
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        remember(study, record, space, defaults)
         with log.open("a") as file:
             file.write(json.dumps(record) + "\n")
         done.append(record)

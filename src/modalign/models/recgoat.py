@@ -1,7 +1,8 @@
 """RecGOAT: graph attention and optimal adaptive transport (Li et al. 2026).
 
 The equations R1 to R16 and the decisions E1 to E29 that comments cite are listed in
-`docs/models/recgoat.md`.
+`docs/models/recgoat.md`. Its options and its parts stand in `_recgoat_config`
+and `_recgoat_parts`; what is left here is the model itself: spaces, losses and diagnostics.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from modalign.report._canvas import SOFT, _grid, _legend, _name
+from modalign.report._measures import unit_rows
 from modalign.report.plots import COLOURS, DASHES, MARKERS
 
 Floats = NDArray[np.float64]
@@ -106,8 +107,9 @@ def spaces(clouds: Mapping[str, Mapping[str, Floats]]) -> Figure:
         clouds: for each stage, as "before", the vectors of every space, (n_items, d); a space is
             drawn in the same colour in all panels.
     """
+    # Spaces differ in length by orders; what is ranked after fusion is of length one anyhow.
     lengths = {
-        stage: {name: _unit(vectors) for name, vectors in one.items()}
+        stage: {name: unit_rows(vectors) for name, vectors in one.items()}
         for stage, one in clouds.items()
     }
     stacked = np.concatenate([v for one in lengths.values() for v in one.values()])
@@ -132,12 +134,6 @@ def spaces(clouds: Mapping[str, Mapping[str, Floats]]) -> Figure:
     ]
     _legend(figure, handles, names, 3.8 * len(lengths))
     return figure
-
-
-def _unit(vectors: Floats) -> Floats:
-    # Spaces differ in length by orders; what is ranked after fusion is of length one anyhow.
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1.0)
 
 
 def plans(tables: Mapping[str, Floats]) -> Figure:

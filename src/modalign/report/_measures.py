@@ -83,7 +83,7 @@ def neighbour_cosines(users: Floats, items: Floats, train: sp.csr_array) -> tupl
         >>> [one.tolist() for one in neighbour_cosines(both, 3 * both, train)]
         [[0.5, nan], [1.0, 0.0]]
     """
-    users, items = _unit(users), _unit(items)
+    users, items = unit_rows(users), unit_rows(items)
     found = []
     for own, other, graph in ((users, items, train), (items, users, sp.csr_array(train.T))):
         degree = np.diff(graph.indptr)
@@ -92,7 +92,8 @@ def neighbour_cosines(users: Floats, items: Floats, train: sp.csr_array) -> tupl
     return found[0], found[1]
 
 
-def _unit(table: Floats) -> Floats:
+def unit_rows(table: Floats) -> Floats:
+    """Rows of length 1; zeros stay."""
     length = np.linalg.norm(table, axis=1, keepdims=True)
     found: Floats = np.divide(table, length, out=np.zeros_like(table), where=length > 0)
     return found
