@@ -1,4 +1,8 @@
-"""A modality as one safetensors file that knows which items its rows are."""
+"""A modality as one safetensors file that knows which items its rows are.
+
+`present` flags and `features` (n, d); or, where most features are zero as those of words are,
+`values` and `columns` of the others row by row and the `starts` of the rows in them.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,9 @@ from modalign.errors import DataError
 if TYPE_CHECKING:
     from modalign.data.dataset import Dataset
 
+PARTS = ("values", "columns", "starts")
+WIDTH = "width"
+
 
 def write_modality(folder: Path, modality: Modality, dataset: Dataset) -> Path:
     """Write `folder/NAME.safetensors` with the hash of the ids its rows stand for."""
@@ -29,10 +36,11 @@ def write_modality(folder: Path, modality: Modality, dataset: Dataset) -> Path:
         "provenance": json.dumps(dict(modality.provenance), default=str),
     }
     path = folder / f"{modality.name}.safetensors"
-    tensors: dict[str, np.ndarray] = {
-        "features": np.ascontiguousarray(modality.features, dtype=np.float32),
-        "present": np.ascontiguousarray(modality.present, dtype=np.uint8),
-    }
+    features = np.ascontiguousarray(modality.features, dtype=np.float32)
+    tensors = _without_zeros(features) or {"features": features}
+    tensors["present"] = np.ascontiguousarray(modality.present, dtype=np.uint8)
+    if "features" not in tensors:
+        meta[WIDTH] = str(modality.dim)
     with write_aside(path) as aside:
         save_file(tensors, aside, metadata=meta)
     return path
@@ -47,8 +55,13 @@ def read_modality(path: Path, dataset: Dataset) -> Modality:
     try:
         with safe_open(path, framework="numpy") as file:
             meta: dict[str, Any] = file.metadata() or {}
-            features, present = file.get_tensor("features"), file.get_tensor("present")
-    except (OSError, SafetensorError) as error:
+            present = file.get_tensor("present")
+            if WIDTH in meta:
+                values, columns, starts = (file.get_tensor(name) for name in PARTS)
+                features = _with_zeros(values, columns, starts, int(meta[WIDTH]))
+            else:
+                features = file.get_tensor("features")
+    except (OSError, SafetensorError, ValueError, IndexError) as error:
         raise DataError(
             f"a modality file {path}", str(error), "encode this modality again"
         ) from error
@@ -62,3 +75,26 @@ def read_modality(path: Path, dataset: Dataset) -> Modality:
         )
     provenance = json.loads(meta.get("provenance", "{}"))
     return Modality(meta.get("name", path.stem), features, present.astype(bool), entity, provenance)
+
+
+def _without_zeros(features: np.ndarray) -> dict[str, np.ndarray] | None:
+    """The features without their zeros, or nothing where that takes no less room."""
+    # By bits: what is read is what was written, a negative zero included.
+    rows, columns = np.nonzero(features.view(np.int32))
+    parts = (
+        features[rows, columns],
+        columns.astype(np.int32),
+        np.searchsorted(rows, np.arange(len(features) + 1)),
+    )
+    if sum(part.nbytes for part in parts) >= features.nbytes:
+        return None
+    return dict(zip(PARTS, parts, strict=True))
+
+
+def _with_zeros(
+    values: np.ndarray, columns: np.ndarray, starts: np.ndarray, width: int
+) -> np.ndarray:
+    """What `_without_zeros` was given."""
+    features = np.zeros((len(starts) - 1, width), np.float32)
+    features[np.repeat(np.arange(len(features)), np.diff(starts)), columns] = values
+    return features

@@ -1,0 +1,65 @@
+"""Features in a file: what is written is what is read, with and without zeros."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from modalign.data.modality import Modality
+from modalign.data.modality_file import read_modality, write_modality
+from modalign.errors import DataError
+from modalign.testing.toy import toy_dataset
+
+N_ITEMS = 40
+
+
+def words(share: float, width: int = 50) -> Modality:
+    """Features of which about so many are not zero, some rows and columns without any."""
+    rng = np.random.default_rng(1)
+    features = rng.standard_normal((N_ITEMS, width)).astype(np.float32)
+    features[rng.random(features.shape) >= share] = 0
+    features[[0, 7, N_ITEMS - 1]] = 0
+    features[:, [0, width - 1]] = 0
+    features[3, 4] = -0.0
+    return Modality("words", features, rng.random(N_ITEMS) < 0.9, provenance={"encoder": "words"})
+
+
+def written(folder: Path, modality: Modality) -> Path:
+    folder.mkdir(exist_ok=True)
+    return write_modality(folder, modality, toy_dataset())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 1.0])
+def test_what_is_written_is_read_bit_by_bit(tmp_path, share):
+    modality = words(share)
+    read = read_modality(written(tmp_path, modality), toy_dataset())
+    assert read.features.dtype == np.float32
+    np.testing.assert_array_equal(
+        read.features.view(np.int32), modality.features.view(np.int32), strict=True
+    )
+    np.testing.assert_array_equal(read.present, modality.present, strict=True)
+    assert read.fingerprint == modality.fingerprint
+    assert read.provenance == modality.provenance
+
+
+def test_zeros_take_no_room(tmp_path):
+    few, many = written(tmp_path / "few", words(0.02, 8000)), written(tmp_path / "many", words(1.0))
+    assert few.stat().st_size < 0.05 * 4 * N_ITEMS * 8000
+    assert set(load_file(few)) == {"values", "columns", "starts", "present"}
+    assert set(load_file(many)) == {"features", "present"}
+
+
+@pytest.mark.parametrize("part", ["columns", "values", "starts"])
+def test_a_damaged_file_is_told(tmp_path, part):
+    path = written(tmp_path, words(0.05))
+    with safe_open(path, framework="numpy") as file:
+        meta = file.metadata()
+    parts = load_file(path)
+    parts[part] = parts[part][:-1] if part != "columns" else parts[part] + 50
+    save_file(parts, path, metadata=meta)
+    with pytest.raises(DataError, match="encode this modality again"):
+        read_modality(path, toy_dataset())
