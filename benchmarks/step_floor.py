@@ -138,7 +138,7 @@ def child(name: str, folder: Path, threads: int, steps: int) -> dict[str, Any]:
     order = torch.argsort(view.users)  # as a prepared data set has them
     object.__setattr__(view, "users", view.users[order])
     object.__setattr__(view, "items", view.items[order])
-    dense_rate, sparse_rate = rates(view)
+    before = rates(view)
     each = stepping(spec, view)
     for _ in range(2):
         next(each)()
@@ -149,6 +149,8 @@ def child(name: str, folder: Path, threads: int, steps: int) -> dict[str, Any]:
         step()
         seconds.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # before it is profiled
+    # A machine shared with others is now faster, now slower: the floor is its best of both times.
+    dense_rate, sparse_rate = map(max, before, rates(view))
     counter, sparse = operations()
     with counter:
         next(each)()
