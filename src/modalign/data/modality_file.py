@@ -79,15 +79,13 @@ def read_modality(path: Path, dataset: Dataset) -> Modality:
 
 def _without_zeros(features: np.ndarray) -> dict[str, np.ndarray] | None:
     """The features without their zeros, or nothing where that takes no less room."""
-    # By bits: what is read is what was written, a negative zero included.
-    rows, columns = np.nonzero(features.view(np.int32))
-    parts = (
-        features[rows, columns],
-        columns.astype(np.int32),
-        np.searchsorted(rows, np.arange(len(features) + 1)),
-    )
-    if sum(part.nbytes for part in parts) >= features.nbytes:
+    bits = features.view(np.int32)  # what is read is what was written, a negative zero included
+    # Counted before they are found: the places of all features are four times as large as they are.
+    if 8 * (np.count_nonzero(bits) + len(features) + 1) >= features.nbytes:
         return None
+    rows, columns = np.nonzero(bits)
+    starts = np.searchsorted(rows, np.arange(len(features) + 1))
+    parts = features[rows, columns], columns.astype(np.int32), starts
     return dict(zip(PARTS, parts, strict=True))
 
 
