@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from modalign.data.modality import Modality
 from modalign.data.modality_file import read_modality, write_modality
 from modalign.errors import DataError
+from modalign.features.encoders.precomputed import read_precomputed
 from modalign.testing.toy import toy_dataset
 
 N_ITEMS = 40
@@ -49,7 +50,7 @@ def test_what_is_written_is_read_bit_by_bit(tmp_path, share):
 def test_zeros_take_no_room(tmp_path):
     few, many = written(tmp_path / "few", words(0.02, 8000)), written(tmp_path / "many", words(1.0))
     assert few.stat().st_size < 0.05 * 4 * N_ITEMS * 8000
-    assert set(load_file(few)) == {"values", "columns", "starts", "present"}
+    assert set(load_file(few)) == {"values", "columns", "starts", "width", "present"}
     assert set(load_file(many)) == {"features", "present"}
 
 
@@ -62,4 +63,22 @@ def test_a_damaged_file_is_told(tmp_path, part):
     parts[part] = parts[part][:-1] if part != "columns" else parts[part] + 50
     save_file(parts, path, metadata=meta)
     with pytest.raises(DataError, match="encode this modality again"):
+        read_modality(path, toy_dataset())
+
+
+@pytest.mark.parametrize("share", [0.05, 1.0])
+def test_a_modality_s_file_can_be_given_to_another_data_set(tmp_path, share):
+    modality, items = words(share), toy_dataset().items
+    path, ids = written(tmp_path, modality), tmp_path / "ids.txt"
+    ids.write_text("\n".join(items.series))
+    read, _ = read_precomputed(path, "theirs", items, ids=ids)
+    np.testing.assert_array_equal(read.features, modality.features, strict=True)
+
+
+def test_a_file_of_other_things_is_told(tmp_path):
+    path = written(tmp_path, words(1.0))
+    with safe_open(path, framework="numpy") as file:
+        meta = file.metadata()
+    save_file({"present": load_file(path)["present"]}, path, metadata=meta)
+    with pytest.raises(DataError, match="it holds no features"):
         read_modality(path, toy_dataset())

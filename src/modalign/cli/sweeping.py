@@ -1,4 +1,8 @@
-"""`modalign sweep` and `modalign ablate`: many runs at once."""
+"""`modalign sweep` and `modalign ablate`: many runs at once.
+
+Both commands share their options, their checks and the table that is drawn as runs end, and so
+stand in one file; half of it is what `--help` prints.
+"""
 
 from __future__ import annotations
 

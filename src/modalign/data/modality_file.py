@@ -1,12 +1,14 @@
 """A modality as one safetensors file that knows which items its rows are.
 
 `present` flags and `features` (n, d); or, where most features are zero as those of words are,
-`values` and `columns` of the others row by row and the `starts` of the rows in them.
+`values` and `columns` of the others row by row, the `starts` of the rows in them, and the
+`width` d.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,7 @@ from modalign.errors import DataError
 if TYPE_CHECKING:
     from modalign.data.dataset import Dataset
 
-PARTS = ("values", "columns", "starts")
-WIDTH = "width"
+PARTS = ("values", "columns", "starts", "width")
 
 
 def write_modality(folder: Path, modality: Modality, dataset: Dataset) -> Path:
@@ -39,8 +40,6 @@ def write_modality(folder: Path, modality: Modality, dataset: Dataset) -> Path:
     features = np.ascontiguousarray(modality.features, dtype=np.float32)
     tensors = _without_zeros(features) or {"features": features}
     tensors["present"] = np.ascontiguousarray(modality.present, dtype=np.uint8)
-    if "features" not in tensors:
-        meta[WIDTH] = str(modality.dim)
     with write_aside(path) as aside:
         save_file(tensors, aside, metadata=meta)
     return path
@@ -56,11 +55,10 @@ def read_modality(path: Path, dataset: Dataset) -> Modality:
         with safe_open(path, framework="numpy") as file:
             meta: dict[str, Any] = file.metadata() or {}
             present = file.get_tensor("present")
-            if WIDTH in meta:
-                values, columns, starts = (file.get_tensor(name) for name in PARTS)
-                features = _with_zeros(values, columns, starts, int(meta[WIDTH]))
-            else:
-                features = file.get_tensor("features")
+            names = file.keys()
+            features = features_in({name: file.get_tensor(name) for name in names})
+        if features is None:
+            raise ValueError("it holds no features")
     except (OSError, SafetensorError, ValueError, IndexError) as error:
         raise DataError(
             f"a modality file {path}", str(error), "encode this modality again"
@@ -77,6 +75,20 @@ def read_modality(path: Path, dataset: Dataset) -> Modality:
     return Modality(meta.get("name", path.stem), features, present.astype(bool), entity, provenance)
 
 
+def features_in(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The features (n, d) among the tensors of a file, in either form; None where there are none.
+
+    Raises:
+        ValueError, IndexError: parts that do not fit together.
+    """
+    if not set(PARTS) <= set(tensors):
+        return tensors.get("features")
+    values, columns, starts, (width,) = (tensors[name] for name in PARTS)
+    features = np.zeros((len(starts) - 1, width), np.float32)
+    features[np.repeat(np.arange(len(features)), np.diff(starts)), columns] = values
+    return features
+
+
 def _without_zeros(features: np.ndarray) -> dict[str, np.ndarray] | None:
     """The features without their zeros, or nothing where that takes no less room."""
     bits = features.view(np.int32)  # what is read is what was written, a negative zero included
@@ -85,14 +97,6 @@ def _without_zeros(features: np.ndarray) -> dict[str, np.ndarray] | None:
         return None
     rows, columns = np.nonzero(bits)
     starts = np.searchsorted(rows, np.arange(len(features) + 1))
-    parts = features[rows, columns], columns.astype(np.int32), starts
+    width = np.array([features.shape[1]])
+    parts = features[rows, columns], columns.astype(np.int32), starts, width
     return dict(zip(PARTS, parts, strict=True))
-
-
-def _with_zeros(
-    values: np.ndarray, columns: np.ndarray, starts: np.ndarray, width: int
-) -> np.ndarray:
-    """What `_without_zeros` was given."""
-    features = np.zeros((len(starts) - 1, width), np.float32)
-    features[np.repeat(np.arange(len(features)), np.diff(starts)), columns] = values
-    return features

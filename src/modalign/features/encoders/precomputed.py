@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from modalign.data.modality import Modality
+from modalign.data.modality_file import features_in
 from modalign.data.vocabulary import Vocabulary
 from modalign.errors import DataError
 from modalign.features.encoders.base import EncoderOptions, file_hash, parse_options
@@ -173,16 +174,19 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _read_safetensors(path: Path) -> np.ndarray:
-    """The only matrix in the file, or that called `features`."""
+    """The features of a modality's file, or the only matrix in another."""
     try:
         tensors = load_file(path)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        features = features_in(tensors)
+    except (OSError, ValueError, IndexError, TypeError, SafetensorError) as error:
         raise DataError(
             f"a matrix of numbers in {path}", str(error).split("\n")[0], "save it again"
         ) from error
     found = {name: one for name, one in tensors.items() if one.ndim == 2}
-    if "features" in found or len(found) == 1:
-        return found.get("features", next(iter(found.values())))
+    if features is not None and features.ndim == 2:
+        return features
+    if len(found) == 1:
+        return next(iter(found.values()))
     raise DataError(
         f"one matrix in {path}, or one called features",
         f"{len(found)} matrices among {', '.join(tensors) or 'nothing'}",
