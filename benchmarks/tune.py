@@ -68,7 +68,10 @@ def remember(study: optuna.Study, record: dict, space: dict[str, list], defaults
     distributions = {
         name: optuna.distributions.CategoricalDistribution(values) for name, values in space.items()
     }
-    curve = dict(enumerate(record.get("curve", []), 1))
+    values = record.get("curve", [])
+    # A finished trial stays at its best: one that trains for longer is measured by all of them,
+    # not by the few that took as long.
+    curve = dict(enumerate(values + values[-1:] * (defaults["epochs"] - len(values)), 1))
     pruned = record.get("pruned", False)
     study.add_trial(
         optuna.trial.create_trial(
@@ -125,7 +128,7 @@ def main() -> None:
         direction="maximize",
         # Seeded by what is known as well: a search continued does not propose the same again.
         sampler=optuna.samplers.TPESampler(seed=args.seed + len(done), n_startup_trials=8),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=args.warmup),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=args.warmup),
     )
     for record in done:
         remember(study, record, space, defaults)
