@@ -69,10 +69,12 @@ def remember(study: optuna.Study, record: dict, space: dict[str, list], defaults
         name: optuna.distributions.CategoricalDistribution(values) for name, values in space.items()
     }
     values = record.get("curve", [])
-    # A finished trial stays at its best: one that trains for longer is measured by all of them,
-    # not by the few that took as long.
-    curve = dict(enumerate(values + values[-1:] * (defaults["epochs"] - len(values)), 1))
     pruned = record.get("pruned", False)
+    if values and not pruned:
+        # It stays at its best: one that trains for longer is measured by all finished trials,
+        # not by the few that took as long.
+        values = values + values[-1:] * (defaults["epochs"] - len(values))
+    curve = dict(enumerate(values, 1))
     study.add_trial(
         optuna.trial.create_trial(
             state=optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE,
