@@ -1,0 +1,212 @@
+"""The programs that make the published figures: the search, the leaderboard, the tables."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from modalign.data.dataset import Dataset
+from modalign.testing.toy import toy_dataset
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SPACE = {"learning_rate": [0.001, 0.01, 0.1], "epochs": [2, 3]}
+
+
+def program(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with a small data set in it."""
+    monkeypatch.chdir(tmp_path)
+    toy_dataset(seed=1).save(Path("data"))
+    Path("space.yaml").write_text(yaml.safe_dump(SPACE))
+    return tmp_path
+
+
+def run(module: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    """A program's `main`, writing beside the data set rather than into the checkout."""
+    monkeypatch.setattr(module, "HERE", place)
+    monkeypatch.setattr(sys, "argv", ["program", *words])
+    module.main()
+
+
+def trials(name: str = "bpr") -> list[dict]:
+    dataset = Dataset.load(Path("data"))
+    path = Path("runs/tune") / dataset.name / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+SEARCH = ("--data", "data", "--model", "bpr", "--space", "space.yaml", "--set", "batch_size=64")
+
+
+@pytest.fixture
+def tune() -> ModuleType:
+    pytest.importorskip("optuna", reason="the search needs the extra `tune`")
+    return program("tune")
+
+
+def test_a_search_goes_on_where_it_stopped_and_writes_the_best(
+    tune: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Default epochs are many: what the trials are told to do is kept short by the patience.
+    run(tune, place, monkeypatch, *SEARCH, "--patience", "1", "--trials", "2")
+    before = trials()
+    assert before[0]["options"] == {"batch_size": 64}
+    run(tune, place, monkeypatch, *SEARCH, "--patience", "1", "--trials", "4")
+    after = trials()
+    assert after[:2] == before
+    assert len(after) == 4
+    assert len({json.dumps(one["options"], sort_keys=True) for one in after}) == 4
+    assert all("patience" not in one["options"] for one in after)
+    best = max(after, key=lambda one: one["recall@20"])
+    written = yaml.safe_load(next(place.glob("configs/*/bpr.yaml")).read_text())
+    assert written == best["options"]
+
+
+def test_a_search_never_sees_the_test_part(
+    tune: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    honest = tune.fit
+
+    def watched(data: Dataset, *args: object, **options: object) -> object:
+        seen.append(data)
+        return honest(data, *args, **options)
+
+    monkeypatch.setattr(tune, "fit", watched)
+    run(tune, place, monkeypatch, *SEARCH, "--patience", "1", "--trials", "1")
+    assert [len(data.test) for data in seen] == [0]
+    assert len(Dataset.load(Path("data")).test) > 0
+
+
+def test_a_model_without_epochs_is_searched_and_its_trials_are_read_again(
+    tune: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("space.yaml").write_text(yaml.safe_dump({"reg": [1.0, 10.0, 100.0]}))
+    words = ("--data", "data", "--model", "ease", "--space", "space.yaml")
+    run(tune, place, monkeypatch, *words, "--trials", "2")
+    run(tune, place, monkeypatch, *words, "--trials", "3")
+    assert len(trials("ease")) == 3
+
+
+def test_a_search_with_nothing_left_says_so_and_ends(
+    tune: ModuleType,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("space.yaml").write_text(yaml.safe_dump({"reg": [1.0, 10.0]}))
+    words = ("--data", "data", "--model", "ease", "--space", "space.yaml")
+    run(tune, place, monkeypatch, *words, "--trials", "9")
+    assert len(trials("ease")) == 3  # the defaults and the two values
+    assert "nothing new is left" in capsys.readouterr().out
+
+
+def stopped_at(tune: ModuleType, earlier: list[dict], values: list[float]) -> int | None:
+    """The epoch at which a trial with these values is stopped, after some earlier ones."""
+    import optuna
+
+    space = {"learning_rate": [0.001, 0.01]}
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    for record in earlier:
+        tune.remember(study, record, space, {"learning_rate": 0.001, "epochs": 50})
+    curve = tune.Curve(study.ask())
+
+    class State:
+        epoch = 0
+
+    for State.epoch, value in enumerate(values, 1):
+        try:
+            curve.on_epoch({"valid/recall@20": value}, State)
+        except optuna.TrialPruned:
+            return State.epoch
+    return None
+
+
+def record(best: float, epochs: int, pruned: bool = False) -> dict:
+    curve = [best * epoch / epochs for epoch in range(1, epochs + 1)]
+    return {"options": {}, "recall@20": best, "pruned": pruned, "curve": curve}
+
+
+def test_a_long_trial_is_measured_by_all_finished_ones_at_their_best(tune: ModuleType) -> None:
+    # Late in training only the best of the three still ran: the median of it alone is its own.
+    earlier = [record(0.10, 5), record(0.12, 5), record(0.30, 20)]
+    good = [0.25] * 20
+    assert stopped_at(tune, earlier, good) is None
+    assert stopped_at(tune, earlier, [0.05] * 20) is not None
+
+
+def test_a_stopped_trial_is_known_by_where_it_was_stopped(tune: ModuleType) -> None:
+    import optuna
+
+    study = optuna.create_study(direction="maximize")
+    for one in (record(0.2, 5), record(0.1, 3, pruned=True)):
+        tune.remember(
+            study, one, {"learning_rate": [0.001]}, {"learning_rate": 0.001, "epochs": 50}
+        )
+    finished, stopped = study.trials
+    assert (finished.state, finished.last_step) == (optuna.trial.TrialState.COMPLETE, 50)
+    assert (stopped.state, stopped.last_step) == (optuna.trial.TrialState.PRUNED, 3)
+    assert finished.intermediate_values[50] == finished.value == 0.2
+
+
+def test_a_leaderboard_adds_seeds_and_leaves_finished_runs(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaderboard = program("leaderboard")
+    name = Dataset.load(Path("data")).name
+    Path(f"configs/{name}").mkdir(parents=True)
+    Path(f"configs/{name}/bpr.yaml").write_text("epochs: 2\nbatch_size: 64\n")
+    words = ("--data", "data", "--models", "popularity,bpr", "--runs", "runs")
+    run(leaderboard, place, monkeypatch, *words, "--seeds", "1")
+    first = Path(f"runs/{name}/bpr-1/results.json")
+    before = first.stat().st_mtime_ns
+    run(leaderboard, place, monkeypatch, *words, "--seeds", "1,2")
+    assert first.stat().st_mtime_ns == before
+    document = json.loads(Path(f"results/leaderboard-{name}.json").read_text())
+    rows = document["models"]
+    seeds = {model: row["seeds"] for model, row in rows.items()}
+    assert seeds == {"popularity": [1], "bpr": [1, 2]}
+    files = [Path(f"runs/{name}/bpr-{seed}/results.json") for seed in (1, 2)]
+    found = [json.loads(file.read_text()) for file in files]
+    assert [one["epochs"] for one in found] == [2, 2]
+    values = [one["test"]["recall@20"] for one in found]
+    assert rows["bpr"]["recall@20"] == pytest.approx(sum(values) / 2)
+    assert rows["bpr"]["recall@20 deviation"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert document["tests"]
+
+
+def test_tables_mark_the_best_of_each_data_set(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("results").mkdir()
+
+    def row(recall: float, ndcg: float, seeds: int) -> dict:
+        return {
+            "recall@20": recall,
+            "ndcg@20": ndcg,
+            "recall@20 deviation": 0.001,
+            "seeds": list(range(seeds)),
+        }
+
+    models = {"ease": row(0.3, 0.25, 1), "mmssl": row(0.31, 0.24, 5)}
+    Path("results/leaderboard-bench-ml.json").write_text(json.dumps({"models": models}))
+    tables = program("tables")
+    run(tables, place, monkeypatch)
+    shown = capsys.readouterr().out.splitlines()
+    assert "| ease | 0.3000 / **0.2500** |" in shown
+    assert "| mmssl | **0.3100** ± 0.0010 / 0.2400 |" in shown
