@@ -60,6 +60,15 @@ def known(options: dict, space: dict[str, list], defaults: Mapping) -> dict:
     return {name: options.get(name, defaults[name]) for name in space}
 
 
+def begun(seed: int, warmup: int) -> optuna.Study:
+    """A search without trials; `warmup` epochs go by before a trial may be stopped."""
+    return optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=8),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=warmup),
+    )
+
+
 def remember(study: optuna.Study, record: dict, space: dict[str, list], defaults: Mapping) -> None:
     """Give a study a finished trial; one with values the space lacks tells it nothing."""
     params = known(record["options"], space, defaults)
@@ -126,12 +135,8 @@ def main() -> None:
     space = yaml.safe_load(path.read_text())
     defaults = registry.get(args.model).config().model_dump()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        direction="maximize",
-        # Seeded by what is known as well: a search continued does not propose the same again.
-        sampler=optuna.samplers.TPESampler(seed=args.seed + len(done), n_startup_trials=8),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=args.warmup),
-    )
+    # Seeded by what is known as well: a search continued does not propose the same again.
+    study = begun(args.seed + len(done), args.warmup)
     for record in done:
         remember(study, record, space, defaults)
     again = 0
