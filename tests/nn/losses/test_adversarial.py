@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
 from modalign import seeds
 from modalign.graph.one_sided import TwoWayGraph
@@ -85,6 +86,11 @@ def test_gumbel_numbers_have_their_mean_and_variance() -> None:
     assert draw.isfinite().all()
     halves = draw.view(2, -1)
     assert abs(torch.corrcoef(halves)[0, 1].item()) < 0.005
+    # The whole distribution, and its upper tail, which is what a softmax sees.
+    assert stats.kstest(draw[:100_000].numpy(), stats.gumbel_r.cdf).pvalue > 0.01
+    for height in (5.0, 8.0):
+        expected = 1_000_000 * stats.gumbel_r.sf(height)
+        assert abs((draw > height).sum().item() - expected) < 4 * math.sqrt(expected)
 
 
 def test_dense_observations_by_hand_and_at_both_ends_of_the_temperature() -> None:
@@ -363,6 +369,7 @@ def test_textbook_game_is_won_by_the_generator() -> None:
         (-critic.judge(z, None, frozen=True).mean()).backward()
         free_step.step()
     assert max(gaps) > 0.3
-    assert gaps[-1] < 0.05
+    # The mean of the last: a single one swings by a few hundredths with the processor's rounding.
+    assert sum(gaps[-20:]) / 20 < 0.05
     closest = (unit(free.detach()) @ directions.T).max(1).values.mean()
     assert closest > 0.95

@@ -82,14 +82,16 @@ class AdversarialSettings:
 def gumbel_noise(shape: Sequence[int], rng: torch.Generator) -> Tensor:
     """Standard Gumbel numbers `-log(-log u)`, float32, on the generator's device.
 
-    Drawn as `-log` of exponential numbers, kept off zero so that all are finite.
+    From u below 1 by steps of 2^-24, kept off zero: all are finite, and none above 16.7, which
+    one in 2^24 would pass. torch's own exponential numbers take four times as long on a CPU.
 
     Example:
         >>> gumbel_noise((2, 3), torch.Generator().manual_seed(1)).isfinite().all().item()
         True
     """
-    draw = torch.empty(tuple(shape), device=rng.device).exponential_(generator=rng)
-    return draw.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_()
+    draw = torch.rand(tuple(shape), generator=rng, device=rng.device)
+    draw.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_()
+    return draw.log_().neg_()
 
 
 def score_rows(users: Tensor, items: Tensor, settings: AdversarialSettings, seen: CSR) -> Rows:
