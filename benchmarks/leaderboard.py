@@ -4,14 +4,18 @@
 
 Options of each model come from `benchmarks/configs/DATA/MODEL.yaml` where that exists (found by
 `benchmarks/tune.py` on validation), else they are the defaults. Finished runs are not run again.
-Writes `benchmarks/results/leaderboard-DATA.json`.
+Writes `benchmarks/results/leaderboard-DATA.json`. Models that stand there already, measured on the
+same data under the same mask, stay with their tests; one named again is replaced, or with
+`--add-seeds` gets the new seeds besides its own (its tests are of the new runs alone).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -19,6 +23,7 @@ from rich.console import Console
 from modalign import registry, settings
 from modalign.data.dataset import Dataset
 from modalign.errors import RunError
+from modalign.evaluate.significance import holm
 from modalign.experiment import fit
 from modalign.report.side_by_side import compare_runs
 from modalign.run_folder import environment, read_run
@@ -26,6 +31,87 @@ from modalign.train.callbacks import ProgressBar
 
 HERE = Path(__file__).parent
 CLOSED = ("popularity", "itemknn", "ease")
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+COSTS = ("valid recall@20", "seconds", "epochs")
+
+
+def measured(folder: Path) -> dict:
+    """What the table keeps of one run."""
+    found = json.loads((folder / "results.json").read_text())
+    return {
+        "seed": found["seed"],
+        **{metric: found["test"][metric] for metric in METRICS},
+        "valid recall@20": found["valid"]["recall@20"],
+        "seconds": found["seconds"],
+        "epochs": found["epochs"],
+    }
+
+
+def row(options: dict, runs: Sequence[dict]) -> dict:
+    """A model's line of the table: means and deviations over its runs, and the runs."""
+    runs = sorted(runs, key=lambda one: one["seed"])
+    made: dict = {"options": options, "seeds": [one["seed"] for one in runs]}
+    for metric in METRICS:
+        values = [one[metric] for one in runs]
+        made[metric] = statistics.fmean(values)
+        made[f"{metric} deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
+    made |= {cost: statistics.fmean(one[cost] for one in runs) for cost in COSTS}
+    return made | {"runs": runs}
+
+
+def runs_of(line: dict) -> list[dict]:
+    """The runs behind a line; tables written before they were kept know single ones alone."""
+    if "runs" in line:
+        return list(line["runs"])
+    if len(line["seeds"]) > 1:
+        return []
+    return [{"seed": line["seeds"][0], **{key: line[key] for key in (*METRICS, *COSTS)}}]
+
+
+def joined(document: dict, earlier: dict, add_seeds: bool) -> dict:
+    """The new table with what an earlier one of the same data and mask has besides.
+
+    A test stays where neither of its models was measured again. Holm's correction and the winners
+    are of all tests together.
+    """
+    if any(earlier[key] != document[key] for key in ("fingerprint", "mask")):
+        return document
+    new, old = document["models"], earlier["models"]
+    models = {name: new.get(name, line) for name, line in {**old, **new}.items()}
+    for name in new if add_seeds else ():
+        if name in old and old[name]["options"] == new[name]["options"]:
+            seeds = {one["seed"]: one for one in (*runs_of(old[name]), *runs_of(new[name]))}
+            models[name] = row(new[name]["options"], list(seeds.values()))
+    return document | {"models": models, "tests": tests_of(document, earlier, list(models))}
+
+
+def tests_of(document: dict, earlier: dict, order: list[str]) -> dict:
+    """The tests of two tables, those of models that the new one has taken from it alone."""
+    new, old = document["tests"], earlier["tests"]
+    if not old:
+        return new
+    if not new:
+        new = {**old, "runs": [], "metrics": {}, "pairs": []}
+    kept = [run for run in old["runs"] if model_of(run) not in document["models"]]
+    runs = sorted([*kept, *new["runs"]], key=lambda run: order.index(model_of(run)))
+    metrics = {run: {**old["metrics"], **new["metrics"]}[run] for run in runs}
+    pairs = [pair for pair in old["pairs"] if {pair["first"], pair["second"]} <= set(kept)]
+    pairs += new["pairs"]
+    winner = {}
+    for metric in dict.fromkeys(pair["metric"] for pair in pairs):
+        family = [pair for pair in pairs if pair["metric"] == metric]
+        raised = holm([pair["t_test"] for pair in family])
+        for pair, p in zip(family, raised, strict=True):
+            pair |= {"corrected": float(p), "significant": bool(p < new["level"])}
+        best = max(runs, key=lambda run: metrics[run][metric])
+        beaten = [p["significant"] for p in family if best in (p["first"], p["second"])]
+        winner[metric] = best if beaten == [True] * (len(runs) - 1) else None
+    return {**new, "runs": runs, "metrics": metrics, "pairs": pairs, "winner": winner}
+
+
+def model_of(run: str) -> str:
+    """The model of a run's name in a comparison, "MODEL-1" or "MODEL (5 seeds)"."""
+    return re.sub(r"( \(\d+ seeds\)|-\d+)$", "", run)
 
 
 def main() -> None:
@@ -35,6 +121,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3,4,5")
     parser.add_argument("--mask", default="train")
     parser.add_argument("--runs", type=Path, default=Path("runs/leaderboard"))
+    parser.add_argument("--add-seeds", action="store_true", help="keep a model's other seeds")
     parser.add_argument("--finished", action="store_true", help="only runs that are there")
     args = parser.parse_args()
     dataset = Dataset.load(args.data)
@@ -71,15 +158,7 @@ def main() -> None:
     folders = {name: runs for name, runs in folders.items() if runs}
     rows = {}
     for name, runs in folders.items():
-        results = [json.loads((run / "results.json").read_text()) for run in runs]
-        rows[name] = {"options": options[name], "seeds": [r["seed"] for r in results]}
-        for metric in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"):
-            values = [r["test"][metric] for r in results]
-            rows[name][metric] = statistics.fmean(values)
-            rows[name][f"{metric} deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
-        rows[name]["valid recall@20"] = statistics.fmean(r["valid"]["recall@20"] for r in results)
-        rows[name]["seconds"] = statistics.fmean(r["seconds"] for r in results)
-        rows[name]["epochs"] = statistics.fmean(r["epochs"] for r in results)
+        rows[name] = row(options[name], [measured(run) for run in runs])
         print(
             f"{name:12s} recall@20 {rows[name]['recall@20']:.4f} "
             f"+- {rows[name]['recall@20 deviation']:.4f}  ndcg@20 {rows[name]['ndcg@20']:.4f} "
@@ -97,8 +176,11 @@ def main() -> None:
         "models": rows,
         "tests": tests,
     }
+    if out.exists():
+        document = joined(document, json.loads(out.read_text()), args.add_seeds)
     out.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"written to {out}")
+    kept = [name for name in document["models"] if name not in rows]
+    print(f"written to {out}" + (f"; as it stood: {', '.join(kept)}" if kept else ""))
 
 
 if __name__ == "__main__":

@@ -189,6 +189,64 @@ def test_a_leaderboard_adds_seeds_and_leaves_finished_runs(
     assert document["tests"]
 
 
+def test_a_leaderboard_keeps_what_was_measured_before(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaderboard = program("leaderboard")
+    name = Dataset.load(Path("data")).name
+    Path(f"configs/{name}").mkdir(parents=True)
+    Path(f"configs/{name}/bpr.yaml").write_text("epochs: 2\nbatch_size: 64\n")
+
+    def table(models: str, *words: str) -> dict:
+        given = ("--data", "data", "--runs", "runs", "--models", models, *words)
+        run(leaderboard, place, monkeypatch, *given)
+        found: dict = json.loads(Path(f"results/leaderboard-{name}.json").read_text())
+        return found
+
+    def names(document: dict) -> set[tuple[str, str]]:
+        return {(one["first"], one["second"]) for one in document["tests"]["pairs"]}
+
+    first = table("popularity,bpr", "--seeds", "1")
+    # Others: the line and the test stay as they are, but for a correction over both tests.
+    second = table("ease,itemknn")
+    assert list(second["models"]) == ["popularity", "bpr", "ease", "itemknn"]
+    assert second["models"]["bpr"] == first["models"]["bpr"]
+    assert names(second) == {("popularity-1", "bpr-1"), ("ease-1", "itemknn-1")}
+    assert second["tests"]["runs"] == ["popularity-1", "bpr-1", "ease-1", "itemknn-1"]
+    pair = [one for one in second["tests"]["pairs"] if one["metric"] == "recall@20"]
+    p = sorted(one["t_test"] for one in pair)
+    assert sorted(one["corrected"] for one in pair) == [min(1, 2 * p[0]), max(2 * p[0], p[1])]
+    # A seed of its own takes a line's place, or joins it; the line's old test goes either way.
+    third = table("bpr", "--seeds", "2", "--add-seeds")
+    assert third["models"]["bpr"]["seeds"] == [1, 2]
+    values = [one["recall@20"] for one in third["models"]["bpr"]["runs"]]
+    assert values[0] == first["models"]["bpr"]["recall@20"]
+    assert third["models"]["bpr"]["recall@20"] == pytest.approx(sum(values) / 2)
+    assert names(third) == {("ease-1", "itemknn-1")}
+    assert table("bpr", "--seeds", "2")["models"]["bpr"]["seeds"] == [2]
+    # All of them at hand: nothing of the earlier table is left in the new one.
+    whole = table("popularity,bpr,ease,itemknn", "--seeds", "1,2")
+    Path(f"results/leaderboard-{name}.json").unlink()
+    assert table("popularity,bpr,ease,itemknn", "--seeds", "1,2") == whole
+    # Another mask is another table.
+    assert list(table("ease", "--mask", "strict", "--runs", "runs-strict")["models"]) == ["ease"]
+
+
+def test_lines_written_before_runs_were_kept_are_joined_where_they_have_one_seed() -> None:
+    leaderboard = program("leaderboard")
+    keys = (*leaderboard.METRICS, *leaderboard.COSTS)
+    run = {"seed": 2, **dict.fromkeys(keys, 0.3)}
+    new = {"fingerprint": "f", "mask": "train", "tests": {}}
+    new["models"] = {"bpr": leaderboard.row({}, [run])}
+    for seeds, expected in (([1], [1, 2]), ([1, 3], [2])):
+        line = {"options": {}, "seeds": seeds, **dict.fromkeys(keys, 0.1)}
+        old = {**new, "models": {"bpr": line}}
+        assert leaderboard.joined(new, old, add_seeds=True)["models"]["bpr"]["seeds"] == expected
+    # Other options are another model.
+    old = {**new, "models": {"bpr": {"options": {"reg": 1}, "seeds": [1]}}}
+    assert leaderboard.joined(new, old, add_seeds=True)["models"]["bpr"]["seeds"] == [2]
+
+
 def test_tables_mark_the_best_of_each_data_set(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
