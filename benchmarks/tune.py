@@ -6,8 +6,8 @@
 The space, `benchmarks/spaces/MODEL.yaml`, maps an option to a list of values. The defaults are
 the first trial; the others are proposed by Optuna (a seeded tree-structured Parzen estimator), and
 those that after `--warmup` epochs stand below the median of the earlier trials are stopped. Each
-trial is a line of `runs/tune/DATA/MODEL.jsonl`; those that stand there already are not run again,
-and count. The best one is written to `benchmarks/configs/DATA/MODEL.yaml`.
+trial is a line of `benchmarks/trials/DATA/MODEL.jsonl`; those that stand there already are not run
+again, and count. The best one is written to `benchmarks/configs/DATA/MODEL.yaml`.
 """
 
 from __future__ import annotations
@@ -110,7 +110,10 @@ def tried(
     else:
         record |= {name: fitted.results["valid"][name] for name in (METRIC, "ndcg@20")}
         record |= {name: fitted.results[name] for name in ("best_epoch", "epochs")}
-    return record | {"seconds": round(time.monotonic() - began, 1), "curve": curve.values}
+    return record | {
+        "seconds": round(time.monotonic() - began, 1),
+        "curve": [round(value, 6) for value in curve.values],
+    }
 
 
 def main() -> None:
@@ -126,7 +129,8 @@ def main() -> None:
     args = parser.parse_args()
     dataset = Dataset.load(args.data)
     dataset = replace(dataset, test=Interactions.empty())
-    log = Path("runs/tune") / dataset.name / f"{args.model}.jsonl"
+    # Beside the results, not among the runs: a search takes hours, and goes on elsewhere.
+    log = HERE / "trials" / dataset.name / f"{args.model}.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     briefly = {} if args.patience is None else {"patience": args.patience}

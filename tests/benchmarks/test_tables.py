@@ -45,7 +45,7 @@ def run(module: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch, *words
 
 def trials(name: str = "bpr") -> list[dict]:
     dataset = Dataset.load(Path("data"))
-    path = Path("runs/tune") / dataset.name / f"{name}.jsonl"
+    path = Path("trials") / dataset.name / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
