@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +13,10 @@ import pytest
 import yaml
 
 from modalign.data.dataset import Dataset
+from modalign.experiment import fit
 from modalign.testing.toy import toy_dataset
+from modalign.train.callbacks import JsonLines
+from modalign.train.checkpoint import TrainState
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SPACE = {"learning_rate": [0.001, 0.01, 0.1], "epochs": [2, 3]}
@@ -187,6 +191,31 @@ def test_a_leaderboard_adds_seeds_and_leaves_finished_runs(
     assert rows["bpr"]["recall@20"] == pytest.approx(sum(values) / 2)
     assert rows["bpr"]["recall@20 deviation"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
     assert document["tests"]
+
+
+def test_a_leaderboard_goes_on_with_an_interrupted_run(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset.load(Path("data"))
+    Path(f"configs/{dataset.name}").mkdir(parents=True)
+    Path(f"configs/{dataset.name}/bpr.yaml").write_text("epochs: 4\nbatch_size: 64\n")
+    folder = Path(f"runs/{dataset.name}/bpr-1")
+
+    class Interrupts(JsonLines):
+        def on_epoch(self, record: Mapping[str, float], state: TrainState) -> None:
+            if state.epoch == 3:
+                raise KeyboardInterrupt
+
+    given = {"epochs": 4, "batch_size": 64}
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            dataset, "bpr", out=folder, mask="train", callbacks=[Interrupts(place / "log")], **given
+        )
+    assert not (folder / "results.json").exists()
+    words = ("--data", "data", "--models", "bpr", "--runs", "runs", "--seeds", "1")
+    run(program("leaderboard"), place, monkeypatch, *words)
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
+    assert json.loads((folder / "results.json").read_text())["epochs"] == 4
 
 
 def test_a_leaderboard_keeps_what_was_measured_before(
