@@ -189,7 +189,9 @@ def _block_loss(
     part = targets.part(users.start, users.stop)
     share = assignment.cells(users, table)  # (b or 1, K, n)
     tilt = _tilted(factors[users], table, t)  # (b, K, n)
-    mixed = (share * tilt).sum(1)  # (b, n)
+    # Passes over cells take as long as the products: in place, and each scalar where it is small.
+    joint = tilt * share if slopes.shared is not None else tilt.mul_(share)
+    mixed = joint.sum(1)  # (b, n)
     mass, wanted = mixed.sum(1), part.total(part.weights)
     at = mixed[part.rows, part.columns]
     loss = (wanted * mass.log()).sum() - (part.weights * at.log()).sum()
@@ -197,39 +199,39 @@ def _block_loss(
         return loss
     pull = (wanted / mass).unsqueeze(1).expand_as(mixed).contiguous()  # G
     pull[part.rows, part.columns] -= part.weights / at
-    tilt.mul_(pull.unsqueeze(1))
     if slopes.shared is not None:
-        slopes.shared.add_(tilt.sum(0).t())
+        slopes.shared.add_(tilt.mul_(pull.unsqueeze(1)).sum(0).t())
+    joint.mul_(pull.unsqueeze(1))
     if assignment.prototypes is not None:
         # In place of A: what reaches the cosines of the assignment.
-        inner = share * (tilt - (mixed * pull).unsqueeze(1))
+        inner = torch.addcmul(joint, share, mixed.mul_(pull).unsqueeze(1), value=-1.0, out=share)
+        scale = 1.0 / assignment.temperature
         _spread(
-            inner.mul_(1.0 / assignment.temperature),
-            assignment.prototypes, table, users, slopes.prototypes, slopes.table,
+            inner, scale, assignment.prototypes, table, users, slopes.prototypes, slopes.table
         )  # fmt: skip
-        del inner
-    _spread(tilt.mul_(share).mul_(1.0 / t), factors, table, users, slopes.factors, slopes.table)
+    _spread(joint, 1.0 / t, factors, table, users, slopes.factors, slopes.table)
     return loss
 
 
 def _spread(
     slope: Tensor,
+    scale: float,
     vectors: Tensor,
     table: Tensor,
     users: slice,
     of_vectors: Tensor | None,
     of_table: Tensor | None,
 ) -> None:
-    """Send the slopes of products `<vectors, table>` on to both sides."""
+    """Send `scale` times the slopes of products `<vectors, table>` on to both sides."""
     flat = slope.flatten(0, 1)  # (b K, n)
     if of_vectors is not None:
-        of_vectors[users] = (flat @ table).unflatten(0, slope.shape[:2])
+        of_vectors[users] = (flat @ table).mul_(scale).unflatten(0, slope.shape[:2])
     if of_table is not None:
-        of_table.addmm_(flat.t(), vectors[users].flatten(0, 1))
+        of_table.addmm_(flat.t(), vectors[users].flatten(0, 1), alpha=scale)
 
 
 def _tilted(vectors: Tensor, table: Tensor, t: float) -> Tensor:
     """`exp((<v_k, H_i> - 1) / t)`, (b, K, n): between exp(-2 / t) and 1 for unit vectors."""
-    tilted = vectors.flatten(0, 1) @ table.t()
-    tilted.sub_(1.0).mul_(1.0 / t).exp_()
+    flat, low = vectors.flatten(0, 1), vectors.new_full((), -1.0 / t)
+    tilted = torch.addmm(low, flat, table.t(), alpha=1.0 / t).exp_()
     return tilted.view(*vectors.shape[:2], len(table))

@@ -7,7 +7,6 @@ import math
 
 import pytest
 import torch
-from scipy import stats
 
 from modalign import seeds
 from modalign.graph.one_sided import TwoWayGraph
@@ -18,7 +17,6 @@ from modalign.nn.losses.adversarial import (
     Critic,
     dense_observations,
     gradient_lengths,
-    gumbel_noise,
     observation_rows,
     real_rows,
     score_rows,
@@ -77,20 +75,6 @@ def test_official_rows_are_products_with_zeros_at_observed_items() -> None:
     expected = (users @ items.T) * (1 - observed(seen()))
     torch.testing.assert_close(rows.join(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(rows.unit().join(), unit(expected), rtol=1e-4, atol=1e-5)
-
-
-def test_gumbel_numbers_have_their_mean_and_variance() -> None:
-    draw = gumbel_noise((1_000_000,), seeds.torch_generator(4))
-    assert draw.mean().item() == pytest.approx(0.5772, abs=0.005)
-    assert draw.var().item() == pytest.approx(math.pi**2 / 6, abs=0.01)
-    assert draw.isfinite().all()
-    halves = draw.view(2, -1)
-    assert abs(torch.corrcoef(halves)[0, 1].item()) < 0.005
-    # The whole distribution, and its upper tail, which is what a softmax sees.
-    assert stats.kstest(draw[:100_000].numpy(), stats.gumbel_r.cdf).pvalue > 0.01
-    for height in (5.0, 8.0):
-        expected = 1_000_000 * stats.gumbel_r.sf(height)
-        assert abs((draw > height).sum().item() - expected) < 4 * math.sqrt(expected)
 
 
 def test_dense_observations_by_hand_and_at_both_ends_of_the_temperature() -> None:

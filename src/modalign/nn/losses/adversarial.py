@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modalign.graph.propagate import CSR
+from modalign.nn.noise import gumbel_numbers
 from modalign.nn.rows import SMALLEST, Rows, unit_rows
 
 Norm = Literal["batch", "layer", "none"]
@@ -79,21 +80,6 @@ class AdversarialSettings:
 # ------------------------------------------------------------------ rows
 
 
-def gumbel_noise(shape: Sequence[int], rng: torch.Generator) -> Tensor:
-    """Standard Gumbel numbers `-log(-log u)`, float32, on the generator's device.
-
-    From u below 1 by steps of 2^-24, kept off zero: all are finite, and none above 16.7, which
-    one in 2^24 would pass. torch's own exponential numbers take four times as long on a CPU.
-
-    Example:
-        >>> gumbel_noise((2, 3), torch.Generator().manual_seed(1)).isfinite().all().item()
-        True
-    """
-    draw = torch.rand(tuple(shape), generator=rng, device=rng.device)
-    draw.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_()
-    return draw.log_().neg_()
-
-
 def score_rows(users: Tensor, items: Tensor, settings: AdversarialSettings, seen: CSR) -> Rows:
     """Scores of the batch's users over all items, (B, n_items), in thin form.
 
@@ -133,7 +119,7 @@ def dense_observations(
     if noise:
         if rng is None:
             raise ValueError("noise needs a generator")
-        logits = gumbel_noise(shape, rng).mul_(noise / temperature).to(seen.values.dtype)
+        logits = gumbel_numbers(shape, rng).mul_(noise / temperature).to(seen.values.dtype)
     else:
         logits = seen.values.new_zeros(shape)
     owner = torch.repeat_interleave((seen.indptr[1:] - seen.indptr[:-1]).long())
