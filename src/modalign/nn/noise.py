@@ -11,8 +11,8 @@ from torch import Tensor
 
 from modalign import seeds
 
-BITS = 23
-"""Of a uniform number: half a step above each of 2^23 values is exact in single precision."""
+MANTISSA = 23
+"""Bits behind the point of a float32; behind those of 1.0 they are a number from 1 to 2."""
 
 
 def exponential_numbers(shape: Sequence[int], rng: np.random.Generator) -> Tensor:
@@ -32,9 +32,11 @@ def exponential_numbers(shape: Sequence[int], rng: np.random.Generator) -> Tenso
     """
     n = math.prod(shape)
     bits = rng.bit_generator.random_raw((n + 1) // 2).view(np.uint32)[:n]
-    bits >>= 32 - BITS
-    draw = torch.from_numpy(bits.view(np.int32)).float()
-    return draw.add_(0.5).mul_(2.0**-BITS).log_().neg_().view(tuple(shape))
+    bits >>= 32 - MANTISSA
+    bits |= np.float32(1).view(np.uint32)
+    # 1 + k / 2^23 less all but half a step of 1: exact.
+    draw = torch.from_numpy(bits.view(np.float32)).sub_(1 - 0.5 * 2.0**-MANTISSA)
+    return draw.log_().neg_().view(tuple(shape))
 
 
 def gumbel_numbers(shape: Sequence[int], rng: torch.Generator) -> Tensor:
