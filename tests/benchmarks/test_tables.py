@@ -47,6 +47,12 @@ def run(module: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch, *words
     module.main()
 
 
+def configure(data: str, epochs: int) -> None:
+    """Options of BPR for a leaderboard in the working folder."""
+    Path(f"configs/{data}").mkdir(parents=True)
+    Path(f"configs/{data}/bpr.yaml").write_text(f"epochs: {epochs}\nbatch_size: 64\n")
+
+
 def trials(name: str = "bpr") -> list[dict]:
     dataset = Dataset.load(Path("data"))
     path = Path("trials") / dataset.name / f"{name}.jsonl"
@@ -172,8 +178,7 @@ def test_a_leaderboard_adds_seeds_and_leaves_finished_runs(
 ) -> None:
     leaderboard = program("leaderboard")
     name = Dataset.load(Path("data")).name
-    Path(f"configs/{name}").mkdir(parents=True)
-    Path(f"configs/{name}/bpr.yaml").write_text("epochs: 2\nbatch_size: 64\n")
+    configure(name, epochs=2)
     words = ("--data", "data", "--models", "popularity,bpr", "--runs", "runs")
     run(leaderboard, place, monkeypatch, *words, "--seeds", "1")
     first = Path(f"runs/{name}/bpr-1/results.json")
@@ -197,8 +202,7 @@ def test_a_leaderboard_goes_on_with_an_interrupted_run(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = Dataset.load(Path("data"))
-    Path(f"configs/{dataset.name}").mkdir(parents=True)
-    Path(f"configs/{dataset.name}/bpr.yaml").write_text("epochs: 4\nbatch_size: 64\n")
+    configure(dataset.name, epochs=4)
     folder = Path(f"runs/{dataset.name}/bpr-1")
 
     class Interrupts(JsonLines):
@@ -223,8 +227,7 @@ def test_a_leaderboard_keeps_what_was_measured_before(
 ) -> None:
     leaderboard = program("leaderboard")
     name = Dataset.load(Path("data")).name
-    Path(f"configs/{name}").mkdir(parents=True)
-    Path(f"configs/{name}/bpr.yaml").write_text("epochs: 2\nbatch_size: 64\n")
+    configure(name, epochs=2)
 
     def table(models: str, *words: str) -> dict:
         given = ("--data", "data", "--runs", "runs", "--models", models, *words)
