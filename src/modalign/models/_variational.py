@@ -36,12 +36,8 @@ class Noise:
 
     def exponential(self, name: str, like: Tensor, *shape: int) -> Tensor:
         """Draws E of the exponential distribution; `-log E` is Gumbel noise."""
-        if like.device.type == "cpu":
-            rng = seeds.numpy_generator(self.seed, *self.path, name)
-            return exponential_numbers(shape, rng).to(like.dtype)
-        drawn = torch.empty(shape, dtype=like.dtype, device=like.device)
-        drawn.exponential_(generator=self.generator(name, drawn.device))
-        return drawn.clamp_min_(1e-20)
+        drawn = exponential_numbers(shape, self.seed, *self.path, name, device=like.device)
+        return drawn.to(like.dtype)
 
     def kept(self, name: str, like: Tensor, dropout: float) -> Tensor:
         """What dropout multiplies with: 0, or `1 / (1 - dropout)`."""

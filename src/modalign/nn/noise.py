@@ -15,22 +15,31 @@ MANTISSA = 23
 """Bits behind the point of a float32; behind those of 1.0 they are a number from 1 to 2."""
 
 
-def exponential_numbers(shape: Sequence[int], rng: np.random.Generator) -> Tensor:
-    """Independent numbers of the exponential distribution with mean 1, float32, on the CPU.
+def exponential_numbers(
+    shape: Sequence[int], seed: int, *path: str | int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Independent numbers of the exponential distribution with mean 1, float32, none of them 0.
 
-    `-log((k + 1/2) / 2^23)` with k of 23 random bits: none is 0 and none above 16.7, which one in
+    On the CPU `-log((k + 1/2) / 2^23)` with k of 23 random bits: none is above 16.7, which one in
     2^24 would pass. torch draws them one by one (seven times as long), numpy by rejection (twice).
 
     Args:
         shape: of the result.
-        rng: gives the bits.
+        seed: as in `modalign.seeds`.
+        *path: names the consumer, likewise.
+        device: where the result is.
 
     Example:
-        >>> draw = exponential_numbers((2, 50_000), np.random.default_rng(1))
+        >>> draw = exponential_numbers((2, 50_000), 1)
         >>> tuple(draw.shape), round(draw.mean().item(), 1)
         ((2, 50000), 1.0)
     """
+    if torch.device(device).type != "cpu":
+        draw = torch.empty(tuple(shape), device=device)
+        draw.exponential_(generator=seeds.torch_generator(seed, *path, device=device))
+        return draw.clamp_min_(1e-20)
     n = math.prod(shape)
+    rng = seeds.numpy_generator(seed, *path)
     bits = rng.bit_generator.random_raw((n + 1) // 2).view(np.uint32)[:n]
     bits >>= 32 - MANTISSA
     bits |= np.float32(1).view(np.uint32)
@@ -46,10 +55,5 @@ def gumbel_numbers(shape: Sequence[int], rng: torch.Generator) -> Tensor:
         >>> gumbel_numbers((2, 3), torch.Generator().manual_seed(1)).isfinite().all().item()
         True
     """
-    if rng.device.type == "cpu":
-        seed = int(torch.randint(2**62, (), generator=rng))
-        draw = exponential_numbers(shape, seeds.numpy_generator(seed))
-    else:
-        draw = torch.empty(tuple(shape), device=rng.device).exponential_(generator=rng)
-        draw.clamp_(min=torch.finfo(torch.float32).tiny)
-    return draw.log_().neg_()
+    seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
+    return exponential_numbers(shape, seed, device=rng.device).log_().neg_()
