@@ -91,13 +91,14 @@ class CrossModalAttention(nn.Module):
 
     def _mix(self, beta: Tensor, views: Sequence[Tensor]) -> Tensor:
         """Heads' mixtures by weights (H, M, N), joined and projected, (N, d)."""
-        step = self.width // self.n_heads
-        heads = []
-        for h in range(self.n_heads):
-            columns = slice(h * step, (h + 1) * step) if self.values == "slice" else slice(None)
-            parts = [beta[h, m, :, None] * view[:, columns] for m, view in enumerate(views)]
-            heads.append(torch.stack(parts).sum(0))
-        return torch.cat(heads, dim=1) @ self.out
+        width = self.width // self.n_heads if self.values == "slice" else self.width
+        mixed: Tensor | None = None
+        for of_heads, view in zip(beta.unbind(1), views, strict=True):
+            # (N, H, 1) times (N, H, d / H) or, the same value for all heads, (N, 1, d).
+            weight, value = of_heads.T[:, :, None], view.unflatten(1, (-1, width))
+            mixed = weight * value if mixed is None else torch.addcmul(mixed, weight, value)
+        assert mixed is not None
+        return mixed.flatten(1) @ self.out
 
     def _sum_of_heads(self) -> Tensor:
         return self.out.view(self.n_heads, self.width, self.width).sum(0)

@@ -30,7 +30,8 @@ def unit_rows(x: Tensor, eps: float = 1e-6) -> Tensor:
     """
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    return torch.where(length > eps, wide / length.clamp(min=eps), 0.0)
+    # A factor for each row: of the passes over all numbers, forward and back, half are left.
+    return wide * torch.where(length > eps, 1 / length.clamp(min=eps), 0.0)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Rows:
         squares: Tensor = torch.linalg.vecdot(self.left @ (self.right.T @ self.right), self.left)
         if self.dense is not None:
             cross = torch.linalg.vecdot(self.dense @ self.right, self.left)
-            squares = squares + 2 * cross + torch.linalg.vecdot(self.dense, self.dense)
+            squares = squares + 2 * cross + torch.linalg.vector_norm(self.dense, dim=1).square()
         if self.sparse is not None:
             columns, owner = self.sparse.indices.long(), self.owner
             rest = self.at(owner, columns)

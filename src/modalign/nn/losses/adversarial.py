@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modalign.graph.propagate import CSR
+from modalign.nn.dropout import kept
 from modalign.nn.noise import gumbel_numbers
 from modalign.nn.rows import SMALLEST, Rows, unit_rows
 
@@ -248,8 +249,7 @@ def dropped(x: Tensor, rate: float, rng: torch.Generator | None) -> Tensor:
     """Dropout by a given generator; `x` itself without one."""
     if rng is None or rate == 0:
         return x
-    keep = torch.rand(x.shape, generator=rng, device=rng.device) >= rate
-    return x * (keep / (1 - rate))
+    return x * kept(x.shape, rate, rng)
 
 
 def _held(parameter: Tensor, frozen: bool) -> Tensor:
@@ -362,5 +362,8 @@ class AdversarialTask(nn.Module):
         position = torch.rand(len(z_fake), 1, generator=rng, device=rng.device)
         both = z_real.repeat(len(z_fake) // len(z_real), 1)
         between = position * both + (1 - position) * z_fake
-        gram = self.critic.first.T @ self.critic.first
+        # The lengths' gradient for the Gram matrix is a sum of v v^T, symmetric: of its two equal
+        # halves for W, one is computed.
+        half = self.critic.first.detach().T @ self.critic.first
+        gram = 2 * half - half.detach()
         return gradient_lengths(lambda z: self.critic.judge(z, rng), between, gram)
