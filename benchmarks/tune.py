@@ -3,11 +3,12 @@
     pip install -e .[tune]
     python benchmarks/tune.py --data data/bench-ml --model lightgcn --trials 30
 
-The space, `benchmarks/spaces/MODEL.yaml`, maps an option to a list of values. The defaults are
-the first trial; the others are proposed by Optuna (a seeded tree-structured Parzen estimator), and
+The space, `benchmarks/spaces/MODEL.yaml`, maps an option to a list of values. The defaults are the
+first trial; the others are proposed by Optuna (a seeded tree-structured Parzen estimator), and
 those that after `--warmup` epochs stand below the median of the earlier trials are stopped. Each
 trial is a line of `benchmarks/trials/DATA/MODEL.jsonl`; those that stand there already are not run
-again, and count. The best one is written to `benchmarks/configs/DATA/MODEL.yaml`.
+again, and count; with `--worker 1` a second process takes part in the search. The best one is
+written to `benchmarks/configs/DATA/MODEL.yaml`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from modalign.train.checkpoint import TrainState
 HERE = Path(__file__).parent
 METRIC = "recall@20"
 EXHAUSTED = 200
+SEEDS = 1000
+"""From one worker's first seed to the next one's."""
 
 
 class Curve:
@@ -95,8 +98,43 @@ def remember(study: optuna.Study, record: dict, space: dict[str, list], defaults
     )
 
 
+def logged(log: Path) -> list[dict]:
+    """The trials so far."""
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def proposal(
+    done: Sequence[dict],
+    fixed: dict,
+    space: dict[str, list],
+    defaults: Mapping,
+    seed: int,
+    warmup: int,
+) -> tuple[optuna.Trial, dict] | None:
+    """The next trial and its options, none of those done; None where nothing new is proposed.
+
+    The search so far is told anew each time, so that one goes on as it would have gone on, and
+    several at once learn from each other. The first trial is that of the defaults.
+    """
+    # Seeded by what is known as well: a search continued does not propose the same again.
+    study = begun(seed + len(done), warmup)
+    for record in done:
+        remember(study, record, space, defaults)
+    for _ in range(EXHAUSTED):
+        trial = study.ask()
+        if not done:
+            return trial, fixed
+        options = fixed | {name: trial.suggest_categorical(name, space[name]) for name in space}
+        seen = next((one for one in done if one["options"] == options), None)
+        if seen is None:
+            return trial, options
+        # Told again, so that the search goes elsewhere; not a trial of its own.
+        study.tell(trial, seen[METRIC])
+    return None
+
+
 def tried(
-    trial: optuna.Trial, dataset: Dataset, model: str, options: dict, seed: int, briefly: dict
+    trial: optuna.Trial, options: dict, dataset: Dataset, model: str, seed: int, briefly: dict
 ) -> dict:
     """The record of one trial: what it reached, or where it stood when it was stopped."""
     began = time.monotonic()
@@ -125,6 +163,12 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=10, help="epochs before a trial is stopped")
     parser.add_argument("--patience", type=int, help="of the search alone; not written down")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--worker",
+        type=int,
+        default=0,
+        help="another number for each further process that searches at the same time",
+    )
     parser.add_argument("--set", action="append", default=[], help="fixed options, key=value")
     args = parser.parse_args()
     dataset = Dataset.load(args.data)
@@ -132,42 +176,24 @@ def main() -> None:
     # Beside the results, not among the runs: a search takes hours, and goes on elsewhere.
     log = HERE / "trials" / dataset.name / f"{args.model}.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     briefly = {} if args.patience is None else {"patience": args.patience}
     fixed = settings.parse_assignments(args.set)
     path = args.space or HERE / "spaces" / f"{args.model}.yaml"
     space = yaml.safe_load(path.read_text())
     defaults = registry.get(args.model).config().model_dump()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Seeded by what is known as well: a search continued does not propose the same again.
-    study = begun(args.seed + len(done), args.warmup)
-    for record in done:
-        remember(study, record, space, defaults)
-    again = 0
-    while len(done) < args.trials:
-        trial = study.ask()
-        options = dict(fixed)
-        if done:
-            options |= {name: trial.suggest_categorical(name, space[name]) for name in space}
-        seen = next((one for one in done if one["options"] == options), None)
-        if seen is not None:
-            # Drawn again: told again, so that the search goes elsewhere; not a trial of its own.
-            study.tell(trial, seen[METRIC])
-            again += 1
-            if again == EXHAUSTED:
-                print(f"{EXHAUSTED} proposals in a row were tried before; nothing new is left")
-                break
-            continue
-        again = 0
-        record = tried(trial, dataset, args.model, options, args.seed, briefly)
-        # Told as one of an earlier start would be: the defaults, too, then have parameters.
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        remember(study, record, space, defaults)
+    seed = args.seed + SEEDS * args.worker
+    # Read again for each trial: another process may have added some.
+    while len(done := logged(log)) < args.trials:
+        proposed = proposal(done, fixed, space, defaults, seed, args.warmup)
+        if proposed is None:
+            print(f"{EXHAUSTED} proposals in a row were tried before; nothing new is left")
+            break
+        record = tried(*proposed, dataset, args.model, args.seed, briefly)
         with log.open("a") as file:
             file.write(json.dumps(record) + "\n")
-        done.append(record)
         shown = {name: value for name, value in record.items() if name != "curve"}
-        print(len(done), json.dumps(shown), flush=True)
+        print(len(done) + 1, json.dumps(shown), flush=True)
     best = max(done, key=lambda one: one[METRIC])
     path = HERE / "configs" / dataset.name / f"{args.model}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -112,6 +112,38 @@ def test_a_model_without_epochs_is_searched_and_its_trials_are_read_again(
     assert len(trials("ease")) == 3
 
 
+def test_a_search_counts_what_another_process_tries_beside_it(
+    tune: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("space.yaml").write_text(yaml.safe_dump({"reg": [1.0, 10.0, 100.0]}))
+    words = ("--data", "data", "--model", "ease", "--space", "space.yaml")
+    run(tune, place, monkeypatch, *words, "--trials", "1")
+    log = next(place.glob("trials/*/ease.jsonl"))
+    honest = tune.tried
+
+    def beside(trial: object, options: dict, *rest: object) -> dict:
+        if len(trials("ease")) == 1:
+            other = next(reg for reg in (1.0, 10.0, 100.0) if reg != options["reg"])
+            line = {"options": {"reg": other}, "recall@20": 0.5, "curve": []}
+            log.write_text(log.read_text() + json.dumps(line) + "\n")
+        return honest(trial, options, *rest)
+
+    monkeypatch.setattr(tune, "tried", beside)
+    run(tune, place, monkeypatch, *words, "--trials", "4", "--worker", "1")
+    tried = [one["options"].get("reg", 0.0) for one in trials("ease")]
+    assert sorted(tried) == [0.0, 1.0, 10.0, 100.0]
+
+
+def test_processes_that_search_together_begin_at_different_places(tune: ModuleType) -> None:
+    done = [{"options": {}, "recall@20": 0.5}]
+    space, defaults = {"reg": list(range(50))}, {"reg": 250.0, "epochs": 1}
+    first = [
+        tune.proposal(done, {}, space, defaults, 1 + worker * tune.SEEDS, 2)[1]["reg"]
+        for worker in range(4)
+    ]
+    assert len(set(first)) > 2
+
+
 def test_a_search_with_nothing_left_says_so_and_ends(
     tune: ModuleType,
     place: Path,
