@@ -1,6 +1,8 @@
 """From data to a run folder and back, with the embedded toy data and models without training."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -10,7 +12,7 @@ import yaml
 import modalign
 from modalign.errors import ConfigError, DataError, RunError, UnknownName
 from modalign.experiment import load_model
-from modalign.run_folder import read_run
+from modalign.run_folder import held, read_run
 from modalign.testing.toy import toy_dataset
 
 
@@ -164,6 +166,44 @@ def test_a_folder_in_use_is_not_overwritten_unasked(data, run, tmp_path):
     (tmp_path / "full" / "precious.txt").write_text("x")
     with pytest.raises(RunError, match="with other files"):
         modalign.fit(data, "bpr", out=tmp_path / "full")
+
+
+def test_a_file_is_no_folder_to_save_in(data, run, tmp_path):
+    (tmp_path / "taken").touch()
+    for make in (run[0].save, lambda out: modalign.fit(data, "bpr", out=out, epochs=1)):
+        with pytest.raises(RunError, match=r"is a file|the file"):
+            make(tmp_path / "taken")
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
+def test_one_process_at_a_time_trains_in_a_folder(data, run, how):
+    _, folder = run
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    (folder / "results.json").unlink()
+    options = {"seed": 3, "epochs": 4, "batch_size": 64, **how}
+    with held(folder), pytest.raises(RunError, match="another process is at work"):
+        modalign.fit(data, "bpr", out=folder, **options)
+    del before["results.json"]
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    if how:
+        modalign.fit(data, "bpr", out=folder, **options)
+        assert not (folder / ".lock").exists()
+
+
+def test_a_process_that_was_killed_lets_go_of_its_folder(data, tmp_path):
+    code = (
+        "import sys; from modalign.run_folder import Path, held\n"
+        "with held(Path(sys.argv[1])): print(1, flush=True); input()"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"1\n"
+        with pytest.raises(RunError, match="another process"), held(tmp_path):
+            pass
+        other.kill()
+    assert (tmp_path / ".lock").exists()
+    modalign.fit(data, "bpr", out=tmp_path, epochs=1, batch_size=64)
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_other_data_and_damaged_weights_are_refused(run):

@@ -69,7 +69,7 @@ def fit(
     Raises:
         UnknownName, ConfigError: the model or an option does not exist or is out of bounds.
         DataError: the data lack what the model needs.
-        RunError: `out` holds another run.
+        RunError: `out` holds another run, or another process trains in it.
         TrainingError: a loss became NaN.
     """
     spec = registry.get(model)
@@ -140,39 +140,47 @@ def fit_task(
     by = getattr(config, "select_by", "recall@20")
     validator = validation_metric(dataset, by) if len(dataset.valid) else None
     # Last of all checks: a mistake above leaves an earlier run as it is, --overwrite or not.
-    if folder is not None:
-        run_folder.open_new(
-            folder, dataset, description, run.mask, run.ks, run.device, run.resume, run.overwrite
+    with run_folder.held(folder):
+        if folder is not None:
+            run_folder.open_new(
+                folder,
+                dataset,
+                description,
+                run.mask,
+                run.ks,
+                run.device,
+                run.resume,
+                run.overwrite,
+            )
+            log.insert(0, JsonLines(folder / "metrics.jsonl"))
+        state = run_loop(
+            trained,
+            view,
+            _train_options(spec, config, seed, run.device, run.precision),
+            None if validator is None else lambda one: validator.run(one).metrics,
+            callbacks=log,
+            checkpoint_path=None if folder is None else folder / "checkpoints" / "last.pt",
+            fingerprint=fingerprint,
+            resume=run.resume,
         )
-        log.insert(0, JsonLines(folder / "metrics.jsonl"))
-    state = run_loop(
-        trained,
-        view,
-        _train_options(spec, config, seed, run.device, run.precision),
-        None if validator is None else lambda one: validator.run(one).metrics,
-        callbacks=log,
-        checkpoint_path=None if folder is None else folder / "checkpoints" / "last.pt",
-        fingerprint=fingerprint,
-        resume=run.resume,
-    )
-    results: dict[str, Any] = {
-        "model": spec.name,
-        "seed": seed,
-        "data": dataset.fingerprint,
-        "dataset": dataset.name,
-        "synthetic": bool(dataset.info.get("synthetic", False)),
-        "mask": run.mask,
-        **described,
-        "best_epoch": state.best_epoch,
-        "epochs": state.epoch,
-        "parameters": sum(p.numel() for p in recommender.parameters() if p.requires_grad),
-        "seconds": round(state.seconds, 3),
-    }
-    fitted = FittedModel(recommender, spec, config, dataset, seed, results, folder)
-    test = measure(fitted, mask=run.mask, ks=run.ks)
-    if folder is not None:
-        run_folder.write(folder, recommender.state_dict(), results, _per_user(test))
-    return fitted
+        results: dict[str, Any] = {
+            "model": spec.name,
+            "seed": seed,
+            "data": dataset.fingerprint,
+            "dataset": dataset.name,
+            "synthetic": bool(dataset.info.get("synthetic", False)),
+            "mask": run.mask,
+            **described,
+            "best_epoch": state.best_epoch,
+            "epochs": state.epoch,
+            "parameters": sum(p.numel() for p in recommender.parameters() if p.requires_grad),
+            "seconds": round(state.seconds, 3),
+        }
+        fitted = FittedModel(recommender, spec, config, dataset, seed, results, folder)
+        test = measure(fitted, mask=run.mask, ks=run.ks)
+        if folder is not None:
+            run_folder.write(folder, recommender.state_dict(), results, _per_user(test))
+        return fitted
 
 
 def measure(fitted: FittedModel, *, mask: Mask, ks: Sequence[int]) -> Evaluation | None:
@@ -195,8 +203,9 @@ def save(fitted: FittedModel, folder: str | Path) -> Path:
         RunError: the folder is not empty.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError("an empty or new folder", f"{folder}, which is not empty", "choose another")
+    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
+        what = "is a file" if folder.is_file() else "is not empty"
+        raise RunError("an empty or new folder", f"{folder}, which {what}", "choose another")
     ks = sorted({int(name.split("@")[1]) for name in fitted.results["test"] if "@" in name} or KS)
     run_folder.open_new(
         folder, fitted.dataset, _describe(fitted), fitted.results["mask"], ks, "auto"

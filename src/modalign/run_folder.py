@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import polars as pl
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,6 +32,40 @@ from modalign.data.files import write_aside
 from modalign.errors import RunError
 
 WEIGHTS = Path("checkpoints") / "best.safetensors"
+LOCK = ".lock"
+
+
+@contextmanager
+def held(folder: Path | None) -> Iterator[None]:
+    """Keep other processes out of a run folder; a process that dies lets go of it.
+
+    Two that train in one folder, as a command repeated with --resume too early does, would write
+    each other's checkpoints and lines. None holds nothing.
+
+    Raises:
+        RunError: another process trains there, or the folder is a file.
+    """
+    if folder is None:
+        yield
+        return
+    if folder.is_file():
+        raise RunError("a folder", f"the file {folder}", "choose another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(
+            "a run folder that nobody trains in",
+            f"{folder}, where another process is at work",
+            "wait until it is done, or choose another folder",
+        ) from error
+    try:
+        yield
+    finally:
+        # Removed while it is held: nobody else can be told of this file.
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def open_new(
@@ -59,10 +95,8 @@ def open_new(
         )
     if resume and (folder / "config.yaml").is_file():
         check_same(folder, {**description, "fingerprint": dataset.fingerprint})
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.yaml").is_file():
+    if not (folder / "config.yaml").is_file() and _has_files(folder):
         raise RunError("a new or empty folder", f"{folder} with other files", "choose another")
-    if folder.is_file():
-        raise RunError("a folder", f"the file {folder}", "choose another name")
     if overwrite:
         for name in ("results.json", "checkpoints/last.pt", "metrics.jsonl", "per_user.parquet"):
             (folder / name).unlink(missing_ok=True)
@@ -79,6 +113,10 @@ def open_new(
     }
     with write_aside(folder / "config.yaml") as aside:
         aside.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir())
 
 
 def write(
