@@ -5,8 +5,9 @@
 Options of each model come from `benchmarks/configs/DATA/MODEL.yaml` where that exists (found by
 `benchmarks/tune.py` on validation), else they are the defaults. Finished runs are not run again.
 Writes `benchmarks/results/leaderboard-DATA.json`. Models that stand there already, measured on the
-same data under the same mask, stay with their tests; one named again is replaced, or with
-`--add-seeds` gets the new seeds besides its own (its tests are of the new runs alone).
+same data under the same mask, stay with their tests; one named again is replaced, and keeps its
+tests if it comes out the same, or with `--add-seeds` gets the new seeds besides its own (its tests
+are of the new runs alone).
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ def runs_of(line: dict) -> list[dict]:
 def joined(document: dict, earlier: dict, add_seeds: bool) -> dict:
     """The new table with what an earlier one of the same data and mask has besides.
 
-    A test stays where neither of its models was measured again. Holm's correction and the winners
-    are of all tests together.
+    A test stays where its models were not measured again, or came out the same to the last digit.
+    Holm's correction and the winners are of all tests together.
     """
     if any(earlier[key] != document[key] for key in ("fingerprint", "mask")):
         return document
@@ -86,16 +87,22 @@ def joined(document: dict, earlier: dict, add_seeds: bool) -> dict:
 
 
 def tests_of(document: dict, earlier: dict, order: list[str]) -> dict:
-    """The tests of two tables, those of models that the new one has taken from it alone."""
+    """The tests of two tables; of the earlier one those that `joined` speaks of."""
     new, old = document["tests"], earlier["tests"]
     if not old:
         return new
     if not new:
         new = {**old, "runs": [], "metrics": {}, "pairs": []}
-    kept = [run for run in old["runs"] if model_of(run) not in document["models"]]
-    runs = sorted([*kept, *new["runs"]], key=lambda run: order.index(model_of(run)))
+    others = [run for run in old["runs"] if model_of(run) not in document["models"]]
+    again = [run for run in old["runs"] if repeated(model_of(run), document, earlier)]
+    runs = sorted([*others, *new["runs"]], key=lambda run: order.index(model_of(run)))
     metrics = {run: {**old["metrics"], **new["metrics"]}[run] for run in runs}
-    pairs = [pair for pair in old["pairs"] if {pair["first"], pair["second"]} <= set(kept)]
+    pairs = [
+        pair
+        for pair in old["pairs"]
+        if {pair["first"], pair["second"]} <= {*others, *again}
+        and not {pair["first"], pair["second"]} <= set(again)
+    ]
     pairs += new["pairs"]
     winner = {}
     for metric in dict.fromkeys(pair["metric"] for pair in pairs):
@@ -107,6 +114,15 @@ def tests_of(document: dict, earlier: dict, order: list[str]) -> dict:
         beaten = [p["significant"] for p in family if best in (p["first"], p["second"])]
         winner[metric] = best if beaten == [True] * (len(runs) - 1) else None
     return {**new, "runs": runs, "metrics": metrics, "pairs": pairs, "winner": winner}
+
+
+def repeated(model: str, document: dict, earlier: dict) -> bool:
+    """A model measured before was measured again and came out the same to the last digit."""
+    if model not in document["models"] or model not in earlier["models"]:
+        return False
+    keys = "options", "seeds", *METRICS, *(f"{metric} deviation" for metric in METRICS)
+    line, old = document["models"][model], earlier["models"][model]
+    return all(line[key] == old[key] for key in keys)
 
 
 def model_of(run: str) -> str:

@@ -280,6 +280,10 @@ def test_a_leaderboard_keeps_what_was_measured_before(
     pair = [one for one in second["tests"]["pairs"] if one["metric"] == "recall@20"]
     p = sorted(one["t_test"] for one in pair)
     assert sorted(one["corrected"] for one in pair) == [min(1, 2 * p[0]), max(2 * p[0], p[1])]
+    # Measured again and the same: tests against those that were not stay, its own are new.
+    again = table("bpr,itemknn", "--seeds", "1")
+    assert names(again) == {*names(second), ("bpr-1", "itemknn-1")}
+    assert 2 * len(again["tests"]["pairs"]) == 3 * len(second["tests"]["pairs"])
     # A seed of its own takes a line's place, or joins it; the line's old test goes either way.
     third = table("bpr", "--seeds", "2", "--add-seeds")
     assert third["models"]["bpr"]["seeds"] == [1, 2]
