@@ -193,7 +193,7 @@ def main() -> None:
         with log.open("a") as file:
             file.write(json.dumps(record) + "\n")
         shown = {name: value for name, value in record.items() if name != "curve"}
-        print(len(done) + 1, json.dumps(shown), flush=True)
+        print(len(logged(log)), json.dumps(shown), flush=True)
     best = max(done, key=lambda one: one[METRIC])
     path = HERE / "configs" / dataset.name / f"{args.model}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
