@@ -62,6 +62,12 @@ def trials(name: str = "bpr") -> list[dict]:
 SEARCH = ("--data", "data", "--model", "bpr", "--space", "space.yaml", "--set", "batch_size=64")
 
 
+def search_of_ease(*regs: float) -> tuple[str, ...]:
+    """What makes the search try these values of EASE's option."""
+    Path("space.yaml").write_text(yaml.safe_dump({"reg": list(regs)}))
+    return ("--data", "data", "--model", "ease", "--space", "space.yaml")
+
+
 @pytest.fixture
 def tune() -> ModuleType:
     pytest.importorskip("optuna", reason="the search needs the extra `tune`")
@@ -105,8 +111,7 @@ def test_a_search_never_sees_the_test_part(
 def test_a_model_without_epochs_is_searched_and_its_trials_are_read_again(
     tune: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("space.yaml").write_text(yaml.safe_dump({"reg": [1.0, 10.0, 100.0]}))
-    words = ("--data", "data", "--model", "ease", "--space", "space.yaml")
+    words = search_of_ease(1.0, 10.0, 100.0)
     run(tune, place, monkeypatch, *words, "--trials", "2")
     run(tune, place, monkeypatch, *words, "--trials", "3")
     assert len(trials("ease")) == 3
@@ -115,8 +120,7 @@ def test_a_model_without_epochs_is_searched_and_its_trials_are_read_again(
 def test_a_search_counts_what_another_process_tries_beside_it(
     tune: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("space.yaml").write_text(yaml.safe_dump({"reg": [1.0, 10.0, 100.0]}))
-    words = ("--data", "data", "--model", "ease", "--space", "space.yaml")
+    words = search_of_ease(1.0, 10.0, 100.0)
     run(tune, place, monkeypatch, *words, "--trials", "1")
     log = next(place.glob("trials/*/ease.jsonl"))
     honest = tune.tried
@@ -150,8 +154,7 @@ def test_a_search_with_nothing_left_says_so_and_ends(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    Path("space.yaml").write_text(yaml.safe_dump({"reg": [1.0, 10.0]}))
-    words = ("--data", "data", "--model", "ease", "--space", "space.yaml")
+    words = search_of_ease(1.0, 10.0)
     run(tune, place, monkeypatch, *words, "--trials", "9")
     assert len(trials("ease")) == 3  # the defaults and the two values
     assert "nothing new is left" in capsys.readouterr().out

@@ -30,7 +30,7 @@ def unit_rows(x: Tensor, eps: float = 1e-6) -> Tensor:
     """
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    # A factor for each row: of the passes over all numbers, forward and back, half are left.
+    # A factor for each row: fewer passes over all numbers than a quotient and a choice for each.
     return wide * torch.where(length > eps, 1 / length.clamp(min=eps), 0.0)
 
 
