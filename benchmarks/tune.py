@@ -7,8 +7,9 @@ The space, `benchmarks/spaces/MODEL.yaml`, maps an option to a list of values. T
 first trial; the others are proposed by Optuna (a seeded tree-structured Parzen estimator), and
 those that after `--warmup` epochs stand below the median of the earlier trials are stopped. Each
 trial is a line of `benchmarks/trials/DATA/MODEL.jsonl`; those that stand there already are not run
-again, and count; with `--worker 1` a second process takes part in the search. The best one is
-written to `benchmarks/configs/DATA/MODEL.yaml`.
+again, and count; with `--worker 1` a second process takes part in the search, and keeps away from
+what the first is at (`MODEL.0.json` beside the log; a killed process leaves it until it is begun
+again). The best one is written to `benchmarks/configs/DATA/MODEL.yaml`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from pathlib import Path
 
 import optuna
 import yaml
+from filelock import FileLock
 
 from modalign import registry, settings
 from modalign.data.dataset import Dataset
+from modalign.data.files import write_aside
 from modalign.data.interactions import Interactions
 from modalign.experiment import fit
 from modalign.train.checkpoint import TrainState
@@ -101,6 +104,13 @@ def remember(study: optuna.Study, record: dict, space: dict[str, list], defaults
 def logged(log: Path) -> list[dict]:
     """The trials so far."""
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def under_way(log: Path, mine: Path, done: Sequence[dict]) -> list[dict]:
+    """What the other processes are at, taken to be no better than the worst trial so far."""
+    lie = {METRIC: min((one[METRIC] for one in done), default=0.0), "pruned": True}
+    others = sorted(set(log.parent.glob(f"{log.stem}.*.json")) - {mine})
+    return [{"options": json.loads(path.read_text()), **lie} for path in others]
 
 
 def proposal(
@@ -183,15 +193,29 @@ def main() -> None:
     defaults = registry.get(args.model).config().model_dump()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seed = args.seed + SEEDS * args.worker
-    # Read again for each trial: another process may have added some.
-    while len(done := logged(log)) < args.trials:
-        proposed = proposal(done, fixed, space, defaults, seed, args.warmup)
-        if proposed is None:
-            print(f"{EXHAUSTED} proposals in a row were tried before; nothing new is left")
-            break
-        record = tried(*proposed, dataset, args.model, args.seed, briefly)
-        with log.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+    mine = log.with_suffix(f".{args.worker}.json")
+    lock = FileLock(log.with_suffix(".lock"))
+    while True:
+        # One at a time, so that no two propose the same at the same moment. The log is read
+        # again for each trial: another process may have added some.
+        with lock:
+            done = logged(log)
+            if len(done) >= args.trials:
+                break
+            known = [*done, *under_way(log, mine, done)]
+            proposed = proposal(known, fixed, space, defaults, seed, args.warmup)
+            if proposed is None:
+                print(f"{EXHAUSTED} proposals in a row were tried before; nothing new is left")
+                break
+            with write_aside(mine) as aside:
+                aside.write_text(json.dumps(proposed[1]))
+        try:
+            record = tried(*proposed, dataset, args.model, args.seed, briefly)
+            with log.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        finally:
+            with lock:
+                mine.unlink(missing_ok=True)
         shown = {name: value for name, value in record.items() if name != "curve"}
         print(len(logged(log)), json.dumps(shown), flush=True)
     best = max(done, key=lambda one: one[METRIC])

@@ -138,6 +138,21 @@ def test_a_search_counts_what_another_process_tries_beside_it(
     assert sorted(tried) == [0.0, 1.0, 10.0, 100.0]
 
 
+def test_a_search_keeps_away_from_what_another_process_is_at(
+    tune: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = search_of_ease(1.0, 10.0, 100.0)
+    run(tune, place, monkeypatch, *words, "--trials", "1")
+    other = next(place.glob("trials/*/ease.jsonl")).with_suffix(".0.json")
+    other.write_text(json.dumps({"reg": 10.0}))
+    run(tune, place, monkeypatch, *words, "--trials", "4", "--worker", "1")
+    assert [one["options"].get("reg") for one in trials("ease")[1:]] in ([1.0, 100.0], [100.0, 1.0])
+    other.unlink()
+    run(tune, place, monkeypatch, *words, "--trials", "4", "--worker", "1")
+    assert trials("ease")[-1]["options"] == {"reg": 10.0}
+    assert not list(other.parent.glob("*.json"))
+
+
 def test_processes_that_search_together_begin_at_different_places(tune: ModuleType) -> None:
     done = [{"options": {}, "recall@20": 0.5}]
     space, defaults = {"reg": list(range(50))}, {"reg": 250.0, "epochs": 1}
