@@ -5,7 +5,7 @@ from torch import nn
 
 from modalign.data.modality import Modality
 from modalign.data.view import TrainView
-from modalign.nn.modality_input import ModalityInput
+from modalign.nn.modality_input import ModalityInput, apart
 
 POLICIES = ["zero", "mean", "neighbours", "learned"]
 
@@ -49,3 +49,29 @@ def test_features_are_not_saved_and_nothing_is_trained_in_vain():
     assert list(make("learned").state_dict()) == ["vector"]
     assert not list(make("mean").parameters())
     assert not list(make("learned", missing=()).parameters())
+
+
+@pytest.mark.parametrize("missing", [(), (1,)])
+def test_rows_a_page_long_stand_apart_and_keep_their_numbers(missing):
+    rng = np.random.default_rng(0)
+    present = ~np.isin(np.arange(4), missing)
+    rows = rng.normal(size=(4, 1024)).astype(np.float32) * present[:, None]
+    image = Modality("image", rows.copy(), present)
+    row = torch.arange(4)
+    module = ModalityInput(image, "zero", TrainView(2, 4, row % 2, row, {"image": image}))
+    assert module.features.stride(0) % 1024
+    assert torch.equal(module(), torch.from_numpy(rows))
+    assert torch.equal(module.rows(row[2:]), torch.from_numpy(rows[2:]))
+    linear = nn.Linear(1024, 3)
+    module.linear(linear).square().sum().backward()
+    other = nn.Linear(1024, 3)
+    other.load_state_dict(linear.state_dict())
+    other(torch.from_numpy(rows)).square().sum().backward()
+    torch.testing.assert_close(linear.weight.grad, other.weight.grad)
+
+
+@pytest.mark.parametrize("writeable", [True, False])
+def test_other_rows_share_memory_where_torch_may_write(writeable):
+    rows = np.ones((4, 1000), np.float32)
+    rows.flags.writeable = writeable
+    assert np.shares_memory(apart(rows).numpy(), rows) == writeable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as affine
@@ -11,6 +12,35 @@ from torch.nn.functional import linear as affine
 from modalign.data.modality import Modality
 from modalign.data.view import TrainView
 from modalign.features.fill import fill, present_mean
+
+PAGE = 4096
+"""Bytes. Numbers whose addresses differ by a multiple of it push each other out of the cache."""
+GAP = 64
+"""Bytes of a line of the cache."""
+
+
+def apart(rows: np.ndarray) -> Tensor:
+    """The same rows as a tensor; in a copy with a gap after each where they are 4,096 bytes long,
+    or a multiple of it.
+
+    Rows one exactly above the other in few lines of the cache make the product that a weight's
+    gradient is, `gradient^T X`, take more than twice as long (4,096 columns of float32 on a
+    processor with 48 KiB of first cache). Elsewhere memory is shared, if numpy may write to it.
+
+    Args:
+        rows: (n, d).
+
+    Example:
+        >>> apart(np.zeros((3, 2048), np.float32)).stride(), apart(np.zeros((3, 2000))).stride()
+        ((2064, 1), (2000, 1))
+    """
+    n, width = rows.shape
+    if width and width * rows.itemsize % PAGE == 0:
+        wide = np.empty((n, width + GAP // rows.itemsize), rows.dtype)
+        wide[:, :width] = rows
+        return torch.from_numpy(wide)[:, :width]
+    # torch refuses to share memory that numpy holds read-only.
+    return torch.from_numpy(rows if rows.flags.writeable else rows.copy())
 
 
 class ModalityInput(nn.Module):
@@ -21,7 +51,7 @@ class ModalityInput(nn.Module):
     `X W + (1 - present) (v W)'` is then computed without a copy of the raw features.
 
     The features are a buffer that is not saved: they belong to the data set. Where nothing is
-    missing they share memory with the modality.
+    missing they share memory with the modality, unless their width is one that `apart` copies.
 
     Args:
         modality: features of shape (n, d).
@@ -64,8 +94,7 @@ class ModalityInput(nn.Module):
             items=view.items.cpu().numpy(),
             k=k,
         )
-        # torch refuses to share memory that numpy holds read-only.
-        features = torch.from_numpy(filled if filled.flags.writeable else filled.copy())
+        features = apart(filled)
         present = torch.from_numpy(modality.present.copy())
         self.register_buffer("features", features, persistent=False)
         self.register_buffer("present", present, persistent=False)
