@@ -208,10 +208,9 @@ class GraphAttention(nn.Module):
         """`W h`, (n, d), and both halves of the scores, (n, n_heads)."""
         values = self.project(h)
         # One product with zeros between the heads: sums of d / R numbers each take far longer.
-        both = torch.stack([self.listening, self.heard])
-        apart = torch.eye(self.n_heads, dtype=both.dtype, device=both.device)
-        columns = torch.einsum("src,rq->rcsq", both, apart).flatten(2).flatten(0, 1)
-        listening, heard = (values @ columns).split(self.n_heads, dim=1)
+        member = _members(values, self.n_heads)
+        columns = [side.reshape(-1, 1) * member for side in (self.listening, self.heard)]
+        listening, heard = (values @ torch.cat(columns, dim=1)).split(self.n_heads, dim=1)
         return values, listening, heard
 
     @torch.no_grad()
@@ -246,6 +245,12 @@ def attend(
     """
     result: Tensor = _Attention.apply(values, listening, heard, edges, mask)  # type: ignore[no-untyped-call]
     return result
+
+
+def _members(values: Tensor, heads: int) -> Tensor:
+    """Which of the d columns belong to which head, ones and zeros, (d, R)."""
+    each = torch.eye(heads, dtype=values.dtype, device=values.device)
+    return each.repeat_interleave(values.shape[1] // heads, dim=0)
 
 
 def _shares(listening: Tensor, heard: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
@@ -298,14 +303,12 @@ class _Attention(torch.autograd.Function):
         heads = share.shape[1]
         dropped = share if mask is None else share * mask
         of_share = torch.empty_like(share)
-        # Adds up the columns of each head.
-        head = torch.eye(heads, dtype=values.dtype, device=values.device)
-        head = head.repeat_interleave(values.shape[1] // heads, dim=0)
+        member = _members(values, heads)
         for start in range(0, len(share), BLOCK):
             at = slice(start, start + BLOCK)
             products = gradient.index_select(0, edges.owner[at])
             products *= values.index_select(0, edges.sources[at])
-            torch.mm(products, head, out=of_share[at])
+            torch.mm(products, member, out=of_share[at])
         indptr, order = edges.by_source()
         listeners = edges.owner.index_select(0, order)
         of_values = _weighted_sums(gradient, dropped.index_select(0, order), indptr, listeners)
