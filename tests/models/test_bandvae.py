@@ -355,6 +355,27 @@ def test_loss_scores_and_gradients_equal_the_naive_decoder(noise, shared, size, 
         assert_close(mine, theirs)
 
 
+def test_single_precision_holds_the_coldest_mixture() -> None:
+    """At the lowest temperature cells lie between exp(-40) and exp(40)."""
+    t = min(m.ge for m in BANDVAEConfig.model_fields["temperature"].metadata if hasattr(m, "ge"))
+    axis = torch.tensor([1.0, 0.0])
+    table = torch.stack([axis, -axis, torch.tensor([0.6, 0.8])])
+    factors = torch.stack([torch.stack([axis, axis]), torch.stack([-axis, axis])])
+    prototypes = factors.flip(1)
+    targets = Bags(torch.tensor([0, 1]), torch.tensor([1, 0]), torch.ones(2),
+                   torch.tensor([0, 1, 2]), 3)  # fmt: skip
+    found = []
+    for kind in (torch.float32, torch.float64):
+        mine = [x.to(kind, copy=True).requires_grad_() for x in (factors, prototypes, table)]
+        y = Bags(targets.rows, targets.columns, targets.weights.to(kind), targets.starts, 3)
+        loss = mixture_loss(mine[0], Assignment(None, mine[1], t), mine[2], t, y)
+        found.append([loss.detach(), *torch.autograd.grad(loss, mine)])
+    assert float(found[1][0]) > 79  # user 0 likes what points the other way
+    for single, double in zip(*found, strict=True):
+        assert single.isfinite().all()
+        assert_close(single.double(), double, rtol=1e-4, atol=1e-3)
+
+
 def test_the_misprinted_denominator_would_be_seen() -> None:
     factors, assignment, table, _ = decoding(None, shared=True)
     own = mixture_scores(factors, assignment, table, 0.2).softmax(1)

@@ -34,6 +34,7 @@ def way(request, monkeypatch):
     monkeypatch.setattr(module, "DENSE", -1.0 if "dense" in request.param else 2.0)
     if "blocks" in request.param:
         monkeypatch.setattr(module, "CELLS", 12)
+        monkeypatch.setattr(module, "GATHERED", 12)
 
 
 def test_entries_of_a_matrix():

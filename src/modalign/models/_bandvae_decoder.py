@@ -1,6 +1,6 @@
 """The mixture decoder of BANDVAE: likelihood and scores without users x items x factors.
 
-An item's log-score is `log sum_k A_ik exp((<z_k, H_i> - 1) / t)`, for unit vectors. A is a
+An item's log-score is `log sum_k A_ik exp(<z_k, H_i> / t)`, for unit vectors. A is a
 user's own, a softmax over factors of `<q_k, H_i> / t` plus Gumbel noise, or one for all users.
 Blocks of users are worked off one after the other; the loss computes its gradients in the same
 pass, so that nothing of a block outlives it.
@@ -54,7 +54,7 @@ class Assignment:
             part = self.bags.part(users.start, users.stop)
             drawn[part.rows, :, part.columns] = self.drawn[entries]
             weights.div_(drawn)
-        return weights.div_(weights.sum(1, keepdim=True))
+        return weights.mul_(weights.sum(1, keepdim=True).reciprocal_())
 
 
 def blocks(n_users: int, n_items: int, n_factors: int) -> list[slice]:
@@ -75,7 +75,7 @@ def mixture_scores(factors: Tensor, assignment: Assignment, table: Tensor, t: fl
     out = factors.new_empty(len(factors), len(table))
     for users in blocks(len(factors), len(table), factors.shape[1]):
         cells = _tilted(factors[users], table, t)
-        out[users] = (cells * assignment.cells(users, table)).sum(1).log() + 1.0 / t
+        out[users] = (cells * assignment.cells(users, table)).sum(1).log()
     return out
 
 
@@ -96,7 +96,7 @@ def mixture_tops(
     """
     best = []
     for users in blocks(len(factors), len(table), factors.shape[1]):
-        cells = _tilted(factors[users], table, t).log() + 1.0 / t
+        cells = factors[users] @ table.t() / t
         best.append((cells + assignment.cells(users, table).log()).topk(min(n, len(table)), dim=2))
     return torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
 
@@ -122,7 +122,7 @@ def mixture_loss(
 
 
 class _MixtureLoss(torch.autograd.Function):
-    """With `P_i = sum_k A_ik v_ik`, `v = exp((s - 1) / t)`, `S = sum P` and `n = sum y`, the loss
+    """With `P_i = sum_k A_ik v_ik`, `v = exp(s / t)`, `S = sum P` and `n = sum y`, the loss
     of a user is `n log S - sum y log P`, and with `G = n / S - y / P`
 
         d/ds_ik = A_ik v_ik G_i / t
@@ -231,7 +231,10 @@ def _spread(
 
 
 def _tilted(vectors: Tensor, table: Tensor, t: float) -> Tensor:
-    """`exp((<v_k, H_i> - 1) / t)`, (b, K, n): between exp(-2 / t) and 1 for unit vectors."""
-    flat, low = vectors.flatten(0, 1), vectors.new_full((), -1.0 / t)
-    tilted = torch.addmm(low, flat, table.t(), alpha=1.0 / t).exp_()
-    return tilted.view(*vectors.shape[:2], len(table))
+    """`exp(<v_k, H_i> / t)`, (b, K, n).
+
+    Not shifted by the largest: for unit vectors and t of 0.025 or more these are numbers from
+    exp(-40) to exp(40), which single precision holds, with their sums and reciprocals.
+    """
+    scaled = vectors.flatten(0, 1) * (1.0 / t)
+    return torch.mm(scaled, table.t()).exp_().view(*vectors.shape[:2], len(table))
