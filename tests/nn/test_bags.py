@@ -91,3 +91,15 @@ def test_dots_and_gradients_equal_the_dense_product(n_weightings):
     wanted = torch.autograd.grad(expected, (vectors, table), seed)
     for mine, theirs in zip(got, wanted, strict=True):
         assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("n_rows", [0, 3])
+def test_bags_without_any_entry_sum_to_nothing(n_rows):
+    bags = Bags.of_dense(torch.zeros(n_rows, 4, dtype=torch.double))
+    table = inputs()[1]
+    out = bag_sums(bags, torch.zeros(0, 2, dtype=torch.double), table)
+    assert out.shape == (n_rows, 2, 5)
+    assert not out.any()
+    assert_close(torch.autograd.grad(out.sum(), table)[0], torch.zeros(4, 5).double())
+    vectors = torch.ones(n_rows, 2, 5, dtype=torch.double)
+    assert bag_dots(bags, vectors, table).shape == (0, 2)
