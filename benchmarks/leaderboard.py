@@ -160,6 +160,10 @@ def main() -> None:
             except RunError:
                 if args.finished:
                     folders[name].remove(folder)
+                    console.print(
+                        f"{name}: seed {seed} is left out, no finished run in {folder}",
+                        soft_wrap=True,
+                    )
                     continue
                 fit(
                     dataset,

@@ -224,7 +224,7 @@ def test_a_stopped_trial_is_known_by_where_it_was_stopped(tune: ModuleType) -> N
 
 
 def test_a_leaderboard_adds_seeds_and_leaves_finished_runs(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leaderboard = program("leaderboard")
     name = Dataset.load(Path("data")).name
@@ -246,6 +246,11 @@ def test_a_leaderboard_adds_seeds_and_leaves_finished_runs(
     assert rows["bpr"]["recall@20"] == pytest.approx(sum(values) / 2)
     assert rows["bpr"]["recall@20 deviation"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
     assert document["tests"]
+    capsys.readouterr()
+    run(leaderboard, place, monkeypatch, *words, "--seeds", "1,2,3", "--finished")
+    left_out = f"bpr: seed 3 is left out, no finished run in runs/{name}/bpr-3"
+    assert capsys.readouterr().err.splitlines() == [left_out]
+    assert json.loads(Path(f"results/leaderboard-{name}.json").read_text())["models"] == rows
 
 
 def test_a_leaderboard_goes_on_with_an_interrupted_run(
