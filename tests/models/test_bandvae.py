@@ -697,9 +697,17 @@ def trained(view: TrainView, epochs: int, **options) -> BANDVAE:
 
 
 @pytest.mark.slow
-def test_planted_interests_are_told_apart_and_matched() -> None:
+@pytest.mark.parametrize(
+    ("content_rounds", "least"),
+    # 0.73 to 0.9 over twelve starts, and 0.88 to 0.92 over four; 0.5 by chance.
+    [pytest.param(1, 0.65, id="words-alike-for-all"), pytest.param(2, 0.8, id="words-by-user")],
+)
+def test_planted_interests_are_told_apart_and_matched(content_rounds: int, least: float) -> None:
     view, fresh, _, pairs = planted(4)
-    model = trained(view, 266, content_weight=0.5, transport_weight=0.5, transport_reg=0.02)
+    model = trained(
+        view, 266, content_rounds=content_rounds,
+        content_weight=0.5, transport_weight=0.5, transport_reg=0.02,
+    )  # fmt: skip
     found, tables = model.look(csr(fresh)), model.unit_tables()
 
     def majority(factors, assignment, table, width: int):
@@ -716,7 +724,7 @@ def test_planted_interests_are_told_apart_and_matched() -> None:
     matched = (words.gather(1, mate) == theirs).double().mean()
     assert float(apart) > 0.85
     assert float(real) > 0.95
-    assert float(matched) > 0.65  # 0.73 to 0.9 over twelve starts; 0.5 by chance
+    assert float(matched) > least
 
 
 @pytest.mark.slow
