@@ -21,6 +21,9 @@ from modalign.nn.bags import Bags
 CELLS = 2**22
 """Most numbers of a temporary, users x items x factors of a block."""
 
+ALIGNED = 16
+"""Numbers in 64 bytes of single precision."""
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -64,7 +67,7 @@ def blocks(n_users: int, n_items: int, n_factors: int) -> list[slice]:
 
 
 def mixture_scores(factors: Tensor, assignment: Assignment, table: Tensor, t: float) -> Tensor:
-    """Log-scores `log sum_k A_ik exp(<z_k, H_i> / t)` of all items, (B, n_items).
+    """Log-scores `log sum_k A_ik exp(<z_k, H_i> / t)` of all items, (B, n_items), no gradient.
 
     Args:
         factors: unit vectors z, (B, K, d).
@@ -146,7 +149,10 @@ class _MixtureLoss(torch.autograd.Function):
             x if x is not None and x.requires_grad and graded else None
             for x in (factors, shared, prototypes, table)
         ]
-        slopes = _Slopes(*(None if x is None else torch.zeros_like(x) for x in wanted))
+        zeros = [None if x is None else torch.zeros_like(x) for x in wanted]
+        if zeros[3] is not None:  # column after column: its products are quicker that way round
+            zeros[3] = torch.zeros_like(table.t(), memory_format=torch.contiguous_format).t()
+        slopes = _Slopes(*zeros)
         total = factors.new_zeros(())
         for users in blocks(len(factors), len(table), factors.shape[1]):
             total = total + _block_loss(factors, assignment, table, t, targets, users, slopes)
@@ -227,14 +233,19 @@ def _spread(
     if of_vectors is not None:
         of_vectors[users] = (flat @ table).mul_(scale).unflatten(0, slope.shape[:2])
     if of_table is not None:
-        of_table.addmm_(flat.t(), vectors[users].flatten(0, 1), alpha=scale)
+        of_table.t().addmm_(vectors[users].flatten(0, 1).t(), flat, alpha=scale)
 
 
+@torch.no_grad()
 def _tilted(vectors: Tensor, table: Tensor, t: float) -> Tensor:
-    """`exp(<v_k, H_i> / t)`, (b, K, n).
+    """`exp(<v_k, H_i> / t)`, (b, K, n), no gradient.
 
     Not shifted by the largest: for unit vectors and t of 0.025 or more these are numbers from
-    exp(-40) to exp(40), which single precision holds, with their sums and reciprocals.
+    exp(-40) to exp(40), which single precision holds, with their sums and reciprocals. Rows begin
+    at multiples of 64 bytes, which makes the product quicker where n is no multiple of 16.
     """
     scaled = vectors.flatten(0, 1) * (1.0 / t)
-    return torch.mm(scaled, table.t()).exp_().view(*vectors.shape[:2], len(table))
+    n_items = len(table)
+    padded = scaled.new_empty(len(scaled), -(-n_items // ALIGNED) * ALIGNED)
+    cells = torch.mm(scaled, table.t(), out=padded[:, :n_items]).exp_()
+    return cells.view(*vectors.shape[:2], n_items)
