@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from modalign.data.dataset import Dataset
 from modalign.experiment import fit
+from modalign.graph.one_sided import TwoWayGraph
 from modalign.testing.toy import toy_dataset
 from modalign.train.callbacks import JsonLines
 from modalign.train.checkpoint import TrainState
@@ -358,3 +361,14 @@ def test_tables_mark_the_best_of_each_data_set(
     shown = capsys.readouterr().out.splitlines()
     assert "| ease | 0.3000 / **0.2500** |" in shown
     assert "| mmssl | **0.3100** ± 0.0010 / 0.2400 |" in shown
+
+
+def test_mmssl_graphs_counts_the_edges_that_are_held_out():
+    graphs = program("mmssl_graphs")
+    held = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]]).bool()
+    # Half of two items, the one item there is; nothing held out; no item.
+    chosen = torch.tensor([[0, 1], [3, -1], [0, 1], [-1, -1]], dtype=torch.int32)
+    assert graphs.share_right(chosen, held) == 0.75
+    seen = TwoWayGraph(torch.tensor([0, 1]), torch.tensor([2, 0]), 2, 4).seen
+    best = graphs.by_popularity(np.array([3, 1, 9, 2]), 2, seen, 2)
+    assert best.tolist() == [[0, 3], [2, 3]]
