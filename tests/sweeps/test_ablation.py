@@ -77,6 +77,7 @@ def test_what_is_written_is_what_is_returned(made: sweeps.Ablation) -> None:
     frame = pl.read_csv(made.sweep.folder / "results.csv")
     assert frame["name"].to_list() == ["full", *VARIANTS]
     assert (made.sweep.folder / "settings.png").is_file()
+    assert (made.sweep.folder / "differences.png").is_file()
 
 
 def test_a_variant_wins_over_the_options_of_all_runs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from sweep_jobs import Formula
 
 from modalign import sweeps
+from modalign.evaluate.compare import Pair
 from modalign.sweeps import Plan, figures
 
 
@@ -79,3 +80,25 @@ def test_ndcg_stands_beside_recall_where_it_is_known(tmp_path: Path) -> None:
     found = sweeps.sweep(toy_dataset(), "popularity", tmp_path, grid, ks=(10,), metric="ndcg@10")
     assert figures.siblings("ndcg@10", found.rows) == ["ndcg@10", "recall@10"]
     assert figures.siblings("mrr@10", found.rows) == ["mrr@10"]
+
+
+def test_differences_are_those_of_the_variants_with_their_intervals(tmp_path: Path) -> None:
+    def pair(metric: str, second: str, difference: float, significant: bool) -> Pair:
+        low, high = difference - 0.02, difference + 0.03
+        return Pair(metric, "full", second, difference, low, high, 0.1, 0.1, 0.1, significant)
+
+    tests = [
+        pair("recall@20", "a", 0.01, False),
+        pair("recall@20", "b", -0.05, True),
+        pair("map@20", "a", 0.5, True),
+    ]
+    (axes,) = figures._forest(tests, ["recall@20"]).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in points] == pytest.approx([-0.01, 0.05])
+    assert points[0].get_markerfacecolor() == "white" != points[1].get_markerfacecolor()
+    ends = [segments.get_segments()[0][:, 0].tolist() for segments in axes.collections]
+    assert ends == [pytest.approx([-0.04, 0.01]), pytest.approx([0.02, 0.07])]
+
+    found = sweeps.run(Plan({"full": {"x": 1}, "a": {"x": 2}}, (1,)), Formula(), tmp_path)
+    assert figures.draw_differences(found, tests[2:]) == []

@@ -163,6 +163,9 @@ def run(
     made = Ablation(
         found, rows_of(plan.settings, found.runs), against_first(found, level), level
     )  # fmt: skip
+    from modalign.sweeps import figures  # matplotlib is slow to import
+
+    figures.draw_differences(found, made.tests)
     runner.write(replace(found, rows=made.rows), **made.to_dict())
     return made
 

@@ -1,4 +1,8 @@
-"""Curves and heat maps of a sweep as PNG: validation only, as that is what one chooses by."""
+"""Figures of sweeps and ablations as PNG.
+
+Curves and heat maps show validation only, as that is what one chooses by; what the parts of a model
+are worth is asked of test.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modalign.data.files import write_aside
+from modalign.evaluate.compare import Pair
 from modalign.report.plots import COLOURS, DASHES, MARKERS
 from modalign.sweeps.plan import text
 from modalign.sweeps.table import Row, Stat
@@ -70,6 +75,26 @@ def draw(found: Sweep) -> list[Path]:
             figure = _heat_map(rows, varied, found.metric)
             made.append(_save(figure, found.folder / f"heatmap-{'-'.join(varied)}.png"))
     return made
+
+
+def draw_differences(found: Sweep, tests: Sequence[Pair]) -> list[Path]:
+    """What an ablation tells, into its folder: how far each variant is from the full model on
+    test, with the 95% interval over users (uncorrected, as the tests have it); filled where the
+    difference is beyond chance after correction.
+
+    Args:
+        found: the runs.
+        tests: the full model (first) against each variant (second).
+
+    Returns:
+        The file, or nothing where no test is of the metric.
+    """
+    known = {test.metric for test in tests}
+    metrics = [metric for metric in siblings(found.metric, found.rows) if metric in known]
+    if not metrics:
+        return []
+    with mpl.style.context(["default", _STYLE]):
+        return [_save(_forest(tests, metrics), found.folder / "differences.png")]
 
 
 def siblings(metric: str, rows: Sequence[Row]) -> list[str]:
@@ -181,6 +206,32 @@ def _bars(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
         axes.set_xlabel(f"validation {metric}")
         axes.grid(alpha=0.25)
         axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    panels[0].invert_yaxis()
+    return figure
+
+
+def _forest(tests: Sequence[Pair], metrics: Sequence[str]) -> Figure:
+    names = list(dict.fromkeys(test.second for test in tests))
+    figure = Figure((2.0 + 3.2 * len(metrics), 1.4 + 0.35 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        axes.axvline(0.0, color=INK, linewidth=0.8)
+        for test in tests:
+            if test.metric != metric:
+                continue
+            middle = -test.difference
+            axes.errorbar(
+                middle,
+                names.index(test.second),
+                xerr=[[middle + test.high], [-test.low - middle]],
+                fmt="o",
+                color=COLOURS[0],
+                markerfacecolor=COLOURS[0] if test.significant else "white",
+                capsize=3,
+            )
+        axes.set_xlabel(f"test {metric}, less that of the full model")
+        axes.grid(alpha=0.25, axis="x")
+        axes.set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     return figure
 
