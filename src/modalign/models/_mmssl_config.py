@@ -33,6 +33,7 @@ OFFICIAL: Mapping[str, Any] = {
     "soften_last": True,
     "empty_views": "keep",
     "weight_decay": 1e-2,
+    "patience": 7,
 }
 """What preset="official" sets where nothing else is said: the released code on amazon-baby."""
 
@@ -42,8 +43,6 @@ class SelfSupervisedConfig(MultimodalConfig):
 
     batch_size: Annotated[int, Field(ge=1)] = 1024
     """Training pairs in a step; the critic sees their different users."""
-    patience: Annotated[int, Field(ge=1)] = 7
-    """Stop after so many evaluations in a row without a better validation metric."""
     self_supervision: Literal["adversarial", "autoencoder", "none"] = "adversarial"
     """A critic of modality scores, a graph auto-encoder in its place, or neither."""
     adversarial_weight: Weight = 1e-2
