@@ -56,7 +56,8 @@ def measured(folder: Path) -> dict[str, float]:
     """The shares of one run, by where the items come from."""
     fitted = load_model(folder)
     model, data = fitted.model, fitted.dataset
-    assert isinstance(model, MMSSL), f"{folder} holds another model than mmssl"
+    if not isinstance(model, MMSSL) or model.config.graph == "observed":
+        raise SystemExit(f"expected a run of mmssl with graphs of its own; {folder} has none")
     held, seen = held_out(data), model.observed.seen
     graphs, k = model.modality_graphs.graphs, model.config.n_neighbours(data.n_items)
     names = chosen_modalities(model.config, data.modalities)

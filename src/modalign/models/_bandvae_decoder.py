@@ -151,7 +151,7 @@ class _MixtureLoss(torch.autograd.Function):
         ]
         zeros = [None if x is None else torch.zeros_like(x) for x in wanted]
         if zeros[3] is not None:  # column after column: its products are quicker that way round
-            zeros[3] = torch.zeros_like(table.t(), memory_format=torch.contiguous_format).t()
+            zeros[3] = table.new_zeros(table.shape[::-1]).t()
         slopes = _Slopes(*zeros)
         total = factors.new_zeros(())
         for users in blocks(len(factors), len(table), factors.shape[1]):

@@ -196,8 +196,7 @@ def _heat_map(rows: Sequence[Row], varied: Mapping[str, Sequence[Any]], metric: 
 
 def _bars(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
     """Points, not bars: a bar has to begin at zero, where differences are not seen."""
-    figure = Figure((2.0 + 3.2 * len(metrics), 1.4 + 0.35 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    figure, panels = _listed([row.name for row in rows], metrics)
     for axes, metric in zip(panels, metrics, strict=True):
         for place, row in enumerate(rows):
             stat = row.valid[metric]
@@ -205,15 +204,12 @@ def _bars(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
                           capsize=3)  # fmt: skip
         axes.set_xlabel(f"validation {metric}")
         axes.grid(alpha=0.25)
-        axes.set_yticks(range(len(rows)), [row.name for row in rows])
-    panels[0].invert_yaxis()
     return figure
 
 
 def _forest(tests: Sequence[Pair], metrics: Sequence[str]) -> Figure:
     names = list(dict.fromkeys(test.second for test in tests))
-    figure = Figure((2.0 + 3.2 * len(metrics), 1.4 + 0.35 * len(names)), layout="constrained")
-    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    figure, panels = _listed(names, metrics)
     for axes, metric in zip(panels, metrics, strict=True):
         axes.axvline(0.0, color=INK, linewidth=0.8)
         for test in tests:
@@ -231,9 +227,16 @@ def _forest(tests: Sequence[Pair], metrics: Sequence[str]) -> Figure:
             )
         axes.set_xlabel(f"test {metric}, less that of the full model")
         axes.grid(alpha=0.25, axis="x")
-        axes.set_yticks(range(len(names)), names)
-    panels[0].invert_yaxis()
     return figure
+
+
+def _listed(names: Sequence[str], metrics: Sequence[str]) -> tuple[Figure, Any]:
+    """A panel for each metric, the names one below the other."""
+    figure = Figure((2.0 + 3.2 * len(metrics), 1.4 + 0.35 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
+    return figure, panels
 
 
 def _panels(metrics: Sequence[str]) -> tuple[Figure, Any]:
