@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import subprocess
@@ -48,8 +49,17 @@ def operations() -> tuple[Any, dict[str, float]]:
         sparse["operations"] += 2.0 * indices[0] * weight[1]
         return 0
 
+    def of_product(left: Any, right: Any, **named: Any) -> int:
+        return 2 * math.prod(left) * (right[-1] if len(right) > 1 else 1)
+
+    def of_added_product(sum_: Any, left: Any, right: Any, **named: Any) -> int:
+        return of_product(left, right)
+
     aten = torch.ops.aten
     custom = {aten._embedding_bag: of_bags, aten._embedding_bag_forward_only: of_bags}
+    # torch counts none of these, though it counts the same ones out of place.
+    custom |= {aten.addmm_: of_added_product, aten.baddbmm_: of_added_product}
+    custom |= {aten.mv: of_product, aten.addmv: of_added_product, aten.addmv_: of_added_product}
     return FlopCounterMode(display=False, custom_mapping=custom), sparse
 
 

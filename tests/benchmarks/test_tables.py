@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from programs import program
 
 from modalign.data.dataset import Dataset
 from modalign.experiment import fit
@@ -21,17 +21,7 @@ from modalign.testing.toy import toy_dataset
 from modalign.train.callbacks import JsonLines
 from modalign.train.checkpoint import TrainState
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SPACE = {"learning_rate": [0.001, 0.01, 0.1], "epochs": [2, 3]}
-
-
-def program(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
