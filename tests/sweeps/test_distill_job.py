@@ -43,6 +43,9 @@ def test_it_is_known_by_the_teachers_weights_and_not_by_their_place(school, tmp_
     assert job(data, tmp_path / "moved" / "teacher").identity() == made.identity()
     assert job(data, two).identity() != made.identity()
     assert job(data, one, two, weights=[3, 1]).identity()["weights"] == [0.75, 0.25]
+    student = made.identity()["base options"]["student"]
+    assert student["epochs"] == 2
+    assert student["patience"] == 10  # a default, which may change
     assert pickle.loads(pickle.dumps(made)) == made
 
 

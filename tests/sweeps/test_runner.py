@@ -8,11 +8,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 from sweep_jobs import Formula
 
 from modalign import sweeps
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError, RunError, TrainingError
+from modalign.registry import get
 from modalign.sweeps import FitJob, Plan, Progress
 from modalign.testing.toy import toy_dataset
 
@@ -92,6 +94,23 @@ def test_another_experiment_is_refused(plan, job, what: str, tmp_path: Path) -> 
     assert what in told.value.expected
     assert "another experiment" in told.value.got
     assert (tmp_path / "sweep.yaml").read_text() == before
+
+
+def test_a_folder_begun_with_other_defaults_is_refused(tmp_path: Path) -> None:
+    data, grid = toy_dataset(), {"learning_rate": [0.01, 0.1]}
+    sweeps.sweep(data, "bpr", tmp_path, grid, epochs=1)
+    path = tmp_path / "sweep.yaml"
+    written = yaml.safe_load(path.read_text())
+    assert written["base options"].pop("patience") == get("bpr").config().patience
+    assert written["base options"]["epochs"] == 1
+    written["base options"] |= {"patience": 7, "batch_size": 100, "of_old": True}
+    path.write_text(yaml.safe_dump(written))
+    with pytest.raises(RunError) as told:
+        sweeps.sweep(data, "bpr", tmp_path, grid, epochs=1, batch_size=100)
+    # What is the same is not told.
+    assert "{'of_old': True, 'patience': 7}, as the sweep in" in told.value.expected
+    assert "{'patience': 20}, one of" in told.value.got
+    assert "defaults" in told.value.fix
 
 
 def test_folders_that_are_none_of_a_sweep_are_refused(tmp_path: Path) -> None:

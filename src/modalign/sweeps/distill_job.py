@@ -93,14 +93,17 @@ class DistillJob:
         return "student/results.json"
 
     def identity(self) -> dict[str, Any]:
-        """Everything but the places of data and teachers, which may move, and the device."""
+        """Everything but the places of data and teachers, which may move, and the device.
+
+        Defaults are written out: another version may have others.
+        """
         return {
             "kind": "distill",
             "data fingerprint": self.fingerprint,
             "modalities": dict(self.features),
             "teachers": list(self.taught),
             "weights": list(self.weights),
-            "base options": dict(self.options),
+            "base options": self.config({}),
             "mask": self.mask,
             "cut-offs": list(self.ks),
         }

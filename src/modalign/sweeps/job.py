@@ -82,13 +82,16 @@ class FitJob:
         return "results.json"
 
     def identity(self) -> dict[str, Any]:
-        """Everything but the place of the data, which may move, and the device."""
+        """Everything but the place of the data, which may move, and the device.
+
+        Defaults are written out: another version may have others.
+        """
         return {
             "kind": "fit",
             "model": self.model,
             "data fingerprint": self.fingerprint,
             "modalities": dict(self.features),
-            "base options": dict(self.options),
+            "base options": self.config({}),
             "mask": self.mask,
             "cut-offs": list(self.ks),
             "precision": self.precision,

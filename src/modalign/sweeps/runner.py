@@ -314,8 +314,22 @@ def _check_same(path: Path, facts: dict[str, Any]) -> None:
         if key == "seeds" and not fewer:
             continue
         if old.get(key) != facts.get(key):
+            before, now = _apart(old.get(key), facts.get(key))
             raise RunError(
-                f"{key} {old.get(key)!r}, as the sweep in {path.parent} has it",
-                f"{facts.get(key)!r}, one of another experiment",
-                "choose another --out, or repeat the command the sweep was started with",
+                f"{key} {before!r}, as the sweep in {path.parent} has it",
+                f"{now!r}, one of another experiment",
+                "choose another --out, or repeat the command the sweep was started with; "
+                "defaults may have changed since",
             )
+
+
+def _apart(old: Any, new: Any) -> tuple[Any, Any]:
+    """Of two mappings only what differs, however deep; anything else as it is."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return old, new
+    differing = [key for key in {**old, **new} if key not in old or old.get(key) != new.get(key)]
+    pairs = {key: _apart(old.get(key), new.get(key)) for key in differing}
+    return (
+        {key: pair[0] for key, pair in pairs.items() if key in old},
+        {key: pair[1] for key, pair in pairs.items() if key in new},
+    )
