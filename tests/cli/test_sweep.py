@@ -68,6 +68,8 @@ def test_an_ablation_for_people_and_for_programs(workshop: Path, cli: Cli) -> No
         for name in ("full", "without-pruning")
     )
     assert "±" in full
+    assert "p users" in got.out
+    assert "p seeds" in got.out
     assert len(variant.split()) > len(full.split())
     found = json.loads(cli(*ABLATE, "--json").out)
     assert [row["name"] for row in found["table"]] == ["full", "without-pruning"]

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from modalign.errors import DataError
-from modalign.evaluate.significance import benjamini_hochberg, bootstrap, holm, paired
+from modalign.evaluate.significance import (
+    benjamini_hochberg,
+    between_seeds,
+    bootstrap,
+    holm,
+    paired,
+)
 
 P_VALUES = st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.01, 0.05, 1.0]), max_size=12)
 
@@ -98,6 +104,36 @@ def test_what_cannot_be_paired_is_refused(first, second, message: str) -> None:
     for test in (paired, lambda a, b: bootstrap(a, b, np.random.default_rng(0))):
         with pytest.raises(DataError, match=message):
             test(np.array(first), np.array(second))
+
+
+# ------------------------------------------------------------------ between seeds
+
+
+def test_between_seeds_is_welch_by_its_formula() -> None:
+    first, second = np.array([0.2, 0.26, 0.23, 0.25]), np.array([0.18, 0.21, 0.2])
+    shares = first.var(ddof=1) / 4, second.var(ddof=1) / 3
+    t = (first.mean() - second.mean()) / np.sqrt(sum(shares))
+    freedom = sum(shares) ** 2 / (shares[0] ** 2 / 3 + shares[1] ** 2 / 2)
+    by_hand = 2 * stats.t.sf(abs(t), freedom)
+    assert between_seeds(first, second) == pytest.approx(by_hand)
+    assert between_seeds(second, first) == pytest.approx(by_hand)
+    assert between_seeds(7 * first, 7 * second) == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wanted"),
+    [
+        ([0.2], [0.1, 0.3], None),
+        ([0.2, 0.1], [0.3], None),
+        ([0.2, 0.2], [0.2, 0.2, 0.2], 1.0),
+        ([0.2, 0.2], [0.3, 0.3], 0.0),
+        ([0.2, 0.3], [0.3, 0.2], 1.0),
+    ],
+)
+def test_few_seeds_and_seeds_that_change_nothing(
+    first: list[float], second: list[float], wanted: float | None
+) -> None:
+    assert between_seeds(first, second) == wanted
 
 
 # ------------------------------------------------------------------ bootstrap

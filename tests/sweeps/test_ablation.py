@@ -15,6 +15,8 @@ from modalign import sweeps
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError, DataError, UnknownName
+from modalign.evaluate.compare import RunResult
+from modalign.sweeps import ablation
 from modalign.testing.toy import toy_dataset
 
 VARIANTS = ("without-pruning", "without-content-loss")
@@ -59,6 +61,34 @@ def test_differences_tests_and_holm_by_hand(made: sweeps.Ablation, metric: str) 
     by_hand = {low: min(1.0, 2 * low), high: max(min(1.0, 2 * low), high)}
     for name, p in zip(VARIANTS, raw, strict=True):
         assert made.test(name, metric).corrected == pytest.approx(by_hand[p])
+
+
+def test_between_seeds_by_hand(made: sweeps.Ablation, monkeypatch: pytest.MonkeyPatch) -> None:
+    means = {
+        "full": [0.30, 0.32],
+        "without-pruning": [0.27, 0.28],
+        "without-content-loss": [0.31, 0.305, 0.29],
+    }
+    users = pl.DataFrame({"user_id": ["a", "b", "c"], "recall@20": [0.1, 0.2, 0.6]})
+
+    def read(found: sweeps.Sweep, name: str) -> list[RunResult]:
+        return [
+            RunResult(name, {"recall@20": value}, users, "strict", "of the data", "ratio")
+            for value in means[name]
+        ]
+
+    monkeypatch.setattr(ablation, "_read", read)
+    p, q = (
+        stats.ttest_ind(means["full"], means[name], equal_var=False).pvalue for name in VARIANTS
+    )
+    found = {test.second: test.over_seeds for test in ablation.against_first(made.sweep)}
+    assert p < q < 1  # so Holm doubles the first alone
+    assert found == {VARIANTS[0]: pytest.approx(2 * p), VARIANTS[1]: pytest.approx(max(q, 2 * p))}
+
+
+def test_one_seed_has_no_test_between_seeds(tmp_path: Path) -> None:
+    made = sweeps.ablate(toy_dataset(seed=1), "freedom", tmp_path, seeds=(1,), epochs=1, ks=(20,))
+    assert {test.over_seeds for test in made.tests} == {None}
 
 
 def test_the_means_are_those_of_the_runs(made: sweeps.Ablation) -> None:

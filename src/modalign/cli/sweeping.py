@@ -413,10 +413,11 @@ def _show_sweep(found: Any) -> None:
 def _show_ablation(found: Any) -> None:
     from modalign.sweeps.figures import siblings
 
-    metrics = siblings(found.sweep.metric, found.rows)[: 2 if out.width >= WIDE else 1]
+    room = 2 if out.width >= WIDE + 20 else 1  # each metric has p-values beside it
+    metrics = siblings(found.sweep.metric, found.rows)[:room]
     columns = ["variant", "seeds"]
     for metric in metrics:
-        columns += [metric, "to full", "p (Holm)"]
+        columns += [metric, "to full", "p users", "p seeds"]
     rows = []
     for row in found.rows:
         cells = [plain(row.name), str(len(row.seeds))]
@@ -426,15 +427,19 @@ def _show_ablation(found: Any) -> None:
     kept = found.sweep.runs[0].results or next(r.results for r in found.sweep.runs if r.results)
     title = f"Test, all items ranked, mask {kept['mask']}"
     out.print(table(title, columns, rows, range(1, len(columns))))
-    say("± is the deviation over seeds; p is of the paired t-test over users, and", out)
-    say(f"* marks a difference to the full model beyond chance (below {found.level:g})", out)
+    say("± is the deviation over seeds; p after Holm, of the paired t-test over users and of", out)
+    say(
+        f"Welch's between seeds; * marks a difference beyond chance over users ({found.level:g})",
+        out,
+    )
     say(f"written to {found.sweep.folder}")
 
 
 def _against(test: Any) -> list[str]:
-    """Difference to the full model, and its p-value."""
+    """Difference to the full model, and its p-values."""
     if test is None:
-        return ["", ""]
+        return ["", "", ""]
     p = f"{test.corrected:.2g}"
     marked = f"[bold green]{p} *[/]" if test.significant else f"{p}  "
-    return [f"{-test.difference:+.4f}", marked]
+    over_seeds = "" if test.over_seeds is None else f"{test.over_seeds:.2g}"
+    return [f"{-test.difference:+.4f}", marked, over_seeds]

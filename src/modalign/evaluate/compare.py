@@ -55,7 +55,8 @@ class RunResult:
 @dataclass(frozen=True)
 class Pair:
     """One metric of two runs: difference (first minus second), its 95% interval over users
-    (uncorrected), p-values, Holm's correction, and whether that is below the level.
+    (uncorrected), p-values, Holm's correction, and whether that is below the level. Where the runs
+    stand for several seeds, `over_seeds` is the corrected p-value of `between_seeds`.
     """
 
     metric: str
@@ -68,6 +69,7 @@ class Pair:
     wilcoxon: float
     corrected: float
     significant: bool
+    over_seeds: float | None = None
 
 
 @dataclass(frozen=True)

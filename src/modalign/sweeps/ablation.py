@@ -11,7 +11,7 @@ from modalign import registry
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError, UnknownName
 from modalign.evaluate.compare import Pair, RunResult, average, compare
-from modalign.evaluate.significance import holm
+from modalign.evaluate.significance import between_seeds, holm
 from modalign.experiment import KS, Mask
 from modalign.sweeps import runner
 from modalign.sweeps.job import FitJob, Job, check_metric
@@ -30,8 +30,8 @@ class Ablation:
         sweep: all runs.
         rows: means and deviations over seeds, the full model first.
         tests: for every variant and metric of accuracy the paired t-test over users of the full
-            model (first) against the variant (second), each user's values averaged over seeds;
-            Holm's correction is over the variants.
+            model (first) against the variant (second), each user's values averaged over seeds, and
+            Welch's t-test between the seeds; Holm's correction is over the variants.
         level: below which a corrected p-value is significant.
     """
 
@@ -176,12 +176,11 @@ def against_first(found: Sweep, level: float = 0.05) -> list[Pair]:
     Raises:
         RunError: a run has no per-user metrics.
     """
-    results = {
-        name: average(name, seeds) for name in found.plan.settings if (seeds := _read(found, name))
-    }
+    seeds = {name: runs for name in found.plan.settings if (runs := _read(found, name))}
     first, *others = found.plan.settings
-    if first not in results:
+    if first not in seeds:
         return []
+    results = {name: average(name, runs) for name, runs in seeds.items()}
     tests = [compare([results[first], results[name]], level) for name in others if name in results]
     by_metric: dict[str, list[Pair]] = {}
     for one in tests:
@@ -189,9 +188,23 @@ def against_first(found: Sweep, level: float = 0.05) -> list[Pair]:
             by_metric.setdefault(pair.metric, []).append(pair)
     corrected = []
     for pairs in by_metric.values():
-        for pair, p in zip(pairs, holm([pair.t_test for pair in pairs]), strict=True):
-            corrected.append(replace(pair, corrected=float(p), significant=bool(p < level)))
+        means = {
+            name: [run.metrics[pairs[0].metric] for run in runs] for name, runs in seeds.items()
+        }
+        over_seeds = _holm([between_seeds(means[first], means[pair.second]) for pair in pairs])
+        for pair, p, q in zip(
+            pairs, holm([pair.t_test for pair in pairs]), over_seeds, strict=True
+        ):
+            corrected.append(
+                replace(pair, corrected=float(p), significant=bool(p < level), over_seeds=q)
+            )
     return corrected
+
+
+def _holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction of those that there are."""
+    there = iter(holm([p for p in p_values if p is not None]))
+    return [None if p is None else float(next(there)) for p in p_values]
 
 
 def _read(found: Sweep, name: str) -> list[RunResult]:
