@@ -65,10 +65,10 @@ def main() -> None:
             if test is not None:
                 rows[row.name][f"{metric} of the full model less this"] = test.difference
                 rows[row.name][f"{metric} p"] = test.corrected
-                rows[row.name][f"{metric} p between seeds"] = test.over_seeds
+                rows[row.name][f"{metric} p between seeds"] = test.corrected_between_seeds
                 line += f"  {metric} {-test.difference:+.4f} p {test.corrected:.2g}"
-                if test.over_seeds is not None:
-                    line += f" ({test.over_seeds:.2g} between seeds)"
+                if test.corrected_between_seeds is not None:
+                    line += f" ({test.corrected_between_seeds:.2g} between seeds)"
         print(line)
     out = HERE / "results" / f"ablation-{dataset.name}-{args.model}.json"
     document = {

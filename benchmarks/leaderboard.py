@@ -24,7 +24,7 @@ from rich.console import Console
 from modalign import registry, settings
 from modalign.data.dataset import Dataset
 from modalign.errors import RunError
-from modalign.evaluate.significance import holm
+from modalign.evaluate.significance import holm, holm_of_known
 from modalign.experiment import fit
 from modalign.report.side_by_side import compare_runs
 from modalign.run_folder import environment, read_run
@@ -108,8 +108,10 @@ def tests_of(document: dict, earlier: dict, order: list[str]) -> dict:
     for metric in dict.fromkeys(pair["metric"] for pair in pairs):
         family = [pair for pair in pairs if pair["metric"] == metric]
         raised = holm([pair["t_test"] for pair in family])
-        for pair, p in zip(family, raised, strict=True):
+        between = holm_of_known([pair.get("between_seeds") for pair in family])
+        for pair, p, q in zip(family, raised, between, strict=True):
             pair |= {"corrected": float(p), "significant": bool(p < new["level"])}
+            pair["corrected_between_seeds"] = q
         best = max(runs, key=lambda run: metrics[run][metric])
         beaten = [p["significant"] for p in family if best in (p["first"], p["second"])]
         winner[metric] = best if beaten == [True] * (len(runs) - 1) else None

@@ -322,6 +322,18 @@ def test_compare_averages_seeds(workshop: Path, cli: Cli) -> None:
         for name in ("bpr", "bpr-2")
     ]
     assert found["metrics"]["bpr (2 seeds)"]["recall@10"] == pytest.approx(np.mean(each))
+    assert {pair["between_seeds"] for pair in found["pairs"]} == {None}
+    runs = ["runs/bpr", "runs/pop", "runs/bpr-2"]
+    assert "p seeds" not in shown(cli, "compare", *runs)
+    answer(cli, "train", "--data", "data/toy", "--model", "popularity", "--out", "runs/pop-2",
+           "--seed", "2", "--k", "5,10")  # fmt: skip
+    between = answer(cli, "compare", *runs, "runs/pop-2")["pairs"]
+    p = next(one for one in between if one["metric"] == "recall@10")["corrected_between_seeds"]
+    text = shown(cli, "compare", *runs, "runs/pop-2")
+    assert "p seeds" in text
+    test = text[text.index("recall@10: paired") :].splitlines()[3]
+    assert test.split()[-1] == f"{p:.2g}"
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_compare_of_many_runs_is_a_square_of_differences(workshop: Path, cli: Cli) -> None:

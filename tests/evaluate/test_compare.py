@@ -47,6 +47,30 @@ def test_the_best_wins_where_it_differs_from_every_other() -> None:
     assert found.metrics["low"] == {"recall@20": pytest.approx(LOW.mean())}
 
 
+def test_between_seeds_where_both_have_several_and_corrected_among_those() -> None:
+    values = {"low": [LOW, noisy(0.31, 3)], "middle": [MIDDLE, noisy(0.36, 4), noisy(0.37, 5)]}
+    values["high"] = [HIGH, noisy(0.59, 6)]
+    runs = [
+        average(name, [run_of(f"{name}-{seed}", one) for seed, one in enumerate(several)])
+        for name, several in values.items()
+    ]
+    found = compare([*runs, run_of("single", MIDDLE)])
+    by_hand = {}
+    for pair in found.pairs:
+        if "single" in (pair.first, pair.second):
+            assert pair.between_seeds is pair.corrected_between_seeds is None
+            continue
+        means = [[one.mean() for one in values[name]] for name in (pair.first, pair.second)]
+        by_hand[pair.first, pair.second] = stats.ttest_ind(*means, equal_var=False).pvalue
+        assert pair.between_seeds == pytest.approx(by_hand[pair.first, pair.second])
+    assert len(by_hand) == 3
+    corrected = {(p.first, p.second): p.corrected_between_seeds for p in found.pairs}
+    smallest = min(by_hand, key=by_hand.__getitem__)
+    largest = max(by_hand, key=by_hand.__getitem__)
+    assert corrected[smallest] == pytest.approx(3 * by_hand[smallest])
+    assert corrected[largest] >= by_hand[largest]
+
+
 def test_p_values_are_scipys_and_corrected_by_hand() -> None:
     runs = {"low": LOW, "high": HIGH, "middle": MIDDLE}
     found = compare([run_of(name, values) for name, values in runs.items()])

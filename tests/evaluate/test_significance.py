@@ -120,6 +120,13 @@ def test_between_seeds_is_welch_by_its_formula() -> None:
     assert between_seeds(7 * first, 7 * second) == pytest.approx(by_hand)
 
 
+def test_a_method_without_deviation_is_a_number_the_other_is_tested_against() -> None:
+    seeds = [0.2, 0.26, 0.23]
+    by_hand = stats.ttest_1samp(seeds, 0.3).pvalue
+    assert between_seeds(seeds, [0.3, 0.3]) == pytest.approx(by_hand)
+    assert between_seeds([0.1 + 0.2, 0.3], seeds) == pytest.approx(by_hand)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "wanted"),
     [
@@ -128,6 +135,7 @@ def test_between_seeds_is_welch_by_its_formula() -> None:
         ([0.2, 0.2], [0.2, 0.2, 0.2], 1.0),
         ([0.2, 0.2], [0.3, 0.3], 0.0),
         ([0.2, 0.3], [0.3, 0.2], 1.0),
+        ([0.1 + 0.2, 0.3], [0.3, 0.3, 0.1 + 0.2], 1.0),
     ],
 )
 def test_few_seeds_and_seeds_that_change_nothing(

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from PIL import Image
 from reading import EVIL, Page, Tables, changed
 
@@ -27,7 +28,8 @@ from modalign.report import page as module
 from modalign.report.gallery import Pictures, chosen_users, thumbnail
 from modalign.report.lists import hidden_items
 from modalign.report.page import write_report
-from modalign.report.side_by_side import compare_all
+from modalign.report.side_by_side import compare_all, compare_runs
+from modalign.report.words import p_value
 from modalign.testing.toy import toy_dataset
 
 FOLDERS = ("bpr", "ease", "popularity", "bpr_again")
@@ -208,6 +210,24 @@ def test_one_run_in_closed_form_has_no_curves_of_epochs(runs, tmp_path):
     assert names == ["only-7"]
     assert {m.split("@")[1] for m in rows} == {"7"}
     assert not any(cell[0] for cells in rows.values() for cell in cells)
+
+
+def test_several_seeds_of_two_models_are_tested_between_seeds(runs, tmp_path):
+    folders = [runs.bpr, runs.bpr_again]
+    page = Page(write_report([*folders, runs.ease], tmp_path / "one.html").read_text())
+    assert "between seeds" not in page.shown
+    again = tmp_path / "ease-2"
+    shutil.copytree(runs.ease, again)
+    config = yaml.safe_load((again / "config.yaml").read_text())
+    (again / "config.yaml").write_text(yaml.safe_dump({**config, "seed": 2}))
+    folders += [runs.ease, again]
+    page = Page(write_report(folders, tmp_path / "two.html").read_text())
+    check(page)
+    table = next(t for t in Tables(page.text).tables if t[0][1][1] == "runs")
+    assert table[0][-1][1] == "between seeds"
+    pairs = {pair.metric: pair for pair in compare_runs(folders, (20,)).pairs}
+    for row in table[1:]:
+        assert row[-1][1] == p_value(pairs[row[0][1]].corrected_between_seeds)
 
 
 def test_seeds_alone_are_shown_without_a_comparison(runs, tmp_path):

@@ -81,14 +81,16 @@ def test_between_seeds_by_hand(made: sweeps.Ablation, monkeypatch: pytest.Monkey
     p, q = (
         stats.ttest_ind(means["full"], means[name], equal_var=False).pvalue for name in VARIANTS
     )
-    found = {test.second: test.over_seeds for test in ablation.against_first(made.sweep)}
+    found = {
+        test.second: test.corrected_between_seeds for test in ablation.against_first(made.sweep)
+    }
     assert p < q < 1  # so Holm doubles the first alone
     assert found == {VARIANTS[0]: pytest.approx(2 * p), VARIANTS[1]: pytest.approx(max(q, 2 * p))}
 
 
 def test_one_seed_has_no_test_between_seeds(tmp_path: Path) -> None:
     made = sweeps.ablate(toy_dataset(seed=1), "freedom", tmp_path, seeds=(1,), epochs=1, ks=(20,))
-    assert {test.over_seeds for test in made.tests} == {None}
+    assert {test.corrected_between_seeds for test in made.tests} == {None}
 
 
 def test_the_means_are_those_of_the_runs(made: sweeps.Ablation) -> None:

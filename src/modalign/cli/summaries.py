@@ -190,9 +190,11 @@ def show_comparison(found: Any) -> None:
         pairs = [pair for pair in found.pairs if pair.metric == metric]
         title = f"{metric}: paired t-tests over users"
         if len(names) <= LISTED:
-            columns = ["higher", "lower", "difference", "95% interval", "p (Holm)"]
+            columns = ["higher", "lower", "difference", "95% interval", "p (Holm)", "p seeds"]
             tests = [_test(pair, shown) for pair in pairs]
-            out.print(table(title, columns, tests, (2, 3, 4), cut=(0, 1)))
+            if not any(test[-1] for test in tests):
+                columns, tests = columns[:-1], [test[:-1] for test in tests]
+            out.print(table(title, columns, tests, range(2, len(columns)), cut=(0, 1)))
         else:
             _show_differences(f"{title}, row less column", names, labels, pairs)
     say(f"* below {found.level:g}; all of the tests, with intervals, stand in --json", out)
@@ -266,11 +268,12 @@ def _test(pair: Any, shown: Mapping[str, str]) -> list[str]:
     names, ends = (pair.first, pair.second), (pair.low, pair.high)
     if pair.difference < 0:
         names, ends = names[::-1], (-pair.high, -pair.low)
-    p = f"{pair.corrected:.2g}"
+    p, between = f"{pair.corrected:.2g}", pair.corrected_between_seeds
     return [
         plain(shown[names[0]]),
         plain(shown[names[1]]),
         f"{abs(pair.difference):.4f}",
         f"{ends[0]:+.4f} {ends[1]:+.4f}",
         f"[bold green]{p} *[/]" if pair.significant else f"{p}  ",
+        "" if between is None else f"{between:.2g}",
     ]

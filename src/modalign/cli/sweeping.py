@@ -441,5 +441,5 @@ def _against(test: Any) -> list[str]:
         return ["", "", ""]
     p = f"{test.corrected:.2g}"
     marked = f"[bold green]{p} *[/]" if test.significant else f"{p}  "
-    over_seeds = "" if test.over_seeds is None else f"{test.over_seeds:.2g}"
-    return [f"{-test.difference:+.4f}", marked, over_seeds]
+    between = test.corrected_between_seeds
+    return [f"{-test.difference:+.4f}", marked, "" if between is None else f"{between:.2g}"]

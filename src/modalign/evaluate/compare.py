@@ -14,14 +14,16 @@ import polars as pl
 
 from modalign.errors import RunError
 from modalign.evaluate.metrics import METRICS
-from modalign.evaluate.significance import holm, paired
+from modalign.evaluate.significance import between_seeds, holm, holm_of_known, paired
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError)
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run's result; several seeds of a model become one by `average`."""
+    """One run's result; several seeds of a model become one by `average`, which keeps the metrics
+    of each in `seeds`.
+    """
 
     name: str
     metrics: Mapping[str, float]
@@ -29,6 +31,7 @@ class RunResult:
     mask: str
     fingerprint: str
     split: str = "test"
+    seeds: Sequence[Mapping[str, float]] = ()
 
     @classmethod
     def read(cls, folder: str | Path, name: str | None = None) -> RunResult:
@@ -55,8 +58,9 @@ class RunResult:
 @dataclass(frozen=True)
 class Pair:
     """One metric of two runs: difference (first minus second), its 95% interval over users
-    (uncorrected), p-values, Holm's correction, and whether that is below the level. Where the runs
-    stand for several seeds, `over_seeds` is the corrected p-value of `between_seeds`.
+    (uncorrected), p-values, Holm's correction, and whether that is below the level. Where both
+    stand for several seeds, there is the p-value of Welch's t-test between these as well; what is
+    significant, it does not decide.
     """
 
     metric: str
@@ -69,7 +73,8 @@ class Pair:
     wilcoxon: float
     corrected: float
     significant: bool
-    over_seeds: float | None = None
+    between_seeds: float | None = None
+    corrected_between_seeds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def compare(runs: Sequence[RunResult], level: float = 0.05) -> Comparison:
     for key in shared:
         if not _is_accuracy(key):
             continue
-        tested = _pairs(key, frames, level)
+        tested = _pairs(key, frames, {run.name: run.seeds for run in runs}, level)
         best = max(runs, key=lambda run: run.metrics[key]).name
         wins = [p.significant for p in tested if best in (p.first, p.second)]
         winner[key] = best if all(wins) else None
@@ -147,6 +152,7 @@ def average(name: str, seeds: Sequence[RunResult]) -> RunResult:
         seeds[0].mask,
         seeds[0].fingerprint,
         seeds[0].split,
+        [run.metrics for run in seeds],
     )
 
 
@@ -156,10 +162,17 @@ def _is_accuracy(key: str) -> bool:
     return metric is not None and metric.accuracy
 
 
-def _pairs(key: str, frames: Mapping[str, pl.DataFrame], level: float) -> list[Pair]:
+def _pairs(
+    key: str,
+    frames: Mapping[str, pl.DataFrame],
+    seeds: Mapping[str, Sequence[Mapping[str, float]]],
+    level: float,
+) -> list[Pair]:
     names = list(combinations(frames, 2))
     tests = [paired(frames[a][key].to_numpy(), frames[b][key].to_numpy()) for a, b in names]
     corrected = holm([test.t_test for test in tests])
+    means = {name: [metrics[key] for metrics in several] for name, several in seeds.items()}
+    welch = [between_seeds(means[a], means[b]) for a, b in names]
     return [
         Pair(
             metric=key,
@@ -172,8 +185,12 @@ def _pairs(key: str, frames: Mapping[str, pl.DataFrame], level: float) -> list[P
             wilcoxon=test.wilcoxon,
             corrected=float(p),
             significant=bool(p < level),
+            between_seeds=q,
+            corrected_between_seeds=raised,
         )
-        for (a, b), test, p in zip(names, tests, corrected, strict=True)
+        for (a, b), test, p, q, raised in zip(
+            names, tests, corrected, welch, holm_of_known(welch), strict=True
+        )
     ]
 
 

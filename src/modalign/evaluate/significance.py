@@ -72,9 +72,16 @@ def between_seeds(first: Sequence[float], second: Sequence[float]) -> float | No
     """
     if min(len(first), len(second)) < 2:
         return None
-    if not np.ptp(first) and not np.ptp(second):
-        return float(first[0] == second[0])
-    return float(stats.ttest_ind(first, second, equal_var=False).pvalue)
+    # Rounded, so that sums of the same numbers in another order are equal.
+    one, other = np.round(first, 12), np.round(second, 12)
+    if not np.ptp(one) and not np.ptp(other):
+        return float(one[0] == other[0])
+    found = stats.ttest_ind_from_stats(
+        *(one.mean(), one.std(ddof=1), len(one)),
+        *(other.mean(), other.std(ddof=1), len(other)),
+        equal_var=False,
+    )
+    return float(found.pvalue)
 
 
 def bootstrap(
@@ -147,6 +154,17 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(raised, 1.0)
     return adjusted
+
+
+def holm_of_known(p_values: Sequence[float | None]) -> list[float | None]:
+    """`holm` of the p-values that there are.
+
+    Example:
+        >>> holm_of_known([0.25, None, 0.5])
+        [0.5, None, 0.5]
+    """
+    raised = iter(holm([p for p in p_values if p is not None]))
+    return [None if p is None else float(next(raised)) for p in p_values]
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> np.ndarray:

@@ -223,7 +223,15 @@ def _tests(comparison: Comparison | None, k: int) -> list[dict[str, Any]]:
     if comparison is None:
         return []
     wanted = (f"recall@{k}", f"ndcg@{k}")
-    return [{**vars(t), "p": p_value(t.corrected)} for t in comparison.pairs if t.metric in wanted]
+    return [
+        {
+            **vars(t),
+            "p": p_value(t.corrected),
+            "q": "" if t.corrected_between_seeds is None else p_value(t.corrected_between_seeds),
+        }
+        for t in comparison.pairs
+        if t.metric in wanted
+    ]
 
 
 # ---------------------------------------------------------------------- figures

@@ -11,7 +11,7 @@ from modalign import registry
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError, UnknownName
 from modalign.evaluate.compare import Pair, RunResult, average, compare
-from modalign.evaluate.significance import between_seeds, holm
+from modalign.evaluate.significance import holm, holm_of_known
 from modalign.experiment import KS, Mask
 from modalign.sweeps import runner
 from modalign.sweeps.job import FitJob, Job, check_metric
@@ -176,35 +176,30 @@ def against_first(found: Sweep, level: float = 0.05) -> list[Pair]:
     Raises:
         RunError: a run has no per-user metrics.
     """
-    seeds = {name: runs for name in found.plan.settings if (runs := _read(found, name))}
+    results = {
+        name: average(name, seeds) for name in found.plan.settings if (seeds := _read(found, name))
+    }
     first, *others = found.plan.settings
-    if first not in seeds:
+    if first not in results:
         return []
-    results = {name: average(name, runs) for name, runs in seeds.items()}
     tests = [compare([results[first], results[name]], level) for name in others if name in results]
     by_metric: dict[str, list[Pair]] = {}
     for one in tests:
         for pair in one.pairs:
             by_metric.setdefault(pair.metric, []).append(pair)
-    corrected = []
-    for pairs in by_metric.values():
-        means = {
-            name: [run.metrics[pairs[0].metric] for run in runs] for name, runs in seeds.items()
-        }
-        over_seeds = _holm([between_seeds(means[first], means[pair.second]) for pair in pairs])
-        for pair, p, q in zip(
-            pairs, holm([pair.t_test for pair in pairs]), over_seeds, strict=True
-        ):
-            corrected.append(
-                replace(pair, corrected=float(p), significant=bool(p < level), over_seeds=q)
-            )
-    return corrected
+    return [pair for pairs in by_metric.values() for pair in _corrected(pairs, level)]
 
 
-def _holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction of those that there are."""
-    there = iter(holm([p for p in p_values if p is not None]))
-    return [None if p is None else float(next(there)) for p in p_values]
+def _corrected(pairs: Sequence[Pair], level: float) -> list[Pair]:
+    """Tests of one metric, corrected anew: each was the only one of its comparison."""
+    over_users = holm([pair.t_test for pair in pairs])
+    over_seeds = holm_of_known([pair.between_seeds for pair in pairs])
+    return [
+        replace(
+            pair, corrected=float(p), significant=bool(p < level), corrected_between_seeds=between
+        )
+        for pair, p, between in zip(pairs, over_users, over_seeds, strict=True)
+    ]
 
 
 def _read(found: Sweep, name: str) -> list[RunResult]:
