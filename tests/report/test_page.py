@@ -215,7 +215,7 @@ def test_one_run_in_closed_form_has_no_curves_of_epochs(runs, tmp_path):
 def test_several_seeds_of_two_models_are_tested_between_seeds(runs, tmp_path):
     folders = [runs.bpr, runs.bpr_again]
     page = Page(write_report([*folders, runs.ease], tmp_path / "one.html").read_text())
-    assert "between seeds" not in page.shown
+    assert "p seeds" not in page.shown
     again = tmp_path / "ease-2"
     shutil.copytree(runs.ease, again)
     config = yaml.safe_load((again / "config.yaml").read_text())
@@ -224,7 +224,7 @@ def test_several_seeds_of_two_models_are_tested_between_seeds(runs, tmp_path):
     page = Page(write_report(folders, tmp_path / "two.html").read_text())
     check(page)
     table = next(t for t in Tables(page.text).tables if t[0][1][1] == "runs")
-    assert table[0][-1][1] == "between seeds"
+    assert table[0][-1][1] == "p seeds"
     pairs = {pair.metric: pair for pair in compare_runs(folders, (20,)).pairs}
     for row in table[1:]:
         assert row[-1][1] == p_value(pairs[row[0][1]].corrected_between_seeds)
