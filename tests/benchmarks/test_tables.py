@@ -316,6 +316,27 @@ def test_a_leaderboard_keeps_what_was_measured_before(
     assert list(table("ease", "--mask", "strict", "--runs", "runs-strict")["models"]) == ["ease"]
 
 
+def test_joined_tests_are_corrected_together_between_seeds_too() -> None:
+    def table(*tests: dict) -> dict:
+        runs = list(dict.fromkeys(run for one in tests for run in (one["first"], one["second"])))
+        metrics = {run: {"recall@20": 0.5} for run in runs}
+        return {
+            "models": {run.split()[0]: {} for run in runs},
+            "tests": {"runs": runs, "metrics": metrics, "pairs": list(tests), "level": 0.05},
+        }
+
+    def test(first: str, second: str, **p: float) -> dict:
+        names = {"first": f"{first} (2 seeds)", "second": f"{second} (2 seeds)"}
+        return {"metric": "recall@20", **names, "t_test": 0.5, **p}
+
+    leaderboard = program("leaderboard")
+    before_there_was_one = test("a", "b")
+    old = table(before_there_was_one, test("c", "d", between_seeds=0.03))
+    new = table(test("e", "f", between_seeds=0.02))
+    pairs = leaderboard.tests_of(new, old, list("abcdef"))["pairs"]
+    assert [one["corrected_between_seeds"] for one in pairs] == [None, 0.04, 0.04]
+
+
 def test_lines_written_before_runs_were_kept_are_joined_where_they_have_one_seed() -> None:
     leaderboard = program("leaderboard")
     keys = (*leaderboard.METRICS, *leaderboard.COSTS)
