@@ -110,8 +110,8 @@ def tests_of(document: dict, earlier: dict, order: list[str]) -> dict:
         raised = holm([pair["t_test"] for pair in family])
         between = holm_of_known([pair.get("between_seeds") for pair in family])
         for pair, p, q in zip(family, raised, between, strict=True):
-            pair |= {"corrected": float(p), "significant": bool(p < new["level"])}
-            pair["corrected_between_seeds"] = q
+            pair["corrected"], pair["corrected_between_seeds"] = float(p), q
+            pair["significant"] = bool(p < new["level"])
         best = max(runs, key=lambda run: metrics[run][metric])
         beaten = [p["significant"] for p in family if best in (p["first"], p["second"])]
         winner[metric] = best if beaten == [True] * (len(runs) - 1) else None

@@ -103,12 +103,12 @@ def test_a_folder_begun_with_other_defaults_is_refused(tmp_path: Path) -> None:
     written = yaml.safe_load(path.read_text())
     assert written["base options"].pop("patience") == get("bpr").config().patience
     assert written["base options"]["epochs"] == 1
-    written["base options"] |= {"patience": 7, "batch_size": 100, "of_old": True}
+    written["base options"] |= {"patience": 7, "batch_size": 100, "of_old": None}
     path.write_text(yaml.safe_dump(written))
     with pytest.raises(RunError) as told:
         sweeps.sweep(data, "bpr", tmp_path, grid, epochs=1, batch_size=100)
     # What is the same is not told.
-    assert "{'of_old': True, 'patience': 7}, as the sweep in" in told.value.expected
+    assert "{'of_old': None, 'patience': 7}, as the sweep in" in told.value.expected
     assert "{'patience': 20}, one of" in told.value.got
     assert "defaults" in told.value.fix
 

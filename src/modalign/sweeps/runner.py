@@ -327,9 +327,9 @@ def _apart(old: Any, new: Any) -> tuple[Any, Any]:
     """Of two mappings only what differs, however deep; anything else as it is."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return old, new
-    differing = [key for key in {**old, **new} if key not in old or old.get(key) != new.get(key)]
-    pairs = {key: _apart(old.get(key), new.get(key)) for key in differing}
-    return (
-        {key: pair[0] for key, pair in pairs.items() if key in old},
-        {key: pair[1] for key, pair in pairs.items() if key in new},
-    )
+    left = {key: value for key, value in old.items() if key not in new}
+    right = {key: value for key, value in new.items() if key not in old}
+    for key in old.keys() & new.keys():
+        if old[key] != new[key]:
+            left[key], right[key] = _apart(old[key], new[key])
+    return dict(sorted(left.items())), dict(sorted(right.items()))
