@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="an option as key=value")
     parser.add_argument("--mask", default="train")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--workers", type=int, default=1, help="processes to train in")
     args = parser.parse_args()
     dataset = Dataset.load(args.data)
     path = HERE / "configs" / dataset.name / f"{args.model}.yaml"
@@ -49,6 +50,7 @@ def main() -> None:
         (args.variants or VARIANTS[args.model]).split(","),
         seeds=[int(one) for one in args.seeds.split(",")],
         mask=args.mask,
+        workers=args.workers,
         told=lambda progress: print(progress.done, "of", progress.total, flush=True),
         **options,
     )
