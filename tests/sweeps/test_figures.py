@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.style
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from sweep_jobs import Formula
 
@@ -80,6 +84,26 @@ def test_ndcg_stands_beside_recall_where_it_is_known(tmp_path: Path) -> None:
     found = sweeps.sweep(toy_dataset(), "popularity", tmp_path, grid, ks=(10,), metric="ndcg@10")
     assert figures.siblings("ndcg@10", found.rows) == ["ndcg@10", "recall@10"]
     assert figures.siblings("mrr@10", found.rows) == ["mrr@10"]
+
+
+@pytest.mark.parametrize("width", [0.003, 0.007, 0.011, 0.02])
+@pytest.mark.parametrize("name", ["gae", "without-preference"])
+def test_labels_below_the_differences_stand_clear_of_each_other(name: str, width: float) -> None:
+    metrics = ["ndcg@20", "recall@20"]
+    tests = [
+        Pair(metric, "full", name, shift, shift - width, shift + width, 0.1, 0.1, 0.1, False)
+        for metric in metrics
+        for shift in (0.0, -0.6 * width)
+    ]
+    with mpl.style.context(["default", figures._STYLE]):
+        figure = figures._forest(tests, metrics)
+        FigureCanvasAgg(figure).draw()
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        boxes = [label.get_window_extent() for at, label in ticks if low <= at <= high]
+        assert len(boxes) >= 2
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_differences_are_those_of_the_variants_with_their_intervals(tmp_path: Path) -> None:

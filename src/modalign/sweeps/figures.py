@@ -16,6 +16,7 @@ import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from modalign.data.files import write_aside
 from modalign.evaluate.compare import Pair
@@ -30,6 +31,7 @@ INK = "#333333"
 DECADES = 50  # the largest over the smallest value from which an axis is logarithmic
 MOST_LINES = 16
 CHARACTERS = 32  # of labels that stand side by side below a panel
+INTERVALS = 5  # between the ticks below a panel of names, at most: more labels than that touch
 
 _STYLE = {
     "text.parse_math": False,
@@ -236,6 +238,9 @@ def _listed(names: Sequence[str], metrics: Sequence[str]) -> tuple[Figure, Any]:
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(len(names) - 0.5, -0.5)
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(INTERVALS, steps=[1, 2, 5, 10]))
+        axes.tick_params(axis="x", labelsize=9)
     return figure, panels
 
 
