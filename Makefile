@@ -26,7 +26,7 @@ docs: $(READY)
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt scripts/setup
+$(READY): pyproject.toml serve/pyproject.toml constraints.txt scripts/setup
 	PYTHON=$(PYTHON) scripts/setup
 	touch $@
 

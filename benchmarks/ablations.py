@@ -14,9 +14,9 @@ from pathlib import Path
 
 import yaml
 
-from modalign import settings
+from modalign.core import settings
 from modalign.data.dataset import Dataset
-from modalign.run_folder import environment
+from modalign.experiments.run_folder import environment
 from modalign.sweeps.ablation import ablate
 
 HERE = Path(__file__).parent

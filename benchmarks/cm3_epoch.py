@@ -39,9 +39,9 @@ def load(folder: Path):
     import numpy as np
     import torch
 
-    from modalign import seeds
-    from modalign.data.modality import Modality
-    from modalign.data.view import TrainView
+    from modalign.core import seeds
+    from modalign.core.modality import Modality
+    from modalign.core.view import TrainView
 
     train, valid, test = (
         np.loadtxt(folder / f"{name}.csv", dtype=np.int64, delimiter=",", skiprows=1)
@@ -66,8 +66,8 @@ def resident(field: str) -> int:
 
 
 def our_model(view):
-    from modalign import seeds
-    from modalign.models.cm3 import CM3, CM3Config
+    from modalign.core import seeds
+    from modalign.models.cm3.model import CM3, CM3Config
 
     with seeds.torch_seed(SEED, "init"):
         return CM3(CM3Config(), view)
@@ -160,7 +160,7 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
 
     import torch
 
-    from modalign import devices, seeds
+    from modalign.core import devices, seeds
     from modalign.train import optim
     from modalign.train.batches import PairBatches
     from modalign.train.trainer import held_by
@@ -229,7 +229,7 @@ def import_everything() -> None:
     """Also what libraries load only when they are first used: a toy model is trained."""
     import torch
 
-    from modalign.models.cm3 import CM3, CM3Config
+    from modalign.models.cm3.model import CM3, CM3Config
     from modalign.testing.toy import toy_dataset
     from modalign.train.trainer import TrainOptions, fit
 

@@ -29,13 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from modalign.core.interfaces import Recommender
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.data.splits import cold_items
 from modalign.evaluate.protocol import Evaluator
-from modalign.experiment import fit
+from modalign.experiments.fit import fit
 from modalign.export.content import Choice, fit_map, read_content, train_adapter
-from modalign.interfaces import Recommender
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "bpr": ("bpr", {}),

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-from modalign import seeds
+from modalign.core import seeds
+from modalign.core.view import TrainView
 from modalign.data.dataset import Dataset
-from modalign.data.view import TrainView
 from modalign.distillation.plan import Plan
 from modalign.distillation.source import VectorSource
 from modalign.distillation.task import DistillTask
-from modalign.run_folder import environment
+from modalign.experiments.run_folder import environment
 from modalign.train.trainer import TrainOptions, fit
 
 BARS = {"sort": 2.0, "sinkhorn": 4.0}

@@ -28,12 +28,12 @@ from typing import Any
 
 from rich.console import Console
 
-from modalign import settings
+from modalign.core import settings
 from modalign.data.dataset import Dataset
-from modalign.distilling import distill
+from modalign.distillation.run import distill
 from modalign.evaluate.compare import RunResult, average, compare
-from modalign.experiment import RunOptions, fit, load_model
-from modalign.run_folder import environment
+from modalign.experiments.fit import RunOptions, fit, load_model
+from modalign.experiments.run_folder import environment
 from modalign.train.callbacks import ProgressBar
 
 HERE = Path(__file__).parent

@@ -37,10 +37,10 @@ OWN = "numbers of our MMRec"
 
 def make_catalogue(scale: float) -> Any:
     """Users, items and interactions with popular and rare items, and random features."""
-    from modalign import seeds
+    from modalign.core import seeds
+    from modalign.core.modality import Modality
     from modalign.data.dataset import Dataset
     from modalign.data.interactions import Interactions
-    from modalign.data.modality import Modality
     from modalign.data.vocabulary import Vocabulary
 
     rng = seeds.numpy_generator(1, "efficiency")
@@ -70,7 +70,7 @@ def make_catalogue(scale: float) -> Any:
 
 def export(run: Path, out: Path) -> None:
     """The student's folded tables and what users had, as .npy."""
-    from modalign.experiment import load_model
+    from modalign.experiments.fit import load_model
 
     fitted = load_model(run)
     out.mkdir()
@@ -116,8 +116,8 @@ def served_apart(folder: Path, repeats: int, threads: int) -> dict[str, float]:
 
 def measure(scale: float, threads: int, repeats: int) -> dict[str, Any]:
     """Build, write, profile and serve; everything is removed afterwards."""
-    from modalign.efficiency import profile
-    from modalign.experiment import fit
+    from modalign.experiments.cost import profile
+    from modalign.experiments.fit import fit
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign import seeds
+from modalign.core import seeds
+from modalign.core.interfaces import Config, Recommender
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.data.vocabulary import Vocabulary
 from modalign.evaluate.protocol import KS, Evaluator
-from modalign.interfaces import Config, Recommender
-from modalign.run_folder import environment
+from modalign.experiments.run_folder import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / ".." / "shared" / "data" / "amazon-baby"

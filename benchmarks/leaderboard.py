@@ -21,13 +21,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from modalign import registry, settings
+from modalign.core import settings
 from modalign.data.dataset import Dataset
 from modalign.errors import RunError
 from modalign.evaluate.significance import holm, holm_of_known
-from modalign.experiment import fit
+from modalign.experiments.fit import fit
+from modalign.experiments.run_folder import environment, read_run
+from modalign.models import _registry as registry
 from modalign.report.side_by_side import compare_runs
-from modalign.run_folder import environment, read_run
 from modalign.train.callbacks import ProgressBar
 
 HERE = Path(__file__).parent

@@ -24,9 +24,9 @@ from propagation import DATA, ROOT, hardware, read_pairs
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalign import seeds
-from modalign.data.view import TrainView
-from modalign.interfaces import Batch
+from modalign.core import seeds
+from modalign.core.interfaces import Batch
+from modalign.core.view import TrainView
 from modalign.models.lightgcn import LightGCN, LightGCNConfig
 from modalign.train.trainer import TrainOptions, fit
 

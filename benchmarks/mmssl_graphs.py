@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.core.interfaces import chosen_modalities
 from modalign.data.dataset import Dataset
-from modalign.experiment import load_model
+from modalign.experiments.fit import load_model
 from modalign.graph.preference import best_items
 from modalign.graph.propagate import CSR
-from modalign.interfaces import chosen_modalities
-from modalign.models.mmssl import MMSSL
+from modalign.models.mmssl.model import MMSSL
 
 
 def held_out(data: Dataset) -> Tensor:

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.core.sparse import csr_tensor
 from modalign.graph.bipartite import BipartiteGraph
-from modalign.sparse import csr_tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / ".." / "shared" / "data" / "amazon-baby"

@@ -37,14 +37,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from modalign.artifact.artifact import Artifact, Csr
-from modalign.artifact.strings import Ids
-from modalign.artifact.testing import small_artifact
-from modalign.artifact.write import write_artifact
-from modalign.serve import bench
-from modalign.serve.bench import Running, running
-from modalign.serve.keys import new_key
-from modalign.serve.ranker import Ranker
+from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.artifact import Artifact, Csr
+from modalign_serve.artifact.strings import Ids
+from modalign_serve.artifact.write import write_artifact
+from modalign_serve.command import bench
+from modalign_serve.command.bench import Running, running
+from modalign_serve.ranker.ranker import Ranker
+from modalign_serve.service.keys import new_key
 
 ROOT = Path(__file__).resolve().parents[1]
 USERS, ITEMS, WIDTH, SEEN, K = 10_000, 20_000, 64, 30, 20

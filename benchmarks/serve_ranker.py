@@ -27,20 +27,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from modalign.artifact.artifact import Artifact, Csr
-from modalign.artifact.manifest import Manifest
-from modalign.artifact.strings import Ids
-from modalign.artifact.write import write_artifact
-from modalign.serve.index import Hnsw
-from modalign.serve.ranker import Ranker
-from modalign.serve.topk import best_of_rows
+from modalign_serve.artifact.artifact import Artifact, Csr
+from modalign_serve.artifact.manifest import Manifest
+from modalign_serve.artifact.strings import Ids
+from modalign_serve.artifact.write import write_artifact
+from modalign_serve.ranker.index import Hnsw
+from modalign_serve.ranker.ranker import Ranker
+from modalign_serve.ranker.topk import best_of_rows
 
 K, WIDTH, SEEN = 20, 64, 20
 
 START = """
 import json, sys, time
 begin = time.perf_counter()
-from modalign.serve.ranker import Ranker
+from modalign_serve.ranker.ranker import Ranker
 ready = time.perf_counter()
 ranker = Ranker.open(sys.argv[1])
 opened = time.perf_counter()

@@ -102,7 +102,7 @@ def stepping(spec: Any, view: Any) -> Iterator[Callable[[], None]]:
     """One step after another of the trainer's, each to be called once."""
     import torch
 
-    from modalign import devices, seeds
+    from modalign.core import devices, seeds
     from modalign.testing import harness
     from modalign.train import optim
     from modalign.train.trainer import held_by, sum_of
@@ -141,7 +141,7 @@ def child(name: str, folder: Path, threads: int, steps: int) -> dict[str, Any]:
     from cm3_epoch import load  # the same data
     from torch.profiler import ProfilerActivity, profile
 
-    from modalign import registry
+    from modalign.models import _registry as registry
 
     torch.set_num_threads(threads)
     view, spec = load(folder), registry.get(name)
@@ -201,7 +201,7 @@ def main() -> None:
     if args.child:
         print(json.dumps(child(args.child, args.data, args.threads, args.steps)))
         return
-    from modalign.run_folder import environment
+    from modalign.experiments.run_folder import environment
 
     rows = []
     for name in args.models.split(","):

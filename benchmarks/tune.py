@@ -25,11 +25,12 @@ import optuna
 import yaml
 from filelock import FileLock
 
-from modalign import registry, settings
+from modalign.core import settings
+from modalign.core.files import write_aside
 from modalign.data.dataset import Dataset
-from modalign.data.files import write_aside
 from modalign.data.interactions import Interactions
-from modalign.experiment import fit
+from modalign.experiments.fit import fit
+from modalign.models import _registry as registry
 from modalign.train.checkpoint import TrainState
 
 HERE = Path(__file__).parent

@@ -124,15 +124,15 @@ def test_a_bare_function_and_a_bare_method_are_seen() -> None:
 
 def test_every_module_of_models_registers_something() -> None:
     from modalign import models
-    from modalign.registry import specs
+    from modalign.models._registry import specs
 
     there = {m.name for m in pkgutil.iter_modules(models.__path__) if not m.name.startswith("_")}
     assert there == {spec.cls.__module__.rsplit(".", 1)[1] for spec in specs().values()}
 
 
 def test_every_model_has_a_page_that_names_its_options() -> None:
-    from modalign.interfaces import MultimodalConfig, TrainedConfig
-    from modalign.registry import specs
+    from modalign.core.interfaces import MultimodalConfig, TrainedConfig
+    from modalign.models._registry import specs
 
     pages = Path(__file__).parents[1] / "docs" / "models"
     common = MultimodalConfig.model_fields

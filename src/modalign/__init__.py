@@ -21,38 +21,38 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modalign.api import load
+    from modalign.core.interfaces import Recommender
+    from modalign.core.modality import Modality
     from modalign.data.dataset import Dataset
-    from modalign.data.modality import Modality
+    from modalign.data.load import load
     from modalign.data.prepare import prepare
     from modalign.data.sources import read as read_source
-    from modalign.distilling import distill
+    from modalign.distillation.run import distill
+    from modalign.encoding.encode import encode
     from modalign.errors import InputError, ModalignError
-    from modalign.experiment import fit, load_model
-    from modalign.features.encode import encode
-    from modalign.fitted import FittedModel
-    from modalign.interfaces import Recommender
-    from modalign.profiles.describe import describe
-    from modalign.registry import register
+    from modalign.experiments.fit import fit, load_model
+    from modalign.experiments.fitted import FittedModel
+    from modalign.models._registry import register
+    from modalign.preferences.describe import describe
     from modalign.sweeps import ablate, sweep
 
 _HOMES = {
     "Dataset": "modalign.data.dataset",
-    "FittedModel": "modalign.fitted",
+    "FittedModel": "modalign.experiments.fitted",
     "InputError": "modalign.errors",
     "ModalignError": "modalign.errors",
-    "Modality": "modalign.data.modality",
-    "Recommender": "modalign.interfaces",
+    "Modality": "modalign.core.modality",
+    "Recommender": "modalign.core.interfaces",
     "ablate": "modalign.sweeps",
-    "describe": "modalign.profiles.describe",
-    "distill": "modalign.distilling",
-    "encode": "modalign.features.encode",
-    "fit": "modalign.experiment",
-    "load": "modalign.api",
-    "load_model": "modalign.experiment",
+    "describe": "modalign.preferences.describe",
+    "distill": "modalign.distillation.run",
+    "encode": "modalign.encoding.encode",
+    "fit": "modalign.experiments.fit",
+    "load": "modalign.data.load",
+    "load_model": "modalign.experiments.fit",
     "prepare": "modalign.data.prepare",
     "read_source": "modalign.data.sources:read",
-    "register": "modalign.registry",
+    "register": "modalign.models._registry",
     "sweep": "modalign.sweeps",
 }
 

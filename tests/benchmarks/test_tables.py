@@ -15,7 +15,7 @@ import yaml
 from programs import program
 
 from modalign.data.dataset import Dataset
-from modalign.experiment import fit
+from modalign.experiments.fit import fit
 from modalign.graph.one_sided import TwoWayGraph
 from modalign.testing.toy import toy_dataset
 from modalign.train.callbacks import JsonLines

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from calling import Cli, Result
 
 from modalign.cli import main
-from modalign.experiment import fit
+from modalign.experiments.fit import fit
 from modalign.testing.toy import toy_dataset
 
 

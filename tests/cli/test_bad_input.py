@@ -15,8 +15,8 @@ import polars as pl
 import pytest
 from calling import Cli, snapshot
 
+from modalign.core.modality import Modality
 from modalign.data.dataset import Dataset
-from modalign.data.modality import Modality
 from modalign.data.modality_file import write_modality
 from modalign.testing.toy import toy_dataset
 

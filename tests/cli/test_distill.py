@@ -15,7 +15,7 @@ from calling import Cli, snapshot
 
 from modalign.data.dataset import Dataset
 from modalign.distillation.plan import VARIANTS
-from modalign.experiment import fit, load_model
+from modalign.experiments.fit import fit, load_model
 from modalign.export.run import export_run
 from modalign.report import _canvas, _flow
 from modalign.testing.toy import toy_dataset
@@ -27,8 +27,8 @@ DISTILL = ["distill", "--data", "data/toy"]
 @pytest.fixture(scope="session")
 def school(built: Path) -> Path:
     """runs/bpr, runs/pop and vectors/ as teachers, and runs/tarec, a finished distillation."""
-    from modalign import distilling
-    from modalign.experiment import RunOptions
+    from modalign.distillation import run as distilling
+    from modalign.experiments.fit import RunOptions
 
     data = Dataset.load(built / "data" / "toy")
     export_run(load_model(built / "runs" / "bpr"), built / "vectors", adapter=False)

@@ -9,7 +9,7 @@ import pytest
 from calling import Cli
 
 from modalign.data.dataset import Dataset
-from modalign.experiment import fit
+from modalign.experiments.fit import fit
 
 
 @pytest.fixture

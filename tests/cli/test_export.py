@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from calling import Cli, snapshot
 
-from modalign.serve.ranker import Ranker
+from modalign_serve.ranker.ranker import Ranker
 
 
 def test_a_run_becomes_an_artifact(cli: Cli, workshop: Path) -> None:

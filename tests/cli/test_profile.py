@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from calling import Cli
 
-from modalign import efficiency
-from modalign.efficiency import Latency, ParameterCount, Profile, RunCost
+from modalign.experiments import cost as efficiency
+from modalign.experiments.cost import Latency, ParameterCount, Profile, RunCost
 
 
 def cost(run: str, model: str, anew: float, tables: float, parameters: int) -> RunCost:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from calling import Cli, snapshot
 
-from modalign.artifact.testing import small_artifact
-from modalign.artifact.write import write_artifact
-from modalign.serve.keys import Keys
-from modalign.serve.stores import Row, SqliteStore
+from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.write import write_artifact
+from modalign_serve.service.keys import Keys
+from modalign_serve.stores.stores import Row, SqliteStore
 
 
 @pytest.fixture(scope="module")

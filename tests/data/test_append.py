@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from modalign.core.modality import Modality
 from modalign.data.append import append
 from modalign.data.dataset import Dataset
-from modalign.data.modality import Modality
 from modalign.data.prepare import prepare
 from modalign.data.sources.table import read
 from modalign.errors import ConfigError, DataError

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from modalign.core.modality import Modality
 from modalign.data.dataset import SPLITS, Dataset
 from modalign.data.interactions import Interactions
-from modalign.data.modality import Modality
 from modalign.data.vocabulary import Vocabulary
 from modalign.errors import DataError, UnknownName
 

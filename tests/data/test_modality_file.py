@@ -9,10 +9,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from modalign.data.modality import Modality
+from modalign.core.modality import Modality
 from modalign.data.modality_file import read_modality, write_modality
+from modalign.encoding.encoders.precomputed import read_precomputed
 from modalign.errors import DataError
-from modalign.features.encoders.precomputed import read_precomputed
 from modalign.testing.toy import toy_dataset
 
 N_ITEMS = 40

@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from modalign.core.modality import Modality
 from modalign.data import prepare as module
 from modalign.data.dataset import Dataset
 from modalign.data.frames import to_frame
-from modalign.data.modality import Modality
 from modalign.data.modality_file import write_modality
 from modalign.data.prepare import prepare
 from modalign.data.raw import RawData, RawFeatures

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from modalign import registry, seeds
+from modalign.core import seeds
 from modalign.distillation.source import (
     MixedSource,
     ScoreSource,
@@ -16,6 +16,7 @@ from modalign.distillation.source import (
     standardised,
 )
 from modalign.errors import ConfigError
+from modalign.models import _registry as registry
 from modalign.testing.toy import toy_dataset
 
 VIEW = toy_dataset().view()

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from modalign import ot, registry, seeds, settings
+from modalign import ot
+from modalign.core import seeds, settings
+from modalign.core.interfaces import Batch
 from modalign.distillation.source import VectorSource, source_of
 from modalign.distillation.task import DistillConfig, DistillTask, best_unseen
 from modalign.errors import ConfigError
-from modalign.interfaces import Batch
+from modalign.models import _registry as registry
 from modalign.nn.losses.distillation import crossed_infonce, margin_logits
 from modalign.testing.toy import toy_dataset
 from modalign.train.batches import PairBatches

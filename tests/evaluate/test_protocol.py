@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from modalign.core.interfaces import Config, Queries, Recommender
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.data.prepare import prepare
@@ -20,7 +21,6 @@ from modalign.errors import ConfigError, DataError, InputError, TrainingError, U
 from modalign.evaluate import protocol
 from modalign.evaluate.protocol import Evaluator, evaluate, frozen, validation_metric
 from modalign.evaluate.ranking import Ranking
-from modalign.interfaces import Config, Queries, Recommender
 from modalign.models.ease import EASE, EASEConfig
 from modalign.testing import oracles
 from modalign.testing.toy import toy_dataset

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from modalign.core.interfaces import Factors, Queries
 from modalign.errors import ConfigError, DataError, TrainingError
 from modalign.evaluate.ranking import CHUNK, MASKED, Ranking, rank, top
-from modalign.interfaces import Factors, Queries
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from modalign.data.dataset import Dataset
-from modalign.experiment import fit
-from modalign.fitted import FittedModel
+from modalign.experiments.fit import fit
+from modalign.experiments.fitted import FittedModel
 from modalign.testing.toy import toy_dataset
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from modalign.artifact.artifact import Category
-from modalign.artifact.strings import Strings
 from modalign.export.columns import columns_of
+from modalign_serve.artifact.artifact import Category
+from modalign_serve.artifact.strings import Strings
 
 
 def test_kinds_of_columns() -> None:

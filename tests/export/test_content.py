@@ -7,10 +7,10 @@ import torch
 from sklearn.linear_model import Ridge
 
 from modalign import ot
-from modalign.data.modality import Modality
+from modalign.core.modality import Modality
 from modalign.export import content
 from modalign.export.content import Choice, fit_map, read_content, train_adapter, unreduced
-from modalign.serve.adapter import ContentAdapter
+from modalign_serve.ranker.adapter import ContentAdapter
 
 N = 200
 

@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from modalign.artifact.read import read_artifact
 from modalign.data.dataset import Dataset
 from modalign.errors import ArtifactError, ConfigError
-from modalign.experiment import fit
+from modalign.experiments.fit import fit
+from modalign.experiments.fitted import FittedModel
 from modalign.export.run import export_run
-from modalign.fitted import FittedModel
-from modalign.registry import get
-from modalign.serve.ranker import Ranker
+from modalign.models._registry import get
+from modalign_serve.artifact.read import read_artifact
+from modalign_serve.ranker.ranker import Ranker
 
 SMALL = {"bandvae": {"plan": "norm"}}
 EPOCHS = {"cm3": 2, "bandvae": 1, "multivae": 5, "lightgcn": 3, "freedom": 2, "vbpr": 2}
@@ -142,7 +142,7 @@ def test_pictures_go_along(bpr: FittedModel, tmp_path: Path) -> None:
 
 SERVE = """
 import json, sys
-from modalign.serve.ranker import Ranker
+from modalign_serve.ranker.ranker import Ranker
 import numpy as np
 ranker = Ranker.open(sys.argv[1])
 widths = ranker.adapter.widths

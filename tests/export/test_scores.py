@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from modalign import registry, seeds
+from modalign.core import seeds
+from modalign.core.interfaces import Config, Queries, Recommender
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError
 from modalign.export.onnx import onnx_bytes
 from modalign.export.scores import scored
-from modalign.interfaces import Config, Queries, Recommender
-from modalign.serve.foldin import session
+from modalign.models import _registry as registry
 from modalign.testing.toy import toy_dataset
+from modalign_serve.ranker.foldin import session
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("multivae", {}),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from modalign.data.modality import Modality
+from modalign.core.modality import Modality
 from modalign.errors import DataError
 from modalign.features.codebook import codebook_bags, is_bag, word_bags
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from modalign.data.modality import Modality
+from modalign.core.modality import Modality
 from modalign.errors import ConfigError, UnknownName
 from modalign.features import fill as module
 from modalign.features.fill import fill

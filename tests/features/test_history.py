@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from modalign import seeds
-from modalign.data.modality import Modality
+from modalign.core import seeds
+from modalign.core.modality import Modality
 from modalign.features.history import history_mean
 
 

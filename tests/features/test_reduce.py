@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from modalign.data.modality import Modality
+from modalign.core.modality import Modality
 from modalign.errors import ConfigError
 from modalign.features import reduce as module
 from modalign.features.reduce import exact_rank, reduced, thin_svd

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modalign import seeds
+from modalign.core import seeds
 from modalign.graph.one_sided import TwoWayGraph
 
 USERS, ITEMS = torch.tensor([0, 0, 1, 1, 3, 0]), torch.tensor([0, 1, 1, 3, 2, 0])  # (0, 0) twice

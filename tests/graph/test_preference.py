@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from modalign import seeds
+from modalign.core import seeds
 from modalign.graph.one_sided import TwoWayGraph
 from modalign.graph.preference import NOBODY, PreferenceGraph, best_items
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from modalign import seeds
-from modalign.interfaces import Batch, Queries
+from modalign.core import seeds
+from modalign.core.interfaces import Batch, Queries
 from modalign.models.bpr import BPR, BPRConfig
 from modalign.testing.toy import tiny_view
 

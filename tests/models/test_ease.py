@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 import torch
 
+from modalign.core.interfaces import Queries
+from modalign.core.view import TrainView
 from modalign.data.interactions import Interactions
-from modalign.data.view import TrainView
 from modalign.errors import ConfigError
-from modalign.interfaces import Queries
 from modalign.models import ease
+from modalign.models._registry import get
 from modalign.models.ease import EASE, EASEConfig
-from modalign.registry import get
 from modalign.testing import oracles
 from modalign.testing.harness import queries, score_all
 from modalign.testing.toy import tiny_view, toy_dataset

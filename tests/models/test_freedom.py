@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from modalign import seeds
-from modalign.data.modality import Modality
+from modalign.core import seeds
+from modalign.core.interfaces import Batch
+from modalign.core.modality import Modality
 from modalign.errors import ConfigError, DataError, UnknownName
-from modalign.interfaces import Batch
-from modalign.models._item_graph import item_graph, modality_weights
+from modalign.models._registry import get
+from modalign.models._shared.item_graph import item_graph, modality_weights
 from modalign.models.freedom import FREEDOM, FREEDOMConfig
-from modalign.registry import get
 from modalign.testing import oracles
 from modalign.testing.harness import score_all
 from modalign.testing.toy import toy_dataset

@@ -7,10 +7,10 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
-from modalign.interfaces import Queries
+from modalign.core.interfaces import Queries
 from modalign.models import itemknn
+from modalign.models._registry import get
 from modalign.models.itemknn import ItemKNN, ItemKNNConfig
-from modalign.registry import get
 from modalign.testing import oracles
 from modalign.testing.harness import queries
 from modalign.testing.toy import tiny_view, toy_dataset

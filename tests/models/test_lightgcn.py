@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import logsigmoid
 from torch.testing import assert_close
 
-from modalign import seeds
-from modalign.interfaces import Batch
+from modalign.core import seeds
+from modalign.core.interfaces import Batch
 from modalign.models.bpr import BPR, BPRConfig
 from modalign.models.lightgcn import LightGCN, LightGCNConfig
 from modalign.testing.toy import tiny_view

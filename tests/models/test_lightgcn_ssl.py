@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from modalign import seeds
+from modalign.core import seeds
+from modalign.models._registry import get
 from modalign.models.bpr import BPR, BPRConfig
 from modalign.models.lightgcn import LightGCN, LightGCNConfig
 from modalign.models.lightgcn_ssl import LightGCNSSL, LightGCNSSLConfig, SelfSupervised
-from modalign.registry import get
 from modalign.testing.harness import batches, score_all
 from modalign.testing.toy import toy_dataset
 from modalign.train.trainer import TrainOptions, fit

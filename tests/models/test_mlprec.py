@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from modalign import seeds
-from modalign.interfaces import Batch
+from modalign.core import seeds
+from modalign.core.interfaces import Batch
 from modalign.models.bpr import BPR, BPRConfig
 from modalign.models.mlprec import MLPRec, MLPRecConfig
 from modalign.nn.losses.ranking import bpr_loss, l2_penalty

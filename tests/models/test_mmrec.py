@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
 
-from modalign import seeds
-from modalign.data.view import TrainView
+from modalign.core import seeds
+from modalign.core.interfaces import Batch
+from modalign.core.view import TrainView
 from modalign.errors import DataError, UnknownName
-from modalign.interfaces import Batch
 from modalign.models.lightgcn import LightGCN, LightGCNConfig
 from modalign.models.mmrec import MMRec, MMRecConfig
 from modalign.testing.toy import tiny_view

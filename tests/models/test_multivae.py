@@ -9,12 +9,12 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from modalign import seeds
-from modalign.interfaces import Queries
+from modalign.core import seeds
+from modalign.core.interfaces import Queries
+from modalign.core.sparse import csr_tensor
+from modalign.models._registry import get
 from modalign.models.multivae import MultiVAE, MultiVAEConfig
 from modalign.nn.bags import Bags
-from modalign.registry import get
-from modalign.sparse import csr_tensor
 from modalign.testing.harness import batches, prepare, queries
 from modalign.testing.toy import toy_dataset
 from modalign.train.trainer import TrainOptions, fit

@@ -6,7 +6,7 @@ import pydantic
 import pytest
 import torch
 
-from modalign.interfaces import Queries
+from modalign.core.interfaces import Queries
 from modalign.models.popularity import Popularity, PopularityConfig
 from modalign.testing.toy import tiny_view, toy_dataset
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from modalign import seeds
-from modalign.data.modality import Modality
+from modalign.core import seeds
+from modalign.core.interfaces import Batch
+from modalign.core.modality import Modality
 from modalign.errors import DataError, UnknownName
-from modalign.interfaces import Batch
-from modalign.models import _batch_items
+from modalign.models._registry import get
+from modalign.models._shared import batch_items as _batch_items
 from modalign.models.vbpr import VBPR, VBPRConfig, normalised
-from modalign.registry import get
 from modalign.testing import oracles
 from modalign.testing.harness import build, score_all, train
 from modalign.testing.toy import toy_dataset

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from modalign import seeds
+from modalign.core import seeds
 from modalign.nn.attention import CrossModalAttention
 
 D, N = 8, 5

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from modalign.core.sparse import csr_tensor
 from modalign.nn import bags as module
 from modalign.nn.bags import Bags, bag_dots, bag_sums
-from modalign.sparse import csr_tensor
 
 MATRIX = torch.tensor([[0.0, 2.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [3.0, 0.0, 1.0, 4.0]]).double()
 BAGS = Bags.of_dense(MATRIX)

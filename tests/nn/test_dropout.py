@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modalign import seeds
+from modalign.core import seeds
 from modalign.nn.dropout import kept
 
 

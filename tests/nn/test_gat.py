@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from modalign import seeds
+from modalign.core import seeds
 from modalign.nn import gat
 from modalign.nn.gat import GraphAttention, NeighbourGraph, attend
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from modalign.data.modality import Modality
-from modalign.data.view import TrainView
+from modalign.core.modality import Modality
+from modalign.core.view import TrainView
 from modalign.nn.modality_input import ModalityInput, apart
 
 POLICIES = ["zero", "mean", "neighbours", "learned"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from modalign import seeds
+from modalign.core import seeds
 from modalign.nn.noise import exponential_numbers, gumbel_numbers
 
 N = 1_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modalign import seeds
+from modalign.core import seeds
 from modalign.graph.propagate import CSR
 from modalign.nn.rows import Rows, unit_rows
 

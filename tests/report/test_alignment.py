@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist
 
-from modalign import seeds
+from modalign.core import seeds
 from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError, RunError
-from modalign.experiment import fit
+from modalign.experiments.fit import fit
 from modalign.report import _alignment_canvas, alignment
 from modalign.report._alignment_canvas import entropy_bits
 from modalign.report.alignment import Triples, claim, gaps_and_bounds, watch, write_alignment

@@ -19,11 +19,11 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.stats import gaussian_kde, ortho_group
 
 import modalign
-from modalign import seeds
+from modalign.core import seeds
+from modalign.core.interfaces import Queries
 from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError, DataError, RunError
-from modalign.experiment import load_model
-from modalign.interfaces import Queries
+from modalign.experiments.fit import load_model
 from modalign.report import _canvas, _flow, _measures
 from modalign.report._canvas import Curves
 from modalign.report.figures import NAMES, write_figures

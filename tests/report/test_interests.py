@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from modalign.core.explain import plan_entropy
+from modalign.core.modality import Modality
 from modalign.data.interactions import Interactions
-from modalign.data.modality import Modality
 from modalign.errors import ConfigError, DataError
-from modalign.experiment import fit
-from modalign.explain import plan_entropy
-from modalign.fitted import FittedModel
+from modalign.experiments.fit import fit
+from modalign.experiments.fitted import FittedModel
 from modalign.report.interests import interests, without_rows, write_page
 from modalign.testing.toy import toy_dataset
 

@@ -23,7 +23,7 @@ from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.data.vocabulary import Vocabulary
 from modalign.errors import ConfigError, DataError, InputError, RunError
-from modalign.experiment import load_model
+from modalign.experiments.fit import load_model
 from modalign.report import page as module
 from modalign.report.gallery import Pictures, chosen_users, thumbnail
 from modalign.report.lists import hidden_items

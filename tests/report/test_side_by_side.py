@@ -13,7 +13,7 @@ from reading import changed
 
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.compare import RunResult, compare
-from modalign.experiment import load_model
+from modalign.experiments.fit import load_model
 from modalign.report.side_by_side import (
     activity_groups,
     by_options,

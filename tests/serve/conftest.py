@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from served import WIDTH, Asked, serving, with_adapter
 
-from modalign.artifact.strings import Strings
-from modalign.artifact.testing import small_artifact
-from modalign.artifact.write import write_artifact
+from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.strings import Strings
+from modalign_serve.artifact.write import write_artifact
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,12 @@ from typing import Any
 import httpx
 import numpy as np
 
-from modalign.artifact.artifact import Artifact
-from modalign.serve.app import Application
-from modalign.serve.logs import Log
-from modalign.serve.server import application
-from modalign.serve.service import Service
-from modalign.serve.settings import Settings
+from modalign_serve.artifact.artifact import Artifact
+from modalign_serve.command.server import application
+from modalign_serve.http.app import Application
+from modalign_serve.service.logs import Log
+from modalign_serve.service.service import Service
+from modalign_serve.service.settings import Settings
 
 WIDTH = 8
 TEXT_WIDTH = 5

@@ -5,13 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from modalign.artifact.testing import small_artifact
-from modalign.artifact.write import write_artifact
+from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.write import write_artifact
 
 SERVE = """
 import json, pkgutil, sys
-import modalign.serve
-from modalign.serve.ranker import Ranker
+import modalign_serve
+from modalign_serve.ranker.ranker import Ranker
 ranker = Ranker.open(sys.argv[1])
 ranker.with_seen("new", ["i1"])
 ranker.add_item("more", ranker.artifact.items[0])
@@ -22,8 +22,8 @@ print(json.dumps([found, [name for name in heavy if name in sys.modules]]))
 
 EVERY = """
 import importlib, json, pkgutil, sys
-import modalign.serve, modalign.artifact
-for package in (modalign.serve, modalign.artifact):
+import modalign_serve, modalign_serve.artifact
+for package in (modalign_serve, modalign_serve.artifact):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

@@ -129,7 +129,7 @@ def test_without_validation_there_is_still_a_table(tmp_path: Path) -> None:
 
 
 def options_of(folder: Path) -> dict:
-    from modalign.experiment import read_run
+    from modalign.experiments.fit import read_run
 
     return read_run(folder)[0]["options"]
 

@@ -14,7 +14,7 @@ from sweep_jobs import Formula
 from modalign import sweeps
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError, RunError, TrainingError
-from modalign.registry import get
+from modalign.models._registry import get
 from modalign.sweeps import FitJob, Plan, Progress
 from modalign.testing.toy import toy_dataset
 

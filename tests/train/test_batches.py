@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny import tiny_view
 
-from modalign.data.view import TrainView
+from modalign.core.view import TrainView
 from modalign.errors import DataError
 from modalign.train.batches import PairBatches, UserBatches
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from modalign.interfaces import OptimizerSettings, Phase
+from modalign.core.interfaces import OptimizerSettings, Phase
 from modalign.train import optim
 
 

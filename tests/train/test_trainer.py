@@ -2,10 +2,10 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_view
 
-from modalign import seeds
+from modalign.core import seeds
+from modalign.core.interfaces import Batch
 from modalign.data.sampling import NegativeSampler
 from modalign.errors import TrainingError
-from modalign.interfaces import Batch
 from modalign.train.trainer import TrainOptions, fit
 
 OPTIONS = TrainOptions(seed=7, epochs=3, batch_size=64, device="cpu")

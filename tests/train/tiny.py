@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from modalign.data.view import TrainView
-from modalign.interfaces import OptimizerSettings, Phase, Recommender, TrainedConfig
+from modalign.core.interfaces import OptimizerSettings, Phase, Recommender, TrainedConfig
+from modalign.core.view import TrainView
 
 
 def tiny_view(n_users=30, n_items=20, n=200, seed=0):

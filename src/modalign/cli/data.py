@@ -105,9 +105,9 @@ def import_(
     """
     from typing import get_args
 
+    from modalign.core.settings import parse_assignments
     from modalign.data import filters, sources, splits
     from modalign.data.prepare import prepare
-    from modalign.settings import parse_assignments
 
     choose("kind of source", kind, sources.SOURCES)
     choose("way to treat duplicates", duplicates, get_args(filters.Keep))
@@ -143,7 +143,7 @@ def import_(
         )
     show_dataset(dataset, json)
     if not json:
-        from modalign.features.encode import encodable
+        from modalign.encoding.encode import encodable
 
         next_step = (
             f"modalign encode {out_folder}"

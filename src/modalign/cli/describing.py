@@ -17,11 +17,11 @@ from modalign.errors import ConfigError, UnknownName
 
 if TYPE_CHECKING:
     from modalign.data.dataset import Dataset
-    from modalign.profiles.asking import LanguageModelProvider
-    from modalign.profiles.base import LanguageModel
-    from modalign.profiles.cost import Estimate
-    from modalign.profiles.describe import DescribeReport
-    from modalign.profiles.side import TrainingSide
+    from modalign.preferences.asking import LanguageModelProvider
+    from modalign.preferences.base import LanguageModel
+    from modalign.preferences.cost import Estimate
+    from modalign.preferences.describe import DescribeReport
+    from modalign.preferences.side import TrainingSide
 
 NAME = "preference"
 PROVIDERS = ("template", "history-mean", "random", "openai", "local", "file")
@@ -119,12 +119,12 @@ def describe(
     The result is a modality of the users, which models such as recgoat read, and beside it the
     texts, which people read with --show.
     """
-    from modalign import devices
+    from modalign.core import devices
     from modalign.data.dataset import Dataset
-    from modalign.profiles.asking import LanguageModelProvider
-    from modalign.profiles.describe import describe as run
-    from modalign.profiles.embed import EncoderEmbedder
-    from modalign.profiles.side import training_side
+    from modalign.preferences.asking import LanguageModelProvider
+    from modalign.preferences.describe import describe as run
+    from modalign.preferences.embed import EncoderEmbedder
+    from modalign.preferences.side import training_side
 
     choose("provider", provider, PROVIDERS)
     dataset = Dataset.load(folder)
@@ -233,22 +233,22 @@ class _Asked:
 def _provider(dataset: Dataset, asked: _Asked) -> Any:
     """The provider with the options that are its own."""
     if asked.provider in ("openai", "local"):
-        from modalign.profiles.asking import LanguageModelProvider
-        from modalign.profiles.describe import answers_path
+        from modalign.preferences.asking import LanguageModelProvider
+        from modalign.preferences.describe import answers_path
 
         model = _endpoint(asked) if asked.provider == "openai" else _local(asked)
         return LanguageModelProvider(model, answers_path(dataset), asked.max_items)
     if asked.provider == "file":
-        from modalign.profiles.given import from_file
+        from modalign.preferences.given import from_file
 
         options = {key: str(value) for key, value in asked.own("path", "ids").items()}
         path = asked.need(options.get("path"), "--set path=FILE", "texts or vectors by user id")
         return from_file(path, options.get("ids"))
     if asked.provider == "template":
-        from modalign.profiles.template import Template
+        from modalign.preferences.template import Template
 
         return Template(**asked.sets)
-    from modalign.profiles.vectors import HistoryMean, Random
+    from modalign.preferences.vectors import HistoryMean, Random
 
     if asked.provider == "history-mean":
         return HistoryMean(**{key: str(one) for key, one in asked.own("modality").items()})
@@ -256,7 +256,7 @@ def _provider(dataset: Dataset, asked: _Asked) -> Any:
 
 
 def _endpoint(asked: _Asked) -> LanguageModel:
-    from modalign.profiles.endpoint import OpenAICompatible
+    from modalign.preferences.endpoint import OpenAICompatible
 
     return OpenAICompatible(
         asked.need(asked.base_url, "--base-url", "an address such as https://api.openai.com/v1"),
@@ -273,7 +273,7 @@ def _endpoint(asked: _Asked) -> LanguageModel:
 
 
 def _local(asked: _Asked) -> LanguageModel:
-    from modalign.profiles.local import LocalTransformers
+    from modalign.preferences.local import LocalTransformers
 
     asked.own()
     folder = asked.need(asked.model, "--model", "the folder of a causal language model")
@@ -351,8 +351,8 @@ def _show_report(report: DescribeReport) -> None:
 
 def _show(dataset: Dataset, name: str, n: int, user_ids: list[str], json: bool) -> None:
     """Texts of some users beside their training items."""
-    from modalign.profiles.describe import texts_of
-    from modalign.profiles.side import training_side
+    from modalign.preferences.describe import texts_of
+    from modalign.preferences.side import training_side
 
     texts = texts_of(dataset, name)
     side = training_side(dataset)

@@ -94,12 +94,13 @@ def distill(
     student without graph and content from the assistant; `assistant` and `student` in the
     folder are runs like any other, for `evaluate`, `compare`, `recommend`, `profile`.
     """
-    from modalign import devices, distilling
+    from modalign.core import devices
     from modalign.data.dataset import Dataset
+    from modalign.distillation import run as distilling
     from modalign.distillation.plan import VARIANTS, Plan
     from modalign.distillation.task import DistillConfig
     from modalign.errors import ConfigError
-    from modalign.experiment import RunOptions
+    from modalign.experiments.fit import RunOptions
     from modalign.train.callbacks import Callback, ProgressBar
 
     choose("mask", mask, MASKS)

@@ -72,9 +72,9 @@ def encode(
     from installed packages, nothing downloaded. What is there already is not done again, and
     after a kill it goes on where it was. Broken pictures are named and count as absent.
     """
-    from modalign import devices
+    from modalign.core import devices
     from modalign.data.dataset import Dataset
-    from modalign.features.encode import encode as run
+    from modalign.encoding.encode import encode as run
 
     devices.resolve(device)
     taken = {"modality", "encoder", "dim", "columns", "batch_size", "device", "force"}
@@ -111,8 +111,8 @@ def encode_missing(dataset: Any, encoders: Mapping[str, str], device: str) -> An
         encoders: by kind, those to take in place of the default ones.
         device: where they run.
     """
-    from modalign.features.encode import encodable
-    from modalign.features.encode import encode as run
+    from modalign.encoding.encode import encodable
+    from modalign.encoding.encode import encode as run
 
     names = encodable(dataset)
     if names:
@@ -126,9 +126,9 @@ def encode_missing(dataset: Any, encoders: Mapping[str, str], device: str) -> An
 
 def _names(dataset: Any, modality: list[str] | None, encoder: str | None) -> list[str]:
     """The modalities asked for; none named takes what the items have and the encoder reads."""
+    from modalign.encoding.encode import encodable
+    from modalign.encoding.encoders.base import ENCODERS
     from modalign.errors import DataError
-    from modalign.features.encode import encodable
-    from modalign.features.encoders.base import ENCODERS
 
     if modality:
         return modality

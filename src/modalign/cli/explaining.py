@@ -41,7 +41,7 @@ def explain(
     The entropy of a plan is in bits: near the logarithm of the number of factors every interest
     is aligned with every other.
     """
-    from modalign.experiment import load_model
+    from modalign.experiments.fit import load_model
     from modalign.report.interests import interests, without_rows, write_page
 
     fitted = load_model(run, data)

@@ -54,9 +54,9 @@ def export(
     """
     choose("dtype", dtype, DTYPES)
     choose("index", index, INDEXES)
-    from modalign.artifact.write import check_place
-    from modalign.experiment import load_model
+    from modalign.experiments.fit import load_model
     from modalign.export.run import export_run
+    from modalign_serve.artifact.write import check_place
 
     check_place(out, overwrite)
 

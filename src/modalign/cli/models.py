@@ -22,7 +22,7 @@ def models(
     json: Json = False,
 ) -> None:
     """Every model: family, paper, what it needs; with a name, all its options."""
-    from modalign import registry
+    from modalign.models import _registry as registry
 
     if name is None:
         found = [_summary(spec) for spec in registry.specs().values()]

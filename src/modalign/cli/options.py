@@ -86,7 +86,7 @@ def own_options(sets: list[str] | None, taken: Iterable[str], owner: str) -> dic
     Raises:
         ConfigError: not key=value, or a name that is set elsewhere.
     """
-    from modalign.settings import parse_assignments
+    from modalign.core.settings import parse_assignments
 
     found = parse_assignments(sets or [])
     refuse(found, taken, owner)

@@ -12,7 +12,7 @@ from modalign.cli.options import Data, Device, HowMany, Json
 from modalign.cli.render import counting, out, plain, print_json, say, table
 
 if TYPE_CHECKING:
-    from modalign.efficiency import Latency, Profile
+    from modalign.experiments.cost import Latency, Profile
 
 WORTH_A_P99 = 100
 """Fewer calls than this have no 99th percentile worth the name."""
@@ -50,7 +50,7 @@ def profile(
     hidden: asked anew (the whole forward pass, then the top k) and from tables computed before,
     as in service.
     """
-    from modalign import efficiency
+    from modalign.experiments import cost as efficiency
 
     with counting("measuring", "runs") as tell:
         found = efficiency.profile(

@@ -49,7 +49,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a trained model again: another mask, other cut-offs, cold items, groups."""
-    from modalign.experiment import load_model
+    from modalign.experiments.fit import load_model
 
     ks = parse_ks(k)
     choose("split", split, SPLITS)
@@ -145,7 +145,7 @@ def recommend(
 
     Items of the user's test part are marked: they were hidden in training.
     """
-    from modalign.experiment import load_model
+    from modalign.experiments.fit import load_model
     from modalign.report.lists import hidden_items, liked
 
     fitted = load_model(run, data)
@@ -200,7 +200,7 @@ def similar(
     json: Json = False,
 ) -> None:
     """The items nearest to an item in the trained space."""
-    from modalign.experiment import load_model
+    from modalign.experiments.fit import load_model
 
     fitted = load_model(run, data)
     frame = fitted.similar_items(item, k)

@@ -12,7 +12,7 @@ from modalign.cli.render import out, print_json, say, table
 from modalign.errors import ConfigError
 
 if TYPE_CHECKING:
-    from modalign.serve.bench import Measured
+    from modalign_serve.command.bench import Measured
 
 PANEL = "Service"
 Feedback = Annotated[
@@ -84,9 +84,10 @@ def serve(
     SIGTERM answers what is in flight and ends; SIGHUP reads keys and artifacts again.
     """
     _limit_threads(threads)
-    from modalign.serve import encoding, server
-    from modalign.serve.service import Service
-    from modalign.serve.settings import Settings
+    from modalign_serve.command import server
+    from modalign_serve.service import encoding
+    from modalign_serve.service.service import Service
+    from modalign_serve.service.settings import Settings
 
     settings = Settings(
         artifacts=_named(artifacts),
@@ -123,7 +124,7 @@ def bench_serve(
     json: Json = False,
 ) -> None:
     """Load a service of this artifact from another process on loopback, and measure it."""
-    from modalign.serve import bench
+    from modalign_serve.command import bench
 
     found = bench.measure(artifact, users, seconds, connections, k)
     if json:
@@ -141,7 +142,7 @@ def serve_key(
     json: Json = False,
 ) -> None:
     """Make an API key: it is shown once, and its hash is added to the file."""
-    from modalign.serve.keys import new_key
+    from modalign_serve.service.keys import new_key
 
     role = "admin" if admin else "use"
     word = new_key(keys, name, role)
@@ -161,7 +162,7 @@ def serve_feedback(
     json: Json = False,
 ) -> None:
     """Write feedback as Parquet, for `modalign data append`; a service may run meanwhile."""
-    from modalign.serve.export import to_parquet
+    from modalign_serve.stores.export import to_parquet
 
     count = to_parquet(store, out_file, since)
     if json:

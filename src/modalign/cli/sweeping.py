@@ -236,8 +236,8 @@ def _what(
     model: str | None, teachers: list[Path] | None, weights: str | None
 ) -> tuple[str | list[Path], str, dict[str, Any]]:
     """What is run, whose options `--set` is for, and arguments that go with it."""
-    from modalign import registry
     from modalign.errors import ConfigError
+    from modalign.models import _registry as registry
 
     if teachers:
         if model is not None:
@@ -258,7 +258,7 @@ def _what(
 
 def _variant(what: str | list[Path], variant: str | None) -> dict[str, Any]:
     """Options of a variant that all runs have."""
-    from modalign import registry
+    from modalign.models import _registry as registry
 
     if variant is None:
         return {}
@@ -270,19 +270,20 @@ def _variant(what: str | list[Path], variant: str | None) -> dict[str, Any]:
 
 def _check(what: str | list[Path], options: dict[str, Any]) -> None:
     """Refuse options that no run takes, before any is handed on by its name."""
-    from modalign import registry, settings
+    from modalign.core import settings
+    from modalign.models import _registry as registry
 
     if isinstance(what, str):
         settings.build(registry.get(what).config, options, f"model {what}")
     else:
-        from modalign.sweeps.distill_job import plan_of
+        from modalign.distillation.sweep import plan_of
 
         plan_of(options)
 
 
 def _shared(owner: str, config: Path | None, sets: list[str] | None, mask: str) -> dict[str, Any]:
     """Options that all runs have."""
-    from modalign import settings
+    from modalign.core import settings
 
     choose("mask", mask, MASKS)
     found = {} if config is None else settings.read_yaml(config)
@@ -302,7 +303,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def _named(path: Path) -> dict[str, dict[str, Any]]:
-    from modalign import settings
+    from modalign.core import settings
     from modalign.errors import ConfigError
 
     found = settings.read_yaml(path)

@@ -87,9 +87,11 @@ def train(
     results.json. Data without any modality are encoded first where the model needs one, with
     the encoders it is made for.
     """
-    from modalign import devices, experiment, registry, settings
+    from modalign.core import devices, settings
     from modalign.data.dataset import Dataset
     from modalign.errors import ConfigError
+    from modalign.experiments import fit as experiment
+    from modalign.models import _registry as registry
     from modalign.train.callbacks import ProgressBar
 
     spec = registry.get(model)
@@ -148,7 +150,7 @@ def demo(
     Draws the shop, encodes its texts and pictures, trains LightGCN and CM3, compresses CM3 into
     a small student, compares them all and writes a report to look at.
     """
-    from modalign import demo as job
+    from modalign.cli import _demo as job
     from modalign.train.callbacks import ProgressBar
 
     with ExitStack() as stack:

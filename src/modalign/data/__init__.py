@@ -1,1 +1,1 @@
-"""Data: vocabularies, interactions, the prepared folder, sources, filters, splits, sampling."""
+"""Interactions, items and modalities: read, prepared, split, stored."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from modalign.core.modality import Modality
 from modalign.data import joining, pictures
 from modalign.data.dataset import SPLITS, Dataset
-from modalign.data.modality import Modality
 from modalign.data.prepare import prepare, replace_folder
 from modalign.data.raw import RawData, RawFeatures
 from modalign.data.splits import counts

@@ -22,13 +22,13 @@ import numpy as np
 import polars as pl
 import torch
 
+from modalign.core.files import write_folder_aside
+from modalign.core.modality import Modality
+from modalign.core.view import TrainView
 from modalign.data import pictures
-from modalign.data.files import write_folder_aside
 from modalign.data.filters import pair_keys, sorting
 from modalign.data.interactions import Interactions
-from modalign.data.modality import Modality
 from modalign.data.modality_file import read_modality, write_modality
-from modalign.data.view import TrainView
 from modalign.data.vocabulary import Vocabulary
 from modalign.errors import DataError, UnknownName
 

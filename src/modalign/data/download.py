@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from modalign.data.files import write_aside, write_folder_aside
+from modalign.core.files import write_aside, write_folder_aside
 from modalign.data.official import RECORDS, RemoteFile, record
 from modalign.errors import ConfigError, DataError
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from modalign.core.files import write_folder_aside
+from modalign.core.modality import Modality
 from modalign.data.dataset import Dataset
-from modalign.data.files import write_folder_aside
-from modalign.data.modality import Modality
 from modalign.errors import DataError
 
 PARTS = ("train", "valid", "test")

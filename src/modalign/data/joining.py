@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from modalign.core.modality import Modality
 from modalign.data.log import natural_order
-from modalign.data.modality import Modality
 from modalign.data.raw import RawFeatures
 from modalign.data.vocabulary import Vocabulary
 from modalign.errors import DataError

@@ -16,8 +16,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from modalign.data.files import write_aside
-from modalign.data.modality import Modality
+from modalign.core.files import write_aside
+from modalign.core.modality import Modality
 from modalign.errors import DataError
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from modalign.core.seeds import numpy_generator
 from modalign.data.dataset import SPLITS
 from modalign.data.filters import pair_keys, sorting
 from modalign.errors import ConfigError, DataError, UnknownName
-from modalign.seeds import numpy_generator
 
 TRAIN, VALID, TEST, VALID_HISTORY, TEST_HISTORY = range(5)
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from modalign import registry, settings
+from modalign.core import settings
+from modalign.core.interfaces import TrainedConfig
 from modalign.distillation.task import DistillConfig
 from modalign.errors import ConfigError, UnknownName
-from modalign.interfaces import TrainedConfig
+from modalign.models import _registry as registry
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {

@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from modalign.data.view import TrainView
+from modalign.core.interfaces import Factors, PairScorer, Queries, Recommender
+from modalign.core.view import TrainView
 from modalign.errors import ConfigError
-from modalign.interfaces import Factors, PairScorer, Queries, Recommender
 
 BLOCK = 512
 """Users scored at a time by a source without vectors."""

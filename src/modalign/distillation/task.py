@@ -9,10 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from modalign.data.view import TrainView
-from modalign.distillation.source import Source, blocks, factors
-from modalign.errors import ConfigError
-from modalign.interfaces import (
+from modalign.core.interfaces import (
     Batch,
     Config,
     Factorised,
@@ -20,6 +17,9 @@ from modalign.interfaces import (
     Phase,
     Recommender,
 )
+from modalign.core.view import TrainView
+from modalign.distillation.source import Source, blocks, factors
+from modalign.errors import ConfigError
 from modalign.nn.losses.distillation import (
     crossed_infonce,
     divergence_of_logits,

@@ -1,1 +1,1 @@
-"""Ranking all items, measuring the lists, and telling whether one run beats another."""
+"""Ranking, metrics, and tests of differences."""

@@ -28,12 +28,12 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from modalign.core.interfaces import Factors, Queries, Recommender, Scorer
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.errors import DataError, InputError, UnknownName
 from modalign.evaluate.metrics import Lists, checked_ks, chosen_metrics, compute, hit_matrix
 from modalign.evaluate.ranking import Ranking, rank
-from modalign.interfaces import Factors, Queries, Recommender, Scorer
 
 Split = Literal["valid", "test"]
 Mask = Literal["strict", "train"]

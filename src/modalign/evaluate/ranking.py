@@ -17,9 +17,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from modalign.core.interfaces import Factors, Queries, Scorer
+from modalign.core.sparse import csr_tensor
 from modalign.errors import ConfigError, DataError, TrainingError
-from modalign.interfaces import Factors, Queries, Scorer
-from modalign.sparse import csr_tensor
 
 MASKED = float("-inf")
 CHUNK = 16

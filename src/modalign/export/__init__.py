@@ -1,1 +1,1 @@
-"""From a trained run to the folder that is served: the side that has torch."""
+"""A trained run to an artifact that `modalign_serve` reads."""

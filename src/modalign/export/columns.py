@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from modalign.artifact.artifact import Category, Column
-from modalign.artifact.strings import Strings
+from modalign_serve.artifact.artifact import Category, Column
+from modalign_serve.artifact.strings import Strings
 
 TEXTS = ("title", "description", "image")
 """Always texts, however few different ones there are."""

@@ -23,10 +23,11 @@ import torch
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
-from modalign import ot, seeds
-from modalign.data.modality import Modality
+from modalign import ot
+from modalign.core import seeds
+from modalign.core.modality import Modality
 from modalign.export.lists import best_lists, recall
-from modalign.serve.adapter import unit_rows
+from modalign_serve.ranker.adapter import unit_rows
 
 K = 20
 RANK = 256
@@ -228,7 +229,7 @@ class Trained:
     """An adapter and what was measured of it.
 
     Attributes:
-        matrices: as `modalign.serve.adapter.ContentAdapter` reads them.
+        matrices: as `modalign_serve.ranker.adapter.ContentAdapter` reads them.
         report: for the manifest.
     """
 

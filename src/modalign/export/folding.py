@@ -1,7 +1,7 @@
 """Ways from a list of items to a user's vector, fitted and measured on known users.
 
-See `modalign.serve.foldin` for what each computes. Options are chosen on users the fit has not
-seen, by what is reported.
+`modalign_serve.ranker.foldin` says what each computes. Options are chosen on users that the fit
+has not seen, by what is reported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from modalign.export.lists import best_lists, overlap, recall
-from modalign.serve.foldin import Fold, folded_by_ridge
+from modalign_serve.ranker.foldin import Fold, folded_by_ridge
 
 K = 20
 FITTED, MEASURED, TRIED = 20_000, 1_000, 200

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from modalign.artifact.artifact import Csr
-from modalign.serve.topk import best_of_rows
+from modalign_serve.artifact.artifact import Csr
+from modalign_serve.ranker.topk import best_of_rows
 
 CELLS = 2**22
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from modalign.artifact.manifest import Kind
 from modalign.errors import ConfigError
+from modalign_serve.artifact.manifest import Kind
 
 
 def onnx_bytes(encoder: nn.Module, kind: Kind) -> bytes:

@@ -12,22 +12,22 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from modalign import seeds
-from modalign.artifact.artifact import Artifact
-from modalign.artifact.manifest import Dtype, Manifest, read_manifest
-from modalign.artifact.strings import Ids
-from modalign.artifact.write import quantised, restored, write_artifact
+from modalign.core import seeds
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError
+from modalign.experiments.fitted import FittedModel
 from modalign.export.columns import columns_of, picture_column, pictures_of
 from modalign.export.content import read_content, train_adapter
 from modalign.export.folding import Known, fit_fold_ins
 from modalign.export.lists import best_lists, csr_of, overlap
 from modalign.export.onnx import onnx_bytes
 from modalign.export.scores import Scored, encoder_loss, scored
-from modalign.fitted import FittedModel
-from modalign.serve.foldin import encoder_fold, session
-from modalign.serve.index import FROM, Hnsw
+from modalign_serve.artifact.artifact import Artifact
+from modalign_serve.artifact.manifest import Dtype, Manifest, read_manifest
+from modalign_serve.artifact.strings import Ids
+from modalign_serve.artifact.write import quantised, restored, write_artifact
+from modalign_serve.ranker.foldin import encoder_fold, session
+from modalign_serve.ranker.index import FROM, Hnsw
 
 K = 20
 SAMPLE = 1_000

@@ -12,14 +12,14 @@ import torch
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 
-from modalign import seeds
-from modalign.artifact.artifact import Csr
-from modalign.artifact.manifest import Kind
+from modalign.core import seeds
+from modalign.core.interfaces import Queries, Recommender
+from modalign.core.sparse import csr_tensor
 from modalign.errors import ConfigError
 from modalign.export.lists import best_of_cells, csr_of, hide, overlap
-from modalign.interfaces import Queries, Recommender
-from modalign.serve.foldin import session
-from modalign.sparse import csr_tensor
+from modalign_serve.artifact.artifact import Csr
+from modalign_serve.artifact.manifest import Kind
+from modalign_serve.ranker.foldin import session
 
 K = 20
 BLOCK = 256

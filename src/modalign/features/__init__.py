@@ -1,1 +1,1 @@
-"""modalign.features."""
+"""Feature vectors to better ones: filled, reduced, averaged, coded."""

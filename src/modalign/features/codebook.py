@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from modalign.data.modality import Modality
+from modalign.core.modality import Modality
 from modalign.errors import DataError
 
 EMPTY = 0.5

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
-from modalign.data.modality import Modality
+from modalign.core.modality import Modality
 from modalign.errors import ConfigError, UnknownName
 
 FillPolicy = Literal["zero", "mean", "neighbours"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from modalign.data.modality import Modality
+from modalign.core.modality import Modality
 
 ROWS = 4096
 """Rows that are held in float64 at a time."""

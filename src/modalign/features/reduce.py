@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.linalg
 
-from modalign.data.modality import Modality
+from modalign.core.modality import Modality
 from modalign.errors import ConfigError
 
 BLOCK = 4096

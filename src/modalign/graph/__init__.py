@@ -1,1 +1,1 @@
-"""Sparse graphs of users and items, and products with them: the hot path of graph models."""
+"""Graphs of users and items: built, normalised, propagated over."""

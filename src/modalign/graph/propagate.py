@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from modalign.sparse import csr_tensor
+from modalign.core.sparse import csr_tensor
 
 # Cutting rows out of a matrix costs about three times as much for each non-zero as multiplying
 # by it does (copying its indices and weights), so that rows with more than a third of all

@@ -1,1 +1,1 @@
-"""modalign.models."""
+"""The recommenders: a small one is a file, a family is a folder."""

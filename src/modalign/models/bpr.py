@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalign.interfaces import Batch, Recommender, TrainedConfig, TrainView
+from modalign.core.interfaces import Batch, Recommender, TrainedConfig, TrainView
+from modalign.models._registry import register
 from modalign.nn.losses.ranking import bpr_loss, l2_penalty
-from modalign.registry import register
 
 
 class BPRConfig(TrainedConfig):

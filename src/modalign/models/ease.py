@@ -11,10 +11,10 @@ from pydantic import Field
 from scipy.linalg import lapack
 from torch import Tensor
 
+from modalign.core.interfaces import Config, Queries, Recommender, TrainView
 from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError
-from modalign.interfaces import Config, Queries, Recommender, TrainView
-from modalign.registry import register
+from modalign.models._registry import register
 
 BLOCK_ROWS = 1024
 BYTES_PER_PAIR = 8 + 4  # the float64 inverse and the float32 weights

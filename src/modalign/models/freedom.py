@@ -10,19 +10,19 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalign.graph.bipartite import BipartiteGraph
-from modalign.interfaces import (
+from modalign.core.interfaces import (
     Batch,
     MultimodalConfig,
     Recommender,
     TrainView,
     chosen_modalities,
 )
-from modalign.models._batch_items import distinct
-from modalign.models._item_graph import item_graph, modality_weights
+from modalign.graph.bipartite import BipartiteGraph
+from modalign.models._registry import register
+from modalign.models._shared.batch_items import distinct
+from modalign.models._shared.item_graph import item_graph, modality_weights
 from modalign.nn.losses.ranking import bpr_loss
 from modalign.nn.modality_input import ModalityInput
-from modalign.registry import register
 
 
 class FREEDOMConfig(MultimodalConfig):

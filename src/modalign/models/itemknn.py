@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from modalign.core.interfaces import Config, Queries, Recommender, TrainView
+from modalign.core.sparse import csr_tensor, sparse_product
 from modalign.data.interactions import Interactions
-from modalign.interfaces import Config, Queries, Recommender, TrainView
-from modalign.registry import register
-from modalign.sparse import csr_tensor, sparse_product
+from modalign.models._registry import register
 
 # Cells of the dense block of similarities that is held at a time: 32 MB of float32.
 BLOCK_CELLS = 8_000_000

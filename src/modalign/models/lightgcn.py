@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from modalign.core.interfaces import Batch, Recommender, TrainedConfig, TrainView
 from modalign.graph.bipartite import BipartiteGraph
-from modalign.interfaces import Batch, Recommender, TrainedConfig, TrainView
+from modalign.models._registry import register
 from modalign.nn.losses.ranking import bpr_loss, l2_penalty
-from modalign.registry import register
 
 
 class LightGCNConfig(TrainedConfig):

@@ -9,15 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from modalign import seeds
-from modalign.data.view import TrainView
+from modalign.core import seeds
+from modalign.core.interfaces import Batch, OptimizerSettings, Phase, Recommender, chosen_modalities
+from modalign.core.view import TrainView
 from modalign.graph.one_sided import TwoWayGraph
-from modalign.interfaces import Batch, OptimizerSettings, Phase, Recommender, chosen_modalities
-from modalign.models._mmssl_config import SelfSupervisedConfig
-from modalign.models._mmssl_parts import ModalityGraphs, PropagatedFeatures, SelfSupervision
+from modalign.models._registry import register
 from modalign.models.lightgcn import LightGCN, LightGCNConfig
+from modalign.models.mmssl.config import SelfSupervisedConfig
+from modalign.models.mmssl.parts import ModalityGraphs, PropagatedFeatures, SelfSupervision
 from modalign.nn.losses.adversarial import Pair
-from modalign.registry import register
 
 
 class SelfSupervised(Recommender):

@@ -12,18 +12,18 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalign.graph.bipartite import BipartiteGraph
-from modalign.graph.propagate import SparseGraph
-from modalign.interfaces import (
+from modalign.core.interfaces import (
     Batch,
     MultimodalConfig,
     Recommender,
     TrainView,
     chosen_modalities,
 )
+from modalign.graph.bipartite import BipartiteGraph
+from modalign.graph.propagate import SparseGraph
+from modalign.models._registry import register
 from modalign.nn.losses.ranking import bpr_loss, l2_penalty
 from modalign.nn.modality_input import ModalityInput
-from modalign.registry import register
 
 
 class MMRecConfig(MultimodalConfig):

@@ -9,12 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from modalign.data.view import TrainView
-from modalign.interfaces import Batch, Queries, TrainedConfig
-from modalign.models._variational import Variational
+from modalign.core.interfaces import Batch, Queries, TrainedConfig
+from modalign.core.view import TrainView
+from modalign.models._registry import register
+from modalign.models._shared.variational import Variational
 from modalign.nn.bags import Bags, bag_sums
 from modalign.nn.losses.variational import annealed, multinomial_loss, normal_kl
-from modalign.registry import register
 
 
 class MultiVAEConfig(TrainedConfig):

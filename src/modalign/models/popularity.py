@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from modalign.interfaces import Config, Queries, Recommender, TrainView
-from modalign.registry import register
+from modalign.core.interfaces import Config, Queries, Recommender, TrainView
+from modalign.models._registry import register
 
 
 class PopularityConfig(Config):

@@ -11,18 +11,18 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalign.data.modality import Modality
-from modalign.interfaces import (
+from modalign.core.interfaces import (
     Batch,
     MultimodalConfig,
     Recommender,
     TrainView,
     chosen_modalities,
 )
-from modalign.models._batch_items import distinct
+from modalign.core.modality import Modality
+from modalign.models._registry import register
+from modalign.models._shared.batch_items import distinct
 from modalign.nn.losses.ranking import bpr_loss, l2_penalty
 from modalign.nn.modality_input import ModalityInput
-from modalign.registry import register
 
 FeatureNorm = Literal["none", "l2", "standard"]
 

@@ -1,1 +1,1 @@
-"""modalign.nn."""
+"""Layers and losses that know no data set."""

@@ -41,7 +41,7 @@ class Bags:
         """The entries of a sparse CSR tensor.
 
         Example:
-            >>> from modalign.sparse import csr_tensor
+            >>> from modalign.core.sparse import csr_tensor
             >>> starts, columns = torch.tensor([0, 2, 2]), torch.tensor([0, 3])
             >>> Bags.of(csr_tensor(starts, columns, torch.ones(2), (2, 4))).rows.tolist()
             [0, 0]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as affine
 
-from modalign.data.modality import Modality
-from modalign.data.view import TrainView
+from modalign.core.modality import Modality
+from modalign.core.view import TrainView
 from modalign.features.fill import fill, present_mean
 
 PAGE = 4096

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign import seeds
+from modalign.core import seeds
 
 MANTISSA = 23
 """Bits behind the point of a float32; behind those of 1.0 they are a number from 1 to 2."""
@@ -25,7 +25,7 @@ def exponential_numbers(
 
     Args:
         shape: of the result.
-        seed: as in `modalign.seeds`.
+        seed: as in `modalign.core.seeds`.
         *path: names the consumer, likewise.
         device: where the result is.
 

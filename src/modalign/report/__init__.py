@@ -1,1 +1,1 @@
-"""modalign.report."""
+"""Pages and pictures of runs."""

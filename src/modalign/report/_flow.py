@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modalign import ot, seeds
+from modalign import ot
+from modalign.core import seeds
 
 REG = {1: 1.0, 2: 0.5}
 """Strength of the entropy by dimension: as wide a blur as the shapes bear to be told apart."""

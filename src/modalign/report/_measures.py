@@ -9,10 +9,10 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from modalign.core.interfaces import Factors, Queries
+from modalign.core.sparse import csr_tensor
 from modalign.data.dataset import Dataset
-from modalign.fitted import FittedModel
-from modalign.interfaces import Factors, Queries
-from modalign.sparse import csr_tensor
+from modalign.experiments.fitted import FittedModel
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]

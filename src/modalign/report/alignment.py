@@ -17,14 +17,15 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from modalign import registry, seeds, settings
+from modalign.core import seeds, settings
+from modalign.core.files import write_aside, write_folder_aside
+from modalign.core.interfaces import Factors, Recommender, Task
+from modalign.core.view import TrainView
 from modalign.data.dataset import Dataset
-from modalign.data.files import write_aside, write_folder_aside
-from modalign.data.view import TrainView
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.protocol import Evaluator
-from modalign.experiment import RunOptions, fit_task, load_model
-from modalign.interfaces import Factors, Recommender, Task
+from modalign.experiments.fit import RunOptions, fit_task, load_model
+from modalign.models import _registry as registry
 from modalign.report import _alignment_canvas, _canvas
 from modalign.report._alignment_canvas import Points
 from modalign.train.checkpoint import TrainState

@@ -16,17 +16,17 @@ import jinja2
 import numpy as np
 import polars as pl
 
-from modalign import seeds
+from modalign.core import seeds
+from modalign.core.files import write_folder_aside
 from modalign.data.dataset import Dataset
-from modalign.data.files import write_folder_aside
 from modalign.errors import ConfigError, DataError, RunError
-from modalign.experiment import load_model
-from modalign.fitted import FittedModel
+from modalign.experiments.fit import load_model
+from modalign.experiments.fitted import FittedModel
+from modalign.experiments.run_folder import read_run
 from modalign.report import _canvas, _flow, _measures
 from modalign.report._canvas import Curves, short
 from modalign.report._measures import Floats, Sample
 from modalign.report.side_by_side import folder_names
-from modalign.run_folder import read_run
 
 BLOCK = 50
 KINDS = ("users", "items")

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from modalign.data.dataset import Dataset
 from modalign.evaluate.protocol import Evaluation
-from modalign.fitted import FittedModel
+from modalign.experiments.fitted import FittedModel
 from modalign.report.lists import hidden_items, liked
 
 LIST = 10

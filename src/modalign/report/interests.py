@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.core.explain import ContentInterests, Explains, Interests, overlap, plan_entropy
+from modalign.core.files import write_aside
+from modalign.core.sparse import csr_tensor
 from modalign.data.dataset import Dataset
-from modalign.data.files import write_aside
 from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError, DataError
-from modalign.explain import ContentInterests, Explains, Interests, overlap, plan_entropy
-from modalign.fitted import FittedModel
+from modalign.experiments.fitted import FittedModel
 from modalign.report.gallery import Pictures
 from modalign.report.lists import liked
-from modalign.sparse import csr_tensor
 
 AVERAGED = 200
 """Users, evenly spaced among those with a history, over whom averages are taken."""

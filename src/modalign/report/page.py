@@ -11,14 +11,15 @@ from typing import Any
 import jinja2
 import polars as pl
 
+from modalign.core.files import write_aside
 from modalign.data.dataset import Dataset
-from modalign.data.files import write_aside
 from modalign.errors import ConfigError, DataError, RunError
 from modalign.evaluate.compare import Comparison, RunResult
 from modalign.evaluate.metrics import METRICS
 from modalign.evaluate.protocol import Evaluation
-from modalign.experiment import load_model
-from modalign.fitted import FittedModel
+from modalign.experiments.fit import load_model
+from modalign.experiments.fitted import FittedModel
+from modalign.experiments.run_folder import read_run
 from modalign.report import plots
 from modalign.report.gallery import LIST, Pictures, chosen_users, gallery
 from modalign.report.side_by_side import (
@@ -28,7 +29,6 @@ from modalign.report.side_by_side import (
     popularity_groups,
 )
 from modalign.report.words import finding, p_value
-from modalign.run_folder import read_run
 
 K = 20
 

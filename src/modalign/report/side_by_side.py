@@ -18,7 +18,7 @@ from modalign.evaluate import groups
 from modalign.evaluate.compare import Comparison, RunResult, average, compare
 from modalign.evaluate.metrics import hit_matrix
 from modalign.evaluate.protocol import Evaluation
-from modalign.run_folder import read_run
+from modalign.experiments.run_folder import read_run
 
 USUAL = (10, 20)
 

@@ -16,8 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modalign.distillation.sweep import DistillJob, ablate_distillation, sweep_distillation
     from modalign.sweeps.ablation import Ablation, ablate
-    from modalign.sweeps.distill_job import DistillJob, ablate_distillation, sweep_distillation
     from modalign.sweeps.job import FitJob, Job
     from modalign.sweeps.plan import Plan
     from modalign.sweeps.runner import Progress, Sweep, run, sweep

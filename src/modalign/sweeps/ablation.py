@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from modalign import registry
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError, UnknownName
 from modalign.evaluate.compare import Pair, RunResult, average, compare
 from modalign.evaluate.significance import holm, holm_of_known
-from modalign.experiment import KS, Mask
+from modalign.experiments.fit import KS, Mask
+from modalign.models import _registry as registry
 from modalign.sweeps import runner
 from modalign.sweeps.job import FitJob, Job, check_metric
 from modalign.sweeps.plan import Plan

@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from modalign.data.files import write_aside
+from modalign.core.files import write_aside
 from modalign.evaluate.compare import Pair
 from modalign.report.plots import COLOURS, DASHES, MARKERS
 from modalign.sweeps.plan import text

@@ -9,9 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from modalign import devices, experiment, registry, settings
+from modalign.core import devices, settings
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, RunError
+from modalign.experiments import fit as experiment
+from modalign.models import _registry as registry
 
 
 class Job(Protocol):

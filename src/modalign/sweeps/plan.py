@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from modalign import seeds as generators
-from modalign import settings
+from modalign.core import seeds as generators
+from modalign.core import settings
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError
 

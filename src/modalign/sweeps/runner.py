@@ -19,11 +19,11 @@ from typing import Any
 
 import yaml
 
+from modalign.core.files import write_aside
 from modalign.data.dataset import Dataset
-from modalign.data.files import write_aside
+from modalign.engines import local as pool
 from modalign.errors import ConfigError, RunError, TrainingError
-from modalign.experiment import KS, Mask
-from modalign.sweeps import pool
+from modalign.experiments.fit import KS, Mask
 from modalign.sweeps.job import FitJob, Job, check_metric
 from modalign.sweeps.plan import Plan, chosen
 from modalign.sweeps.table import Row, Run, best_first, read_result, rows_of, to_frame

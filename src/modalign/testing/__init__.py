@@ -1,1 +1,1 @@
-"""modalign.testing."""
+"""The contract that every registered model is held to, and toy data for it."""

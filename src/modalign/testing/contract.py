@@ -26,12 +26,12 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from modalign import seeds
+from modalign.core import seeds
+from modalign.core.interfaces import Batch, Phase, Queries, Recommender
+from modalign.core.modality import Modality
+from modalign.core.view import TrainView
 from modalign.data.interactions import Interactions
-from modalign.data.modality import Modality
-from modalign.data.view import TrainView
-from modalign.interfaces import Batch, Phase, Queries, Recommender
-from modalign.registry import ModelSpec
+from modalign.models._registry import ModelSpec
 from modalign.testing.harness import (
     auc,
     batches,
@@ -506,7 +506,7 @@ def checks(spec: ModelSpec) -> list[tuple[str, Check]]:
     """The checks that a model must pass, by name, chosen by what it is.
 
     Example:
-        >>> from modalign.registry import get
+        >>> from modalign.models._registry import get
         >>> for name, check in checks(get("popularity"))[:3]:
         ...     check(get("popularity"))
     """

@@ -10,12 +10,12 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from modalign import seeds
+from modalign.core import seeds
+from modalign.core.interfaces import Batch, Queries, Recommender, Task, TrainedConfig
+from modalign.core.sparse import csr_tensor
+from modalign.core.view import TrainView
 from modalign.data.interactions import Interactions
-from modalign.data.view import TrainView
-from modalign.interfaces import Batch, Queries, Recommender, Task, TrainedConfig
-from modalign.registry import ModelSpec
-from modalign.sparse import csr_tensor
+from modalign.models._registry import ModelSpec
 from modalign.train.batches import PairBatches, UserBatches
 from modalign.train.trainer import TrainOptions, fit
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modalign.data.view import TrainView
+from modalign.core.view import TrainView
 
 
 def interaction_matrix(view: TrainView) -> np.ndarray:

@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from modalign import seeds
+from modalign.core import seeds
+from modalign.core.modality import Modality
+from modalign.core.view import TrainView
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
-from modalign.data.modality import Modality
-from modalign.data.view import TrainView
 from modalign.data.vocabulary import Vocabulary
 
 TRAIN_ITEMS, HELD_OUT_ITEMS = 8, 2

@@ -1,1 +1,1 @@
-"""modalign.train."""
+"""The one training loop."""

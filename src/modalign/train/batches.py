@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from modalign.core.interfaces import Batch
+from modalign.core.view import TrainView
 from modalign.data.sampling import NegativeSampler
-from modalign.data.view import TrainView
 from modalign.errors import DataError
-from modalign.interfaces import Batch
 
 
 class PairBatches:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.data.files import write_aside
+from modalign.core.files import write_aside
 from modalign.errors import RunError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from modalign.interfaces import Phase
+from modalign.core.interfaces import Phase
 
 
 def build(phase: Phase) -> torch.optim.Optimizer:

@@ -17,10 +17,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from modalign import devices, seeds
-from modalign.data.view import TrainView
+from modalign.core import devices, seeds
+from modalign.core.interfaces import Batch, Phase, Recommender, Task
+from modalign.core.view import TrainView
 from modalign.errors import TrainingError
-from modalign.interfaces import Batch, Phase, Recommender, Task
 from modalign.train import checkpoint, optim
 from modalign.train.batches import PairBatches, UserBatches
 from modalign.train.callbacks import Callback, Callbacks

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modalign.core.modality import Modality
 from modalign.data.dataset import Dataset
 from modalign.data.export_layout import export_mmrec, export_recbole
 from modalign.data.interactions import Interactions
-from modalign.data.modality import Modality
 from modalign.data.raw import RawData
 from modalign.data.sources import mmrec, recbole
 from modalign.data.vocabulary import Vocabulary

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from modalign import seeds
+from modalign.core import seeds
 from modalign.graph.one_sided import TwoWayGraph
 from modalign.graph.propagate import CSR
 from modalign.nn.losses.adversarial import (

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from modalign import seeds
+from modalign.core import seeds
 from modalign.nn.losses.contrastive import hardest_similarity, negative_pull, view_contrast
 
 E = torch.eye(2, dtype=torch.float64)

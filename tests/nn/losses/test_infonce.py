@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from modalign import seeds
+from modalign.core import seeds
 from modalign.nn.losses import infonce
 from modalign.nn.losses.infonce import info_nce
 

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from looking import ENCODER, NASTY
 from served import WIDTH, Asked, serving
 
-from modalign.artifact.strings import Strings
-from modalign.artifact.testing import small_artifact
-from modalign.artifact.write import write_artifact
+from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.strings import Strings
+from modalign_serve.artifact.write import write_artifact
 
 N_ITEMS = 40
 IMAGE, TEXT = 3, 2

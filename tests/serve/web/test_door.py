@@ -10,8 +10,8 @@ import pytest
 from looking import look, read, send
 from served import Asked, serving
 
-from modalign.serve.keys import Key, Keys, new_key
-from modalign.serve.web.sessions import MOST, SECONDS, Sessions, cookie, same_site
+from modalign_serve.service.keys import Key, Keys, new_key
+from modalign_serve.web.sessions import MOST, SECONDS, Sessions, cookie, same_site
 
 
 @pytest.fixture

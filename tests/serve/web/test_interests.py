@@ -12,10 +12,10 @@ from looking import look
 from onnx import TensorProto, helper, numpy_helper
 from served import serving
 
-from modalign.artifact.testing import small_artifact
-from modalign.artifact.write import write_artifact
-from modalign.serve.interests import interests_of
-from modalign.serve.ranker import Ranker
+from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.write import write_artifact
+from modalign_serve.ranker.interests import interests_of
+from modalign_serve.ranker.ranker import Ranker
 
 N_ITEMS, K = 30, 3
 GIVEN = np.random.default_rng(4).random((N_ITEMS, N_ITEMS, K)).astype(np.float32)

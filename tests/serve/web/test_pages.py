@@ -12,9 +12,9 @@ import pytest
 from looking import NASTY, SITE, look, read
 from served import Asked, event, serving
 
-from modalign.artifact.artifact import Csr
-from modalign.artifact.testing import small_artifact
-from modalign.artifact.write import write_artifact
+from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.artifact import Csr
+from modalign_serve.artifact.write import write_artifact
 
 PAGES = {
     "recommend": "What would you like?",
@@ -258,7 +258,7 @@ def test_an_error_inside_tells_nothing(web: Asked, monkeypatch: pytest.MonkeyPat
     def broken(*_: object) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr("modalign.serve.web.items._told", broken)
+    monkeypatch.setattr("modalign_serve.web.items._told", broken)
     page = look(web, "item?item=i5", 500)
     assert "secret" not in page.text
     assert "Something went wrong" in page.text

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import Asked
 
-from modalign.artifact.artifact import Csr
-from modalign.artifact.testing import small_artifact
-from modalign.artifact.write import write_artifact
-from modalign.serve.models import Served
-from modalign.serve.web.forms import State
-from modalign.serve.web.showing import Shower, cards, parts_of
-from modalign.serve.web.site import read_of
+from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.artifact import Csr
+from modalign_serve.artifact.write import write_artifact
+from modalign_serve.service.models import Served
+from modalign_serve.web.forms import State
+from modalign_serve.web.showing import Shower, cards, parts_of
+from modalign_serve.web.site import read_of
 
 VALUES = st.floats(-5, 5, allow_nan=False)
 

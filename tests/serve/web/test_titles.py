@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modalign.artifact.strings import Strings
-from modalign.artifact.testing import small_artifact
-from modalign.serve.catalogue import Catalogue
-from modalign.serve.web.titles import Titles, folded
+from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.strings import Strings
+from modalign_serve.ranker.catalogue import Catalogue
+from modalign_serve.web.titles import Titles, folded
 
 TITLES = ["Red rucksack", "rucksack, RED & blue", "Überwurf", "", "a\nred line", "Blue Überwurf"]
 

@@ -14,13 +14,13 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from modalign.data.files import write_folder_aside
+from modalign.core.files import write_folder_aside
+from modalign.core.seeds import numpy_generator
 from modalign.data.raw import RawData
 from modalign.data.synthetic.pictures import draw_item, encode
 from modalign.data.synthetic.texts import write_texts
 from modalign.data.synthetic.world import CATEGORIES, World, make_world, sample_interactions
 from modalign.errors import ConfigError
-from modalign.seeds import numpy_generator
 
 __all__ = ["NAME", "World", "generate", "make_world", "write"]
 

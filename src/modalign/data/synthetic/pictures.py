@@ -15,10 +15,10 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from modalign.core.seeds import numpy_generator
 from modalign.data.synthetic.patterns import pattern_masks
 from modalign.data.synthetic.shapes import DRAWINGS, Part, Points, Shade
 from modalign.data.synthetic.world import World
-from modalign.seeds import numpy_generator
 
 Colour = tuple[int, int, int]
 

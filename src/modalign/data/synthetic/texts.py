@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modalign.core.seeds import numpy_generator
 from modalign.data.synthetic.words import (
     CLOSINGS,
     MATERIALS,
@@ -20,7 +21,6 @@ from modalign.data.synthetic.words import (
     QUALITIES,
 )
 from modalign.data.synthetic.world import CATEGORIES, World
-from modalign.seeds import numpy_generator
 
 _TITLES = (
     "{brand} {model} {material} {noun} {occasion}",

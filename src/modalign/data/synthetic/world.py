@@ -27,9 +27,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from modalign.core.seeds import numpy_generator
 from modalign.data.synthetic.words import BRANDS, MATERIALS, OCCASIONS, QUALITIES
 from modalign.errors import ConfigError
-from modalign.seeds import numpy_generator
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

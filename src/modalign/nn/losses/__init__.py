@@ -1,1 +1,1 @@
-"""modalign.nn.losses."""
+"""Loss functions."""

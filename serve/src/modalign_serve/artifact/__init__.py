@@ -1,0 +1,1 @@
+"""The format of what is served: written, read, checked."""

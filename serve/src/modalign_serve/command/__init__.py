@@ -1,0 +1,1 @@
+"""The process: its command line, its start and end, its benchmark."""

@@ -1,0 +1,91 @@
+"""The exceptions that `modalign_serve` raises on purpose, and that `modalign` builds on.
+
+    ModalignError
+    └── InputError            a user's mistake; a command exits with code 2
+        ├── DataError         a file, table or feature matrix is not what it should be
+        ├── ConfigError       an option is unknown or out of its bounds
+        ├── UnknownName       no model, column, metric or item has that name
+        └── ArtifactError     an artifact to serve is missing, damaged or of another schema
+    Failure                   an HTTP answer that is not the one asked for
+
+An `InputError` always states three facts: what was expected, what came, and how to fix it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+
+class ModalignError(Exception):
+    """Base of all errors raised by modalign on purpose."""
+
+
+class InputError(ModalignError):
+    """A user's mistake, stated in three facts.
+
+    Args:
+        expected: what modalign needed.
+        got: what came instead, with file, line, column or id where there is one.
+        fix: what the user can do about it.
+    """
+
+    def __init__(self, expected: str, got: str, fix: str) -> None:
+        self.expected, self.got, self.fix = expected, got, fix
+        super().__init__(f"Expected {expected}, got {got}. To fix: {fix}")
+
+
+class DataError(InputError):
+    """A file, table or feature matrix is not what it should be."""
+
+
+class ConfigError(InputError):
+    """An option is unknown, of the wrong type or out of its bounds."""
+
+
+class ArtifactError(InputError):
+    """A folder to serve is missing, damaged, or of another schema."""
+
+
+class UnknownName(InputError):
+    """No thing of this kind has this name; the nearest existing name is suggested."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        fix = f"did you mean {close[0]!r}?" if close else "choose one of the names listed"
+        article = "an" if kind[0] in "aeio" else "a"
+        super().__init__(f"{article} {kind}, one of {', '.join(names)}", repr(name), fix)
+
+
+class Failure(Exception):
+    """An answer that is not the one asked for.
+
+    Args:
+        status: HTTP status.
+        expected: what the service needed.
+        got: what came instead, with the field or id where there is one.
+        fix: what the caller can do about it.
+        headers: to send along, such as Retry-After.
+
+    Example:
+        >>> str(Failure(404, "a known user", "'x'", "send items instead"))
+        "404: expected a known user, got 'x'. To fix: send items instead"
+    """
+
+    def __init__(
+        self,
+        status: int,
+        expected: str,
+        got: str,
+        fix: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status, self.expected, self.got, self.fix = status, expected, got, fix
+        self.headers = dict(headers or {})
+        super().__init__(f"{status}: expected {expected}, got {got}. To fix: {fix}")
+
+
+def unavailable(got: str, fix: str, seconds: int = 1) -> Failure:
+    """The service cannot do it now, but may in a moment."""
+    return Failure(503, "a service that can answer", got, fix, {"retry-after": str(seconds)})

@@ -1,0 +1,201 @@
+"""A request, an answer, and the table that says which function answers which request.
+
+The table is the only list of endpoints: requests are matched against it, and the OpenAPI
+document is written from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from modalign_serve.errors import Failure
+from modalign_serve.service.keys import Key
+
+JSON = "application/json"
+_encode = msgspec.json.Encoder().encode
+
+
+class Answer(NamedTuple):
+    """A whole answer.
+
+    Attributes:
+        status: HTTP status.
+        body: what is sent; a path is sent as a file.
+        content_type: empty for none.
+        headers: further ones.
+        after: called when all is sent, or cannot be.
+    """
+
+    status: int
+    body: bytes | Path
+    content_type: str = JSON
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    after: Callable[[], None] | None = None
+
+
+def answer(value: Any, status: int = 200) -> Answer:
+    """A value (a Struct, a dictionary) as JSON."""
+    return Answer(status, _encode(value))
+
+
+def error_body(failure: Failure, request_id: str) -> bytes:
+    """The JSON of a failure, as the schema `Error` of the API says.
+
+    Example:
+        >>> failure = Failure(404, "a known user", "'x'", "send items instead")
+        >>> error_body(failure, "r1").decode()[:38]
+        '{"error":{"status":404,"expected":"a k'
+    """
+    facts = {
+        "status": failure.status,
+        "expected": failure.expected,
+        "got": failure.got,
+        "fix": failure.fix,
+        "request_id": request_id,
+    }
+    return _encode({"error": facts})
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, read and let in.
+
+    Attributes:
+        method, path: as they were sent; the path without its query.
+        params: parts of the path by the name they have in the table.
+        query: the query string as it was sent.
+        headers: raw pairs.
+        body: all of it.
+        key: whose key came with it, if keys are asked for.
+        request_id: for logs and for the caller.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str]
+    query: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+    key: Key | None
+    request_id: str
+
+    def arguments(self, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+        """The query's values, each read by its reader.
+
+        Raises:
+            Failure: 422 where a name is unknown, comes twice, or its value does not fit.
+        """
+        found: dict[str, Any] = {}
+        pairs = parse_qsl(self.query.decode("latin-1"), keep_blank_values=True)
+        for name, value in pairs:
+            if name not in known or name in found:
+                listed = ", ".join(known) or "none"
+                got = f"{name!r} twice" if name in found else repr(name)
+                raise Failure(422, f"query parameters {listed}, once each", got, "leave it out")
+            try:
+                found[name] = known[name](value)
+            except ValueError as error:
+                raise Failure(422, str(error), repr(value), f"mend {name} in the query") from error
+        return found
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the path or query, for the document."""
+
+    name: str
+    schema: Mapping[str, Any]
+    place: str = "path"
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One method of one path.
+
+    Attributes:
+        method, path: such as POST, /v1/models/{name}/recommend.
+        handler: what answers.
+        summary: one line for people.
+        access: "open" to all, "use" with any key where keys are asked for, "admin" with an
+            admin's key always.
+        takes: type of the JSON body, or None.
+        gives: type of the JSON answer, or its content type where it is none.
+        parameters: of path and query.
+        statuses: errors it may answer with, besides those that all may.
+        example: a body to show.
+        failed: makes the answer of a failure and the request's id, where it is not to be JSON.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    access: str = "use"
+    takes: Any = None
+    gives: Any = None
+    parameters: Sequence[Parameter] = ()
+    statuses: Sequence[int] = ()
+    example: Any = None
+    failed: Callable[[Failure, str], Answer] | None = None
+
+
+@dataclass
+class Found:
+    """What the table says of a path."""
+
+    methods: Mapping[str, Endpoint]
+    params: Mapping[str, str]
+
+
+@dataclass
+class Table:
+    """Endpoints by path; templates hold one name for each `{part}`, `{rest:path}` takes all.
+
+    Example:
+        >>> async def hello(call): return answer({})
+        >>> table = Table([Endpoint("GET", "/v1/models/{name}", hello, "One model")])
+        >>> table.find(b"/v1/models/a%2Fb").params, table.find(b"/v1/models/a/b")
+        ({'name': 'a/b'}, None)
+    """
+
+    endpoints: Sequence[Endpoint]
+    _exact: dict[bytes, dict[str, Endpoint]] = field(default_factory=dict)
+    _patterns: list[tuple[re.Pattern[bytes], dict[str, Endpoint]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        by_path: dict[str, dict[str, Endpoint]] = {}
+        for one in self.endpoints:
+            by_path.setdefault(one.path, {})[one.method] = one
+        for path, methods in by_path.items():
+            if "{" not in path:
+                self._exact[path.encode()] = methods
+                continue
+            pattern = re.sub(r"\{(\w+):path\}", r"(?P<\1>.+)", path)
+            pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern)
+            self._patterns.append((re.compile(pattern.encode()), methods))
+
+    def find(self, raw_path: bytes) -> Found | None:
+        """The methods of a path as it was sent, and what stands in the template's places."""
+        methods = self._exact.get(raw_path)
+        if methods is not None:
+            return Found(methods, {})
+        for pattern, templated in self._patterns:
+            fits = pattern.fullmatch(raw_path)
+            if fits is not None:
+                params = {
+                    name: unquote(value.decode("latin-1"))
+                    for name, value in fits.groupdict().items()
+                }
+                return Found(templated, params)
+        return None

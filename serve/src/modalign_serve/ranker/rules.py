@@ -1,0 +1,147 @@
+"""What a shop may ask of a list besides the best: filters, boosts, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from modalign_serve.artifact.artifact import Category, Column
+from modalign_serve.artifact.strings import Strings
+from modalign_serve.errors import ConfigError, UnknownName
+
+Where: TypeAlias = Mapping[str, Any]
+"""Conditions on item metadata, all of which must hold: for a column of categories or texts a
+value or a list of values, for one of numbers a value or `{"min": a, "max": b}`, both ends
+included and either of them optional. An item without a value meets no condition."""
+
+
+@dataclass(frozen=True)
+class Boost:
+    """Lift (or, below zero, sink) some items.
+
+    `score + amount * s` with s the standard deviation of that person's scores over the whole
+    catalogue, so that an amount means the same for every model and person.
+
+    Attributes:
+        amount: in standard deviations; 1 is strong.
+        where: which items, by metadata.
+        items: which items, by id; those that are named or meet `where`.
+    """
+
+    amount: float
+    where: Where | None = None
+    items: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.amount):
+            raise ConfigError("a finite amount of a boost", repr(self.amount), "try 0.5")
+        if self.where is None and not self.items:
+            raise ConfigError("a boost of some items", "neither where nor items", "name either")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Everything asked of a list; see `Ranker.recommend` for each."""
+
+    filter_seen: bool = True
+    exclude: Sequence[str] = ()
+    allow: Sequence[str] | None = None
+    where: Where | None = None
+    boost: Sequence[Boost] = ()
+    at_most_per: Mapping[str, int] = field(default_factory=dict)
+    diversity: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.diversity <= 1.0:
+            raise ConfigError("a diversity from 0 to 1", repr(self.diversity), "try 0.3")
+        for column, n in self.at_most_per.items():
+            if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+                raise ConfigError(
+                    f"a whole number from 1 up as the limit per {column}", repr(n), "try 2"
+                )
+
+    @property
+    def only_hides(self) -> bool:
+        """Nothing is asked but to leave some items out."""
+        asked = self.allow is not None or self.where or self.boost or self.at_most_per
+        return not (asked or self.diversity)
+
+
+def matches(columns: Mapping[str, Column], where: Where, n: int) -> np.ndarray:
+    """Which of n items meet all conditions, bool (n,).
+
+    Raises:
+        UnknownName: no such column.
+        ConfigError: a condition that does not fit its column.
+
+    Example:
+        >>> columns = {"price": np.array([3.0, 8.0, np.nan])}
+        >>> matches(columns, {"price": {"max": 5}}, 3).tolist()
+        [True, False, False]
+    """
+    found = np.ones(n, bool)
+    for name, wanted in where.items():
+        if name not in columns:
+            raise UnknownName("item column", name, columns or ["(none)"])
+        column = columns[name]
+        if isinstance(column, np.ndarray):
+            found &= _in_range(name, column, wanted)
+        else:
+            found &= _is_one_of(column, _values(name, wanted))
+    return found
+
+
+def _values(name: str, wanted: Any) -> set[str]:
+    values = [wanted] if isinstance(wanted, str) else wanted
+    if not isinstance(values, Sequence) or not all(isinstance(one, str) for one in values):
+        raise ConfigError(f"a text or a list of texts for {name}", repr(wanted), "quote the values")
+    return set(values)
+
+
+def _is_one_of(column: Strings | Category, values: set[str]) -> np.ndarray:
+    if isinstance(column, Category):
+        codes = [code for code, name in enumerate(column.names) if name in values]
+        return np.isin(column.codes, codes)
+    return np.fromiter((one in values for one in column), bool, len(column))
+
+
+def _in_range(name: str, column: np.ndarray, wanted: Any) -> np.ndarray:
+    bounds = wanted if isinstance(wanted, Mapping) else {"min": wanted, "max": wanted}
+    numbers = all(
+        isinstance(one, int | float) and not isinstance(one, bool) for one in bounds.values()
+    )
+    if not bounds or set(bounds) - {"min", "max"} or not numbers:
+        raise ConfigError(
+            f"a number, or min and max, for {name}", repr(wanted), 'write {"min": 1, "max": 5}'
+        )
+    low, high = bounds.get("min", -np.inf), bounds.get("max", np.inf)
+    inside: np.ndarray = (column >= low) & (column <= high)
+    return inside
+
+
+def within_limit(codes: np.ndarray, limit: int) -> np.ndarray:
+    """Which entries of each row are among the first `limit` of their code, bool like `codes`.
+
+    Entries of code -1 are not limited.
+
+    Args:
+        codes: int, (B, P), best first.
+        limit: at most so many of one code.
+
+    Example:
+        >>> within_limit(np.array([[4, 4, -1, 4, 2, -1]]), 2).tolist()
+        [[True, True, True, False, True, True]]
+    """
+    order = np.argsort(codes, axis=1, kind="stable")
+    ordered = np.take_along_axis(codes, order, axis=1)
+    places = np.arange(codes.shape[1])
+    fresh = np.ones_like(ordered, dtype=bool)
+    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first = np.maximum.accumulate(np.where(fresh, places, 0), axis=1)
+    kept = (places - first < limit) | (ordered < 0)
+    found = np.empty_like(kept)
+    np.put_along_axis(found, order, kept, axis=1)
+    return found

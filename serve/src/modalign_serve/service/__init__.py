@@ -1,0 +1,1 @@
+"""The service behind the API: models, feedback, keys, limits, metrics."""

@@ -1,0 +1,148 @@
+"""API keys: shown once, kept as hashes, compared in constant time.
+
+A key carries 256 random bits, so that a plain SHA-256 is as hard to turn back as a slow hash
+would be, and costs a microsecond for each request instead of a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from modalign_serve.errors import ConfigError, DataError
+
+ROLES = ("use", "admin")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Key:
+    """Who holds a key, and what it opens.
+
+    Attributes:
+        name: for logs and rate limits.
+        role: "use" asks and sends feedback; "admin" may also swap artifacts and export feedback.
+        sha256: the key's hash, hexadecimal.
+    """
+
+    name: str
+    role: str
+    sha256: str
+
+
+class Keys:
+    """The keys of a file, a JSON object on each line.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "keys"
+        >>> word = new_key(path, "shop")
+        >>> keys = Keys.load(path)
+        >>> keys.find(word).name, keys.find("guess")
+        ('shop', None)
+    """
+
+    def __init__(self, keys: list[Key]) -> None:
+        self.keys = keys
+
+    @classmethod
+    def load(cls, path: str | Path) -> Keys:
+        """Read a file that `new_key` wrote.
+
+        Raises:
+            DataError: it is not there, is empty, or a line is not a key.
+        """
+        path = Path(path)
+        fix = f"make one with `modalign serve-key NAME --keys {path}`"
+        if not path.is_file():
+            raise DataError("a file of API keys", f"{path}, which is no file", fix)
+        found = []
+        for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                one = json.loads(line)
+                key = Key(one["name"], one["role"], one["sha256"])
+                fair = key.role in ROLES and re.fullmatch("[0-9a-f]{64}", key.sha256)
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(
+                    "a JSON object with name, role and sha256", f"{path}, line {number}", fix
+                ) from error
+            if not fair:
+                raise DataError(
+                    f"a role of {' or '.join(ROLES)} and 64 hexadecimal digits",
+                    f"{path}, line {number}",
+                    fix,
+                )
+            found.append(key)
+        if not found:
+            raise DataError("at least one API key", f"none in {path}", fix)
+        return cls(found)
+
+    def find(self, word: str) -> Key | None:
+        """The key that `word` is; every hash is compared, whichever fits."""
+        digest = hashlib.sha256(word.encode("utf-8", "replace")).hexdigest()
+        fitting = None
+        for key in self.keys:
+            if hmac.compare_digest(key.sha256, digest):
+                fitting = key
+        return fitting
+
+
+def new_key(path: str | Path, name: str, role: str = "use") -> str:
+    """Add a key's hash to the file, and return the key, which is kept nowhere.
+
+    Raises:
+        ConfigError: the name is taken or not fit for logs.
+    """
+    path = Path(path)
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            "a name of up to 64 letters, digits, dots, dashes", repr(name), "choose another name"
+        )
+    taken = {key.name for key in Keys.load(path).keys} if path.exists() else set()
+    if name in taken:
+        raise ConfigError(
+            "a name that no key has yet",
+            repr(name),
+            f"choose another, or remove its line from {path} first",
+        )
+    word = "ma_" + secrets.token_urlsafe(32)
+    line = json.dumps(
+        {"name": name, "role": role, "sha256": hashlib.sha256(word.encode()).hexdigest()}
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(handle, "a") as file:
+        file.write(line + "\n")
+    return word
+
+
+def presented(authorization: bytes | None) -> str | None:
+    """The key of an Authorization header: `Bearer KEY`, or the password of `Basic`.
+
+    A browser's own dialogue sends the latter.
+
+    Example:
+        >>> presented(b"Bearer abc"), presented(b"Basic dTpwdw=="), presented(b"Digest x")
+        ('abc', 'pw', None)
+    """
+    scheme, _, rest = (authorization or b"").partition(b" ")
+    rest = rest.strip()
+    if scheme.lower() == b"bearer" and rest:
+        return rest.decode("utf-8", "replace")
+    if scheme.lower() == b"basic":
+        try:
+            plain = base64.b64decode(rest, validate=True)
+        except binascii.Error:
+            return None
+        return plain.partition(b":")[2].decode("utf-8", "replace")
+    return None

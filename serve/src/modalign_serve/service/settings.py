@@ -1,0 +1,91 @@
+"""What a service is told when it starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modalign_serve.errors import ConfigError
+from modalign_serve.service.logs import LEVELS
+
+MEGABYTE = 1_000_000
+MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything but the code that decides how a service behaves.
+
+    Attributes:
+        artifacts: folder of each model by the name it is served under; the first is the default.
+        feedback: where feedback goes, see `modalign_serve.stores.stores.open_store`.
+        host, port: what to listen on.
+        keys: file of API keys; without one every caller may ask, and none may administer.
+        split: share of the traffic of `/v1/recommend` by model; the first model has all where
+            it is empty.
+        rate: requests a second for each key (or address, without keys); 0 for no limit.
+        max_body: largest body in bytes.
+        cors: origins of other sites whose pages may call.
+        timeout: seconds for a request's head and body to arrive.
+        drain: seconds between SIGTERM and the end of listening, so that a balancer can notice.
+        log: least level that is written.
+        encoder: words of a command that encodes texts and pictures of new items, see
+            `modalign_serve.service.encoding`; None where only features are taken.
+        page: show the page for people at `/`.
+
+    Raises:
+        ConfigError: a value is out of its bounds.
+    """
+
+    artifacts: Mapping[str, Path]
+    feedback: str = "feedback.sqlite"
+    host: str = "127.0.0.1"
+    port: int = 8080
+    keys: Path | None = None
+    split: Mapping[str, float] = field(default_factory=dict)
+    rate: float = 0.0
+    max_body: int = 2 * MEGABYTE
+    cors: tuple[str, ...] = ()
+    timeout: float = 10.0
+    drain: float = 0.0
+    log: str = "info"
+    encoder: tuple[str, ...] | None = None
+    page: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.artifacts:
+            raise ConfigError("at least one artifact to serve", "none", "name its folder")
+        for name in self.artifacts:
+            if not re.fullmatch(MODEL_NAME, name):
+                raise ConfigError(
+                    "a model's name of up to 64 letters, digits, dots and dashes",
+                    repr(name),
+                    "name it: NAME=FOLDER",
+                )
+        _check(0 <= self.port < 65536, "a port from 0 to 65535", self.port, "--port")
+        _check(self.rate >= 0, "a rate of 0 or more", self.rate, "--rate")
+        _check(self.max_body >= 1000, "a body of at least 1,000 bytes", self.max_body, "--max-body")
+        _check(self.timeout > 0, "a timeout above 0 seconds", self.timeout, "--timeout")
+        _check(self.drain >= 0, "0 seconds or more", self.drain, "--drain")
+        _check(self.log in LEVELS, f"one of {', '.join(LEVELS)}", self.log, "--log")
+        for origin in self.cors:
+            fair = re.fullmatch(r"https?://[^/\s*]+", origin)
+            _check(bool(fair), "an origin such as https://shop.example", origin, "--cors")
+        self._check_split()
+
+    def _check_split(self) -> None:
+        for name, share in self.split.items():
+            _check(
+                name in self.artifacts, f"a served model: {', '.join(self.artifacts)}",
+                name, "--split",
+            )  # fmt: skip
+            _check(0 <= share <= 1, "a share from 0 to 1", share, "--split")
+        total = sum(self.split.values())
+        _check(not self.split or abs(total - 1) < 1e-6, "shares that add up to 1", total, "--split")
+
+
+def _check(fair: bool, expected: str, got: object, option: str) -> None:
+    if not fair:
+        raise ConfigError(expected, repr(got), f"change {option}")

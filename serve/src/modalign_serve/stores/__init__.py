@@ -1,0 +1,1 @@
+"""Feedback events, kept in SQLite or PostgreSQL."""

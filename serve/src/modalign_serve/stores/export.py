@@ -1,0 +1,93 @@
+"""Feedback as a Parquet file, for the next training: `modalign data append`.
+
+Reading Parquet's library into the serving process would cost more memory than a small artifact,
+so that the service lets another process write the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from modalign_serve.errors import InputError, unavailable
+from modalign_serve.stores.stores import COLUMNS, StoreFailed, open_store
+
+PATIENCE = 600.0
+
+
+def to_parquet(address: str, out: Path, since: int = 0) -> int:
+    """Write all events of a store, in the order in which they came; how many there were.
+
+    Args:
+        address: of the store, see `modalign_serve.stores.stores.open_store`.
+        out: file to write; nothing half written is ever seen there.
+        since: only events received at this second since 1970, or later.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [(name, pa.string()) for name in COLUMNS[:4]]
+    schema = pa.schema([*texts, ("time", pa.int64()), ("received", pa.int64())])
+    store = open_store(address)
+    aside = out.with_name(f".{out.name}.part")
+    count = 0
+    try:
+        with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+            for chunk in store.rows(since):
+                columns = [list(column) for column in zip(*chunk, strict=True)]
+                writer.write_table(pa.table(dict(zip(COLUMNS, columns, strict=True)), schema))
+                count += len(chunk)
+        aside.replace(out)
+    finally:
+        aside.unlink(missing_ok=True)
+        store.close()
+    return count
+
+
+async def in_process(address: str, since: int) -> tuple[Path, Callable[[], None]]:
+    """Let another process write the file; where it is, and what removes it.
+
+    Raises:
+        Failure: 503 where the other process fails.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="modalign-"))
+    out = folder / "feedback.parquet"
+
+    def done() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    # The address may hold a password: it goes through a pipe, as anyone can read arguments.
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "modalign_serve.stores.export", str(out), str(since),
+        stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(PATIENCE):
+            _, told = await process.communicate(address.encode())
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+        done()
+        raise
+    if process.returncode != 0:
+        done()
+        lines = told.decode("utf-8", "replace").strip().splitlines()
+        raise unavailable(
+            f"an export that failed ({lines[-1] if lines else 'without a word'})", "try again"
+        )
+    return out, done
+
+
+def _main() -> None:
+    try:
+        to_parquet(sys.stdin.read(), Path(sys.argv[1]), int(sys.argv[2]))
+    except (InputError, StoreFailed, OSError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,353 @@
+"""Where feedback lies: SQLite in a file, or PostgreSQL by its address.
+
+Both keep the same two tables. `events` holds one row for each event id, in the order in which
+they came; `items` holds what is known of items that came after the artifact was made. `write`
+returns when the rows are on disk: SQLite by a write-ahead log that is synced at every commit,
+PostgreSQL by `synchronous_commit`, which is switched on whatever the server's default is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from modalign_serve.errors import ConfigError, DataError, ModalignError
+
+if TYPE_CHECKING:
+    import psycopg
+
+COLUMNS = ("event_id", "user_id", "item_id", "kind", "time", "received")
+CHUNK = 10_000
+"""Rows read at a time."""
+
+
+class Row(NamedTuple):
+    """One event as it is kept; times are whole seconds since 1970."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    kind: str
+    time: int
+    received: int
+
+
+class StoreFailed(ModalignError):
+    """The store could not write or read just now; nothing of that write was kept."""
+
+
+class Store(Protocol):
+    """What the service needs of a store. `write` and `put_item` are called by one thread."""
+
+    def write(self, batches: Sequence[Sequence[Row]]) -> list[int]:
+        """Keep batches of events in one durable commit; how many of each were new."""
+
+    def put_item(self, item_id: str, body: bytes) -> None:
+        """Keep (or replace) what is known of a new item, durably."""
+
+    def items(self) -> list[tuple[str, bytes]]:
+        """All new items, in the order in which they came."""
+
+    def rows(self, since: int = 0) -> Iterator[list[Row]]:
+        """All events received at `since` or later, in order, some thousands at a time."""
+
+    def histories(self) -> Iterator[tuple[str, str, str]]:
+        """(user_id, item_id, kind) of all events, by user and then in order."""
+
+    def close(self) -> None:
+        """Let go of the connections."""
+
+
+def open_store(address: str) -> Store:
+    """The store of an address: `postgresql://...`, `sqlite:///PATH`, or a path.
+
+    Raises:
+        ConfigError: no such kind of address.
+        DataError: the file or the server cannot be used.
+    """
+    kind, mark, rest = address.partition("://")
+    if not mark:
+        return SqliteStore(Path(address))
+    if kind == "sqlite":
+        return SqliteStore(Path(rest.removeprefix("/") if rest[1:2] != "/" else rest[1:]))
+    if kind in ("postgresql", "postgres"):
+        return PostgresStore(address)
+    raise ConfigError(
+        "a path, sqlite:///PATH or postgresql://USER@HOST/DATABASE",
+        f"{kind}://...",
+        "give one of those with --feedback",
+    )
+
+
+# ------------------------------------------------------------------ SQLite
+
+_SQLITE = """
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY,
+    event_id TEXT NOT NULL UNIQUE,
+    user_id TEXT NOT NULL,
+    item_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    time INTEGER NOT NULL,
+    received INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS items (
+    seq INTEGER PRIMARY KEY,
+    item_id TEXT NOT NULL UNIQUE,
+    body BLOB NOT NULL
+);
+"""
+_SQLITE_INSERT = (
+    "INSERT INTO events (event_id, user_id, item_id, kind, time, received) "
+    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
+)
+
+
+class SqliteStore:
+    """Events in one file, with its write-ahead log beside it.
+
+    Args:
+        path: the file; made with its folder where it is not there.
+
+    Raises:
+        DataError: the file is no database of ours, or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> store = SqliteStore(Path(tempfile.mkdtemp()) / "feedback.sqlite")
+        >>> row = Row("e1", "42", "i7", "click", 1_700_000_000, 1_700_000_001)
+        >>> store.write([[row, row], [row]]), list(store.histories())
+        ([1, 0], [('42', 'i7', 'click')])
+        >>> store.close()
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = self._connect()
+            self._db.executescript(_SQLITE)
+        except (sqlite3.Error, OSError) as error:
+            raise DataError(
+                "a file for feedback, new or written by modalign",
+                f"{path}: {error}",
+                "check the path and its permissions, or choose another with --feedback",
+            ) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != "wal":
+            db.close()
+            raise sqlite3.OperationalError(f"journal mode {mode} where wal is needed")
+        # FULL syncs the log at every commit; WAL's default, NORMAL, only at checkpoints.
+        db.execute("PRAGMA synchronous=FULL")
+        return db
+
+    def write(self, batches: Sequence[Sequence[Row]]) -> list[int]:
+        """See `Store.write`."""
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                new = [db.executemany(_SQLITE_INSERT, batch).rowcount for batch in batches]
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise StoreFailed(f"SQLite: {error}") from error
+        return [max(count, 0) for count in new]
+
+    def put_item(self, item_id: str, body: bytes) -> None:
+        """See `Store.put_item`."""
+        try:
+            self._db.execute(
+                "INSERT INTO items (item_id, body) VALUES (?, ?) "
+                "ON CONFLICT (item_id) DO UPDATE SET body = excluded.body",
+                (item_id, body),
+            )
+        except sqlite3.Error as error:
+            raise StoreFailed(f"SQLite: {error}") from error
+
+    def items(self) -> list[tuple[str, bytes]]:
+        """See `Store.items`."""
+        return [tuple(row) for row in self._read("SELECT item_id, body FROM items ORDER BY seq")]
+
+    def rows(self, since: int = 0) -> Iterator[list[Row]]:
+        """See `Store.rows`."""
+        query = f"SELECT {', '.join(COLUMNS)} FROM events WHERE received >= ? ORDER BY seq"
+        chunk: list[Row] = []
+        for row in self._read(query, (since,)):
+            chunk.append(Row(*row))
+            if len(chunk) == CHUNK:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+    def histories(self) -> Iterator[tuple[str, str, str]]:
+        """See `Store.histories`."""
+        yield from self._read("SELECT user_id, item_id, kind FROM events ORDER BY user_id, seq")
+
+    def _read(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[Any]:
+        # A connection of its own: in WAL readers and the writer do not wait for each other.
+        try:
+            with contextlib.closing(self._connect()) as db:
+                yield from db.execute(query, values)
+        except sqlite3.Error as error:
+            raise StoreFailed(f"SQLite: {error}") from error
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._db.close()
+
+
+# ------------------------------------------------------------------ PostgreSQL
+
+_POSTGRES = """
+SELECT pg_advisory_xact_lock(727064210);
+CREATE TABLE IF NOT EXISTS modalign_events (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_id TEXT NOT NULL UNIQUE,
+    user_id TEXT NOT NULL,
+    item_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    time BIGINT NOT NULL,
+    received BIGINT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS modalign_items (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    item_id TEXT NOT NULL UNIQUE,
+    body BYTEA NOT NULL
+);
+"""
+_POSTGRES_INSERT = (
+    "INSERT INTO modalign_events (event_id, user_id, item_id, kind, time, received) "
+    "SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], "
+    "%s::bigint[]) ON CONFLICT (event_id) DO NOTHING"
+)
+
+
+class PostgresStore:
+    """Events in two tables of a PostgreSQL database.
+
+    A connection that broke is made anew once before a write fails; writing the same events
+    again does no harm, as their ids are unique.
+
+    Args:
+        address: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`.
+
+    Raises:
+        ConfigError: the driver psycopg is not installed.
+        DataError: the server refuses, or is not there.
+    """
+
+    def __init__(self, address: str) -> None:
+        try:
+            import psycopg
+        except ImportError as error:
+            raise ConfigError(
+                "the PostgreSQL driver psycopg",
+                "none installed",
+                "install modalign[serve], or use SQLite",
+            ) from error
+        self._errors = psycopg.Error
+        self._broken = (psycopg.OperationalError, psycopg.InterfaceError)
+        self._address = address
+        self._lock = threading.Lock()
+        try:
+            self._db = self._connect()
+            with self._db.transaction():
+                self._db.execute(_POSTGRES)
+        except psycopg.Error as error:
+            raise DataError(
+                "a PostgreSQL database that can be written",
+                str(error).strip().split("\n")[0],
+                "check the address given with --feedback, and the user's rights",
+            ) from error
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        import psycopg
+
+        db = psycopg.connect(self._address, autocommit=True, connect_timeout=5)
+        db.execute("SET synchronous_commit = on")
+        return db
+
+    def write(self, batches: Sequence[Sequence[Row]]) -> list[int]:
+        """See `Store.write`."""
+
+        def insert(db: psycopg.Connection[Any]) -> list[int]:
+            with db.transaction():
+                return [
+                    db.execute(_POSTGRES_INSERT, [list(c) for c in zip(*b, strict=True)]).rowcount
+                    if b
+                    else 0
+                    for b in batches
+                ]
+
+        return self._twice(insert)  # type: ignore[no-any-return]
+
+    def put_item(self, item_id: str, body: bytes) -> None:
+        """See `Store.put_item`."""
+        self._twice(
+            lambda db: db.execute(
+                "INSERT INTO modalign_items (item_id, body) VALUES (%s, %s) "
+                "ON CONFLICT (item_id) DO UPDATE SET body = excluded.body",
+                (item_id, body),
+            )
+        )
+
+    def _twice(self, act: Any) -> Any:
+        try:
+            with self._lock:
+                try:
+                    return act(self._db)
+                except self._broken:
+                    self._db.close()
+                    self._db = self._connect()
+                    return act(self._db)
+        except self._errors as error:
+            raise StoreFailed(f"PostgreSQL: {str(error).strip()}") from error
+
+    def items(self) -> list[tuple[str, bytes]]:
+        """See `Store.items`."""
+        query = "SELECT item_id, body FROM modalign_items ORDER BY seq"
+        return [(name, bytes(body)) for chunk in self._read(query) for name, body in chunk]
+
+    def rows(self, since: int = 0) -> Iterator[list[Row]]:
+        """See `Store.rows`."""
+        query = (
+            f"SELECT {', '.join(COLUMNS)} FROM modalign_events WHERE received >= %s ORDER BY seq"
+        )
+        for chunk in self._read(query, (since,)):
+            yield [Row(*row) for row in chunk]
+
+    def histories(self) -> Iterator[tuple[str, str, str]]:
+        """See `Store.histories`."""
+        query = "SELECT user_id, item_id, kind FROM modalign_events ORDER BY user_id, seq"
+        for chunk in self._read(query):
+            yield from chunk
+
+    def _read(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[list[Any]]:
+        # A cursor on the server's side: a long table never stands in memory whole.
+        try:
+            with (
+                contextlib.closing(self._connect()) as db,
+                db.transaction(),
+                db.cursor("modalign_rows") as cursor,
+            ):
+                cursor.execute(query, values)
+                while chunk := cursor.fetchmany(CHUNK):
+                    yield chunk
+        except self._errors as error:
+            raise StoreFailed(f"PostgreSQL: {str(error).strip()}") from error
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._db.close()

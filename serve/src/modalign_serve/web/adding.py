@@ -1,0 +1,169 @@
+"""From the form for a new item to what the API takes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from modalign_serve.artifact.artifact import Category
+from modalign_serve.errors import Failure
+from modalign_serve.http.reading import read
+from modalign_serve.service.models import Served
+from modalign_serve.service.schemas import NEW_ITEM, NewItem
+from modalign_serve.web.forms import Form
+from modalign_serve.web.titles import title_column
+
+SUGGESTED = 100
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model can be told what a new item is like.
+
+    Attributes:
+        refused: why it takes none; empty where it does.
+        modalities: those for which an item of the catalogue can be named; empty where only its
+            vector as a whole can be taken over.
+        encoded: of "text" and "image", what the service encodes.
+        width: numbers in a vector.
+        widths: numbers in the features of each modality.
+    """
+
+    refused: str
+    modalities: Sequence[str]
+    encoded: Sequence[str]
+    width: int
+    widths: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of metadata in the form.
+
+    Attributes:
+        name, kind: as the manifest has them.
+        values: to suggest.
+        long: it takes more than a few words.
+    """
+
+    name: str
+    kind: str
+    values: Sequence[str]
+    long: bool
+
+
+def way_of(served: Served, encoder: bool) -> Way:
+    """How this model can be told."""
+    artifact, adapter = served.ranker.artifact, served.ranker.adapter
+    manifest = artifact.manifest
+    refused = ""
+    if manifest.kind != "factors":
+        refused = (
+            f"{manifest.model} scores items by other items' histories, not by vectors, so that it "
+            "cannot rank an item that nobody has chosen. Serve a model with vectors."
+        )
+    names = () if adapter is None else adapter.names
+    made = {name: manifest.modalities.get(name, {}).get("provenance", {}) for name in names}
+    kinds = {one.get("kind") for one in made.values() if "encoder" in one}
+    reduced = all(name in artifact.bases and name in artifact.features for name in names)
+    return Way(
+        refused,
+        names if reduced else (),
+        [kind for kind in ("text", "image") if encoder and kind in kinds],
+        manifest.width,
+        {} if adapter is None else adapter.widths,
+    )
+
+
+def columns_of(served: Served) -> list[Column]:
+    """Columns of metadata to ask for; the file of a picture is none of them."""
+    columns = served.ranker.artifact.columns
+    title = title_column(served.ranker.catalogue)
+    found = []
+    for name, kind in served.ranker.artifact.manifest.columns.items():
+        held = columns.get(name)
+        if name != "image" and held is not None:
+            values = held.names[:SUGGESTED] if isinstance(held, Category) else ()
+            found.append(Column(name, kind, values, kind == "text" and name != title))
+    # The title first, whatever is long last.
+    return sorted(found, key=lambda one: (one.name != title, one.long))
+
+
+def item_of(served: Served, form: Form, encoder: bool) -> NewItem:
+    """The new item that a form tells of.
+
+    Its text is the title with all other words of the form, sentence by sentence. Features of an
+    item of the catalogue are taken from the artifact, which holds their first 64 principal
+    directions alone: close to, but not exactly, what the encoder made of that item.
+
+    Raises:
+        Failure: 422, something in the form does not fit.
+        UnknownIds: an item of the catalogue that is none.
+    """
+    body: dict[str, Any] = {"item_id": form.text("id"), "fields": _fields(served, form)}
+    body |= _numbers(form)
+    way = way_of(served, encoder)
+    features = dict(body.get("features", {}))
+    for name in way.modalities:
+        if form.text(f"like.{name}") and name not in features:
+            features[name] = _features(served, name, form.text(f"like.{name}"))
+    if features:
+        body["features"] = features
+    if not way.modalities and form.text("like") and "vector" not in body:
+        row = served.ranker.catalogue.rows([form.text("like")])
+        body["vector"] = served.ranker.catalogue.vectors(row)[0].tolist()
+    words = [form.text(f"field.{one.name}") for one in columns_of(served) if one.kind != "number"]
+    text = form.text("text") or ". ".join(one.rstrip(".") for one in words if one)
+    if text and "text" in way.encoded:
+        body["text"] = text
+    if "picture" in form.files and "image" in way.encoded:
+        body["image"] = base64.b64encode(form.files["picture"]).decode()
+    return read(NEW_ITEM, msgspec.json.encode(body), "/v1/models/{name}/items")
+
+
+def _features(served: Served, name: str, like: str) -> list[float]:
+    ranker = served.ranker
+    row = ranker.catalogue.rows([like])
+    reduced = ranker.catalogue.features(name, row)[0]
+    if not reduced.any():
+        raise Failure(
+            422, f"an item that has features of {name}", f"{like!r}, which has none",
+            "name another item, or leave it out",
+        )  # fmt: skip
+    found: list[float] = (reduced @ np.asarray(ranker.artifact.bases[name]).T).tolist()
+    return found
+
+
+def _numbers(form: Form) -> dict[str, Any]:
+    text = form.text("numbers")
+    if not text:
+        return {}
+    shape = '{"vector": [...]} or {"features": {"text": [...]}}'
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise Failure(422, f"JSON such as {shape}", str(error), "mend the numbers") from error
+    if not isinstance(found, dict) or not set(found) <= {"vector", "features"}:
+        raise Failure(422, shape, "something else", "mend the numbers")
+    return found
+
+
+def _fields(served: Served, form: Form) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for column in columns_of(served):
+        text = form.text(f"field.{column.name}")
+        if not text:
+            continue
+        if column.kind != "number":
+            found[column.name] = text
+            continue
+        try:
+            found[column.name] = float(text)
+        except ValueError as error:
+            raise Failure(422, f"a number as {column.name}", repr(text), "mend it") from error
+    return found

@@ -1,0 +1,98 @@
+"""Who may see the pages: a person without a key is shown a form instead of a refusal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+
+from modalign_serve.errors import Failure
+from modalign_serve.http.http import Answer, Call
+from modalign_serve.web import sessions
+from modalign_serve.web.forms import Form, read_form
+from modalign_serve.web.site import Site, to
+
+Show = Callable[[Call], Awaitable[Answer]]
+
+
+class Door:
+    """The form that takes a key, and sessions.
+
+    Args:
+        site: whose door.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.sessions = sessions.Sessions()
+
+    def guarded(self, show: Show) -> Show:
+        """A page that needs a key where the service does, and its form this site."""
+
+        async def shown(call: Call) -> Answer:
+            if call.method == "POST":
+                check_site(call)
+            if not self._may(call):
+                query = f"?{call.query.decode('latin-1')}" if call.query else ""
+                name = call.path.rpartition("/")[2]
+                return self._form(f"{name}{query}" if call.method != "POST" else name, 401)
+            return await show(call)
+
+        return shown
+
+    def _may(self, call: Call) -> bool:
+        keys = self.site.service.keys
+        return keys is None or call.key is not None or bool(self.sessions.key(call.headers, keys))
+
+    def _form(self, then: str, status: int, wrong: bool = False) -> Answer:
+        found = self.site.plain("key", status, then=then, wrong=wrong)
+        # A challenge that browsers do not answer with a dialogue of their own.
+        asked = (b"www-authenticate", b"Bearer") if status == 401 else None
+        return found._replace(headers=[*found.headers, *([asked] if asked else [])])
+
+    async def key(self, call: Call) -> Answer:
+        """The form."""
+        return self._form("recommend", 200)
+
+    async def begin(self, call: Call) -> Answer:
+        """Take a key for a session."""
+        check_site(call)
+        form = form_of(call)
+        keys = self.site.service.keys
+        then = form.text("then")
+        # Only an address beside this one: no other site, no other folder, no further header.
+        if not re.fullmatch(r"[a-z]+(\?[!-~]*)?", then):
+            then = "recommend"
+        if keys is None:
+            return to(then)
+        found = keys.find(form.text("key"))
+        if found is None:
+            return self._form(then, 401, wrong=True)
+        word = self.sessions.begin(found)
+        return to(then, (b"set-cookie", sessions.cookie(word, call.headers)))
+
+    async def end(self, call: Call) -> Answer:
+        """Forget the key."""
+        check_site(call)
+        self.sessions.end(call.headers)
+        return to("key", (b"set-cookie", sessions.cookie("", call.headers)))
+
+
+def check_site(call: Call) -> None:
+    """Refuse a form of another site.
+
+    Raises:
+        Failure: 403.
+    """
+    if not sessions.same_site(call.headers):
+        raise Failure(
+            403, "a form of this page", "one of another site", "open the page and send it there"
+        )
+
+
+def form_of(call: Call) -> Form:
+    """What a form sent.
+
+    Raises:
+        Failure: 400, 415 or 422.
+    """
+    return read_form(call.body, sessions.header(call.headers, b"content-type") or "")

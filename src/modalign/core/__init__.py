@@ -1,0 +1,1 @@
+"""What every model may rely on: protocols, views of the data, seeds, devices, settings."""

@@ -1,0 +1,128 @@
+"""From what a person wrote (`--set key=value`, a YAML file, keyword arguments) to a `Config`.
+
+The command line wins over the file, the file over the defaults; an unknown key is refused
+with the nearest known one; a value out of bounds is refused with the bounds.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from modalign.errors import ConfigError
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`["learning_rate=0.01", "modalities=[text]"]` to a mapping; values are read as YAML.
+
+    Raises:
+        ConfigError: not of the form key=value, or the value is no YAML.
+
+    Example:
+        >>> parse_assignments(["n_layers=3", "fusion=none"])
+        {'n_layers': 3, 'fusion': 'none'}
+    """
+    found: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(
+                "an option as key=value", repr(text), "write --set learning_rate=0.01"
+            )
+        try:
+            found[key.strip()] = scalar(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"a value for {key.strip()!r} that YAML can read", repr(value), "quote it"
+            ) from error
+    return found
+
+
+def scalar(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text; people mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file of options.
+
+    Raises:
+        ConfigError: missing, unreadable, or not a mapping.
+    """
+    path = Path(path)
+    try:
+        found = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            "a readable YAML file", f"{path}: {error.strerror}", "check --config"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = " ".join(str(error).split())
+        raise ConfigError(f"YAML in {path}", where, "mend that line") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"a mapping of options in {path}", type(found).__name__, "write one `key: value` a line"
+        )
+    return {str(key): scalar(value) for key, value in found.items()}
+
+
+def build(config: type[C], values: Mapping[str, Any], owner: str) -> C:
+    """A configuration from a mapping.
+
+    Args:
+        config: the configuration class.
+        values: options by name.
+        owner: whose options they are, for messages ("model cm3").
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, or a value out of its bounds.
+
+    Example:
+        >>> from modalign.core.interfaces import TrainedConfig
+        >>> build(TrainedConfig, {"learning_rat": 1}, "model x")
+        Traceback (most recent call last):
+        ...
+        modalign.errors.ConfigError: expected an option of model x: batch_size, embedding_size, \
+epochs, eval_every, learning_rate, optimizer, patience, select_by, weight_decay; got \
+'learning_rat'. To mend it: did you mean 'learning_rate'?
+    """
+    known = sorted(config.model_fields)
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            fix = f"did you mean {close[0]!r}?" if close else "see `modalign models NAME`"
+            options = ", ".join(known) if known else "none (it has no options)"
+            raise ConfigError(f"an option of {owner}: {options}", repr(key), fix)
+    try:
+        return config(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or owner
+        raise ConfigError(
+            f"{name} of {owner} as: {first['msg'].removeprefix('Value error, ')}",
+            repr(first.get("input")),
+            f"its default is {_default(config, str(first['loc'][0]) if first['loc'] else '')}",
+        ) from error
+
+
+def _default(config: type[BaseModel], name: str) -> str:
+    field = config.model_fields.get(name)
+    return (
+        "not given"
+        if field is None or field.is_required()
+        else repr(field.get_default(call_default_factory=True))
+    )

@@ -1,0 +1,1 @@
+"""A teacher into a small student: plan, sources, losses, runs, and many of them."""

@@ -1,0 +1,317 @@
+"""TARec: any teacher into a small student, through an assistant.
+
+teacher.json        who taught, with which weights, and what each stage came to
+assistant/          run folder of the assistant
+student/            run folder of the student
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from modalign.core import settings
+from modalign.core.files import write_aside
+from modalign.core.interfaces import Recommender
+from modalign.core.view import TrainView
+from modalign.data.dataset import Dataset
+from modalign.distillation.plan import MODELS, Plan, Stage
+from modalign.distillation.source import Source, source_of
+from modalign.distillation.task import DistillTask
+from modalign.distillation.teachers import (
+    Teacher,
+    check_weights,
+    fingerprint_of,
+    mixed,
+    read_teacher,
+)
+from modalign.errors import ConfigError, RunError
+from modalign.experiments import fit as experiment
+from modalign.experiments import run_folder
+from modalign.experiments.fit import RunOptions
+from modalign.experiments.fitted import FittedModel
+from modalign.models import _registry as registry
+from modalign.train.callbacks import Callback
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What `distill` returns.
+
+    Attributes:
+        student: the fitted student.
+        assistant: the fitted assistant, None for the variants without one.
+        teachers: names of the teachers.
+        weights: of the teachers in the mixture, summing to one.
+    """
+
+    student: FittedModel
+    assistant: FittedModel | None
+    teachers: tuple[str, ...]
+    weights: tuple[float, ...]
+
+
+def distill(
+    teacher: Teacher | Sequence[Teacher] | None,
+    dataset: Dataset,
+    *,
+    variant: str = "full",
+    teacher_kind: str | None = None,
+    teacher_options: Mapping[str, Any] | None = None,
+    weights: Sequence[float] | None = None,
+    seed: int = 1,
+    out: str | Path | None = None,
+    run: RunOptions | None = None,
+    progress: Callable[[str], Sequence[Callback]] = lambda stage: (),
+    **options: Any,
+) -> Distilled:
+    """Teach an assistant, and the assistant a student (TARec).
+
+    The teacher's scores and vectors are computed once. The assistant is a LightGCN of one layer
+    on ids alone; it learns from the teacher by `L_bpr + logit_weight L_logit +
+    embedding_weight L_emb`. The student, free vectors through one shared perceptron, learns
+    from the assistant likewise. Validation picks each one's best epoch.
+
+    Args:
+        teacher: a fitted model, a run folder, an exported
+            artifact or a `Source`, or several of them: their scores are
+            standardised user by user and mixed. None trains one of `teacher_kind` first.
+        dataset: the data, the teacher's own.
+        variant: "full", "no-assistant", "no-wasserstein", "no-assistant-no-wasserstein" or
+            "no-embedding".
+        teacher_kind: a registered model, to be trained first where `teacher` is None.
+        teacher_options: its options.
+        weights: of several teachers; None searches them on validation, in tenths.
+        seed: of both stages.
+        out: folder to write; `assistant/` and `student/` (and `teacher/` where one is trained)
+            are run folders in it. None writes nothing.
+        run: mask, cut-offs, device and the like, as for `fit`.
+        progress: for the name of a stage, what is told of its epochs.
+        options: see `Plan.of`.
+
+    Raises:
+        RunError: a teacher that does not fit the data, or a folder with another run.
+        UnknownName, ConfigError: a variant or an option that does not exist or is out of bounds.
+
+    Source: TARec (Zhuang et al. 2025), section 4; E24 and E25 of our notes.
+
+    Example:
+        >>> from modalign.testing.toy import toy_dataset
+        >>> data = toy_dataset()
+        >>> quick = {"epochs": 2, "embedding_size": 8}
+        >>> found = distill(None, data, teacher_kind="ease", logit="sort", **quick)
+        >>> found.student.spec.name, found.assistant.spec.name
+        ('mlprec', 'lightgcn')
+    """
+    plan = Plan.of(variant, options)
+    view = dataset.view()
+    run = replace(run or RunOptions(), out=None if out is None else Path(out))
+    many = _listed(teacher, teacher_kind, teacher_options)
+    check_weights(weights, max(len(many), 1))
+    _check_epochs(dataset, plan, options)
+    if run.out is not None:
+        _check_folder(Path(run.out), run, many, teacher_kind is not None, plan)
+    if teacher_kind is not None:
+        given = [_trained(teacher_kind, teacher_options or {}, dataset, seed, run, progress)]
+    else:
+        given = [read_teacher(each, dataset, view) for each in many]
+    source, shares = mixed(given, dataset, weights)
+    told = {
+        "variant": variant,
+        "teacher": source.name,
+        "weights": list(shares),
+        "source": fingerprint_of(source),
+        "losses": plan.config.model_dump(mode="json"),
+    }
+    # All that is in the folder is judged before anything is written into it.
+    work = []
+    for stage, taught_by in zip(plan.stages, [source.name, plan.stages[0].name], strict=False):
+        where = replace(
+            run,
+            out=None if out is None else Path(out) / stage.name,
+            callbacks=(*run.callbacks, *progress(stage.name)),
+        )
+        described = {"distillation": {**told, "stage": stage.name, "from": taught_by}}
+        made = _finished(dataset, stage.spec, stage.config, seed, where, described)
+        work.append((stage, where, described, made))
+    if run.overwrite and run.out is not None:
+        _clear(Path(run.out), plan)
+    fitted: dict[str, FittedModel] = {}
+    for stage, where, described, made in work:
+        one = made or _taught(dataset, stage, plan, source, seed, where, described)
+        fitted[stage.name] = one
+        source = source_of(one.model, view, stage.name)
+    if out is not None:
+        _note(Path(out), told, fitted)
+    return Distilled(
+        fitted["student"], fitted.get("assistant"), tuple(one.name for one in given), shares
+    )
+
+
+# ---------------------------------------------------------------------- stages
+
+
+def _taught(
+    dataset: Dataset,
+    stage: Stage,
+    plan: Plan,
+    source: Source,
+    seed: int,
+    run: RunOptions,
+    described: Mapping[str, Any],
+) -> FittedModel:
+    def task(recommender: Recommender, view: TrainView) -> DistillTask:
+        return DistillTask(recommender, source, plan.config, view)
+
+    return experiment.fit_task(dataset, stage.spec, stage.config, seed, run, task, described)
+
+
+def _trained(
+    kind: str,
+    options: Mapping[str, Any],
+    dataset: Dataset,
+    seed: int,
+    run: RunOptions,
+    progress: Callable[[str], Sequence[Callback]],
+) -> Source:
+    spec = registry.get(kind)
+    config = settings.build(spec.config, dict(options), f"model {kind}")
+    out = None if run.out is None else Path(run.out) / "teacher"
+    where = replace(run, out=out, callbacks=(*run.callbacks, *progress("teacher")))
+    fitted = _finished(dataset, spec, config, seed, where, {})
+    fitted = fitted or experiment.fit_task(dataset, spec, config, seed, where)
+    return source_of(fitted.model, dataset.view(), kind)
+
+
+def _finished(
+    dataset: Dataset,
+    spec: registry.ModelSpec,
+    config: Any,
+    seed: int,
+    run: RunOptions,
+    described: Mapping[str, Any],
+) -> FittedModel | None:
+    """The run that an interrupted distillation left finished, None where it has to be made.
+
+    Raises:
+        RunError: it is one of another distillation.
+    """
+    folder = None if run.out is None else Path(run.out)
+    if folder is None or not run.resume or not (folder / "config.yaml").is_file():
+        return None
+    facts = {
+        "model": spec.name,
+        "seed": seed,
+        "options": config.model_dump(mode="json"),
+        "fingerprint": dataset.fingerprint,
+        "mask": run.mask,
+        "k": list(run.ks),
+    }
+    run_folder.check_same(folder, {**facts, **described})
+    done = (folder / "results.json").is_file()
+    return experiment.load_model(folder, dataset) if done else None
+
+
+# ---------------------------------------------------------------------- what is refused
+
+
+def _listed(
+    teacher: Teacher | Sequence[Teacher] | None,
+    kind: str | None,
+    options: Mapping[str, Any] | None,
+) -> list[Teacher]:
+    if (teacher is None) == (kind is None):
+        got = "neither" if kind is None else "both"
+        raise ConfigError("a teacher, or the kind of one to train", got, "give one of them")
+    if teacher is None:
+        return []
+    if options:
+        raise ConfigError(
+            "options of a teacher that is to be trained",
+            f"{', '.join(options)} for one that is there",
+            "leave them out, or give the kind of a teacher",
+        )
+    many: list[Teacher] = (
+        list(teacher)
+        if isinstance(teacher, Sequence) and not isinstance(teacher, str)
+        else [teacher]
+    )
+    if not many:
+        raise ConfigError("at least one teacher", "an empty list", "give one")
+    folders = [Path(one).resolve() for one in many if isinstance(one, str | Path)]
+    if len(set(folders)) < len(folders):
+        twice = next(one for one in folders if folders.count(one) > 1)
+        raise ConfigError("every teacher once", f"{twice.name} twice", "name each once")
+    return many
+
+
+def _check_epochs(dataset: Dataset, plan: Plan, options: Mapping[str, Any]) -> None:
+    for stage in plan.stages:
+        if not len(dataset.valid) and not {"epochs", f"{stage.name}.epochs"} & set(options):
+            raise ConfigError(
+                "a validation part to stop by, or a number of epochs",
+                f"data {dataset.name!r} without validation interactions",
+                "set epochs, or import the data with a split that has a validation part",
+            )
+
+
+def _check_folder(
+    out: Path, run: RunOptions, teachers: Sequence[Teacher], trains: bool, plan: Plan
+) -> None:
+    """Refuse a folder with something else in it, before the teacher is read or trained."""
+    if out.is_file():
+        raise RunError("a folder", f"the file {out}", "choose another name")
+    stages = [stage.name for stage in plan.stages]
+    held = [name for name in MODELS if (out / name / "config.yaml").is_file()]
+    known = {*held, "teacher", "teacher.json"}
+    if out.is_dir():
+        others = sorted(e.name for e in out.iterdir() if e.name not in known and e.name[0] != ".")
+        # An empty or half-written folder of a stage is one that a kill left.
+        others = [name for name in others if name not in MODELS or any((out / name).iterdir())]
+        if others:
+            raise RunError(
+                "a new folder, or one of a distillation",
+                f"{out} with other files ({others[0]})",
+                "choose another",
+            )
+    if trains and (out / "teacher" / "config.yaml").is_file():
+        held.append("teacher")
+    if held and not (run.resume or run.overwrite):
+        done = [name for name in held if (out / name / "results.json").is_file()]
+        what = f"the finished run {done[0]}" if done else f"the interrupted run {held[0]}"
+        raise RunError(
+            "a new folder for the distillation",
+            f"{out}, which holds {what}",
+            "--resume goes on with an interrupted distillation, --overwrite starts again",
+        )
+    more = [name for name in held if name not in (*stages, "teacher")]
+    if run.resume and more:
+        raise RunError(
+            f"a distillation into {' and '.join(stages)} in {out}",
+            f"one with the {more[0]}, of another variant",
+            "use another --out, or --overwrite",
+        )
+    replaced = {(out / name).resolve() for name in held}
+    for one in teachers:
+        if run.overwrite and isinstance(one, str | Path) and Path(one).resolve() in replaced:
+            raise RunError(
+                "a teacher that is not replaced itself", f"{one} inside {out}", "use another --out"
+            )
+
+
+def _clear(out: Path, plan: Plan) -> None:
+    """Take away what an earlier distillation of another variant has and this one has not."""
+    (out / "teacher.json").unlink(missing_ok=True)
+    for name in set(MODELS) - {stage.name for stage in plan.stages}:
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+
+
+def _note(out: Path, told: Mapping[str, Any], fitted: Mapping[str, FittedModel]) -> None:
+    results = {name: one.results for name, one in fitted.items()}
+    with write_aside(out / "teacher.json") as aside:
+        aside.write_text(json.dumps({**told, "stages": results}, indent=2) + "\n")

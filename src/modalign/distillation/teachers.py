@@ -1,0 +1,173 @@
+"""Who teaches: fitted models, run folders, exported artifacts; and several of them as one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from modalign.core.interfaces import Queries, Recommender
+from modalign.core.view import TrainView
+from modalign.data.dataset import Dataset
+from modalign.distillation.source import MixedSource, Source, VectorSource, source_of
+from modalign.errors import ConfigError, RunError
+from modalign.evaluate.protocol import Evaluator
+from modalign.experiments import fit as experiment
+from modalign.experiments.fitted import FittedModel
+from modalign_serve.artifact.manifest import NAME
+from modalign_serve.artifact.read import read_artifact
+
+Teacher = FittedModel | Source | str | Path
+STEPS = 10
+"""Weights of several teachers are searched in steps of one tenth."""
+
+
+def read_teacher(teacher: Teacher, dataset: Dataset, view: TrainView | None = None) -> Source:
+    """What `distill` learns from, where it is given a fitted model, a folder, or a source.
+
+    Raises:
+        RunError: no finished run, damaged, or of other data.
+        ArtifactError: an artifact that is damaged.
+    """
+    view = view or dataset.view()
+    if isinstance(teacher, str | Path):
+        folder = Path(teacher)
+        if (folder / NAME).is_file():
+            return _exported(folder, view)
+        teacher = experiment.load_model(folder, dataset)
+    if isinstance(teacher, FittedModel):
+        if teacher.dataset.fingerprint != dataset.fingerprint:
+            raise RunError(
+                f"a teacher of these data (fingerprint {dataset.fingerprint})",
+                f"{teacher.spec.name} of {teacher.dataset.name} ({teacher.dataset.fingerprint})",
+                "train a teacher on these data, or distil on the teacher's",
+            )
+        return source_of(teacher.model, view, teacher.spec.name)
+    sizes = (teacher.n_users, teacher.n_items)
+    if sizes != (view.n_users, view.n_items):
+        raise RunError(
+            f"a teacher of these {view.n_users} users and {view.n_items} items",
+            f"{teacher.name} of {sizes[0]} users and {sizes[1]} items",
+            "distil on the data the teacher was trained on",
+        )
+    return teacher
+
+
+def _exported(folder: Path, view: TrainView) -> VectorSource:
+    """The vectors of an artifact."""
+    artifact = read_artifact(folder)
+    manifest = artifact.manifest
+    if artifact.users is None or artifact.items is None:
+        raise RunError(
+            "an artifact with vectors of users and items",
+            f"{folder}, in which {manifest.model} scores without ({manifest.kind})",
+            "distil from the run it was exported from",
+        )
+    for kind, mine in (("user", view.user_ids), ("item", view.item_ids)):
+        theirs = manifest.fingerprints.get(f"{kind}s")
+        if theirs != mine:
+            raise RunError(
+                f"vectors of the {kind}s of these data (ids {mine or 'unknown'})",
+                f"those of others (ids {theirs}) in {folder}",
+                "distil on the data the teacher was trained on",
+            )
+    # Copied: what is mapped from disk is read-only, and torch wants to own what it is given.
+    users, items = (torch.from_numpy(np.array(one)) for one in (artifact.users, artifact.items))
+    return VectorSource(users, items, manifest.model)
+
+
+def fingerprint_of(source: Source) -> str:
+    """A short hash of who teaches: of the weights of a model, of given vectors, or of some
+    scores.
+    """
+    if source.origin is not None:
+        return source.origin
+    digest = hashlib.sha256(f"{source.n_users} {source.n_items}".encode())
+    if isinstance(source, MixedSource):
+        pairs = zip(source.sources, source.weights, strict=True)
+        parts = [f"{fingerprint_of(one)} {weight}" for one, weight in pairs]
+        digest.update(" ".join(parts).encode())
+        return digest.hexdigest()[:16]
+    if source.vectors is not None:
+        tensors = list(source.vectors)
+    else:
+        step = max(source.n_users // 64, 1)
+        tensors = [source.score(torch.arange(0, source.n_users, step))]
+    for one in tensors:
+        digest.update(one.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_weights(weights: Sequence[float] | None, n_teachers: int) -> None:
+    """Weights of a mixture, where they are given: one for each teacher, none below 0.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if weights is None:
+        return
+    fine = len(weights) == n_teachers and all(math.isfinite(w) and w >= 0 for w in weights)
+    if not fine or sum(weights) <= 0:
+        what = "one weight for one teacher" if n_teachers == 1 else f"{n_teachers} weights"
+        raise ConfigError(
+            f"{what}, none below 0 and not all 0", str(list(weights)), "one for each teacher"
+        )
+
+
+def mixed(
+    given: Sequence[Source], dataset: Dataset, weights: Sequence[float] | None
+) -> tuple[Source, tuple[float, ...]]:
+    """Several teachers as one, and their weights: as given, or the best on validation.
+
+    Raises:
+        ConfigError: as `best_weights`.
+    """
+    if len(given) == 1:
+        return given[0], (1.0,)
+    chosen = best_weights(given, dataset) if weights is None else tuple(weights)
+    mixed = MixedSource(given, chosen)
+    return mixed, tuple(mixed.weights)
+
+
+def best_weights(sources: Sequence[Source], dataset: Dataset) -> tuple[float, ...]:
+    """Weights of a mixture, in tenths and summing to one, with the best validation Recall@20.
+
+    Raises:
+        ConfigError: no validation part, or more than four teachers.
+    """
+    if not len(dataset.valid) or len(sources) > 4:
+        raise ConfigError(
+            "weights, or a validation part to search them on and at most four teachers",
+            f"{len(dataset.valid)} validation interactions and {len(sources)} teachers",
+            "give the weights",
+        )
+    evaluator = Evaluator(dataset, split="valid", mask="train", ks=(20,), metrics=("recall",))
+    grid = [
+        tuple(part / STEPS for part in parts)
+        for parts in product(range(STEPS + 1), repeat=len(sources))
+        if sum(parts) == STEPS
+    ]
+    found = [
+        (evaluator.run(_Judged(MixedSource(sources, w))).metrics["recall@20"], w) for w in grid
+    ]
+    return max(found)[1]
+
+
+class _Judged(Recommender):
+    """A source as something the evaluation can rank with."""
+
+    factorised = False
+
+    def __init__(self, source: Source) -> None:
+        nn.Module.__init__(self)
+        self.source = source
+        self.n_users, self.n_items = source.n_users, source.n_items
+
+    def score(self, queries: Queries) -> torch.Tensor:
+        return self.source.score(queries.user)

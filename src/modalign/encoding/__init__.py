@@ -1,0 +1,1 @@
+"""Raw texts and pictures to feature vectors, by encoders."""

@@ -1,0 +1,375 @@
+"""Encoding a prepared data set: texts and pictures in, one modality file out.
+
+The work is done in chunks that are kept in a side folder until all are there, so that a kill
+costs one chunk. The name of the side folder is a hash of everything the numbers depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import polars as pl
+import torch
+
+from modalign.core.files import write_aside
+from modalign.core.modality import Modality
+from modalign.data.dataset import Dataset
+from modalign.data.modality_file import write_modality
+from modalign.encoding.encoders.base import (
+    Encoder,
+    FittedEncoder,
+    Kind,
+    NamesColumns,
+    UnreadableInput,
+    make_encoder,
+)
+from modalign.encoding.encoders.precomputed import from_options
+from modalign.errors import ConfigError, UnknownName
+
+TEXT_COLUMNS = (
+    "title", "name", "genre", "genres", "category", "categories", "brand", "store",
+    "description", "abstract", "plot", "summary", "text", "features", "director", "authors",
+    "author", "artist", "actors", "tags", "keywords",
+)  # fmt: skip
+"""Item columns that make the text where none are named, in this order."""
+PATH_COLUMNS: dict[Kind, str] = {"image": "image"}
+"""Item columns with the paths of pictures."""
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What one encoding did.
+
+    Attributes:
+        modality: its name.
+        n: number of items.
+        n_missing: items without features, the unreadable ones included.
+        corrupt: id and reason of each item whose input could not be read.
+        seconds: how long it took.
+        skipped: the very same modality was there already and nothing was done.
+        resumed: chunks that an interrupted run had left and that were not computed again.
+    """
+
+    modality: str
+    n: int
+    n_missing: int
+    corrupt: tuple[tuple[str, str], ...] = ()
+    seconds: float = 0.0
+    skipped: bool = False
+    resumed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def encodable(dataset: Dataset) -> list[str]:
+    """Modalities that can be encoded from what the item table has: text, image.
+
+    Example:
+        >>> from modalign.data.interactions import Interactions
+        >>> from modalign.data.vocabulary import Vocabulary
+        >>> none = Interactions.empty()
+        >>> table = pl.DataFrame({"item_id": ["a"], "title": ["A red shoe"]})
+        >>> data = Dataset("x", Vocabulary(["u"], "user"), Vocabulary(["a"]), none, none, none,
+        ...                item_table=table)
+        >>> encodable(data)
+        ['text']
+    """
+    table = dataset.item_table
+    found = ["text"] if text_columns(dataset) else []
+    for kind, column in PATH_COLUMNS.items():
+        if column in table.columns and table[column].null_count() < len(table):
+            found.append(kind)
+    return found
+
+
+def text_columns(dataset: Dataset) -> list[str]:
+    """The item columns that make the text by default."""
+    schema = dataset.item_table.schema
+    return [name for name in TEXT_COLUMNS if name in schema and _is_text(schema[name])]
+
+
+def encode(
+    dataset: Dataset,
+    modality: str,
+    encoder: str | Encoder | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    dim: int | None = None,
+    batch_size: int | None = None,
+    device: str = "cpu",
+    resume: bool = True,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> tuple[Dataset, EncodeReport]:
+    """Encode one modality of all items and keep it in the data folder.
+
+    An item whose columns are all empty, whose file is missing or broken, or which the encoder
+    cannot read, is absent, never fatal. The same input gives the same file. Where the very same
+    modality is there already, nothing is done. After a kill the finished chunks are not
+    computed again.
+
+    Args:
+        dataset: with a folder, the modality is written to `modalities/NAME.safetensors`;
+            without one it is kept in memory only.
+        modality: "text", "image", or any other name: pictures where `columns` names the
+            column `image` alone, else a text.
+        encoder: its name (see `modalign.encoding.encoders.base.ENCODERS`), `st:NAME`,
+            `hf:NAME`, `precomputed` (with option `path`), or an encoder object; None takes the
+            default of the kind.
+        columns: item columns that make the text, or the one column of paths.
+        dim: the option `dim` of encoders that have one (tfidf).
+        batch_size: inputs encoded and kept at a time; None takes the encoder's own.
+        device: "cpu", "cuda", "cuda:N", or "auto".
+        resume: go on with what an interrupted run has left.
+        force: encode again even if the same modality is there.
+        progress: called with (inputs done, inputs in all).
+        options: of the encoder.
+
+    Returns:
+        The data set with the modality, and a report.
+
+    Raises:
+        ConfigError: no column to encode, or an option out of its bounds.
+        UnknownName: no such encoder, option or column.
+    """
+    start = time.perf_counter()
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError("a batch size of 1 or more", str(batch_size), "give a positive number")
+    if not modality or Path(modality).name != modality or modality.startswith("."):
+        raise ConfigError("a plain name of a modality", repr(modality), "name it such as text")
+    if encoder == "precomputed":
+        made = from_options(modality, dataset.items, options)
+        return _keep(dataset, made), _report(dataset, made, start)
+    kind, columns = _inputs(dataset, modality, columns)
+    if dim is not None:
+        options["dim"] = dim
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if encoder is None or isinstance(encoder, str):
+        encoder = make_encoder(encoder, kind, device, **options)
+    raw = item_texts(dataset, columns) if kind == "text" else _paths(dataset, columns[0])
+    provenance = _provenance(dataset, encoder, kind, columns, raw)
+    old = dataset.modalities.get(modality)
+    if old is not None and old.provenance.get("key") == provenance["key"] and not force:
+        return dataset, _report(dataset, old, start, skipped=True)
+    job = _Job(
+        encoder, raw, batch_size or encoder.batch_size, progress or (lambda done, all_: None)
+    )
+    side = None
+    if dataset.folder is not None:
+        side = dataset.folder / ".encode" / f"{modality}-{provenance['key']}-{job.size}"
+        if not resume or force:
+            shutil.rmtree(side, ignore_errors=True)
+    features, present, corrupt, resumed = job.run(side)
+    named = tuple((dataset.items.ids([row])[0], reason) for row, reason in corrupt)
+    provenance["unreadable"] = [list(one) for one in named]
+    if isinstance(encoder, NamesColumns):
+        provenance["words"] = encoder.words
+    made = Modality(modality, features, present, "item", json.loads(json.dumps(provenance)))
+    out = _keep(dataset, made)
+    return out, _report(dataset, made, start, corrupt=named, resumed=resumed)
+
+
+class _Job:
+    """All readable inputs through the encoder, chunk by chunk."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        raw: Sequence[Any],
+        size: int,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self.encoder, self.raw, self.size, self.progress = encoder, raw, size, progress
+        self.rows = [row for row, one in enumerate(raw) if one is not None]
+
+    def run(self, side: Path | None) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]], int]:
+        """Features, presence, unreadable rows with their reasons, chunks not done again."""
+        self.progress(0, len(self.rows))
+        if isinstance(self.encoder, FittedEncoder):
+            self.encoder.fit([self.raw[row] for row in self.rows])
+        n = len(self.raw)
+        features = np.zeros((n, self.encoder.dim), np.float32)
+        present = np.zeros(n, bool)
+        corrupt: list[tuple[int, str]] = []
+        resumed = 0
+        for number, start in enumerate(range(0, len(self.rows), self.size)):
+            rows = self.rows[start : start + self.size]
+            file = None if side is None else side / f"chunk-{number:05d}.npz"
+            chunk = None if file is None else _read_chunk(file, len(rows), self.encoder.dim)
+            resumed += chunk is not None
+            if chunk is None:
+                chunk = self._encode(rows)
+                if file is not None:
+                    with write_aside(file) as aside, aside.open("wb") as stream:
+                        np.savez(stream, features=chunk[0], reasons=chunk[1])
+            vectors, reasons = chunk
+            good = reasons == ""
+            features[np.array(rows)[good]] = vectors[good]
+            present[np.array(rows)[good]] = True
+            corrupt += [(rows[i], str(reasons[i])) for i in np.flatnonzero(~good)]
+            self.progress(start + len(rows), len(self.rows))
+        return features, present, corrupt, resumed
+
+    def _encode(self, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors of some rows, and for each the reason why it has none, or nothing."""
+        vectors = np.zeros((len(rows), self.encoder.dim), np.float32)
+        reasons = np.full(len(rows), "", dtype="U200")
+        ready, places = [], []
+        for place, row in enumerate(rows):
+            try:
+                ready.append(self.encoder.read(self.raw[row]))
+                places.append(place)
+            except UnreadableInput as error:
+                reasons[place] = str(error) or "unreadable"
+        if ready:
+            vectors[places] = self.encoder.encode(ready)
+        broken = ~np.isfinite(vectors).all(axis=1)
+        reasons[broken] = "the encoder gave NaN or infinite numbers"
+        vectors[broken] = 0
+        return vectors, reasons
+
+
+def _read_chunk(file: Path, n: int, dim: int) -> tuple[np.ndarray, np.ndarray] | None:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            vectors, reasons = content["features"], content["reasons"]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+    return (vectors, reasons) if vectors.shape == (n, dim) and len(reasons) == n else None
+
+
+def _inputs(
+    dataset: Dataset, modality: str, columns: Sequence[str] | None
+) -> tuple[Kind, list[str]]:
+    """What kind of thing is encoded, and from which columns."""
+    schema = dataset.item_table.schema
+    for name in columns or ():
+        if name not in schema:
+            raise UnknownName("column of the items", name, schema)
+    for kind, column in PATH_COLUMNS.items():
+        if modality == kind or list(columns or ()) == [column]:
+            chosen = list(columns or [column])
+            if len(chosen) != 1 or chosen[0] not in schema:
+                raise ConfigError(
+                    f"one item column with the paths of the {kind} files, {column!r} by default",
+                    f"columns {', '.join(columns or schema) or '(none)'}",
+                    f"name the one column, or import the data with its {kind} files",
+                )
+            return kind, chosen
+    chosen = list(columns or text_columns(dataset))
+    wrong = [name for name in chosen if not _is_text(schema[name])]
+    if wrong or not chosen:
+        texts = [name for name in schema if _is_text(schema[name]) and name != "item_id"]
+        raise ConfigError(
+            "item columns of text",
+            f"column {wrong[0]!r} of {schema[wrong[0]]}" if wrong else "data without a known one",
+            f"name some of these: {', '.join(texts)}" if texts else "import the data with texts",
+        )
+    return "text", chosen
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(kind == pl.Utf8 or kind == pl.List(pl.Utf8) or isinstance(kind, pl.Categorical))
+
+
+def item_texts(dataset: Dataset, columns: Sequence[str]) -> list[str | None]:
+    """The columns joined to sentences; None where all are empty."""
+    table = dataset.item_table.select(
+        (
+            pl.col(name).list.join(", ", ignore_nulls=True)
+            if dataset.item_table.schema[name] == pl.List(pl.Utf8)
+            else pl.col(name).cast(pl.Utf8)
+        ).str.strip_chars()
+        for name in columns
+    ).with_columns(pl.all().replace("", None))
+    # A full stop parts two columns, unless the first ends a sentence itself.
+    ended = [
+        pl.when(pl.col(name).str.contains(r"[.!?]$"))
+        .then(pl.col(name))
+        .otherwise(pl.col(name) + ".")
+        for name in columns[:-1]
+    ]
+    joined = pl.concat_str([*ended, pl.col(columns[-1])], separator=" ", ignore_nulls=True)
+    return table.select(pl.when(joined != "").then(joined).alias("text"))["text"].to_list()
+
+
+def _paths(dataset: Dataset, column: str) -> list[Path | None]:
+    root = dataset.folder or Path()
+    return [None if not one else root / one for one in dataset.item_table[column]]
+
+
+def _provenance(
+    dataset: Dataset, encoder: Encoder, kind: Kind, columns: Sequence[str], raw: Sequence[Any]
+) -> dict[str, Any]:
+    """All that the numbers depend on, with a key that hashes it. No date, no path."""
+    digest = hashlib.sha256(dataset.items.fingerprint.encode())
+    for one in raw:
+        digest.update(_fingerprint(one, kind))
+    facts = {
+        **encoder.provenance(),
+        "kind": kind,
+        "columns": list(columns),
+        "input": digest.hexdigest()[:16],
+    }
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return {**facts, "key": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def _fingerprint(one: Any, kind: Kind) -> bytes:
+    if one is None:
+        return b"\0none"
+    if kind == "text":
+        return hashlib.sha256(one.encode()).digest()
+    try:
+        with one.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b"\0unreadable"
+
+
+def _keep(dataset: Dataset, modality: Modality) -> Dataset:
+    """Write the modality where the data set has a folder, and clear what was left aside."""
+    out = dataset.with_modality(modality)
+    if dataset.folder is not None:
+        write_modality(dataset.folder / "modalities", modality, dataset)
+        side = dataset.folder / ".encode"
+        for left in side.glob(f"{modality.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if side.is_dir() and not any(side.iterdir()):
+            side.rmdir()
+    return out
+
+
+def _report(
+    dataset: Dataset,
+    modality: Modality,
+    start: float,
+    corrupt: tuple[tuple[str, str], ...] | None = None,
+    skipped: bool = False,
+    resumed: int = 0,
+) -> EncodeReport:
+    if corrupt is None:
+        known = modality.provenance.get("unreadable", [])
+        corrupt = tuple((one_id, reason) for one_id, reason in known)
+    return EncodeReport(
+        modality.name,
+        dataset.n_items,
+        int((~modality.present).sum()),
+        corrupt,
+        time.perf_counter() - start,
+        skipped,
+        resumed,
+    )

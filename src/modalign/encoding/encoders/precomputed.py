@@ -1,0 +1,277 @@
+"""Features that somebody else computed, joined to the items by id, never by position."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from modalign.core.modality import Modality
+from modalign.data.modality_file import features_in
+from modalign.data.vocabulary import Vocabulary
+from modalign.encoding.encoders.base import EncoderOptions, file_hash, parse_options
+from modalign.errors import DataError
+
+ID_COLUMNS = ("item_id", "id", "item", "asin", "movie_id")
+
+
+class PrecomputedOptions(EncoderOptions):
+    """Options of the encoder `precomputed`."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """The features: .npy, .safetensors, .parquet or .csv."""
+    ids: str | None = None
+    """For a matrix: the ids of its rows, .txt or .csv or .json, one per row."""
+    id_column: str | None = None
+    """The column of ids in a table; None takes item_id, id, ... or else the first."""
+
+
+@dataclass(frozen=True)
+class JoinReport:
+    """What a join found: rows of the file, items that got one, rows of no known item."""
+
+    rows: int
+    joined: int
+    unknown: int
+
+
+def read_precomputed(
+    path: str | Path,
+    name: str,
+    items: Vocabulary,
+    *,
+    ids: str | Path | None = None,
+    id_column: str | None = None,
+    id_columns: Sequence[str] = ID_COLUMNS,
+) -> tuple[Modality, JoinReport]:
+    """A modality from a feature file; an item (or user) without a row counts as absent.
+
+    Args:
+        path: a `.npy` or `.safetensors` matrix with `ids`, or a Parquet or CSV table with an id
+            column and either one column of lists or one column per number.
+        name: what the modality is to be called.
+        items: the vocabulary to join to, of items or of users.
+        ids: for a matrix: ids of its rows, one per row, in a `.txt`, `.csv` or `.json` file.
+        id_column: the id column of a table (or of a `.csv` of ids).
+        id_columns: where it is not named, the first of these that is there, else the first.
+
+    Returns:
+        The modality in row order, and how many rows were joined.
+
+    Raises:
+        DataError: an unreadable file, NaN or infinite numbers (row and id are named), an id
+            that stands twice, ids missing, or no row of a known item.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"a file of features {path}", "no such file", "check the path")
+    if path.suffix in (".npy", ".safetensors"):
+        matrix = _read_npy(path) if path.suffix == ".npy" else _read_safetensors(path)
+        if ids is None:
+            raise DataError(
+                f"the ids of the rows of {path}",
+                "a matrix alone, whose rows could be anyone's",
+                "give a file of ids, one per row (ids=FILE.txt)",
+            )
+        row_ids = _read_ids(Path(ids), id_column, id_columns)
+    else:
+        row_ids, matrix = _read_table(path, id_column, id_columns)
+    if len(row_ids) != len(matrix):
+        raise DataError(
+            f"one id per row, {len(matrix)} rows in {path}",
+            f"{len(row_ids)} ids in {ids}",
+            "give the ids of just these rows",
+        )
+    _check_rows(path, row_ids, matrix)
+    modality, report = _join(path, name, items, row_ids, matrix)
+    return modality, report
+
+
+def from_options(name: str, items: Vocabulary, options: dict[str, Any]) -> Modality:
+    """`read_precomputed` from the options of the command line."""
+    if "path" not in options:
+        raise DataError(
+            "the file of precomputed features", "no path", "add --set path=FILE.npy (or .parquet)"
+        )
+    chosen = parse_options(PrecomputedOptions, "precomputed", options)
+    modality, _ = read_precomputed(
+        chosen.path, name, items, ids=chosen.ids, id_column=chosen.id_column
+    )
+    return modality
+
+
+def _join(
+    path: Path, name: str, items: Vocabulary, ids: pl.Series, matrix: np.ndarray
+) -> tuple[Modality, JoinReport]:
+    place = pl.DataFrame({"id": items.series}).with_row_index("item")
+    rows = pl.DataFrame({"id": ids}).with_row_index("row")
+    pairs = rows.join(place, on="id", how="inner")
+    if pairs.is_empty():
+        shown = ", ".join(map(repr, ids.head(3)))
+        known = ", ".join(map(repr, items.series.head(3)))
+        raise DataError(
+            f"features of this data's {items.kind}s (such as {known})",
+            f"{path} with rows of other {items.kind}s ({shown})"
+            if len(ids)
+            else f"{path} without rows",
+            f"give the features of these {items.kind}s, with the ids of the data's "
+            f"{items.kind}s.parquet",
+        )
+    features = np.zeros((len(items), matrix.shape[1]), np.float32)
+    present = np.zeros(len(items), bool)
+    target = pairs["item"].to_numpy()
+    features[target] = matrix[pairs["row"].to_numpy()]
+    present[target] = True
+    report = JoinReport(len(ids), len(pairs), len(ids) - len(pairs))
+    provenance = {
+        "encoder": "precomputed",
+        "file": path.name,
+        "input": file_hash(path),
+        "join": {"rows": report.rows, "joined": report.joined, "unknown": report.unknown},
+    }
+    entity: Literal["item", "user"] = "user" if items.kind == "user" else "item"
+    return Modality(name, features, present, entity, provenance), report
+
+
+def _check_rows(path: Path, ids: pl.Series, matrix: np.ndarray) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        good = np.isfinite(matrix.astype(np.float32)).all(axis=1)
+    if not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        raise DataError(
+            f"finite numbers in {path}",
+            f"NaN or infinite values in {(~good).sum()} rows, the first is row {row} "
+            f"(counted from 0) of id {ids[row]!r}",
+            "mend those rows, or leave them out: what has no row counts as absent",
+        )
+    if ids.null_count():
+        row = int(ids.is_null().arg_max() or 0)
+        raise DataError(f"an id in each row of {path}", f"none in row {row}", "fill or drop it")
+    if ids.n_unique() != len(ids):
+        twice = ids.filter(ids.is_duplicated())[0]
+        raise DataError(f"each id once in {path}", f"{twice!r} twice", "remove the duplicate row")
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        matrix = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"a matrix of numbers in {path}", str(error).split("\n")[0], "save it with numpy.save"
+        ) from error
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+        shape = f"{matrix.dtype} of shape {matrix.shape}" if isinstance(matrix, np.ndarray) else ""
+        raise DataError(f"a 2-D matrix of numbers in {path}", shape or "no matrix", "reshape it")
+    return matrix
+
+
+def _read_safetensors(path: Path) -> np.ndarray:
+    """The features of a modality's file, or the only matrix in another."""
+    try:
+        tensors = load_file(path)
+        features = features_in(tensors)
+    except (OSError, ValueError, IndexError, TypeError, SafetensorError) as error:
+        raise DataError(
+            f"a matrix of numbers in {path}", str(error).split("\n")[0], "save it again"
+        ) from error
+    found = {name: one for name, one in tensors.items() if one.ndim == 2}
+    if features is not None and features.ndim == 2:
+        return features
+    if len(found) == 1:
+        return next(iter(found.values()))
+    raise DataError(
+        f"one matrix in {path}, or one called features",
+        f"{len(found)} matrices among {', '.join(tensors) or 'nothing'}",
+        "call it features",
+    )
+
+
+def _read_ids(path: Path, id_column: str | None, known: Sequence[str]) -> pl.Series:
+    try:
+        if path.suffix == ".json":
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(content, list):
+                raise ValueError("it is not a list")
+            return pl.Series("id", list(map(str, content)), pl.Utf8)
+        if path.suffix == ".csv":
+            table = pl.read_csv(path, infer_schema=False)
+            return table[_id_column(path, table.columns, id_column, known)].alias("id")
+        return pl.Series("id", path.read_text(encoding="utf-8").splitlines(), pl.Utf8)
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"ids, one per row, in {path}", str(error).split("\n")[0], "write one id per line"
+        ) from error
+
+
+def _read_table(
+    path: Path, id_column: str | None, known: Sequence[str]
+) -> tuple[pl.Series, np.ndarray]:
+    if path.suffix not in (".parquet", ".csv"):
+        raise DataError(
+            "features in .npy, .safetensors, .parquet or .csv",
+            f"{path}",
+            "convert them to one of these",
+        )
+    try:
+        if path.suffix == ".parquet":
+            table = pl.read_parquet(path)
+        else:
+            table = pl.read_csv(path, infer_schema_length=None)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"a readable table {path}", str(error).split("\n")[0], "write the file again"
+        ) from error
+    column = _id_column(path, table.columns, id_column, known)
+    if path.suffix == ".csv":
+        # Read as text, ids such as 007 stay what they are.
+        ids = pl.read_csv(path, columns=[column], infer_schema=False)[column]
+    else:
+        ids = table[column].cast(pl.Utf8)
+    return ids.alias("id"), _numbers(path, table.drop(column))
+
+
+def _id_column(path: Path, columns: list[str], wanted: str | None, known: Sequence[str]) -> str:
+    if wanted is not None and wanted not in columns:
+        raise DataError(
+            f"a column {wanted!r} in {path}", f"columns {', '.join(columns)}", "name one of these"
+        )
+    if not columns:
+        raise DataError(f"a table with columns in {path}", "none", "write the file again")
+    return wanted or next((one for one in known if one in columns), columns[0])
+
+
+def _numbers(path: Path, table: pl.DataFrame) -> np.ndarray:
+    lists = [n for n, kind in table.schema.items() if isinstance(kind, pl.List | pl.Array)]
+    if len(lists) == 1:
+        values = table[lists[0]].cast(pl.List(pl.Float64))
+        lengths = values.list.len()
+        if values.null_count() or lengths.n_unique() != 1:
+            raise DataError(
+                f"lists of one length in column {lists[0]!r} of {path}",
+                f"{lengths.n_unique()} different lengths, {values.null_count()} missing",
+                "make all rows as long, and leave out items without features",
+            )
+        flat = values.explode().fill_null(float("nan")).to_numpy()
+        return flat.reshape(len(values), -1)
+    if lists or not table.columns:
+        raise DataError(
+            f"one column of lists, or one column per number, in {path}",
+            f"{len(lists)} columns of lists and {len(table.columns) - len(lists)} others",
+            "keep the id column and the features only",
+        )
+    for column, kind in table.schema.items():
+        if not kind.is_numeric():
+            raise DataError(
+                f"numbers in column {column!r} of {path}", str(kind), "drop it, or make it numbers"
+            )
+    return table.cast(pl.Float64).fill_null(float("nan")).to_numpy()

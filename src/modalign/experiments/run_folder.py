@@ -1,0 +1,261 @@
+"""A run folder: what stands in it, written aside and renamed, read with clear refusals.
+
+config.yaml         model, every option, seed, data, mask
+metrics.jsonl       one line per epoch
+results.json        what came out; written last, so a folder with it is complete
+per_user.parquet    test metrics of every user
+checkpoints/        last.pt (to go on after a kill), best.safetensors
+environment.json    versions, processor, threads
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+import yaml
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from modalign.core.files import write_aside
+from modalign.data.dataset import Dataset
+from modalign.errors import RunError
+
+WEIGHTS = Path("checkpoints") / "best.safetensors"
+LOCK = ".lock"
+
+
+@contextmanager
+def held(folder: Path | None) -> Iterator[None]:
+    """Keep other processes out of a run folder; a process that dies lets go of it.
+
+    Two that train in one folder, as a command repeated with --resume too early does, would write
+    each other's checkpoints and lines. None holds nothing.
+
+    Raises:
+        RunError: another process trains there, or the folder is a file.
+    """
+    if folder is None:
+        yield
+        return
+    if folder.is_file():
+        raise RunError("a folder", f"the file {folder}", "choose another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(
+            "a run folder that nobody trains in",
+            f"{folder}, where another process is at work",
+            "wait until it is done, or choose another folder",
+        ) from error
+    try:
+        yield
+    finally:
+        # Removed while it is held: nobody else can be told of this file.
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def open_new(
+    folder: Path,
+    dataset: Dataset,
+    description: Mapping[str, Any],
+    mask: str,
+    ks: Sequence[int],
+    device: str,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Make or take the folder and write its `config.yaml`.
+
+    Raises:
+        RunError: another run or other files stand there.
+    """
+    if (folder / "results.json").is_file() and not overwrite:
+        raise RunError(
+            "a new run folder", f"{folder}, which holds a finished run", "--overwrite replaces it"
+        )
+    if (folder / "config.yaml").is_file() and not (resume or overwrite):
+        raise RunError(
+            "a new run folder",
+            f"{folder}, which holds an interrupted run",
+            "--resume goes on with it, --overwrite starts again",
+        )
+    if resume and (folder / "config.yaml").is_file():
+        check_same(folder, {**description, "fingerprint": dataset.fingerprint})
+    if not (folder / "config.yaml").is_file() and _has_files(folder):
+        raise RunError("a new or empty folder", f"{folder} with other files", "choose another")
+    if overwrite:
+        for name in ("results.json", "checkpoints/last.pt", "metrics.jsonl", "per_user.parquet"):
+            (folder / name).unlink(missing_ok=True)
+    if dataset.folder is None:
+        dataset.save(folder / "data")
+    home = (dataset.folder or folder / "data").resolve()
+    config = {
+        **description,
+        "data": os.path.relpath(home, folder.resolve()),
+        "fingerprint": dataset.fingerprint,
+        "mask": mask,
+        "k": list(ks),
+        "device": device,
+    }
+    with write_aside(folder / "config.yaml") as aside:
+        aside.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir())
+
+
+def write(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    results: Mapping[str, Any],
+    per_user: pl.DataFrame | None,
+) -> None:
+    """Weights, per-user metrics and, last of all, `results.json`."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with write_aside(folder / WEIGHTS) as aside:
+        save_file(tensors, aside)
+    if per_user is not None:
+        with write_aside(folder / "per_user.parquet") as aside:
+            per_user.write_parquet(aside)
+    with write_aside(folder / "environment.json") as aside:
+        aside.write_text(json.dumps(environment(), indent=2) + "\n")
+    with write_aside(folder / "results.json") as aside:
+        aside.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def read_weights(folder: Path, model: torch.nn.Module, name: str) -> None:
+    """Load the best weights of a run into a model of the same shape.
+
+    Raises:
+        RunError: damaged, or of another model.
+    """
+    weights = folder / WEIGHTS
+    try:
+        model.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunError(
+            f"weights of {name} in {weights}", str(error).split("\n")[0], "train it again"
+        ) from error
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`config.yaml` and `results.json` of a finished run.
+
+    Raises:
+        RunError: not a run folder, or an interrupted run.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise RunError(
+            "a run folder with a config.yaml",
+            f"{folder} without one"
+            if folder.is_dir()
+            else f"{folder}, which {'is a file' if folder.is_file() else 'does not exist'}",
+            f"train one: modalign train --data DATA --model MODEL --out {folder}",
+        )
+    if not (folder / "results.json").is_file():
+        raise RunError(
+            f"a finished run with a results.json in {folder}",
+            "a run that was interrupted",
+            "repeat its `modalign train` command with --resume",
+        )
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        results = json.loads((folder / "results.json").read_text())
+        missing = {"model", "seed", "data", "fingerprint", "modalities", "options"} - set(config)
+        missing |= {"model", "mask", "valid", "test"} - set(results)
+        if missing:
+            raise ValueError(f"without {', '.join(sorted(missing))}")
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise RunError(
+            f"readable config.yaml and results.json in {folder}",
+            " ".join(str(error).split()),
+            "train again with --overwrite",
+        ) from error
+    return config, results
+
+
+def data_path(folder: Path, config: Mapping[str, Any], data: str | Path | None) -> Path:
+    """Where the data of a run are: as given, or where the run found them."""
+    if data is not None:
+        return Path(data)
+    home: Path = (folder / str(config["data"])).resolve()
+    if not home.is_dir():
+        raise RunError(
+            f"the data {folder} was trained on, in {home}", "no such folder", "give --data"
+        )
+    return home
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers were made on."""
+    return {
+        "modalign": version("modalign"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.system() + " " + platform.machine(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def processor() -> str:
+    """The processor's name, as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def check_same(folder: Path, description: Mapping[str, Any]) -> None:
+    """Compare a run's `config.yaml` with what is asked for now.
+
+    Raises:
+        RunError: it is of other data, model, options or seed; the first difference is named.
+    """
+    try:
+        old = _flat(yaml.safe_load((folder / "config.yaml").read_text()))
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise RunError(
+            f"a readable config.yaml in {folder}",
+            " ".join(str(error).split()),
+            "start again with --overwrite",
+        ) from error
+    new = _flat({key: value for key, value in description.items() if key != "data"})
+    for key in sorted(new):
+        if old.get(key) != new[key]:
+            raise RunError(
+                f"{key} {old.get(key)!r}, as the run in {folder} has it",
+                f"{new[key]!r}, one of another experiment",
+                "use another --out, or repeat the options the run was started with",
+            )
+
+
+def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"options": {"reg": 1}}` to `{"option reg": 1}`, and so on for what is inside."""
+    found: dict[str, Any] = {}
+    for key, value in description.items():
+        if isinstance(value, Mapping) and key != "modalities":
+            name = key.removesuffix("s")
+            found |= {f"{name} {inner}": one for inner, one in _flat(value).items()}
+        else:
+            found[key] = value
+    return found

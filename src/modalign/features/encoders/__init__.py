@@ -1,1 +1,0 @@
-"""modalign.features.encoders."""

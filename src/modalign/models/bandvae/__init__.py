@@ -1,0 +1,1 @@
+"""BANDVAE: interest factors of ratings and texts, aligned by optimal transport."""

@@ -1,0 +1,1 @@
+"""CM3: calibrated uniformity and spherical Bézier fusion."""

@@ -1,0 +1,194 @@
+"""One modality's side of CM3: its frozen features, its projection and its fusion head."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from modalign.core.interfaces import MissingPolicy
+from modalign.core.modality import Modality
+from modalign.core.view import TrainView
+from modalign.features.fill import present_mean
+from modalign.features.reduce import reduced
+from modalign.nn.modality_input import ModalityInput
+
+FeatureRank = int | Literal["auto", "exact"] | None
+
+SLOPE = 0.01
+TINY = 1e-12
+
+BLOCK = 1024
+"""Items sent through a tower, or their gradient back, at a time: they stay in the cache."""
+
+CHEAP = 512
+"""Columns of features up to which the hidden layer is computed again rather than kept."""
+
+
+def unit(x: Tensor, again: bool = False) -> Tensor:
+    """Rows brought to unit length, in float32 even under autocast.
+
+    With `again` the result is not kept for the gradient, but computed again from `x`: for
+    parameters, which stay in memory anyway.
+    """
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    result: Tensor = _Unit.apply(wide, again)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Unit(torch.autograd.Function):
+    """`y = x / |x|`, whose gradient is `(g - (g . y) y) / |x|`: one table where autograd's way
+    through the norm and the quotient makes six. As in `torch.nn.functional.normalize`, a length
+    below 1e-12 counts as that; it is then taken as a constant.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, again: bool) -> Tensor:
+        length = x.norm(dim=-1, keepdim=True).clamp_(min=TINY)
+        y: Tensor = x / length
+        ctx.again = again
+        ctx.save_for_backward(x if again else y, length)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        y, length = ctx.saved_tensors
+        result = gradient * y
+        along = result.sum(-1, keepdim=True).masked_fill_(length <= TINY, 0)
+        if ctx.again:  # y is x, twice too long by the length
+            along /= length.square()
+        torch.sub(gradient, torch.mul(y, along, out=result), out=result)
+        return result.div_(length), None
+
+
+class _Projection(torch.autograd.Function):
+    """P and Q of a `Tower` on a CPU, from features without a gradient.
+
+    Items come in blocks, so that neither the (n_items, hidden + width) matrix nor its gradient
+    ever exists, nor the products of autograd's way from P and Q back to it (slices, an
+    activation in place). Only the hidden layer is kept for the way back, and beside features of
+    `CHEAP` columns or fewer not even that: it is computed once more.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, second: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        n, hidden, width = len(features), second.shape[1], len(second)
+        p, q = features.new_empty(n, width), features.new_empty(n, len(weight) - hidden)
+        kept = features.new_empty(n if features.shape[1] > CHEAP else 0, hidden)
+        for at in range(0, n, BLOCK):
+            rows = slice(at, at + BLOCK)
+            both = functional.linear(features[rows], weight, bias)
+            active = functional.leaky_relu_(both[:, :hidden], SLOPE)
+            torch.mm(active, second.T, out=p[rows])
+            q[rows] = both[:, hidden:]
+            if len(kept):
+                kept[rows] = active
+        ctx.save_for_backward(features, weight, bias, second, kept)
+        return p, q
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, bias, second, kept = ctx.saved_tensors
+        hidden = second.shape[1]
+        # A tenth faster transposed, but then turned round beside itself where memory peaks.
+        of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        of_second = torch.zeros_like(second)
+        for at in range(0, len(features), BLOCK):
+            rows = slice(at, at + BLOCK)
+            x, of_p, of_q = features[rows], *(one[rows] for one in gradients)
+            if len(kept):
+                active = kept[rows]
+            else:
+                active = functional.linear(x, weight[:hidden], bias[:hidden])
+                active = functional.leaky_relu_(active, SLOPE)
+            of_second.addmm_(of_p.T, active)
+            # The sign of the activation's result tells that of its argument.
+            of_active = torch.where(active > 0, 1, SLOPE) * (of_p @ second)
+            of_both = torch.cat([of_active, of_q], dim=1)
+            of_weight.addmm_(of_both.T, x)
+            of_bias += of_both.sum(0)
+        return None, of_weight, of_bias, of_second
+
+
+def fewer_columns(modality: Modality, rank: FeatureRank) -> Modality:
+    """The modality on which a tower trains.
+
+    "auto" takes the exact rank where there are more columns than items, so that it cannot
+    lose; "exact" always; a number truncates; None leaves the features alone.
+    """
+    if rank is None or (rank == "auto" and modality.dim <= len(modality)):
+        return modality
+    return reduced(modality, rank if isinstance(rank, int) else None)
+
+
+class Tower(nn.Module):
+    """`P = LeakyReLU(X W1 + b1) W2` and `Q = X V + c` of all items, X read once.
+
+    `[W1 | V]` is one matrix. Its entries are Gaussian with the spread that the default linear
+    initialisation (W1) and Xavier's (V) have at the *original* width of the features, so that
+    after an exact rank reduction, which rotates X, the same distribution of functions is
+    drawn.
+
+    Args:
+        modality: the original features.
+        view: for the policies for missing rows that look at other data.
+        missing: policy for missing rows.
+        rank: see `fewer_columns`.
+        hidden: width of the hidden layer.
+        width: of P and Q.
+        head: whether there is a Q.
+    """
+
+    center: Tensor
+
+    def __init__(
+        self,
+        modality: Modality,
+        view: TrainView,
+        missing: MissingPolicy,
+        rank: FeatureRank,
+        hidden: int,
+        width: int,
+        head: bool,
+    ) -> None:
+        super().__init__()
+        narrow = fewer_columns(modality, rank)
+        self.input = ModalityInput(narrow, missing, view)
+        self.hidden, self.width, self.head = hidden, width, head
+        self.first = nn.Linear(narrow.dim, hidden + (width if head else 0))
+        self.second = nn.Linear(hidden, width, bias=False)
+        bound = 1 / math.sqrt(modality.dim)
+        nn.init.normal_(self.first.weight[:hidden], std=bound / math.sqrt(3))
+        if head:
+            nn.init.normal_(self.first.weight[hidden:], std=math.sqrt(2 / (modality.dim + width)))
+        nn.init.uniform_(self.first.bias, -bound, bound)
+        self.register_buffer("center", torch.from_numpy(present_mean(narrow)), persistent=False)
+
+    def forward(self) -> tuple[Tensor, Tensor | None]:
+        """P and Q, each (n_items, width); Q is None without a head."""
+        x = self.input.features
+        if (
+            x.device.type == "cpu"
+            and self.input.vector is None
+            and not torch.is_autocast_enabled("cpu")
+        ):
+            p, q = _Projection.apply(x, self.first.weight, self.first.bias, self.second.weight)  # type: ignore[no-untyped-call]
+            return p, q if self.head else None
+        both = self.input.linear(self.first)  # (n_items, hidden + width)
+        # In place: the sign of the result tells that of the argument.
+        hidden = functional.leaky_relu(both[:, : self.hidden], SLOPE, inplace=True)
+        return self.second(hidden), both[:, self.hidden :] if self.head else None
+
+    def raw_directions(self, rows: Tensor) -> Tensor:
+        """Directions of the centred frozen features, (b, d); zeros where a row is missing."""
+        centred = self.input.features[rows] - self.center
+        return unit(centred) * self.input.present[rows, None]

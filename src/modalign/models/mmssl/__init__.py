@@ -1,0 +1,1 @@
+"""MMSSL: adversarial and contrastive self-supervision."""

@@ -1,0 +1,1 @@
+"""RecGOAT: graph optimal adaptive transport with users' preferences."""

@@ -1,0 +1,1 @@
+"""Users' tastes in words, and the vectors made of them."""

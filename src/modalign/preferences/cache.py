@@ -1,0 +1,111 @@
+"""Answers of language models on disk: what was paid for once is never asked again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from modalign.errors import DataError
+from modalign.preferences.base import Answer, Refusal
+
+TABLES = """
+create table if not exists answers
+    (key text primary key, text text not null, tokens_in integer, tokens_out integer);
+create table if not exists refusals
+    (key text primary key, user_id text not null, reason text not null);
+"""
+AT_ONCE = 500
+
+
+def question_key(identity: Mapping[str, Any], prompt: str) -> str:
+    """Hash of all that an answer depends on, 32 hexadecimal digits."""
+    text = json.dumps([dict(identity), prompt], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class AnswerCache:
+    """One SQLite file of answers, and of the questions that were refused.
+
+    Each answer is on disk before the next is waited for, so that a kill costs what was under
+    way. Prompts are kept as hashes only.
+
+    Args:
+        path: of the file, made where there is none; None keeps answers in memory.
+
+    Raises:
+        DataError: the file is no cache of answers, or can not be written.
+
+    Example:
+        >>> with AnswerCache(None) as cache:
+        ...     cache.keep("k", "u1", Answer("Likes tea."))
+        ...     cache.known(["k", "other"])
+        {'k': Answer(text='Likes tea.', tokens_in=None, tokens_out=None)}
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path or ":memory:", timeout=30)
+            with closing(self._db.cursor()) as cursor:
+                cursor.executescript(TABLES)
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+
+    def __enter__(self) -> AnswerCache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._db.close()
+
+    def known(self, keys: Sequence[str]) -> dict[str, Answer]:
+        """The answers there are, by key."""
+        found: dict[str, Answer] = {}
+        for start in range(0, len(keys), AT_ONCE):
+            part = keys[start : start + AT_ONCE]
+            marks = ",".join("?" * len(part))
+            query = f"select key, text, tokens_in, tokens_out from answers where key in ({marks})"
+            for key, *rest in self._run(query, part):
+                found[key] = Answer(*rest)
+        return found
+
+    def keep(self, key: str, user_id: str, given: Answer | Refusal) -> None:
+        """Write one answer, which ends an earlier refusal, or one refusal."""
+        if isinstance(given, Refusal):
+            self._run(
+                "insert or replace into refusals values (?, ?, ?)", (key, user_id, given.reason)
+            )
+        else:
+            row = (key, given.text, given.tokens_in, given.tokens_out)
+            self._run("insert or replace into answers values (?, ?, ?, ?)", row)
+            self._run("delete from refusals where key = ?", (key,))
+        self._db.commit()
+
+    def refusals(self) -> dict[str, str]:
+        """Reasons of the refused questions, by user id."""
+        return dict(self._run("select user_id, reason from refusals order by user_id", ()))
+
+    def _run(self, query: str, values: Iterable[Any]) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, tuple(values)).fetchall()
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: sqlite3.Error) -> DataError:
+        return DataError(
+            f"a cache of answers in {self.path}",
+            str(error),
+            "check the disk's space and rights, or remove the file and ask again",
+        )

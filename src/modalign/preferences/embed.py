@@ -1,0 +1,121 @@
+"""Texts about users to vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from modalign.encoding.encoders.base import FittedEncoder, UnreadableInput, make_encoder
+from modalign.errors import DataError
+
+
+@runtime_checkable
+class TextEmbedder(Protocol):
+    """Texts in, rows out."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that a vector depends on besides its text, and the texts of `fit`."""
+        ...
+
+    def fit(self, texts: Sequence[str]) -> None:
+        """Learn from the items' texts, where there is anything to learn."""
+        ...
+
+    def encode(self, texts: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
+        """Float32 (n, d) and presence (n,); a text that is missing or unreadable is not there."""
+        ...
+
+
+class EncoderEmbedder:
+    """Any text encoder of `modalign.encoding.encoders` as an embedder.
+
+    Args:
+        name: `tfidf` (a truncated SVD fitted on the items' texts, 256 numbers at most), `minilm`,
+            `st:NAME`, `hf:NAME`, ...
+        device: where it runs.
+        options: of the encoder.
+
+    Raises:
+        UnknownName: there is no such encoder.
+        ConfigError: it reads no texts, or an option is out of its bounds.
+    """
+
+    def __init__(self, name: str = "tfidf", device: str = "cpu", **options: Any) -> None:
+        self._encoder = make_encoder(name, "text", device, **options)
+        self.name = name
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the encoder's provenance, 16 hexadecimal digits."""
+        text = json.dumps(self._encoder.provenance(), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def fit(self, texts: Sequence[str]) -> None:
+        """Learn words and directions, where the encoder learns."""
+        if isinstance(self._encoder, FittedEncoder):
+            self._encoder.fit(texts)
+
+    def encode(self, texts: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
+        """Float32 (n, d) and presence (n,)."""
+        places, ready = [], []
+        for place, text in enumerate(texts):
+            if text is None:
+                continue
+            try:
+                ready.append(self._encoder.read(text))
+                places.append(place)
+            except UnreadableInput:
+                continue
+        features = np.zeros((len(texts), self._encoder.dim), np.float32)
+        size = self._encoder.batch_size
+        for start in range(0, len(ready), size):
+            rows = places[start : start + size]
+            features[rows] = self._encoder.encode(ready[start : start + size])
+        present = np.zeros(len(texts), bool)
+        present[places] = True
+        return features, present
+
+
+def centred(features: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows less their mean over those that are there, scaled to length one.
+
+    Sentences about people are all alike in most directions; what they share would make every
+    pair of users look near.
+
+    Returns:
+        Float32 (n, d), and presence: a row that is the mean itself has no direction.
+
+    Example:
+        >>> rows = np.float32([[3, 1], [1, 1], [9, 9]])
+        >>> centred(rows, np.array([True, True, False]))[0].tolist()
+        [[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]
+    """
+    if not present.any():
+        return features, present
+    rows = features.astype(np.float64)
+    rows -= rows[present].mean(axis=0)
+    rows[~present] = 0.0
+    lengths = np.linalg.norm(rows, axis=1)
+    scale = max(float(np.abs(features[present]).max()), 1e-30)
+    kept = lengths > 1e-6 * scale
+    out = np.divide(rows, lengths[:, None], out=np.zeros_like(rows), where=kept[:, None])
+    return out.astype(np.float32), kept
+
+
+def need_present(present: np.ndarray, who: str) -> None:
+    """Raise where nobody got a vector.
+
+    Raises:
+        DataError: nobody did.
+    """
+    if not present.any():
+        raise DataError(
+            f"a text about a user that {who} gives and the embedder can read",
+            f"none among {len(present):,} users, or the same words about all of them",
+            "check the texts with `modalign describe DATA --show 5`, or take another embedder",
+        )

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from modalign.data.dataset import Dataset
+from modalign.encoding.encode import encodable, encode, text_columns
+from modalign.encoding.encoders.base import UnreadableInput
+from modalign.errors import ConfigError, UnknownName
+
+
+class Lengths:
+    """Counts characters; stops after a number of calls, as a kill would."""
+
+    name, kind, batch_size, dim = "lengths", "text", 2, 3
+
+    def __init__(self, stop_after=None, revision=1):
+        self.calls, self.stop_after, self.revision = 0, stop_after, revision
+
+    def provenance(self):
+        return {"encoder": self.name, "revision": self.revision}
+
+    def read(self, raw):
+        if "Blue" in raw:
+            raise UnreadableInput("blue things are not read")
+        return raw
+
+    def encode(self, batch):
+        if self.calls == self.stop_after:
+            raise KeyboardInterrupt
+        self.calls += 1
+        return np.array([[len(t), t.count("e"), 1] for t in batch], np.float32)
+
+
+def file_of(dataset, name="text"):
+    return dataset.folder / "modalities" / f"{name}.safetensors"
+
+
+def content_of(dataset):
+    """All that the file says; safetensors writes its metadata in no fixed order."""
+    with safe_open(file_of(dataset), framework="numpy") as file:
+        tensors = {name: file.get_tensor(name).tobytes() for name in sorted(file.keys())}
+        return tensors, file.metadata()
+
+
+def test_rows_presence_and_report(shop):
+    out, report = encode(shop, "text", Lengths())
+    text = Dataset.load(shop.folder).modalities["text"]
+    assert text.present.tolist() == [True, True, True, False, False, False, True, True]
+    assert text.features[0].tolist() == [30, 4, 1]
+    assert not text.features[~text.present].any()
+    assert report.n_missing == 3
+    assert report.corrupt == (("i4", "blue things are not read"),)
+    np.testing.assert_array_equal(out.modalities["text"].features, text.features)
+    assert out.modalities["text"].provenance == text.provenance
+    assert not (shop.folder / ".encode").exists()
+
+
+def test_a_kill_costs_one_chunk_and_changes_nothing(shop):
+    encode(shop, "text", Lengths())
+    whole = content_of(shop)
+    file_of(shop).unlink()
+    with pytest.raises(KeyboardInterrupt):
+        encode(shop, "text", Lengths(stop_after=2))
+    assert not file_of(shop).exists()
+    second = Lengths()
+    _, report = encode(shop, "text", second)
+    assert (second.calls, report.resumed) == (1, 2)
+    assert content_of(shop) == whole
+    assert report.corrupt == (("i4", "blue things are not read"),)
+
+
+def test_a_broken_chunk_is_computed_again(shop):
+    with pytest.raises(KeyboardInterrupt):
+        encode(shop, "text", Lengths(stop_after=2))
+    (chunk,) = (shop.folder / ".encode").glob("*/chunk-00001.npz")
+    chunk.write_bytes(chunk.read_bytes()[:40])
+    _, report = encode(shop, "text", Lengths())
+    assert report.resumed == 1
+
+
+def test_resume_false_starts_afresh(shop):
+    with pytest.raises(KeyboardInterrupt):
+        encode(shop, "text", Lengths(stop_after=2))
+    _, report = encode(shop, "text", Lengths(), resume=False)
+    assert report.resumed == 0
+
+
+def test_same_modality_is_skipped_unless_forced_or_changed(shop):
+    shop, _ = encode(shop, "text", Lengths())
+    again = Lengths()
+    _, report = encode(shop, "text", again)
+    assert report.skipped
+    assert again.calls == 0
+    assert report.corrupt == (("i4", "blue things are not read"),)
+    assert not encode(shop, "text", Lengths(), force=True)[1].skipped
+    assert not encode(shop, "text", Lengths(revision=2))[1].skipped
+
+
+def test_progress_ends_at_the_whole(shop):
+    seen = []
+    encode(shop, "text", Lengths(), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 6), (2, 6), (4, 6), (6, 6)]
+
+
+def test_what_can_be_encoded(shop):
+    assert encodable(shop) == ["text", "image"]
+    assert text_columns(shop) == ["title"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"encoder": "minilmm"}, UnknownName, "did you mean 'minilm'"),
+        ({"encoder": "efficientnet-lite0"}, ConfigError, "reads image"),
+        ({"columns": ["titel"]}, UnknownName, "did you mean 'title'"),
+        ({"encoder": "tfidf", "min_dff": 2}, UnknownName, "did you mean 'min_df'"),
+        ({"encoder": "tfidf", "min_df": 0}, ConfigError, "min_df"),
+        ({"encoder": "tfidf", "dim": 500}, ConfigError, "dim=500"),
+        ({"batch_size": 0}, ConfigError, "batch size"),
+        ({"modality": "../x"}, ConfigError, "plain name"),
+        ({"modality": "image", "columns": ["image", "title"]}, ConfigError, "one item column"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_written(shop, arguments, error, words):
+    with pytest.raises(error, match=words):
+        encode(shop, **{"modality": "text", **arguments})
+    assert not (shop.folder / "modalities").exists()
+
+
+def test_tfidf_through_encode_gives_the_same_file_twice(shop):
+    encode(shop, "text", "tfidf", dim=2, min_df=1)
+    first = content_of(shop)
+    _, report = encode(shop, "text", "tfidf", dim=2, min_df=1, force=True)
+    assert content_of(shop) == first
+    assert not report.skipped

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modalign.errors import ConfigError, UnknownName
+from modalign_serve.artifact.artifact import Category, Column
+from modalign_serve.artifact.strings import Strings
+from modalign_serve.ranker.rules import Boost, Rules, matches, within_limit
+
+COLUMNS: dict[str, Column] = {
+    "brand": Strings.of(["x", "y", None, "x"]),
+    "kind": Category(np.array([0, 1, 1, -1], np.int32), ("bag", "cup")),
+    "price": np.array([1.0, 5.0, np.nan, 9.0]),
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "met"),
+    [
+        ({}, [0, 1, 2, 3]),
+        ({"kind": "cup"}, [1, 2]),
+        ({"kind": ["cup", "bag"]}, [0, 1, 2]),
+        ({"kind": "plate"}, []),
+        ({"brand": "x"}, [0, 3]),
+        ({"price": 5}, [1]),
+        ({"price": {"min": 5}}, [1, 3]),
+        ({"price": {"min": 1, "max": 5}}, [0, 1]),
+        ({"price": {"max": 5}, "kind": "cup"}, [1]),
+    ],
+)
+def test_conditions(where: dict[str, object], met: list[int]) -> None:
+    assert np.flatnonzero(matches(COLUMNS, where, 4)).tolist() == met
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ({"colour": "red"}, UnknownName),
+        ({"kind": 3}, ConfigError),
+        ({"kind": [3]}, ConfigError),
+        ({"price": "low"}, ConfigError),
+        ({"price": True}, ConfigError),
+        ({"price": {}}, ConfigError),
+        ({"price": {"above": 3}}, ConfigError),
+        ({"price": {"min": None}}, ConfigError),
+    ],
+)
+def test_conditions_that_make_no_sense(where: dict[str, object], error: type) -> None:
+    with pytest.raises(error):
+        matches(COLUMNS, where, 4)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.lists(st.integers(-1, 3), min_size=9, max_size=9), min_size=1), st.integers(1, 4)
+)
+def test_limits_equal_a_slow_count(rows: list[list[int]], limit: int) -> None:
+    found = within_limit(np.array(rows), limit)
+    for row, kept in zip(rows, found.tolist(), strict=True):
+        counts: Counter[int] = Counter()
+        wanted = []
+        for code in row:
+            counts[code] += 1
+            wanted.append(code < 0 or counts[code] <= limit)
+        assert kept == wanted
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Rules(diversity=1.5),
+        lambda: Rules(diversity=float("nan")),
+        lambda: Rules(at_most_per={"kind": 0}),
+        lambda: Rules(at_most_per={"kind": True}),
+        lambda: Boost(1.0),
+        lambda: Boost(float("inf"), items=["a"]),
+    ],
+)
+def test_rules_that_cannot_be(make: object) -> None:
+    with pytest.raises(ConfigError):
+        make()  # type: ignore[operator]
