@@ -6,8 +6,12 @@ import ctypes
 import sys
 
 import torch
+from typing import Literal
 
 from modalign.errors import ConfigError
+
+Precision = Literal["32-true", "bf16-mixed"]
+"""float32 throughout, or products in bfloat16 where torch autocasts them."""
 
 MUCH = 64 << 20
 """Bytes of a model beside which holes in the heap count more than page faults."""

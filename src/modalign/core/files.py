@@ -1,4 +1,4 @@
-"""Writing so that nothing is ever half written: aside first, then one rename."""
+"""Writing so that nothing is ever half written, or written by two processes at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from modalign.errors import RunError
+
+LOCK = ".lock"
+"""Name of the lock file in a folder that a process holds."""
 
 
 @contextmanager
@@ -55,3 +62,34 @@ def write_folder_aside(folder: str | Path, keep: tuple[str, ...] = ()) -> Iterat
                 os.replace(entry, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def held(folder: Path, work: str) -> Iterator[None]:
+    """Make a folder and keep other processes out of it; a process that dies releases it.
+
+    Args:
+        folder: to hold.
+        work: what a process does there, for the message: "training", "sweep".
+
+    Raises:
+        RunError: another process holds the folder, or it is a file.
+    """
+    if folder.is_file():
+        raise RunError(f"a folder for the {work}", f"the file {folder}", "choose another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(
+            f"a folder that no other process is writing into, for the {work}",
+            f"{folder}, in which another {work} is running",
+            "wait until it has ended, or choose another folder",
+        ) from error
+    try:
+        yield
+    finally:
+        # Removed while it is held: no other process can have locked this file.
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()

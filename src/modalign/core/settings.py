@@ -7,16 +7,20 @@ with the nearest known one; a value out of bounds is refused with the bounds.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from modalign.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)
+
+DEFAULT_SEED = 1
+"""The seed of every function and command that is given none."""
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -96,9 +100,9 @@ def build(config: type[C], values: Mapping[str, Any], owner: str) -> C:
         >>> build(TrainedConfig, {"learning_rat": 1}, "model x")
         Traceback (most recent call last):
         ...
-        modalign.errors.ConfigError: expected an option of model x: batch_size, embedding_size, \
-epochs, eval_every, learning_rate, optimizer, patience, select_by, weight_decay; got \
-'learning_rat'. To mend it: did you mean 'learning_rate'?
+        modalign_serve.errors.ConfigError: Expected an option of model x: batch_size, \
+embedding_size, epochs, eval_every, learning_rate, optimizer, patience, select_by, weight_decay, \
+got 'learning_rat'. To fix: did you mean 'learning_rate'?
     """
     known = sorted(config.model_fields)
     for key in values:
@@ -117,6 +121,29 @@ epochs, eval_every, learning_rate, optimizer, patience, select_by, weight_decay;
             repr(first.get("input")),
             f"its default is {_default(config, str(first['loc'][0]) if first['loc'] else '')}",
         ) from error
+
+
+def from_signature(function: Callable[..., Any], skip: int = 0) -> type[BaseModel]:
+    """The keyword options of a function as a configuration class, checked like any other.
+
+    Args:
+        function: annotated; what it takes after the first `skip` parameters are its options.
+        skip: how many leading parameters are no options, such as the path that a source reads.
+
+    Example:
+        >>> def read(path: str, first_year: int = 2000) -> None: ...
+        >>> build(from_signature(read, skip=1), {"first_year": 1999}, "source x").first_year
+        1999
+    """
+    hints = get_type_hints(function)
+    parameters = list(signature(function).parameters.values())[skip:]
+    fields: dict[str, Any] = {
+        one.name: (hints.get(one.name, Any), ... if one.default is one.empty else one.default)
+        for one in parameters
+        if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+    }
+    strict = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    return create_model(function.__name__, __config__=strict, **fields)
 
 
 def _default(config: type[BaseModel], name: str) -> str:

@@ -11,10 +11,10 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar
 
-from modalign.errors import UnknownName
+from modalign.core.registry import Registry
+from modalign.errors import ConfigError
 
 Need = Literal["negatives", "history", "modalities"]
 Family = Literal["baseline", "collaborative", "multimodal"]
@@ -56,8 +56,16 @@ class ModelSpec:
         return (self.cls.__doc__ or "").strip().split("\n")[0].rstrip(".")
 
 
-_SPECS: dict[str, ModelSpec] = {}
-_loaded = False
+def _import_models() -> None:
+    import modalign.models as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            name = f"{package.__name__}.{module.name}"
+            importlib.import_module(f"{name}.model" if module.ispkg else name)
+
+
+MODELS: Registry[ModelSpec] = Registry("model", "modalign.models", _import_models)
 
 
 def register(
@@ -79,43 +87,19 @@ def register(
     """
 
     def wrap(cls: C) -> C:
-        old = _SPECS.get(name)
-        if old is not None and (old.cls.__module__, old.cls.__qualname__) != (
-            cls.__module__,
-            cls.__qualname__,
-        ):
-            raise ValueError(
-                f"two models are called {name!r}: {old.cls.__module__}.{old.cls.__qualname__} "
-                f"and {cls.__module__}.{cls.__qualname__}; rename one"
-            )
-        _SPECS[name] = ModelSpec(
+        spec = ModelSpec(
             name, cls, config, dict(toy), family, paper, frozenset(needs), batches,
             variants or {}, encoders or {},
         )  # fmt: skip
+        MODELS.register(name, spec)
         return cls
 
     return wrap
 
 
-def _load() -> None:
-    global _loaded
-    if _loaded:
-        return
-    import modalign.models as package
-
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_"):
-            name = f"{package.__name__}.{module.name}"
-            importlib.import_module(f"{name}.model" if module.ispkg else name)
-    for point in entry_points(group="modalign.models"):
-        point.load()
-    _loaded = True
-
-
 def specs() -> dict[str, ModelSpec]:
     """All registered models by name, sorted."""
-    _load()
-    return dict(sorted(_SPECS.items()))
+    return dict(MODELS)
 
 
 def get(name: str) -> ModelSpec:
@@ -124,7 +108,21 @@ def get(name: str) -> ModelSpec:
     Raises:
         UnknownName: there is none; the nearest name is suggested.
     """
-    _load()
-    if name not in _SPECS:
-        raise UnknownName("model", name, _SPECS)
-    return _SPECS[name]
+    return MODELS[name]
+
+
+def of_config(config: Any) -> ModelSpec:
+    """The model that a configuration is for.
+
+    Raises:
+        ConfigError: it is for none, or for several.
+    """
+    found = [spec for spec in MODELS.values() if type(config) is spec.config]
+    if len(found) != 1:
+        names = ", ".join(spec.name for spec in found)
+        raise ConfigError(
+            "a model by name, or the configuration of exactly one",
+            f"a {type(config).__name__}, {f'that of {names}' if found else 'of no model'}",
+            "name the model and give its options",
+        )
+    return found[0]
