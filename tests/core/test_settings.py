@@ -21,7 +21,7 @@ def test_assignments_read_numbers_lists_and_words():
 
 @pytest.mark.parametrize("text", ["learning_rate", "=3", "a=[1,"])
 def test_a_malformed_assignment_is_told(text):
-    with pytest.raises(ConfigError, match="expected"):
+    with pytest.raises(ConfigError, match="Expected"):
         settings.parse_assignments([text])
 
 

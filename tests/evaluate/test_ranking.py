@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modalign.core.interfaces import Factors, Queries
+from modalign.core.topk import CHUNK, MASKED
 from modalign.errors import ConfigError, DataError, TrainingError
-from modalign.evaluate.ranking import CHUNK, MASKED, Ranking, rank, top
+from modalign.evaluate.ranking import Ranking, rank
 
 
 @dataclass(frozen=True)
@@ -200,14 +201,6 @@ def test_scores_are_compared_as_float32(dtype: torch.dtype) -> None:
     other = Factors(factors.users.to(dtype), factors.items.to(dtype))
     scores = other.score(Queries(torch.arange(23))).float().numpy()
     check(rank(other, np.arange(23), 10), scores, 10)
-
-
-def test_equals_a_plain_topk_where_nothing_ties() -> None:
-    scores = torch.rand(50, 1600, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    values, columns = top(scores, 50)
-    expected = scores.topk(50)
-    torch.testing.assert_close(values, expected.values, rtol=0, atol=0)
-    torch.testing.assert_close(columns, expected.indices, rtol=0, atol=0)
 
 
 # ------------------------------------------------------------------ histories and unseen users

@@ -76,12 +76,6 @@ def test_every_item_keeps_exactly_k() -> None:
     assert model.row_starts[-1] == len(model.columns) == 6 * VIEW.n_items
 
 
-def test_of_equals_the_lower_rows_are_kept() -> None:
-    block = np.array([[1.0, 3.0, 1.0, 1.0], [2.0, 2.0, 2.0, 2.0], [0.0, 0.0, 1.0, 5.0]])
-    assert itemknn._top_columns(block, 2).tolist() == [[0, 1], [0, 1], [2, 3]]
-    assert itemknn._top_columns(block, 0).shape == (3, 0)
-
-
 def test_who_asks_makes_no_difference_and_nobody_scores_zero() -> None:
     model = solved()
     unseen = Queries(torch.full_like(ALL.user, -1), ALL.history)

@@ -1,22 +1,27 @@
-"""Sparse CSR tensors from their three arrays, and products of two of them."""
+"""Sparse CSR tensors from their three arrays, their products, and rows of different lengths."""
 
 from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import scipy.sparse as sp
+import torch
 from torch import Tensor, from_numpy
-from torch import sparse_csr_tensor as _make
 
 
 def csr_tensor(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A CSR tensor that is not checked again: the caller made the arrays.
+    """A CSR tensor whose arrays are taken on trust.
 
-    torch tells on first use that CSR tensors are in beta; that is no news to people who train a
-    recommender, and is kept from them here.
+    torch warns on first use that CSR tensors are in beta; the warning is suppressed here.
+
+    Args:
+        indptr: start of each row among the entries, and their number, (n + 1,).
+        indices: columns of the entries, (nnz,).
+        values: values of the entries, (nnz,).
+        shape: n and the number of columns.
 
     Example:
-        >>> import torch
         >>> ones = torch.ones(2)
         >>> csr_tensor(torch.tensor([0, 1, 2]), torch.tensor([1, 0]), ones, (2, 2)).to_dense()
         tensor([[0., 1.],
@@ -24,18 +29,55 @@ def csr_tensor(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return _make(indptr, indices, values, shape, check_invariants=False)
+        return torch.sparse_csr_tensor(indptr, indices, values, shape, check_invariants=False)
+
+
+def ranges(starts: Tensor, counts: Tensor) -> Tensor:
+    """The numbers `starts[i], ..., starts[i] + counts[i] - 1` of all i, one range after the other.
+
+    Args:
+        starts: int64, (n,).
+        counts: int64, (n,), each 0 or more.
+
+    Returns:
+        int64, (sum of counts,).
+
+    Example:
+        >>> ranges(torch.tensor([5, 0, 7]), torch.tensor([2, 0, 3])).tolist()
+        [5, 6, 7, 8, 9]
+    """
+    at = torch.repeat_interleave(starts - (counts.cumsum(0) - counts), counts)
+    return at.add_(torch.arange(len(at), device=at.device))
+
+
+def row_of_entries(matrix: sp.csr_array) -> np.ndarray:
+    """The row of each stored entry, int64, (nnz,).
+
+    Example:
+        >>> row_of_entries(sp.csr_array(np.array([[1, 1], [0, 0], [0, 1]]))).tolist()
+        [0, 0, 2]
+    """
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+
+
+def place_in_row(counts: np.ndarray) -> np.ndarray:
+    """0, 1, ... within each of several rows of these lengths, one after the other, int64.
+
+    Example:
+        >>> place_in_row(np.array([2, 0, 3])).tolist()
+        [0, 1, 0, 1, 2]
+    """
+    places: np.ndarray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return places
 
 
 def sparse_product(left: Tensor, right: Tensor) -> Tensor:
-    """`left @ right` of two sparse CSR tensors, sparse CSR too; no gradient flows.
+    """`left @ right` of two sparse CSR tensors as a sparse CSR tensor, without a gradient.
 
-    On a CPU it is scipy's: torch multiplies two sparse matrices there only where it was built
-    with MKL, and then loses memory of the size of the product at every call (torch issue
-    109445). Columns are sorted within a row.
+    On a CPU scipy multiplies: torch does so only if it was built with MKL, and then leaks memory
+    of the size of the product at every call (torch issue 109445). Columns are sorted within a row.
 
     Example:
-        >>> import torch
         >>> some = torch.tensor([0, 1, 2]), torch.tensor([1, 0]), torch.tensor([2.0, 3.0])
         >>> matrix = csr_tensor(*some, (2, 2))
         >>> sparse_product(matrix, matrix).to_dense()

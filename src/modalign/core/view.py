@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modalign.core.modality import Modality
-from modalign.core.sparse import csr_tensor
+from modalign.core.sparse import csr_tensor, ranges
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,8 @@ class UserRows:
         """
         asked = users.cpu()
         counts = self.counts[asked]
-        ends = torch.cumsum(counts, 0)
-        owner = torch.repeat_interleave(counts)
-        within = torch.arange(len(owner)) - (ends - counts)[owner]
-        items = self._items[self._start[asked][owner] + within]
-        return owner.to(users.device), items.to(users.device)
+        items = self._items[ranges(self._start[asked], counts)]
+        return torch.repeat_interleave(counts).to(users.device), items.to(users.device)
 
     def history(self, users: Tensor) -> Tensor:
         """Sparse CSR rows of ones, (B, n_items)."""

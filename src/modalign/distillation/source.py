@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from modalign.core import devices, seeds
 from modalign.core.interfaces import Factors, PairScorer, Queries, Recommender
 from modalign.core.view import TrainView
 from modalign.errors import ConfigError
@@ -92,8 +93,7 @@ class ScoreSource:
         self.n_users, self.n_items = view.n_users, view.n_items
         self.vectors: tuple[Tensor, Tensor] | None = None
         self._scorer = recommender.scorer()
-        state = [*recommender.parameters(), *recommender.buffers()]
-        self._device = state[0].device if state else torch.device("cpu")
+        self._device = devices.of(recommender)
         self._rows = view.rows()
 
     def score(self, users: Tensor) -> Tensor:
@@ -235,7 +235,7 @@ def blocks(n_users: int, device: torch.device | None = None) -> Iterator[Tensor]
 
 
 def _subspace(source: Source, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    rng = torch.Generator().manual_seed(seed)
+    rng = seeds.fixed_generator(seed)
     wide = min(size + 16, source.n_items, source.n_users)
     basis = torch.linalg.qr(torch.randn(source.n_items, wide, generator=rng))[0]
     for _ in range(4):

@@ -18,8 +18,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
-import torch
 
+from modalign.core import devices
 from modalign.core.files import write_aside
 from modalign.core.modality import Modality
 from modalign.data.dataset import Dataset
@@ -155,8 +155,7 @@ def encode(
     kind, columns = _inputs(dataset, modality, columns)
     if dim is not None:
         options["dim"] = dim
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(devices.resolve(device))
     if encoder is None or isinstance(encoder, str):
         encoder = make_encoder(encoder, kind, device, **options)
     raw = item_texts(dataset, columns) if kind == "text" else _paths(dataset, columns[0])

@@ -30,6 +30,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
+from modalign.core.sparse import place_in_row, row_of_entries
 from modalign.errors import ConfigError, UnknownName
 
 PAIRS_AT_ONCE = 4_000_000
@@ -53,7 +54,7 @@ def hit_matrix(items: np.ndarray, relevant: sp.csr_array) -> np.ndarray:
         [[True, False], [False, False]]
     """
     hits = np.zeros(items.shape, bool)
-    users = np.repeat(np.arange(len(items)), np.diff(relevant.indptr))
+    users = row_of_entries(relevant)
     wanted = relevant.indices.astype(items.dtype)
     step = max(1, PAIRS_AT_ONCE // items.shape[1])
     for start in range(0, len(users), step):
@@ -89,8 +90,7 @@ class Lists:
         """User, place from 0 and number within the user's list of every hit; hits are few."""
         user, place = np.nonzero(self.hits)
         counts = np.bincount(user, minlength=len(self))
-        number = np.arange(len(user)) - (np.cumsum(counts) - counts)[user]
-        return user, place, number
+        return user, place, place_in_row(counts)
 
     def total(self, k: int, weight: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
         """Sum over a user's hits in the first k places of `weight(place, number)`, float64."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,7 +27,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from modalign.core import devices
 from modalign.core.interfaces import Factors, Queries, Recommender, Scorer
+from modalign.core.sparse import row_of_entries
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.errors import DataError, InputError, UnknownName
@@ -190,7 +191,7 @@ class Evaluator:
                 unseen=self._unseen,
                 candidates=self._candidates,
                 block=self.block,
-                device=_home(recommender) if self.device is None else self.device,
+                device=devices.of(recommender) if self.device is None else self.device,
             )
         return self.judge(ranking)
 
@@ -274,12 +275,6 @@ def frozen(recommender: Recommender) -> Iterator[Scorer]:
             module.training = training
 
 
-def _home(recommender: Recommender) -> torch.device:
-    """Where its weights are; the CPU where it has none."""
-    held = chain(recommender.parameters(), recommender.buffers())
-    return next((tensor.device for tensor in held), torch.device("cpu"))
-
-
 @dataclass(frozen=True)
 class _FromHistory:
     """A factorised model that computes the vectors of users from their histories."""
@@ -293,9 +288,8 @@ class _FromHistory:
 
 
 def _only(relevant: sp.csr_array, items: np.ndarray) -> sp.csr_array:
-    rows = np.repeat(np.arange(relevant.shape[0]), np.diff(relevant.indptr))
     kept = np.isin(relevant.indices, items)
-    return Interactions(rows[kept], relevant.indices[kept]).csr(*relevant.shape)
+    return Interactions(row_of_entries(relevant)[kept], relevant.indices[kept]).csr(*relevant.shape)
 
 
 def _union(shape: tuple[int, int], *matrices: sp.csr_array) -> sp.csr_array:
@@ -303,8 +297,8 @@ def _union(shape: tuple[int, int], *matrices: sp.csr_array) -> sp.csr_array:
     filled = [matrix for matrix in matrices if matrix.nnz]
     if len(filled) == 1:
         return filled[0]
-    rows = [np.repeat(np.arange(shape[0]), np.diff(matrix.indptr)) for matrix in filled]
-    if not rows:
+    if not filled:
         return Interactions.empty().csr(*shape)
     columns = np.concatenate([matrix.indices for matrix in filled])
-    return Interactions(np.concatenate(rows), columns).csr(*shape)
+    rows = np.concatenate([row_of_entries(matrix) for matrix in filled])
+    return Interactions(rows, columns).csr(*shape)

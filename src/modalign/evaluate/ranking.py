@@ -2,10 +2,6 @@
 
 Nothing of size users x items is held: a block of scores lies in one buffer that is filled,
 masked by flat index and cut to its k best, again and again.
-
-The partial sort is exact and cheap. The items of a row are dealt into chunks (item j lies in
-chunk j mod c); at most k chunks can hold one of the k best values, namely those with the k
-highest peaks, so only their members are sorted. Peaks are one vectorised pass over the block.
 """
 
 from __future__ import annotations
@@ -18,11 +14,9 @@ import torch
 from torch import Tensor
 
 from modalign.core.interfaces import Factors, Queries, Scorer
-from modalign.core.sparse import csr_tensor
+from modalign.core.sparse import csr_tensor, row_of_entries
+from modalign.core.topk import CHUNK, MASKED, top
 from modalign.errors import ConfigError, DataError, TrainingError
-
-MASKED = float("-inf")
-CHUNK = 16
 
 
 @dataclass(frozen=True)
@@ -124,74 +118,6 @@ def rank(
     return Ranking(users, items, scores)
 
 
-def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Values and columns of the k largest of each row, ties by the smaller column.
-
-    Args:
-        scores: float, shape (B, width); a row may hold minus infinity, never to be listed.
-        k: how many; fewer come back where there are fewer columns.
-
-    Returns:
-        Values and int64 columns, both (B, min(k, width)), best first.
-
-    Example:
-        >>> top(torch.tensor([[1.0, 2.0, 2.0, 2.0]]), 2)[1].tolist()
-        [[1, 2]]
-    """
-    width = scores.shape[1]
-    k = min(k, width)
-    # One more than is wanted tells whether the list was cut in the middle of a tie.
-    values, columns = _partial(scores, min(k + 1, width))
-    if values.shape[1] > k:
-        cut = (values[:, k - 1] == values[:, k]) & (values[:, k] > MASKED)
-        values, columns = values[:, :k], columns[:, :k]
-        if cut.any():
-            columns = _repair(scores, values, columns, cut.nonzero().squeeze(1))
-    tied = (values[:, 1:] == values[:, :-1]).any(1).nonzero().squeeze(1)
-    if len(tied):
-        columns = _by_column_within_ties(values, columns, tied)
-    return values, columns
-
-
-def _partial(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row, best first, ties in any order."""
-    n, width = scores.shape
-    n_chunks = width // CHUNK
-    if width % CHUNK or k >= n_chunks:
-        best = scores.topk(k)
-        return best.values, best.indices
-    peaks = scores.view(n, CHUNK, n_chunks).amax(1)
-    chunks = peaks.topk(k, sorted=False).indices  # (B, k)
-    steps = torch.arange(0, width, n_chunks, device=scores.device)
-    columns = (chunks[:, None, :] + steps[:, None]).flatten(1)  # (B, CHUNK * k)
-    best = scores.gather(1, columns).topk(k)
-    return best.values, columns.gather(1, best.indices)
-
-
-def _repair(scores: Tensor, values: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
-    """Fill the tail of the rows cut within a tie with the smallest tied columns."""
-    k = values.shape[1]
-    last = values[rows, -1:]  # (R, 1): the value at which the row is cut
-    better = (values[rows] > last).sum(1)  # (R,): places already taken
-    row, column = (scores[rows] == last).nonzero(as_tuple=True)  # by row, then by column
-    counts = torch.bincount(row, minlength=len(rows))
-    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-    place += better[row]
-    kept = place < k
-    mended = columns.clone()
-    mended[rows[row[kept]], place[kept]] = column[kept]
-    return mended
-
-
-def _by_column_within_ties(values: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
-    """Order equal values by column. Rows stay sorted by value, so two stable sorts do it."""
-    by_column, at = columns[rows].sort(1)
-    back = values[rows].gather(1, at).sort(dim=1, descending=True, stable=True).indices
-    ordered = columns.clone()
-    ordered[rows] = by_column.gather(1, back)
-    return ordered
-
-
 class _Buffer:
     """A block of scores of our own: what a scorer returns may be a view of its weights."""
 
@@ -215,8 +141,7 @@ class _Buffer:
         """Minus infinity at what the users have seen."""
         part = seen[users]
         width = self._filled.shape[1]
-        row = np.repeat(np.arange(len(users), dtype=np.int64) * width, np.diff(part.indptr))
-        flat = torch.from_numpy(row + part.indices).to(self.device)
+        flat = torch.from_numpy(row_of_entries(part) * width + part.indices).to(self.device)
         self._filled.view(-1).index_fill_(0, flat, MASKED)
 
     def _rows(self, n: int, n_items: int) -> Tensor:

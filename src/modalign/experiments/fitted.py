@@ -13,6 +13,7 @@ import polars as pl
 import scipy.sparse as sp
 import torch
 
+from modalign.core import devices
 from modalign.core.interfaces import Factors, Recommender, Scorer
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError
@@ -74,11 +75,6 @@ class FittedModel:
         )
         return sp.csr_array(total)
 
-    @property
-    def _device(self) -> torch.device:
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        return tensors[0].device if tensors else torch.device("cpu")
-
     def recommend(
         self, users: Ids | pl.Series | None = None, k: int = 10, filter_seen: bool = True
     ) -> pl.DataFrame:
@@ -120,7 +116,7 @@ class FittedModel:
             history=self._history,
             needs_history="history" in self.spec.needs,
             unseen=~trained[rows],
-            device=self._device,
+            device=devices.of(self.model),
         )
         return self._frame(rows, ranking.items, ranking.scores)
 
@@ -158,7 +154,7 @@ class FittedModel:
             history=history,
             needs_history=True,
             unseen=np.ones(len(names), bool),
-            device=self._device,
+            device=devices.of(self.model),
         )
         return self._frame(np.arange(len(names)), ranking.items, ranking.scores, names)
 
@@ -192,7 +188,7 @@ class FittedModel:
             history=itself,
             needs_history=not self.model.factorised,
             unseen=np.full(len(rows), not self.model.factorised),
-            device=self._device,
+            device=devices.of(self.model),
         )
         names = d.items.ids(rows)
         frame = self._frame(np.arange(len(names)), ranking.items, ranking.scores, names)

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from modalign.core import devices
 from modalign.core.files import write_aside
 from modalign.data.dataset import Dataset
 from modalign.errors import RunError
@@ -211,7 +212,7 @@ def environment() -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": devices.gpu_name(),
     }
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from modalign import ot
 from modalign.core import seeds
 from modalign.core.modality import Modality
+from modalign.core.sparse import row_of_entries
 from modalign.export.lists import best_lists, recall
 from modalign_serve.ranker.adapter import unit_rows
 
@@ -300,8 +301,8 @@ class _Judge:
         having = np.flatnonzero(np.diff(relevant.indptr))
         some = np.sort(rng.permutation(having)[:JUDGES])
         self.items, self.held, self.users = items, held, users[some]
-        owner = np.repeat(np.arange(len(some)), np.diff(relevant[some].indptr))
-        columns = held[sp.csr_array(relevant[some]).indices]
+        theirs = sp.csr_array(relevant[some])
+        owner, columns = row_of_entries(theirs), held[theirs.indices]
         ones = np.ones(len(owner), np.float32)
         shape = (len(some), len(items))
         self.relevant = sp.csr_array((ones, (owner, columns)), shape=shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
+from modalign.core.sparse import row_of_entries
 from modalign_serve.artifact.artifact import Csr
 from modalign_serve.ranker.topk import best_of_rows
 
@@ -48,8 +49,7 @@ def best_of_cells(cells: np.ndarray, k: int) -> np.ndarray:
 
 def hide(cells: np.ndarray, seen: sp.csr_array) -> None:
     """Take what was seen out of the running."""
-    owner = np.repeat(np.arange(seen.shape[0]), np.diff(seen.indptr))
-    cells[owner, seen.indices] = -np.inf
+    cells[row_of_entries(seen), seen.indices] = -np.inf
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
@@ -73,7 +73,7 @@ def recall(lists: np.ndarray, relevant: sp.csr_array) -> float:
         0.5
     """
     counts = np.diff(relevant.indptr)
-    owner = np.repeat(np.arange(len(lists)), counts)
+    owner = row_of_entries(relevant)
     found = (lists[owner] == relevant.indices[:, None]).any(axis=1)
     hits = np.bincount(owner, weights=found, minlength=len(lists))
     asked = counts > 0

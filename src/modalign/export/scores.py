@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modalign.core import seeds
 from modalign.core.interfaces import Queries, Recommender
-from modalign.core.sparse import csr_tensor
+from modalign.core.sparse import csr_tensor, place_in_row, row_of_entries
 from modalign.errors import ConfigError
 from modalign.export.lists import best_of_cells, csr_of, hide, overlap
 from modalign_serve.artifact.artifact import Csr
@@ -208,10 +208,9 @@ def _rows_of_matrix(model: Recommender, n_items: int) -> sp.csr_array:
 
 def _largest(matrix: sp.csr_array, n: int) -> sp.csr_array:
     """The n largest entries of each row by size, the first ones of equals."""
-    owner = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    owner = row_of_entries(matrix)
     order = np.lexsort((-np.abs(matrix.data), owner))
-    place = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
-    kept = np.sort(order[place < n])
+    kept = np.sort(order[place_in_row(np.diff(matrix.indptr)) < n])
     cut = sp.csr_array((matrix.data[kept], (owner[kept], matrix.indices[kept])), shape=matrix.shape)
     cut.sort_indices()
     return cut

@@ -11,9 +11,11 @@ from typing import Literal, get_args
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from numpy.typing import ArrayLike
 
 from modalign.core.modality import Modality
+from modalign.core.topk import MASKED, top
 from modalign.errors import ConfigError, UnknownName
 
 FillPolicy = Literal["zero", "mean", "neighbours"]
@@ -143,14 +145,9 @@ def _write_means(
     out: np.ndarray, modality: Modality, block: np.ndarray, scores: np.ndarray, k: int
 ) -> np.ndarray:
     """Write the mean of each row's k best scored items; return which rows had any."""
-    cut = min(k, scores.shape[1]) - 1
-    threshold = -np.partition(-scores, cut, axis=1)[:, cut]
-    rows, columns = np.nonzero((scores >= threshold[:, None]) & np.isfinite(scores))
-    # By row, then by falling score; the sort is stable, so ties stay with the smaller item.
-    order = np.lexsort((-scores[rows, columns], rows))
-    rows, columns = rows[order], columns[order]
-    best = np.arange(len(rows)) - np.searchsorted(rows, rows) < k
-    rows, columns = rows[best], columns[best]
+    values, best = (part.numpy() for part in top(torch.from_numpy(scores), k))
+    rows, places = np.nonzero(values > MASKED)
+    columns = best[rows, places]
     counts: np.ndarray = np.bincount(rows, minlength=len(block))
     weights = (1.0 / np.maximum(1, counts)).astype(np.float32)[rows]
     mixing = sp.csr_array((weights, (rows, columns)), shape=scores.shape)

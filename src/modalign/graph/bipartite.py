@@ -144,10 +144,8 @@ class BipartiteGraph(SparseGraph):
 
     def edges(self) -> tuple[Tensor, Tensor]:
         """Users and items of all edges, int64, ordered by user and then item."""
-        n_edges = len(self.indices) // 2
-        counts = (self.indptr[1 : self.n_users + 1] - self.indptr[: self.n_users]).long()
-        users = torch.repeat_interleave(counts)
-        return users, self.indices[:n_edges].long() - self.n_users
+        of_users = self.halves()[0]
+        return of_users.owner, of_users.indices.long()
 
     def drop_edges(self, rate: float, rng: torch.Generator, by: By = "uniform") -> BipartiteGraph:
         """A graph with a share `rate` of the edges gone, normalised anew, on the same device.

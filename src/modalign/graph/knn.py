@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from modalign.core.topk import top
 from modalign.graph.normalize import normalise
 from modalign.graph.propagate import SparseGraph
 
@@ -146,21 +147,5 @@ def _nearest(cosines: _Cosines, k: int, include_self: bool, at: int) -> tuple[Te
     own = torch.arange(at, at + b, device=cosine.device)
     cosine[torch.arange(b), own] = torch.inf if include_self else -torch.inf
     choices = min(k, len(known) - (not include_self))
-    columns = _top(cosine, choices)
+    columns = top(cosine, choices)[1]
     return known[own].repeat_interleave(choices), known[columns.flatten()]
-
-
-def _top(scores: Tensor, k: int) -> Tensor:
-    """Columns of the k largest scores of each row, smaller columns first among equals, (b, k)."""
-    n = scores.shape[1]
-    if k in (0, n):
-        return torch.arange(n, device=scores.device)[:k].expand(len(scores), k)
-    values, columns = torch.topk(scores, k + 1, dim=1)
-    columns = columns[:, :k].contiguous()
-    # topk breaks ties as it likes: where the last that is in equals the first that is out, the
-    # row is decided again by a stable sort.
-    tied = torch.nonzero(values[:, k - 1] == values[:, k]).flatten()
-    if len(tied):
-        order = torch.sort(scores[tied], dim=1, descending=True, stable=True).indices
-        columns[tied] = order[:, :k]
-    return columns

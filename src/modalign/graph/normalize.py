@@ -18,6 +18,8 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 
+from modalign.core.sparse import row_of_entries
+
 Normalisation = Literal["row", "symmetric", "none"]
 
 
@@ -37,7 +39,7 @@ def normalise(matrix: sp.csr_array, how: Normalisation) -> sp.csr_array:
         [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 1.0, 0.0]]
     """
     sums = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    rows = row_of_entries(matrix)
     values = matrix.data.astype(np.float64)
     if how == "row":
         values *= _power(sums, -1.0)[rows]

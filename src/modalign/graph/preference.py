@@ -50,9 +50,7 @@ def best_items(
         end = min(start + block, n)
         mine = seen.rows(start, end) if rows is None else cut(seen, rows[start:end])
         scores = users[start:end] @ items.T
-        counts = (mine.indptr[1:] - mine.indptr[:-1]).long()
-        owner = torch.repeat_interleave(counts)
-        scores[owner, mine.indices.long()] = seen_score
+        scores[mine.owner, mine.indices.long()] = seen_score
         values, columns = scores.topk(width, dim=1)
         columns[values == -torch.inf] = NOBODY
         chosen[start:end, :width] = columns

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from modalign.core.sparse import csr_tensor
+from modalign.core.sparse import csr_tensor, ranges
 
 # Cutting rows out of a matrix costs about three times as much for each non-zero as multiplying
 # by it does (copying its indices and weights), so that rows with more than a third of all
@@ -42,6 +42,16 @@ class CSR(NamedTuple):
     def n_rows(self) -> int:
         """Number of rows."""
         return len(self.indptr) - 1
+
+    @property
+    def counts(self) -> Tensor:
+        """Entries of each row, int64, (n,)."""
+        return self.indptr.diff().long()
+
+    @property
+    def owner(self) -> Tensor:
+        """The row of each entry, int64, (nnz,)."""
+        return torch.repeat_interleave(self.counts, output_size=len(self.indices))
 
     def rows(self, start: int, end: int) -> CSR:
         """Rows start to end, the non-zeros shared with this matrix."""
@@ -97,9 +107,7 @@ def cut(matrix: CSR, rows: Tensor) -> CSR:
     counts = matrix.indptr.index_select(0, rows + 1).long() - start
     indptr = torch.zeros(len(rows) + 1, dtype=torch.int64, device=rows.device)
     torch.cumsum(counts, 0, out=indptr[1:])
-    total = int(indptr[-1])
-    at = torch.repeat_interleave(start - indptr[:-1], counts, output_size=total)
-    at += torch.arange(total, device=rows.device)
+    at = ranges(start, counts)
     return CSR(
         indptr.int(),
         matrix.indices.index_select(0, at),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from modalign.core.interfaces import Config, Queries, Recommender, TrainView
 from modalign.core.sparse import csr_tensor, sparse_product
+from modalign.core.topk import top
 from modalign.data.interactions import Interactions
 from modalign.models._registry import register
 
@@ -145,18 +146,7 @@ def _neighbours(weighted: sp.csc_array, k: int, shrinkage: float) -> tuple[np.nd
         block = (items_by_users[rows] @ weighted).toarray()  # (b, n_items)
         block /= np.maximum(norms[rows, None] * norms + np.float32(shrinkage), 1e-12)
         block[np.arange(len(rows)), rows] = -np.inf  # an item is not its own neighbour
-        best = _top_columns(block, k)
+        best = top(torch.from_numpy(block), k)[1].sort(1).values.numpy()
         nearest[rows] = best
         values[rows] = np.take_along_axis(block, best, axis=1)
     return nearest, values
-
-
-def _top_columns(block: np.ndarray, k: int) -> np.ndarray:
-    """Columns of the k largest values of each row, ascending; ties go to lower columns."""
-    if k == 0:
-        return np.zeros((len(block), 0), np.int64)
-    edge = -np.partition(-block, k - 1, axis=1)[:, k - 1 : k]  # the k-th largest of each row
-    above, level = block > edge, block == edge
-    room = k - above.sum(axis=1, keepdims=True)
-    chosen = above | (level & (np.cumsum(level, axis=1) <= room))
-    return np.nonzero(chosen)[1].reshape(len(block), k)

@@ -118,10 +118,8 @@ class NeighbourGraph(nn.Module):
         matrix = CSR(self.indptr, self.indices, self.values, self.n_nodes)
         if rows is not None:
             matrix = cut(matrix, rows)
-        counts = (matrix.indptr[1:] - matrix.indptr[:-1]).long()
-        owner = torch.repeat_interleave(counts, output_size=len(matrix.indices))
         weights = matrix.values if self.weighted else None
-        return Edges(self, rows, matrix.indptr, matrix.indices, owner, weights)
+        return Edges(self, rows, matrix.indptr, matrix.indices, matrix.owner, weights)
 
     def extra_repr(self) -> str:
         """Sizes for people."""

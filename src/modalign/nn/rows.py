@@ -57,7 +57,7 @@ class Rows:
     def owner(self) -> Tensor:
         """The row of each sparse entry."""
         assert self.sparse is not None
-        return torch.repeat_interleave((self.sparse.indptr[1:] - self.sparse.indptr[:-1]).long())
+        return self.sparse.owner
 
     def at(self, owner: Tensor, columns: Tensor) -> Tensor:
         """The low-rank part at single entries, (n,)."""

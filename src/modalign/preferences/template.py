@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field
 
 from modalign.core.settings import build
+from modalign.core.sparse import place_in_row, row_of_entries
 from modalign.encoding.tfidf import tfidf_matrix
 from modalign.errors import DataError
 from modalign.preferences.base import Descriptions, Progress, Source
@@ -97,15 +98,14 @@ class Template:
             block = chosen[start : start + BLOCK]
             total = sp.csr_array(block @ matrix)
             counts = np.diff(block.indptr)
-            row = np.repeat(np.arange(len(counts)), np.diff(total.indptr))
+            row = row_of_entries(total)
             value = total.data - counts[row] * mean[total.indices]
             kept = value > 1e-6
             # Rounding, for what is equal in exact numbers is to be ordered by the alphabet.
             row, value, column = row[kept], value[kept].round(5), total.indices[kept]
             order = np.lexsort((column, -value, row))
             row, column = row[order], column[order]
-            n = np.bincount(row, minlength=len(counts))
-            first = np.arange(len(row)) - (np.cumsum(n) - n)[row] < self.options.n_words
+            first = place_in_row(np.bincount(row)) < self.options.n_words
             parts.append(pl.DataFrame({"user": row[first] + start, "word": column[first]}))
         return (
             pl.concat(parts)

@@ -20,6 +20,7 @@ from torch import Tensor
 from modalign.core import seeds, settings
 from modalign.core.files import write_aside, write_folder_aside
 from modalign.core.interfaces import Factors, Recommender, Task
+from modalign.core.sparse import row_of_entries
 from modalign.core.view import TrainView
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, RunError
@@ -75,9 +76,9 @@ class Triples:
         seen = (dataset.train.csr(*shape) + dataset.valid.csr(*shape)).tocsr()
         relevant = dataset.valid.csr(*shape)[self.evaluator.users]
         users = torch.from_numpy(self.evaluator.users)
-        self.owner = torch.from_numpy(np.repeat(np.arange(len(users)), np.diff(relevant.indptr)))
+        self.owner = torch.from_numpy(row_of_entries(relevant))
         self.positives = torch.from_numpy(relevant.indices.astype(np.int64))
-        keys = np.repeat(np.arange(shape[0]), np.diff(seen.indptr)) * shape[1] + seen.indices
+        keys = row_of_entries(seen) * shape[1] + seen.indices
         self.users = users
         self.negatives = torch.from_numpy(
             _unseen(np.sort(keys), users.numpy(), shape[1], n_negatives, seed)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.core import devices
 from modalign.core.explain import ContentInterests, Explains, Interests, overlap, plan_entropy
 from modalign.core.files import write_aside
 from modalign.core.sparse import csr_tensor
@@ -92,7 +93,7 @@ def _histories(dataset: Dataset) -> Any:
 
 
 def _ask(model: Any, matrix: Any, n_items: int, n_words: int) -> Interests:
-    device = next(model.parameters()).device
+    device = devices.of(model)
     history = csr_tensor(
         torch.from_numpy(matrix.indptr.astype(np.int64)),
         torch.from_numpy(matrix.indices.astype(np.int64)),

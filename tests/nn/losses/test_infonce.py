@@ -47,6 +47,16 @@ def test_both_directions_are_averaged():
     torch.testing.assert_close(info_nce(a, b, 0.2, symmetric=True), expected)
 
 
+def test_options_that_symmetric_does_not_support_are_refused():
+    a, b = views()
+    places = torch.tensor([0]), torch.tensor([1])
+    for options in ({"targets": torch.arange(6)}, {"forbidden": places}):
+        with pytest.raises(ValueError, match="symmetric=True without targets and forbidden"):
+            info_nce(a, b, 0.2, symmetric=True, **options)
+    with pytest.raises(ValueError, match=r"as many rows in b as in a \(6\), got 5"):
+        info_nce(a, b[:5], 0.2)
+
+
 def test_targets_choose_columns_that_stand_once():
     a, b = views()
     targets = torch.tensor([0, 2, 1, 2, 0, 1])

@@ -103,7 +103,7 @@ class Ranker:
         >>> from modalign.testing.artifacts import small_artifact
         >>> ranker = Ranker(small_artifact())
         >>> ranker.recommend(["u0"], k=3).ids()
-        ['i1', 'i6', 'i7']
+        ['i6', 'i1', 'i5']
     """
 
     def __init__(

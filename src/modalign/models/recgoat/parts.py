@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from modalign.core import seeds
 from modalign.core.modality import Modality
+from modalign.core.sparse import row_of_entries
 from modalign.core.view import TrainView
 from modalign.errors import DataError
 from modalign.features.fill import present_mean
@@ -161,7 +162,7 @@ def neighbour_graph(modality: Modality, k: int, listen: bool, weighted: bool) ->
 
 
 def _edge_cosines(modality: Modality, edges: sp.csr_array) -> np.ndarray:
-    owners = np.repeat(np.arange(len(modality)), np.diff(edges.indptr))
+    owners = row_of_entries(edges)
     lengths = np.linalg.norm(modality.features, axis=1)
     found = np.empty(edges.nnz, np.float32)
     for start in range(0, edges.nnz, KNN_BLOCK * 16):

@@ -123,7 +123,7 @@ def dense_observations(
         logits = gumbel_numbers(shape, rng).mul_(noise / temperature).to(seen.values.dtype)
     else:
         logits = seen.values.new_zeros(shape)
-    owner = torch.repeat_interleave((seen.indptr[1:] - seen.indptr[:-1]).long())
+    owner = seen.owner
     logits.index_put_(
         (owner, seen.indices.long()),
         logits.new_full((len(owner),), 1 / temperature),
@@ -143,13 +143,12 @@ def observation_rows(seen: CSR, settings: AdversarialSettings, rng: torch.Genera
         dense = dense_observations(seen, temperature, settings.gumbel_noise, rng)
         return Rows(*nothing, dense=dense)
     # Without noise a row has two values, that of observed and that of other items.
-    counts = (seen.indptr[1:] - seen.indptr[:-1]).to(ones.dtype)
+    counts = seen.counts.to(ones.dtype)
     low = math.exp(-1 / temperature)
     total = counts + (seen.n_columns - counts) * low
     total = torch.where(counts > 0, total, seen.n_columns * low)
     other = low / total
-    owner = torch.repeat_interleave(counts.long())
-    entries = seen._replace(values=((1 - low) / total)[owner])
+    entries = seen._replace(values=((1 - low) / total)[seen.owner])
     return Rows(other[:, None], torch.ones_like(nothing[1]), sparse=entries)
 
 

@@ -15,7 +15,7 @@ BLOCK = 256
 """Rows whose similarities are held at a time."""
 
 LEAST_TEMPERATURE = 0.04
-"""Below it a similarity of -1 would vanish beside one of 1 in single precision."""
+"""Below it `exp(-1 / T)` would vanish beside `exp(1 / T)` in single precision."""
 
 
 def info_nce(
@@ -27,28 +27,32 @@ def info_nce(
     forbidden: tuple[Tensor, Tensor] | None = None,
     symmetric: bool = False,
 ) -> Tensor:
-    """How well each row of a picks its own row of b by the cosine, a scalar >= 0.
+    """Cross entropy of matching each row of a with its row of b by the cosine, a scalar >= 0.
 
         - mean over i of log( exp(cos(a_i, b_t(i)) / T) / sum_j exp(cos(a_i, b_j) / T) )
 
-    The sum has the positive in it. It is `log n` where all cosines are equal; `log n` minus it
-    bounds the mutual information of the two views from below. Minimising it draws a_i and
-    b_t(i) together.
+    The sum over j includes the positive t(i). The loss is `log m` where all cosines are equal;
+    `log m` minus the loss is a lower bound of the mutual information of the two views. Minimising
+    it draws a_i and b_t(i) together.
 
     Args:
         a: (n, d).
         b: (m, d).
         temperature: T > 0.
-        targets: t, int64, (n,); by default t(i) = i, with m = n.
-        forbidden: places i and j, int64 (k,) each, left out of the sums; must not hold a
-            positive.
-        symmetric: the mean of this and of the same with a and b exchanged; needs the default
-            targets.
+        targets: t, int64, (n,); t(i) = i by default, which needs m = n.
+        forbidden: indices i and j, int64 (k,) each, of pairs left out of the sums; no positive
+            may be among them.
+        symmetric: take the mean of this loss and of the loss with a and b exchanged. Only for the
+            default targets and without `forbidden`.
+
+    Raises:
+        ValueError: `symmetric` together with `targets` or `forbidden`, or a and b of different
+            lengths without `targets`.
 
     Source: van den Oord et al., "Representation learning with contrastive predictive coding",
     2018, equation 4.
 
-    Time and memory: 6 n m d operations and 1,024 m bytes, the gradient included; with
+    Time and memory: 6 n m d operations and 1,024 m bytes, including the gradient; with
     `forbidden` the whole matrix of n m similarities is held.
 
     Example:
@@ -56,6 +60,13 @@ def info_nce(
         >>> round(info_nce(x, torch.ones(4, 4), 0.2).item(), 6)  # log 4
         1.386294
     """
+    if symmetric and (targets is not None or forbidden is not None):
+        raise ValueError(
+            "expected symmetric=True without targets and forbidden, which it does not support; "
+            "call info_nce once for each direction"
+        )
+    if targets is None and len(a) != len(b):
+        raise ValueError(f"expected as many rows in b as in a ({len(a)}), got {len(b)}")
     if symmetric:
         return 0.5 * (info_nce(a, b, temperature) + info_nce(b, a, temperature))
     # The temperature divides the smaller of the two sides, not the matrix.
@@ -73,9 +84,9 @@ def info_nce(
 class _Contrast(torch.autograd.Function):
     """Mean cross entropy of `rows @ columns.T`, no entry of which exceeds `highest`.
 
-    A block of rows is multiplied, exponentiated once and gives its part of both gradients while
-    it is in the cache; the matrix of all pairs is never held. The gradients wait, times one, for
-    that of the loss.
+    A block of rows is multiplied and exponentiated once, and adds its part of both gradients while
+    it is in the cache; the matrix of all pairs is never held. The backward pass multiplies the
+    stored gradients by that of the loss.
     """
 
     @staticmethod
