@@ -207,7 +207,7 @@ def test_wrong_checksum_leaves_what_was_good(mirror: Mirror, toy: None, tmp_path
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "u.data").write_text("mine")
     mirror.files["toy.zip"] = ARCHIVE[:-1] + b"x"
-    with pytest.raises(DataError, match=rf"md5:{MD5}, as the publisher says; got md5:"):
+    with pytest.raises(DataError, match=rf"md5:{MD5}, as the publisher says, got md5:"):
         download.get("toy", tmp_path, mirror.url)
     assert names(tmp_path) == ["toy/u.data"]
     assert (tmp_path / "toy" / "u.data").read_text() == "mine"

@@ -70,7 +70,7 @@ def append(
     events, remarks = _events(Path(feedback), kinds)
     total = len(events)
     if split is None:
-        events, left_out = _without_held_out(events, known, kind)
+        events, left_out = _without_held_out(events, old, known, kind)
         remarks += left_out
     fresh = events.join(known.select(_KEYS).unique(), on=_KEYS, how="anti")
     if fresh.is_empty():
@@ -129,13 +129,16 @@ def _interactions(dataset: Dataset) -> pl.DataFrame:
 
 
 def _without_held_out(
-    events: pl.DataFrame, known: pl.DataFrame, kind: str
+    events: pl.DataFrame, old: Dataset, known: pl.DataFrame, kind: str
 ) -> tuple[pl.DataFrame, list[str]]:
     """Events that leave held-out users unseen and held-out items cold."""
-    column = {"unseen_users": "user_id", "cold_items": "item_id"}.get(kind)
-    if column is None:
+    if kind == "unseen_users":
+        held = pl.DataFrame({"user_id": old.users.series.filter(pl.Series(old.history.held_out))})
+    elif kind == "cold_items":
+        held = known.filter(pl.col("split") != "train").select("item_id").unique()
+    else:
         return events, []
-    held = known.filter(pl.col("split") != "train").select(column).unique()
+    column = held.columns[0]
     kept = events.join(held, on=column, how="anti")
     lost = len(events) - len(kept)
     who = "users" if column == "user_id" else "items"

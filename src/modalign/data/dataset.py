@@ -24,11 +24,13 @@ import torch
 
 from modalign.core.files import write_folder_aside
 from modalign.core.modality import Modality
+from modalign.core.sparse import row_of_entries
 from modalign.core.view import TrainView
 from modalign.data import pictures
 from modalign.data.filters import pair_keys, sorting
 from modalign.data.interactions import Interactions
 from modalign.data.modality_file import read_modality, write_modality
+from modalign.data.user_history import UserHistory
 from modalign.data.vocabulary import Vocabulary
 from modalign.errors import DataError, UnknownName
 
@@ -85,6 +87,12 @@ class Dataset:
         return found
 
     @cached_property
+    def history(self) -> UserHistory:
+        """What each user had: read by models, hidden from rankings."""
+        parts = {name: self.part(name) for name in SPLITS}
+        return UserHistory(parts, self.n_users, self.n_items)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of ids, interactions and split, 16 hexadecimal digits; features not included."""
         digest = hashlib.sha256((self.users.fingerprint + self.items.fingerprint).encode())
@@ -101,7 +109,9 @@ class Dataset:
     def train_fingerprint(self) -> str:
         """Hash of ids and training pairs, 16 hexadecimal digits."""
         digest = hashlib.sha256((self.users.fingerprint + self.items.fingerprint).encode())
-        digest.update(self._train_keys().view(np.uint8).data)
+        train = self.history.train
+        keys = row_of_entries(train) * self.n_items + train.indices
+        digest.update(keys.view(np.uint8).data)
         return digest.hexdigest()[:16]
 
     def view(self) -> TrainView:
@@ -110,7 +120,7 @@ class Dataset:
         Raises:
             DataError: features of users were made of other training interactions.
         """
-        keys = self._train_keys()
+        train = self.history.train
         for name, modality in self._of("user").items():
             # Profiles of another split may have read what is to be predicted here.
             if modality.provenance.get("train", self.train_fingerprint) != self.train_fingerprint:
@@ -123,17 +133,14 @@ class Dataset:
         return TrainView(
             n_users=self.n_users,
             n_items=self.n_items,
-            users=torch.from_numpy(keys // self.n_items),
-            items=torch.from_numpy(keys % self.n_items),
+            users=torch.from_numpy(row_of_entries(train)),
+            items=torch.from_numpy(train.indices.astype(np.int64)),
             modalities=self._of("item"),
             user_modalities=self._of("user"),
             fingerprint=self.fingerprint,
             user_ids=self.users.fingerprint,
             item_ids=self.items.fingerprint,
         )
-
-    def _train_keys(self) -> np.ndarray:
-        return np.unique(self.train.users.astype(np.int64) * self.n_items + self.train.items)
 
     def _of(self, entity: str) -> dict[str, Modality]:
         return {name: m for name, m in self.modalities.items() if m.entity == entity}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,33 @@ class Interactions:
     def empty(cls) -> Interactions:
         """No interaction at all."""
         return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Interactions]) -> Interactions:
+        """The interactions of several parts in order; weights and times where all have them."""
+        some = [part for part in parts if len(part)]
+        if not some:
+            return cls.empty()
+
+        def column(name: str) -> np.ndarray | None:
+            columns = [getattr(part, name) for part in some]
+            return None if any(one is None for one in columns) else np.concatenate(columns)
+
+        return cls(
+            np.concatenate([part.users for part in some]),
+            np.concatenate([part.items for part in some]),
+            column("weight"),
+            column("time"),
+        )
+
+    def take(self, rows: np.ndarray) -> Interactions:
+        """Some of them, by a mask or by places."""
+        return Interactions(
+            self.users[rows],
+            self.items[rows],
+            None if self.weight is None else self.weight[rows],
+            None if self.time is None else self.time[rows],
+        )
 
     def csr(self, n_users: int, n_items: int) -> sp.csr_array:
         """Binary users x items matrix, float32, sorted column indices, duplicates merged."""

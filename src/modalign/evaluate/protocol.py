@@ -32,12 +32,11 @@ from modalign.core.interfaces import Factors, Queries, Recommender, Scorer
 from modalign.core.sparse import row_of_entries
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
+from modalign.data.user_history import Mask, Split
 from modalign.errors import DataError, InputError, UnknownName
 from modalign.evaluate.metrics import Lists, checked_ks, chosen_metrics, compute, hit_matrix
 from modalign.evaluate.ranking import Ranking, rank
 
-Split = Literal["valid", "test"]
-Mask = Literal["strict", "train"]
 Candidates = Literal["all", "cold"]
 KS = (5, 10, 20, 50)
 
@@ -112,21 +111,17 @@ class Evaluator:
         self.block, self.device, self.needs_history = block, device, needs_history
 
         shape = (dataset.n_users, dataset.n_items)
-        train = dataset.train.csr(*shape)
+        history = dataset.history
+        train, self._history = history.train, history.read(split)
         relevant = dataset.part(split).csr(*shape)
         self._n_train = np.diff(train.indptr)
-        # Histories speak for the users that training has not seen, and for them alone.
-        told = dataset.part(f"{split}_history")
-        new = self._n_train[told.users] == 0
-        known = Interactions(told.users[new], told.items[new]).csr(*shape)
         self._item_counts = np.bincount(train.indices, minlength=dataset.n_items)
         self._candidates = self._cold(relevant) if candidates == "cold" else None
         if self._candidates is not None:
             relevant = _only(relevant, self._candidates)
 
         asked = np.diff(relevant.indptr) > 0
-        fresh = np.diff(known.indptr) > 0
-        users = np.flatnonzero(asked & ((self._n_train > 0) | fresh))
+        users = np.flatnonzero(asked & (np.diff(self._history.indptr) > 0))
         if not len(users):
             raise DataError(
                 f"a {split} split with an interaction of a user that is known from training",
@@ -134,13 +129,9 @@ class Evaluator:
                 "choose another split when importing the data",
             )
         self._n_skipped = int(asked.sum()) - len(users)
-        self._users, self._unseen = users, fresh[users]
+        self._users, self._unseen = users, ~history.trained[users]
         self._relevant: sp.csr_array = relevant[users]
-        self._history = _union(shape, train, known)
-        seen = [self._history]
-        if split == "test" and mask == "strict":
-            seen.append(dataset.valid.csr(*shape))
-        self._seen = _union(shape, *seen)
+        self._seen = history.seen(split, mask)
         self._n_relevant = np.diff(self._relevant.indptr).astype(np.int64)
         self._frame = pl.DataFrame(
             {
@@ -290,15 +281,3 @@ class _FromHistory:
 def _only(relevant: sp.csr_array, items: np.ndarray) -> sp.csr_array:
     kept = np.isin(relevant.indices, items)
     return Interactions(row_of_entries(relevant)[kept], relevant.indices[kept]).csr(*relevant.shape)
-
-
-def _union(shape: tuple[int, int], *matrices: sp.csr_array) -> sp.csr_array:
-    """Binary matrix with every entry of any of `matrices`."""
-    filled = [matrix for matrix in matrices if matrix.nnz]
-    if len(filled) == 1:
-        return filled[0]
-    if not filled:
-        return Interactions.empty().csr(*shape)
-    columns = np.concatenate([matrix.indices for matrix in filled])
-    rows = np.concatenate([row_of_entries(matrix) for matrix in filled])
-    return Interactions(rows, columns).csr(*shape)

@@ -278,13 +278,11 @@ class Asker:
     """
 
     def __init__(self, fitted: FittedModel, k: int, device: str) -> None:
-        data = fitted.dataset
-        size = data.n_users, data.n_items
+        history = fitted.dataset.history
         self.k, self.device = k, device
-        self.train = data.train.csr(*size)
-        self.seen = sp.csr_array(self.train + data.valid.csr(*size))
+        self.read, self.seen = history.read(), history.known
         self.reads_history = "history" in fitted.spec.needs
-        self.users = np.flatnonzero(np.diff(self.train.indptr))
+        self.users = np.flatnonzero(history.trained)
         self.rng = seeds.numpy_generator(0, "profile")
 
     def draw(self, n: int) -> np.ndarray:
@@ -298,7 +296,7 @@ class Asker:
             users,
             self.k,
             seen=self.seen,
-            history=self.train,
+            history=self.read,
             needs_history=self.reads_history,
             block=min(len(users), BLOCK),
             device=self.device,

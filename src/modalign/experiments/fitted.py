@@ -53,28 +53,6 @@ class FittedModel:
     def _scorer(self) -> Scorer:
         return self.model.scorer()
 
-    @cached_property
-    def _known(self) -> sp.csr_array:
-        """Training and validation items of every user, and what is known of held-out ones."""
-        d = self.dataset
-        parts = [d.train, d.valid, d.valid_history, d.test_history]
-        total = sum(
-            (p.csr(d.n_users, d.n_items) for p in parts[1:]), parts[0].csr(d.n_users, d.n_items)
-        )
-        return sp.csr_array(total)
-
-    @cached_property
-    def _history(self) -> sp.csr_array:
-        """What a history-reading model is told of each user: training items, for held-out
-        users of the unseen-users protocol their known part.
-        """
-        d = self.dataset
-        parts = [d.train, d.valid_history, d.test_history]
-        total = sum(
-            (p.csr(d.n_users, d.n_items) for p in parts[1:]), parts[0].csr(d.n_users, d.n_items)
-        )
-        return sp.csr_array(total)
-
     def recommend(
         self, users: Ids | pl.Series | None = None, k: int = 10, filter_seen: bool = True
     ) -> pl.DataFrame:
@@ -83,7 +61,8 @@ class FittedModel:
         Args:
             users: user ids; None takes all users.
             k: how many items.
-            filter_seen: leave out what the user had in training or validation.
+            filter_seen: leave out the training and validation items of the user, and the known
+                part of a held-out user.
 
         Returns:
             Columns user_id, rank (from 1), item_id, score, title; fewer than `k` rows for
@@ -97,7 +76,7 @@ class FittedModel:
             raise ConfigError("k of at least 1", repr(k), "ask for at least one item")
         d = self.dataset
         rows = np.arange(d.n_users) if users is None else d.users.rows(users)
-        trained = np.bincount(d.train.users, minlength=d.n_users) > 0
+        trained = d.history.trained
         if not self.model.unseen_users:
             if users is None:
                 rows = rows[trained]
@@ -112,8 +91,8 @@ class FittedModel:
             self._scorer,
             rows,
             min(k, d.n_items),
-            seen=self._known if filter_seen else None,
-            history=self._history,
+            seen=d.history.known if filter_seen else None,
+            history=d.history.read(),
             needs_history="history" in self.spec.needs,
             unseen=~trained[rows],
             device=devices.of(self.model),

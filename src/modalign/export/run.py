@@ -83,8 +83,7 @@ def export_run(
     start = time.perf_counter()
     dataset, seed = fitted.dataset, fitted.seed
     stage("reading the model")
-    history = _union(dataset, "train", "valid_history", "test_history")
-    seen = _union(dataset, "train", "valid", "valid_history", "test_history")
+    history, seen = dataset.history.read(), dataset.history.known
     how = scored(fitted.model, history, seed)
     files: dict[str, bytes | Path] = {}
     if how.encoder is not None:
@@ -126,17 +125,6 @@ def export_run(
         stage("writing")
         out = write_artifact(folder, artifact, files, overwrite)
     return Exported(out, read_manifest(out), left, time.perf_counter() - start)
-
-
-def _union(dataset: Dataset, *parts: str) -> sp.csr_array:
-    shape = dataset.n_users, dataset.n_items
-    total = sum(
-        (dataset.part(p).csr(*shape) for p in parts[1:]), dataset.part(parts[0]).csr(*shape)
-    )
-    found = sp.csr_array(total)
-    found.data[:] = 1.0
-    found.sort_indices()
-    return found
 
 
 def _manifest(fitted: FittedModel, how: Scored, dtype: Dtype) -> Manifest:

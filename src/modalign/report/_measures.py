@@ -147,12 +147,6 @@ def draw(
     )
 
 
-def history(dataset: Dataset) -> sp.csr_array:
-    """What is known of every user when the test part is asked for, users x items."""
-    shape = (dataset.n_users, dataset.n_items)
-    return sp.csr_array(dataset.train.csr(*shape) + dataset.test_history.csr(*shape))
-
-
 def pair_scores(fitted: FittedModel, users: Rows, items: Rows) -> Floats:
     """The model's score of each pair, (n,); never all users against all items.
 
@@ -168,8 +162,8 @@ def pair_scores(fitted: FittedModel, users: Rows, items: Rows) -> Floats:
             parts = zip(*halves, strict=True)
             found = [(scorer.users[u] * scorer.items[i]).sum(1) for u, i in parts]
             return _numpy(torch.cat(found))
-        told = history(fitted.dataset)
-        trained = np.bincount(fitted.dataset.train.users, minlength=len(fitted.dataset.users)) > 0
+        had = fitted.dataset.history
+        told, trained = had.read("test"), had.trained
         order = np.argsort(users, kind="stable")
         scores = np.empty(len(users))
         people, starts = np.unique(users[order], return_index=True)

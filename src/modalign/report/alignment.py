@@ -73,7 +73,7 @@ class Triples:
             raise ConfigError("1 negative or more", str(n_negatives), "ask for 100")
         self.evaluator = Evaluator(dataset, "valid", ks=(20,), metrics=["recall"])
         shape = (dataset.n_users, dataset.n_items)
-        seen = (dataset.train.csr(*shape) + dataset.valid.csr(*shape)).tocsr()
+        seen = dataset.history.known
         relevant = dataset.valid.csr(*shape)[self.evaluator.users]
         users = torch.from_numpy(self.evaluator.users)
         self.owner = torch.from_numpy(row_of_entries(relevant))

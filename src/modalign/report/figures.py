@@ -173,9 +173,9 @@ def _load(folders: Sequence[Path], data: str | Path | None) -> list[_Run]:
 
 def _of_runs(runs: Sequence[_Run], pairs: int, seed: int, notes: list[str]) -> Iterator[Drawn]:
     dataset = runs[0].fitted.dataset
-    known = np.bincount(dataset.train.users, minlength=dataset.n_users) > 0
+    known = dataset.history.trained
     if all(run.fitted.model.unseen_users for run in runs):
-        known = np.diff(_measures.history(dataset).indptr) > 0
+        known = np.diff(dataset.history.read("test").indptr) > 0
     if not known[dataset.test.users].any():
         raise DataError(
             "test interactions of users that all runs can score",
@@ -294,7 +294,7 @@ def _aligned(
 def _neighbours(runs: Sequence[_Run]) -> Iterator[Drawn]:
     """Figure 1(c)."""
     dataset = runs[0].fitted.dataset
-    train = dataset.train.csr(dataset.n_users, dataset.n_items)
+    train = dataset.history.train
     trained, ids = _trained(dataset), _ids(dataset)
     found = {
         run.name: dict(zip(KINDS, _measures.neighbour_cosines(*run.vectors, train), strict=True))
@@ -349,8 +349,8 @@ def _labels(runs: Sequence[_Run]) -> dict[str, str]:
 
 def _trained(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Users and items with training interactions: other vectors were never trained."""
-    users = np.bincount(dataset.train.users, minlength=dataset.n_users) > 0
-    return users, np.bincount(dataset.train.items, minlength=dataset.n_items) > 0
+    items = np.bincount(dataset.train.items, minlength=dataset.n_items) > 0
+    return dataset.history.trained, items
 
 
 def _ids(dataset: Dataset) -> dict[str, pl.Series]:

@@ -16,7 +16,6 @@ from modalign.core.explain import ContentInterests, Explains, Interests, overlap
 from modalign.core.files import write_aside
 from modalign.core.sparse import csr_tensor
 from modalign.data.dataset import Dataset
-from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError, DataError
 from modalign.experiments.fitted import FittedModel
 from modalign.report.gallery import Pictures
@@ -59,7 +58,7 @@ def interests(
             "explain a run of bandvae; `modalign recommend` lists what any model recommends",
         )
     rows = dataset.users.rows(user_ids)
-    known = _histories(dataset)
+    known = dataset.history.read()
     counts = np.diff(known.indptr)
     if not counts[rows].all():
         who = user_ids[int(np.flatnonzero(counts[rows] == 0)[0])]
@@ -80,16 +79,6 @@ def interests(
         ],
         "average": {"users": len(some), **_averages(model, known[some])},
     }
-
-
-def _histories(dataset: Dataset) -> Any:
-    """What a model is told of each user, CSR: training items, or the known part of new users."""
-    parts = (dataset.train, dataset.valid_history, dataset.test_history)
-    whole = Interactions(
-        np.concatenate([part.users for part in parts]),
-        np.concatenate([part.items for part in parts]),
-    )
-    return whole.csr(dataset.n_users, dataset.n_items)
 
 
 def _ask(model: Any, matrix: Any, n_items: int, n_words: int) -> Interests:

@@ -15,9 +15,7 @@ def liked(dataset: Dataset, user_id: str | int) -> list[dict[str, Any]]:
     times are known, else strongest first, else in row order.
     """
     user = int(dataset.users.rows([user_id])[0])
-    parts = [dataset.train, dataset.valid_history, dataset.test_history]
-    part = next((p for p in parts if (p.users == user).any()), dataset.train)
-    return _titles(dataset, _ordered(part, user))
+    return _titles(dataset, _ordered(dataset.history.of(user)))
 
 
 def hidden_items(dataset: Dataset, user_id: str | int) -> set[str]:
@@ -26,14 +24,14 @@ def hidden_items(dataset: Dataset, user_id: str | int) -> set[str]:
     return set(dataset.items.ids(dataset.test.items[dataset.test.users == user]))
 
 
-def _ordered(part: Interactions, user: int) -> np.ndarray:
-    mine = part.users == user
-    items: np.ndarray = part.items[mine]
+def _ordered(part: Interactions) -> np.ndarray:
+    items: np.ndarray = part.items
     for key in (part.time, part.weight):
         if key is not None:
-            items = items[np.argsort(-key[mine], kind="stable")]
+            items = items[np.argsort(-key, kind="stable")]
             break
-    return items
+    first = np.unique(items, return_index=True)[1]
+    return items[np.sort(first)]
 
 
 def _titles(dataset: Dataset, items: np.ndarray) -> list[dict[str, Any]]:

@@ -96,21 +96,21 @@ def test_rare_words_are_left_out(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("users.dat", "2 0\n1 1\n0\n", r"users\.dat; got count 2 and 1 entries in line 1"),
-        ("users.dat", "1 0\n1 1 2\n0\n", r"users\.dat; got count 1 and 2 entries in line 2"),
-        ("users.dat", "1 0\n\n0\n", r"users\.dat; got an empty line 2"),
-        ("users.dat", "1,0\n1,1\n", r"users\.dat; got '1,0' first and 0 entries in line 1"),
-        ("users.dat", "1 0\n1 x\n", r"whole numbers in .*users\.dat; got 'x' in line 2"),
-        ("users.dat", "1 0\n1 3\n", r"item numbers from 0 to 2.*users\.dat; got 3 in line 2"),
+        ("users.dat", "2 0\n1 1\n0\n", r"users\.dat, got count 2 and 1 entries in line 1"),
+        ("users.dat", "1 0\n1 1 2\n0\n", r"users\.dat, got count 1 and 2 entries in line 2"),
+        ("users.dat", "1 0\n\n0\n", r"users\.dat, got an empty line 2"),
+        ("users.dat", "1,0\n1,1\n", r"users\.dat, got '1,0' first and 0 entries in line 1"),
+        ("users.dat", "1 0\n1 x\n", r"whole numbers in .*users\.dat, got 'x' in line 2"),
+        ("users.dat", "1 0\n1 3\n", r"item numbers from 0 to 2.*users\.dat, got 3 in line 2"),
         ("users.dat", "1 0\n1 -1\n", r"item numbers from 0 to 2.*got -1 in line 2"),
-        ("users.dat", "", r"users\.dat; got an empty line 1"),
-        ("mult.dat", "1 0:1\n1 4:1\n0\n", r"word numbers from 0 to 3.*mult\.dat; got 4 in line 2"),
-        ("mult.dat", "1 0:1\n1 2\n0\n", r"word:count numbers.*mult\.dat; got '2' in line 2"),
+        ("users.dat", "", r"users\.dat, got an empty line 1"),
+        ("mult.dat", "1 0:1\n1 4:1\n0\n", r"word numbers from 0 to 3.*mult\.dat, got 4 in line 2"),
+        ("mult.dat", "1 0:1\n1 2\n0\n", r"word:count numbers.*mult\.dat, got '2' in line 2"),
         ("mult.dat", "1 0:1\n1 2:0\n0\n", r"word:count numbers.*got '2:0' in line 2"),
         ("mult.dat", "1 0:1\n1 2:1.5\n0\n", r"word:count numbers.*got '2:1.5' in line 2"),
-        ("mult.dat", "2 0:1\n0\n0\n", r"mult\.dat; got count 2 and 1 entries in line 1"),
+        ("mult.dat", "2 0:1\n0\n0\n", r"mult\.dat, got count 2 and 1 entries in line 1"),
         ("tag-item.dat", "1 0\n", r"2 lines, one per tag in tags\.dat.*got 1 lines"),
-        ("tag-item.dat", "1 0\n1 3\n", r"item numbers from 0 to 2.*tag-item\.dat; got 3 in line 2"),
+        ("tag-item.dat", "1 0\n1 3\n", r"item numbers from 0 to 2.*tag-item\.dat, got 3 in line 2"),
         ("raw-data.csv", "id,title\n1,a\n", r"columns doc\.id, raw\.title.*raw-data\.csv"),
         ("raw-data.csv", "doc.id,raw.title\n1,a\n1,b\n", r"once in column 'doc\.id'"),
     ],
@@ -124,7 +124,7 @@ def test_bad_files_are_named(folder: Path, name: str, text: str, message: str) -
 def test_item_tags_beyond_the_tags(folder: Path) -> None:
     (folder / "tag-item.dat").unlink()
     (folder / "item-tag.dat").write_text("1 2\n0\n0\n")
-    with pytest.raises(DataError, match=r"tag numbers from 0 to 1.*item-tag\.dat; got 2 in line 1"):
+    with pytest.raises(DataError, match=r"tag numbers from 0 to 1.*item-tag\.dat, got 2 in line 1"):
         citeulike.read(folder)
 
 

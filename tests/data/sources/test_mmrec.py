@@ -105,8 +105,8 @@ def test_items_without_interactions_count(folder: Path) -> None:
         ("toy.inter", "userID\titemID\n0\t0\n", "columns 'userID', 'itemID'.*x_label"),
         ("toy.inter", "", "a header line in .*toy.inter.*empty file"),
         ("toy.inter", "userID\titemID\tx_label\n", "a header and nothing below"),
-        ("toy.inter", INTER + "1\tfish\t0\n", "'itemID' of .*toy.inter; got 'fish' in line 6"),
-        ("toy.inter", INTER + "1\t\t0\n", "'itemID' of .*toy.inter; got an empty cell in line 6"),
+        ("toy.inter", INTER + "1\tfish\t0\n", "'itemID' of .*toy.inter, got 'fish' in line 6"),
+        ("toy.inter", INTER + "1\t\t0\n", "'itemID' of .*toy.inter, got an empty cell in line 6"),
         ("toy.inter", INTER + "1\t1\t0\t5\n", "3 cells in each line.*got 4 in line 6"),
         ("toy.inter", INTER + "1\t1\n", "'x_label' of .*got an empty cell in line 6"),
         ("toy.inter", INTER + "-1\t1\t0\n", "from 0 upward in column 'userID'.*-1 in line 6"),
@@ -132,7 +132,7 @@ def test_bad_files_are_named(folder: Path, name: str, text: str, message: str) -
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
-        (np.ones((4, 2)), "3 rows, one per item, in .*text_feat.npy; got 4 rows"),
+        (np.ones((4, 2)), "3 rows, one per item, in .*text_feat.npy, got 4 rows"),
         (np.ones(3), r"a matrix \(items, width\).*shape \(3,\)"),
         (np.ones((3, 2), np.int64), "floating-point.*int64"),
         (np.array([[None]]), "a NumPy matrix"),

@@ -161,7 +161,7 @@ BAD = {
     "no items": ("user,thing\n1,2\n", {}, "column of items .*item=NAME"),
     "no header": ("1,2,5\n1,3,4\n", {}, "add a first line"),
     "named column missing": ("user,item\n1,2\n", {"user": "buyer"}, "column 'buyer'"),
-    "bad rating": ("user,item,rating\n1,2,3\n1,3,good\n", {}, "'rating'; got 'good' in line 3"),
+    "bad rating": ("user,item,rating\n1,2,3\n1,3,good\n", {}, "'rating', got 'good' in line 3"),
     "no rating": ("user,item,rating\n1,2,3\n1,3,\n", {}, "got nothing in line 3"),
     "NaN rating": ("user,item,rating\n1,2,nan\n", {}, "'nan' in line 2"),
     "infinite rating": ("user,item,rating\n1,2,3\n1,3,inf\n", {}, "'inf' in line 3"),
