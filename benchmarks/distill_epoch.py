@@ -19,7 +19,7 @@ import torch
 from modalign.core import seeds
 from modalign.core.view import TrainView
 from modalign.data.dataset import Dataset
-from modalign.distillation.plan import Plan
+from modalign.distillation.plan import DistillationPlan
 from modalign.distillation.source import VectorSource
 from modalign.distillation.task import DistillTask
 from modalign.experiments.run_folder import environment
@@ -30,7 +30,7 @@ BARS = {"sort": 2.0, "sinkhorn": 4.0}
 
 def epoch(view: TrainView, logit: str | None, epochs: int) -> float:
     """Median seconds of an epoch."""
-    plan = Plan.of("no-assistant", {"logit": logit} if logit else {})
+    plan = DistillationPlan.of("no-assistant", {"logit": logit} if logit else {})
     stage = plan.stages[0]
     with seeds.torch_seed(1):
         student = stage.spec.cls(stage.config, view)

@@ -32,7 +32,8 @@ from modalign.core import settings
 from modalign.data.dataset import Dataset
 from modalign.distillation.run import distill
 from modalign.evaluate.compare import RunResult, average, compare
-from modalign.experiments.fit import RunOptions, fit, load_model
+from modalign.experiments.fit import fit, load_model
+from modalign.experiments.options import RunOptions
 from modalign.experiments.run_folder import environment
 from modalign.train.callbacks import ProgressBar
 

@@ -28,7 +28,7 @@ DISTILL = ["distill", "--data", "data/toy"]
 def school(built: Path) -> Path:
     """runs/bpr, runs/pop and vectors/ as teachers, and runs/tarec, a finished distillation."""
     from modalign.distillation import run as distilling
-    from modalign.experiments.fit import RunOptions
+    from modalign.experiments.options import RunOptions
 
     data = Dataset.load(built / "data" / "toy")
     export_run(load_model(built / "runs" / "bpr"), built / "vectors", adapter=False)
@@ -348,7 +348,7 @@ def test_a_sweep_over_both_weights(shop: Path, cli: Cli) -> None:
     assert drawn == {"curve-logit_weight.png", "curve-embedding_weight.png",
                      "heatmap-logit_weight-embedding_weight.png"}  # fmt: skip
     again = cli(*words, "--json")
-    assert "8/8 runs were here already" in again.err
+    assert "8/8 runs were finished before" in again.err
     run = json.loads(again.out)["runs"][0]
     assert run["folder"].endswith("seed-1/student")
     assert run["results"]["distillation"]["variant"] == "no-assistant"

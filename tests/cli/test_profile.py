@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from calling import Cli
 
-from modalign.experiments import cost as efficiency
+from modalign.experiments import cost as cost_of_runs
 from modalign.experiments.cost import Latency, ParameterCount, Profile, RunCost
 
 
@@ -26,7 +26,7 @@ def cost(run: str, model: str, anew: float, tables: float, parameters: int) -> R
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What `efficiency.profile` is asked for; it answers a teacher and a student."""
+    """What `cost.profile` is asked for; it answers a teacher and a student."""
     kept: dict[str, Any] = {}
 
     def answer(runs: list[Path], *, progress: Any, **options: Any) -> Profile:
@@ -38,7 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         )
         return Profile(found[: len(runs)], options["batch"], options["k"], 1, "cpu", {})
 
-    monkeypatch.setattr(efficiency, "profile", answer)
+    monkeypatch.setattr(cost_of_runs, "profile", answer)
     monkeypatch.setattr("modalign.cli.render.out.width", 100, raising=False)
     return kept
 

@@ -24,7 +24,7 @@ def test_a_sweep_for_people_and_for_programs(workshop: Path, cli: Cli) -> None:
     assert head.index("valid") < head.index("│") < head.index("test")
     assert "chosen on validation: damping=" in got.out
     again = cli(*command, "--json")
-    assert "6/6 runs were here already" in again.err
+    assert "6/6 runs were finished before" in again.err
     found = json.loads(again.out)
     assert found == json.loads(Path("runs/s/results.json").read_text())
     means = [row["valid"]["recall@20"]["mean"] for row in found["table"]]
@@ -94,7 +94,7 @@ MISTAKES = {
     "metric not measured": (["--grid", "damping=0,1", "--metric", "recall@7"], "'recall@7'"),
     "unknown mask": (["--grid", "damping=0,1", "--mask", "none"], "a mask"),
     "no workers": (["--grid", "damping=0,1", "--workers", "0"], "--workers"),
-    "grid and named": (["--grid", "damping=0,1", "--named", "x.yaml"], "x.yaml"),
+    "grid and named": (["--grid", "damping=0,1", "--named", "x.yaml"], "--grid or --named"),
     "no such file": (["--named", "x.yaml"], "x.yaml"),
     "no data": (["--grid", "damping=0,1", "--data", "nowhere"], "nowhere"),
     "no model": (["--grid", "damping=0,1", "--model", "popularty"], "did you mean 'popularity'"),

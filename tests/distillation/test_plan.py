@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modalign.distillation.plan import VARIANTS, Plan
+from modalign.distillation.plan import VARIANTS, DistillationPlan
 from modalign.errors import ConfigError, UnknownName
 
 
@@ -19,7 +19,7 @@ from modalign.errors import ConfigError, UnknownName
     ],
 )
 def test_variants_are_those_of_the_papers_table(variant, stages, kl, embedding):
-    plan = Plan.of(variant)
+    plan = DistillationPlan.of(variant)
     assert [one.name for one in plan.stages] == ["assistant", "student"][-stages:]
     assert (plan.config.logit == "kl") is kl
     assert (plan.config.embedding_weight > 0) is embedding
@@ -31,7 +31,7 @@ def test_all_variants_are_tried_above():
 
 def test_options_go_to_both_models_or_to_one():
     options = {"learning_rate": 0.01, "student.learning_rate": 0.02, "assistant.n_layers": 3}
-    assistant, student = Plan.of("full", options).stages
+    assistant, student = DistillationPlan.of("full", options).stages
     assert (assistant.config.learning_rate, student.config.learning_rate) == (0.01, 0.02)
     assert (assistant.config.n_layers, student.config.n_layers) == (3, 2)
 
@@ -46,23 +46,23 @@ def test_options_go_to_both_models_or_to_one():
 )
 def test_unknown_options_are_refused_with_the_nearest(options, hint):
     with pytest.raises(UnknownName) as caught:
-        Plan.of("full", options)
+        DistillationPlan.of("full", options)
     assert hint in str(caught.value)
 
 
 def test_unknown_variants_are_refused():
     with pytest.raises(UnknownName, match="no-embedding"):
-        Plan.of("no-embeding")
+        DistillationPlan.of("no-embeding")
 
 
 def test_an_option_against_its_variant_is_refused():
     with pytest.raises(ConfigError, match="no-wasserstein"):
-        Plan.of("no-wasserstein", {"logit": "sort"})
-    assert Plan.of("no-wasserstein", {"logit": "kl"}).config.logit == "kl"
+        DistillationPlan.of("no-wasserstein", {"logit": "sort"})
+    assert DistillationPlan.of("no-wasserstein", {"logit": "kl"}).config.logit == "kl"
 
 
 def test_values_out_of_bounds_are_refused():
     with pytest.raises(ConfigError):
-        Plan.of("full", {"eps": 0.0})
+        DistillationPlan.of("full", {"eps": 0.0})
     with pytest.raises(ConfigError):
-        Plan.of("full", {"student.n_layers": -1})
+        DistillationPlan.of("full", {"student.n_layers": -1})

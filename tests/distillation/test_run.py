@@ -12,7 +12,8 @@ import modalign
 from modalign.distillation import teachers
 from modalign.distillation.source import MixedSource, source_of
 from modalign.errors import ConfigError, RunError
-from modalign.experiments.fit import RunOptions, fit, load_model
+from modalign.experiments.fit import fit, load_model
+from modalign.experiments.options import RunOptions
 from modalign.export.run import export_run
 from modalign.testing.toy import toy_dataset
 

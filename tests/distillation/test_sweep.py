@@ -11,9 +11,11 @@ import pytest
 
 from modalign import distill, sweeps
 from modalign.data.dataset import Dataset
+from modalign.distillation import DistillJob, sweep_distillation
 from modalign.errors import ConfigError, RunError
 from modalign.experiments.fit import fit, load_model
-from modalign.sweeps import DistillJob, Plan
+from modalign.experiments.options import RunOptions
+from modalign.sweeps import SweepPlan
 from modalign.sweeps.job import read_dataset
 from modalign.testing.toy import toy_dataset
 
@@ -33,7 +35,8 @@ def school(tmp_path: Path) -> tuple[Dataset, Path, Path]:
 
 
 def job(data: Dataset, *teachers: Path, **rest: object) -> DistillJob:
-    return DistillJob.on(data, teachers, "unused", options=QUICK, ks=(5, 20), **rest)
+    run = RunOptions(ks=(5, 20))
+    return DistillJob.on(data, teachers, "unused", options=QUICK, run=run, **rest)
 
 
 def test_it_is_known_by_the_teachers_weights_and_not_by_their_place(school, tmp_path: Path) -> None:
@@ -85,9 +88,7 @@ def test_processes_make_the_same_students(school, tmp_path: Path) -> None:
     data, teacher, _ = school
     grid = {"logit_weight": [0.1, 10.0]}
     found = [
-        sweeps.sweep_distillation(
-            data, teacher, tmp_path / f"s{n}", grid, seeds=(1,), workers=n, **QUICK
-        )
+        sweep_distillation(data, teacher, tmp_path / f"s{n}", grid, seeds=(1,), workers=n, **QUICK)
         for n in (1, 2)
     ]
     assert not found[1].failed
@@ -98,5 +99,5 @@ def test_a_stopped_sweep_goes_on_with_more_seeds(school, tmp_path: Path) -> None
     data, teacher, _ = school
     made = job(data, teacher)
     for seeds in ((1,), (1, 2)):
-        found = sweeps.run(Plan({"plain": {}}, seeds), made, tmp_path / "s")
+        found = sweeps.run(SweepPlan({"plain": {}}, seeds), made, tmp_path / "s")
         assert found.rows[0].seeds == list(seeds)

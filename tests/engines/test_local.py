@@ -1,103 +1,83 @@
-"""Processes that do the runs: deaths, failures, threads; and a sweep killed from outside."""
+"""Tasks in worker processes: order, failures, deaths, threads."""
 
 from __future__ import annotations
 
-import json
+import operator
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 import torch
-from sweep_jobs import Formula
 
-from modalign import sweeps
-from modalign.sweeps import Plan
-from modalign.testing.toy import toy_dataset
+from modalign.engines.local import Done, each
 
 
-def table(found: sweeps.Sweep) -> list:
-    """All that is measured; seconds differ."""
-    return [(row.name, row.seeds, row.valid, row.test) for row in found.rows]
+def values(found: list[Done]) -> dict:
+    return {done.task: done.value for done in found}
 
 
-def test_a_killed_process_leaves_the_others_and_its_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "77")  # the processes get their share instead
-    plan = Plan(
-        {
-            "fine": {"x": 1},
-            "fails": {"x": 5, "mood": "fails"},
-            "dies": {"x": 4, "mood": "dies"},
-            "dies once": {"x": 3, "mood": "dies once"},
-            "leaves": {"x": 2, "mood": "leaves"},
-        },
-        (1,),
-    )
-    found = sweeps.run(plan, Formula(), tmp_path, workers=2)
-    assert {row.name for row in found.rows if row.seeds} == {"fine", "dies once"}
-    errors = {run.name: run.error for run in found.failed}
-    assert errors["fails"] == "the loss became nan"
-    assert "was killed 3 times" in str(errors["dies"])
-    assert "ended by itself, code 3" in str(errors["leaves"])
-    began = {p.parent.parent.name: len(p.read_text()) for p in tmp_path.rglob("tries")}
-    assert began == {"fine": 1, "fails": 1, "dies": 3, "dies_once": 2, "leaves": 1}
-    one = json.loads((found.runs[0].folder / "results.json").read_text())
-    assert one["threads"] == str(max(1, torch.get_num_threads() // 2))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_task_is_done_once_wherever_it_runs(workers: int) -> None:
+    found = list(each([3, -4, 5, -6, 7], abs, workers))
+    assert values(found) == {3: 3, -4: 4, 5: 5, -6: 6, 7: 7}
+    assert all(done.error is None and done.seconds >= 0 for done in found)
     assert not active_children()
 
 
-@pytest.mark.slow
-def test_killed_in_part_and_as_a_whole_a_sweep_goes_on_to_the_same_table(tmp_path: Path) -> None:
-    data = toy_dataset(seed=1).save(tmp_path / "toy")
-    out, rates = tmp_path / "sweep", (0.01, 0.02, 0.03, 0.04)
-    words = (
-        "--model bpr --set epochs=200 --set patience=999 --grid learning_rate=0.01,0.02,0.03,0.04"
+def test_equal_tasks_are_each_done() -> None:
+    assert [done.value for done in each([2, 2, 2], operator.neg, 2)] == [-2, -2, -2]
+
+
+def test_no_tasks_start_no_process() -> None:
+    assert list(each([], abs, 4)) == []
+
+
+def test_an_error_of_the_program_is_not_swallowed() -> None:
+    with pytest.raises(TypeError):
+        list(each(["x"], abs))
+
+
+def test_a_consumer_that_stops_leaves_no_process() -> None:
+    results = each([1, 2, 3, 4], abs, 2)
+    next(results)
+    results.close()
+    assert not active_children()
+
+
+def test_workers_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "77")
+    share = str(max(1, torch.get_num_threads() // 2))
+    found = each(["OMP_NUM_THREADS"] * 2, os.getenv, 2)
+    assert [done.value for done in found] == [share, share]
+    assert os.environ["OMP_NUM_THREADS"] == "77"
+
+
+def test_a_worker_that_exits_loses_only_its_task() -> None:
+    # `os._exit` ends the process without an answer, as a fault in a C library would.
+    found = {done.task: done.error for done in each([3, 0], os._exit, 2)}
+    assert "exited with code 3" in str(found[3])
+    assert "exited with code 0" in str(found[0])
+
+
+def test_a_killed_worker_is_replaced_three_times() -> None:
+    found = {
+        done.task: done.error
+        for done in each([signal.SIGKILL, signal.SIGCONT], signal.raise_signal, 2)
+    }
+    assert found[signal.SIGCONT] is None
+    assert "was killed 3 times" in str(found[signal.SIGKILL])
+
+
+def test_a_script_without_a_main_guard_is_told_what_to_write(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from modalign.engines.local import each\nprint(list(each([1, 2], abs, 2)))\n"
     )
-    command = [sys.executable, "-m", "modalign.cli.main", "sweep", "--data", str(data.folder),
-               "--out", str(out), *words.split(), "--workers", "2"]  # fmt: skip
-    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as process:
-        try:
-            _until(lambda: len(list(out.glob("runs/*/*/metrics.jsonl"))) >= 2, process)
-            os.kill(_members(process.pid, "spawn_main")[-1], signal.SIGKILL)
-            _until(lambda: list(out.glob("runs/*/*/results.json")), process)
-        finally:
-            process.kill()
-    _until(lambda: not _members(process.pid))
-    done = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/results.json")}
-    assert 1 <= len(done) < 4, "killed too late to show anything"
-    assert not (out / "results.json").exists()
-    call = {"grid": {"learning_rate": rates}, "epochs": 200, "patience": 999}
-    again = sweeps.sweep(data, "bpr", out, **call)
-    assert {path: path.stat().st_mtime_ns for path in done} == done
-    whole = sweeps.sweep(data, "bpr", tmp_path / "whole", **call)
-    assert table(again) == table(whole)
-
-
-def _until(there: Callable[[], object], process: subprocess.Popen | None = None) -> None:
-    """Wait, but not for ever."""
-    end = time.monotonic() + 120
-    while not there():
-        assert time.monotonic() < end
-        assert process is None or process.poll() is None
-        time.sleep(0.005)
-
-
-def _members(group: int, word: str = "") -> list[int]:
-    """Processes of a group that are alive, and have a word in their command."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, member_of = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
-            command = (folder / "cmdline").read_text()
-        except OSError:  # it ended meanwhile
-            continue
-        if state != "Z" and member_of == str(group) and word in command:
-            found.append(int(folder.name))
-    return sorted(found)
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert ran.returncode
+    assert "exited with code 1 before its first task" in ran.stderr
+    assert "if __name__ == '__main__'" in ran.stderr

@@ -18,7 +18,7 @@ from torch import nn
 from modalign.core.modality import Modality
 from modalign.core.view import TrainView
 from modalign.errors import ConfigError, ModalignError, RunError
-from modalign.experiments import cost as efficiency
+from modalign.experiments import cost as cost_of_runs
 from modalign.experiments.cost import (
     Asker,
     Latency,
@@ -113,8 +113,8 @@ def test_percentiles_are_of_milliseconds_after_the_warm_up(monkeypatch):
     calls = []
     times = iter(np.concatenate([np.full(3, 9.0), np.arange(1, 101) / 1000]))
     state = {"now": 0.0}
-    monkeypatch.setattr(efficiency.time, "perf_counter", lambda: state["now"])
-    monkeypatch.setattr(efficiency.time, "process_time", lambda: state["now"] / 2)
+    monkeypatch.setattr(cost_of_runs.time, "perf_counter", lambda: state["now"])
+    monkeypatch.setattr(cost_of_runs.time, "process_time", lambda: state["now"] / 2)
 
     def call() -> None:
         calls.append(1)
@@ -128,12 +128,12 @@ def test_percentiles_are_of_milliseconds_after_the_warm_up(monkeypatch):
 
 def test_slow_calls_are_fewer_but_never_below_the_fewest(monkeypatch):
     state = {"now": 0.0}
-    monkeypatch.setattr(efficiency.time, "perf_counter", lambda: state["now"])
+    monkeypatch.setattr(cost_of_runs.time, "perf_counter", lambda: state["now"])
 
     def call(seconds: float) -> None:
         state["now"] += seconds
 
-    assert latency(lambda: call(60.0), 200).calls == efficiency.FEWEST
+    assert latency(lambda: call(60.0), 200).calls == cost_of_runs.FEWEST
     assert latency(lambda: call(0.25), 200).calls == 40  # ten seconds
     assert latency(lambda: call(60.0), 5).calls == 5
 
@@ -174,10 +174,10 @@ def test_asked_anew_computes_the_tables_and_from_tables_does_not(monkeypatch, tm
     monkeypatch.setattr(LightGCN, "tables", counted)
     marks = []
     monkeypatch.setattr(
-        efficiency, "latency", lambda call, repeats: (call(), marks.append(seen["tables"]))
+        cost_of_runs, "latency", lambda call, repeats: (call(), marks.append(seen["tables"]))
     )
     before = seen["tables"]
-    efficiency._measure(str(tmp_path / "run"), None, 3, 5, 1, "cpu", 10)
+    cost_of_runs._measure(str(tmp_path / "run"), None, 3, 5, 1, "cpu", 10)
     one, many, table_one, table_many = (mark - before for mark in marks)
     assert (one, many) == (1, 2)
     assert table_one == table_many
@@ -273,7 +273,7 @@ def answered(
                "device": "cpu", "repeats": 2}  # fmt: skip
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
     capsys.readouterr()
-    efficiency.answer()
+    cost_of_runs.answer()
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
     return told
 
@@ -288,14 +288,14 @@ def test_every_kind_of_model_is_measured(runs, monkeypatch, capsys):
 def test_a_run_that_cannot_be_read_is_told_in_three_facts(runs, monkeypatch, capsys):
     told = answered(monkeypatch, capsys, runs / "broken")
     done = subprocess.CompletedProcess([], 0, stdout=f"a notice\n{json.dumps(told)}\n", stderr="")
-    monkeypatch.setattr(efficiency.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(cost_of_runs.subprocess, "run", lambda *_, **__: done)
     with pytest.raises(RunError, match="weights of popularity") as caught:
         profile([runs / "broken"])
     assert caught.value.fix == "train it again"
 
 
 def test_a_measuring_process_that_dies_is_told(runs, monkeypatch):
-    monkeypatch.setattr(efficiency.sys, "executable", "false")
+    monkeypatch.setattr(cost_of_runs.sys, "executable", "false")
     with pytest.raises(ModalignError, match="ended with exit code 1"):
         profile([runs / "teacher"])
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import polars as pl
@@ -10,9 +11,15 @@ import pytest
 import yaml
 
 import modalign
+from modalign.cli.options import RUN_FIELDS
+from modalign.core.files import held
+from modalign.core.interfaces import TrainedConfig
 from modalign.errors import ConfigError, DataError, RunError, UnknownName
 from modalign.experiments.fit import load_model
-from modalign.experiments.run_folder import held, read_run
+from modalign.experiments.options import RunOptions
+from modalign.experiments.run_folder import read_run
+from modalign.models._registry import specs
+from modalign.models.bpr import BPRConfig
 from modalign.testing.toy import toy_dataset
 
 
@@ -86,6 +93,64 @@ def test_save_and_load_by_hand(data, tmp_path):
     assert again.recommend(k=3).equals(fitted.recommend(k=3))
     with pytest.raises(RunError, match="which is not empty"):
         fitted.save(tmp_path / "saved")
+
+
+def test_a_saved_model_is_the_run_folder_that_training_leaves(data, tmp_path):
+    options = {"seed": 3, "epochs": 3, "batch_size": 64, "mask": "train", "ks": (5, 7)}
+    data = data.save(tmp_path / "toy")
+    modalign.fit(data, "bpr", out=tmp_path / "trained", precision="bf16-mixed", **options)
+    fitted = modalign.fit(data, "bpr", precision="bf16-mixed", **options)
+    fitted.save(tmp_path / "saved")
+    load_model(tmp_path / "saved").save(tmp_path / "again")
+
+    def written(name):
+        files = [path for path in (tmp_path / name).rglob("*") if path.is_file()]
+        return {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files}
+
+    def untimed(text):
+        records = [
+            json.loads(line)
+            for line in text.replace(b"\n ", b"").replace(b"\n}", b"}").splitlines()
+        ]
+        assert all(record.pop("seconds") >= 0 for record in records)
+        return records
+
+    wanted = written("trained")
+    del wanted["checkpoints/last.pt"]  # training does not continue from a saved model
+    for name in ("saved", "again"):
+        found = written(name)
+        assert found.keys() == wanted.keys()
+        for path in ("results.json", "metrics.jsonl"):  # two trainings take different times
+            assert untimed(found.pop(path)) == untimed(wanted[path])
+        assert found == {path: wanted[path] for path in found}
+
+
+def test_a_configuration_names_its_model(data):
+    config = BPRConfig(epochs=1, embedding_size=8)
+    fitted = modalign.fit(data, config, seed=3)
+    assert fitted.spec.name == "bpr"
+    assert fitted.config == config
+    named = modalign.fit(data, "bpr", seed=3, epochs=1, embedding_size=8)
+    assert fitted.results["test"] == named.results["test"]
+    with pytest.raises(ConfigError, match="a configuration with all options in it"):
+        modalign.fit(data, config, epochs=2)
+    with pytest.raises(ConfigError, match="of no model"):
+        modalign.fit(data, TrainedConfig())
+
+
+def test_run_options_come_as_an_object_or_as_keywords(data):
+    run = RunOptions(mask="train", ks=(7,))
+    one = modalign.fit(data, "popularity", run=run)
+    two = modalign.fit(data, "popularity", mask="train", ks=(7,))
+    assert one.run == two.run
+    assert one.results["test"] == two.results["test"]
+    assert modalign.fit(data, "popularity", run=run, mask="strict").run.mask == "strict"
+
+
+def test_no_option_of_a_model_has_the_name_of_a_run_option():
+    assert {field.name for field in fields(RunOptions)} == RUN_FIELDS
+    for name, spec in specs().items():
+        assert not RUN_FIELDS & spec.config.model_fields.keys(), name
 
 
 def test_recommendations_leave_out_what_was_seen_and_are_in_order(data, run):
@@ -181,7 +246,7 @@ def test_one_process_at_a_time_trains_in_a_folder(data, run, how):
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     (folder / "results.json").unlink()
     options = {"seed": 3, "epochs": 4, "batch_size": 64, **how}
-    with held(folder), pytest.raises(RunError, match="another process is at work"):
+    with held(folder, "training"), pytest.raises(RunError, match="another training is running"):
         modalign.fit(data, "bpr", out=folder, **options)
     del before["results.json"]
     assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
@@ -192,13 +257,13 @@ def test_one_process_at_a_time_trains_in_a_folder(data, run, how):
 
 def test_a_process_that_was_killed_lets_go_of_its_folder(data, tmp_path):
     code = (
-        "import sys; from modalign.experiments.run_folder import Path, held\n"
-        "with held(Path(sys.argv[1])): print(1, flush=True); input()"
+        "import sys; from modalign.core.files import Path, held\n"
+        "with held(Path(sys.argv[1]), 'training'): print(1, flush=True); input()"
     )
     words = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"1\n"
-        with pytest.raises(RunError, match="another process"), held(tmp_path):
+        with pytest.raises(RunError, match="another training"), held(tmp_path, "training"):
             pass
         other.kill()
     assert (tmp_path / ".lock").exists()

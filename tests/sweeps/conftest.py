@@ -1,8 +1,8 @@
-"""Makes the job without training importable, here and in the processes of a pool."""
+"""Makes the job without training importable, here and in worker processes."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
+sys.path.insert(0, str(Path(__file__).parent))

@@ -14,10 +14,10 @@ from sweep_jobs import Formula
 
 from modalign import sweeps
 from modalign.evaluate.compare import Pair
-from modalign.sweeps import Plan, figures
+from modalign.sweeps import SweepPlan, figures
 
 
-def drawn(plan: Plan, folder: Path) -> set[str]:
+def drawn(plan: SweepPlan, folder: Path) -> set[str]:
     sweeps.run(plan, Formula(), folder)
     made = sorted(folder.glob("*.png"))
     for path in made:
@@ -39,22 +39,22 @@ def drawn(plan: Plan, folder: Path) -> set[str]:
     ],
 )  # fmt: skip
 def test_what_is_drawn_of_a_grid(grid, names: set[str], tmp_path: Path) -> None:
-    assert drawn(Plan.of_grid(grid, (1, 2)), tmp_path) == names
+    assert drawn(SweepPlan.of_grid(grid, (1, 2)), tmp_path) == names
 
 
 def test_named_sets_have_one_figure(tmp_path: Path) -> None:
-    assert drawn(Plan({"first": {"x": 1}, "second": {"x": 2}}, (1, 2)), tmp_path) == {
+    assert drawn(SweepPlan({"first": {"x": 1}, "second": {"x": 2}}, (1, 2)), tmp_path) == {
         "settings.png"
     }
 
 
 def test_sets_without_a_result_leave_a_hole(tmp_path: Path) -> None:
     grid = {"x": [1, 2], "mood": ["", "fails"]}
-    assert len(drawn(Plan.of_grid({**grid, "mood": ["fine", "fails"]}), tmp_path)) == 3
+    assert len(drawn(SweepPlan.of_grid({**grid, "mood": ["fine", "fails"]}), tmp_path)) == 3
 
 
 def test_a_curve_has_the_means_the_deviations_and_a_logarithmic_axis(tmp_path: Path) -> None:
-    plan = Plan.of_grid({"x": [10, 0.001, 0.1]}, (1, 3))
+    plan = SweepPlan.of_grid({"x": [10, 0.001, 0.1]}, (1, 3))
     found = sweeps.run(plan, Formula(), tmp_path)
     figure = figures._curves(found.rows, "x", [], plan.grid, ["recall@20"])
     (axes,) = figure.axes
@@ -67,7 +67,7 @@ def test_a_curve_has_the_means_the_deviations_and_a_logarithmic_axis(tmp_path: P
 
 
 def test_a_heat_map_has_every_mean_in_its_cell(tmp_path: Path) -> None:
-    plan = Plan.of_grid({"y": ["a", "b"], "x": [3, 1, 2]})
+    plan = SweepPlan.of_grid({"y": ["a", "b"], "x": [3, 1, 2]})
     found = sweeps.run(plan, Formula(), tmp_path)
     figure = figures._heat_map(found.rows, plan.grid, "recall@20")
     axes = figure.axes[0]
@@ -124,5 +124,5 @@ def test_differences_are_those_of_the_variants_with_their_intervals(tmp_path: Pa
     ends = [segments.get_segments()[0][:, 0].tolist() for segments in axes.collections]
     assert ends == [pytest.approx([-0.04, 0.01]), pytest.approx([0.02, 0.07])]
 
-    found = sweeps.run(Plan({"full": {"x": 1}, "a": {"x": 2}}, (1,)), Formula(), tmp_path)
+    found = sweeps.run(SweepPlan({"full": {"x": 1}, "a": {"x": 2}}, (1,)), Formula(), tmp_path)
     assert figures.draw_differences(found, tests[2:]) == []

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
+from filelock import FileLock
 from sweep_jobs import Formula
 
 from modalign import sweeps
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError, RunError, TrainingError
 from modalign.models._registry import get
-from modalign.sweeps import FitJob, Plan, Progress
+from modalign.sweeps import FitJob, Progress, SweepPlan
 from modalign.testing.toy import toy_dataset
 
-PLAN = Plan.of_grid({"x": [1, 3, 2], "y": ["a"]}, (1, 2))
+PLAN = SweepPlan.of_grid({"x": [1, 3, 2], "y": ["a"]}, (1, 2))
 
 
 def tries(folder: Path) -> dict[str, int]:
@@ -56,7 +56,7 @@ def test_what_is_written_is_what_is_returned(tmp_path: Path) -> None:
 
 
 def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
-    found = sweeps.run(Plan.of_grid({"x": [1, 2]}), Formula(), tmp_path)
+    found = sweeps.run(SweepPlan.of_grid({"x": [1, 2]}), Formula(), tmp_path)
     assert found.best.valid["recall@20"].std is None
 
 
@@ -70,20 +70,24 @@ def test_finished_runs_stay_and_missing_ones_are_made(tmp_path: Path) -> None:
 
 
 def test_more_seeds_may_be_asked_for_but_not_fewer(tmp_path: Path) -> None:
-    sweeps.run(Plan(PLAN.settings, (1,), PLAN.grid), Formula(), tmp_path)
+    sweeps.run(SweepPlan(PLAN.settings, (1,), PLAN.grid), Formula(), tmp_path)
     found = sweeps.run(PLAN, Formula(), tmp_path)
     assert found.best.seeds == [1, 2]
     assert set(tries(tmp_path).values()) == {1}
     with pytest.raises(RunError, match="seeds"):
-        sweeps.run(Plan(PLAN.settings, (2,), PLAN.grid), Formula(), tmp_path)
+        sweeps.run(SweepPlan(PLAN.settings, (2,), PLAN.grid), Formula(), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("plan", "job", "what"),
     [
         (PLAN, Formula("other"), "data fingerprint"),
-        (Plan.of_grid({"x": [1, 2]}, (1, 2)), Formula(), "grid"),
-        (Plan(dict(list(PLAN.settings.items())[:2]), (1, 2), PLAN.grid), Formula(), "settings"),
+        (SweepPlan.of_grid({"x": [1, 2]}, (1, 2)), Formula(), "grid"),
+        (
+            SweepPlan(dict(list(PLAN.settings.items())[:2]), (1, 2), PLAN.grid),
+            Formula(),
+            "settings",
+        ),
     ],
 )
 def test_another_experiment_is_refused(plan, job, what: str, tmp_path: Path) -> None:
@@ -125,10 +129,8 @@ def test_folders_that_are_none_of_a_sweep_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_another_sweep_is_at_is_refused(tmp_path: Path) -> None:
-    with (tmp_path / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(RunError, match="another sweep at work"):
-            sweeps.run(PLAN, Formula(), tmp_path)
+    with FileLock(tmp_path / ".lock"), pytest.raises(RunError, match="another sweep is running"):
+        sweeps.run(PLAN, Formula(), tmp_path)
     sweeps.run(PLAN, Formula(), tmp_path)
 
 
@@ -140,12 +142,12 @@ def test_a_folder_killed_before_its_description_was_whole_is_used(tmp_path: Path
 
 def test_options_the_job_refuses_are_told_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="x up to 99"):
-        sweeps.run(Plan.of_grid({"x": [1, 100]}), Formula(), tmp_path / "new")
+        sweeps.run(SweepPlan.of_grid({"x": [1, 100]}), Formula(), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_a_run_that_fails_ends_alone_and_is_tried_again(tmp_path: Path) -> None:
-    plan = Plan({"good": {"x": 1}, "bad": {"x": 2, "mood": "fails"}}, (1,))
+    plan = SweepPlan({"good": {"x": 1}, "bad": {"x": 2, "mood": "fails"}}, (1,))
     for n in (1, 2):
         found = sweeps.run(plan, Formula(), tmp_path)
         assert [row.name for row in found.rows] == ["good", "bad"]
@@ -156,7 +158,7 @@ def test_a_run_that_fails_ends_alone_and_is_tried_again(tmp_path: Path) -> None:
 
 def test_where_all_runs_fail_there_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="none of 1 runs came to a result: the loss"):
-        sweeps.run(Plan({"bad": {"x": 2, "mood": "fails"}}, (1,)), Formula(), tmp_path)
+        sweeps.run(SweepPlan({"bad": {"x": 2, "mood": "fails"}}, (1,)), Formula(), tmp_path)
     assert not (tmp_path / "results.json").exists()
 
 
@@ -178,7 +180,7 @@ def test_a_metric_that_the_runs_do_not_have(tmp_path: Path) -> None:
 
 def test_progress_counts_names_the_best_and_tells_the_time_left(tmp_path: Path) -> None:
     seen: list[Progress] = []
-    sweeps.run(Plan.of_grid({"x": [1, 3, 2]}), Formula(), tmp_path, told=seen.append)
+    sweeps.run(SweepPlan.of_grid({"x": [1, 3, 2]}), Formula(), tmp_path, told=seen.append)
     assert [(one.done, one.total) for one in seen] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert [one.best and one.best.name for one in seen] == [None, "x=1", "x=3", "x=3"]
     assert [one.last and one.last.name for one in seen] == [None, "x=1", "x=3", "x=2"]
@@ -186,7 +188,7 @@ def test_progress_counts_names_the_best_and_tells_the_time_left(tmp_path: Path) 
     assert seen[1].seconds_left is not None
     assert seen[3].seconds_left == 0.0
     seen.clear()
-    sweeps.run(Plan.of_grid({"x": [1, 3, 2]}), Formula(), tmp_path, told=seen.append)
+    sweeps.run(SweepPlan.of_grid({"x": [1, 3, 2]}), Formula(), tmp_path, told=seen.append)
     assert [(one.done, one.best and one.best.name) for one in seen] == [(3, "x=3")]
 
 
@@ -195,7 +197,7 @@ def test_progress_counts_names_the_best_and_tells_the_time_left(tmp_path: Path) 
 
 def test_a_grid_of_trainings_goes_on_where_one_was_interrupted(tmp_path: Path) -> None:
     data = toy_dataset(seed=1)
-    call = {"grid": {"learning_rate": [0.01, 0.1]}, "seeds": (1, 2), "epochs": 2, "ks": (5, 20)}
+    call = {"plan": {"learning_rate": [0.01, 0.1]}, "seeds": (1, 2), "epochs": 2, "ks": (5, 20)}
     whole = sweeps.sweep(data, "bpr", tmp_path / "a", **call)
     first = sweeps.sweep(data, "bpr", tmp_path / "b", **call)
     torn = first.runs[1].folder
@@ -231,15 +233,14 @@ def test_data_that_changed_meanwhile_fail_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        ({"grid": {"rge": [1]}}, ConfigError),
-        ({"grid": {"damping": [0.5, 2.0]}}, ConfigError),
-        ({"grid": {"damping": [0.5]}, "damping": 1.0}, ConfigError),
-        ({"grid": {"damping": [0.5]}, "named": {"a": {}}}, ConfigError),
-        ({}, ConfigError),
-        ({"grid": {"damping": [0.5]}, "metric": "recall@7"}, ConfigError),
-        ({"grid": {"damping": [0.5]}, "metric": "novelty@20"}, ConfigError),
-        ({"grid": {"damping": [0.5]}, "workers": 0}, ConfigError),
-        ({"grid": {"damping": [0.5]}, "device": "abacus"}, ConfigError),
+        ({"plan": {"rge": [1]}}, ConfigError),
+        ({"plan": {"damping": [0.5, 2.0]}}, ConfigError),
+        ({"plan": {"damping": [0.5]}, "damping": 1.0}, ConfigError),
+        ({"plan": {}}, ConfigError),
+        ({"plan": {"damping": [0.5]}, "metric": "recall@7"}, ConfigError),
+        ({"plan": {"damping": [0.5]}, "metric": "novelty@20"}, ConfigError),
+        ({"plan": {"damping": [0.5]}, "workers": 0}, ConfigError),
+        ({"plan": {"damping": [0.5]}, "device": "abacus"}, ConfigError),
     ],
 )
 def test_mistakes_are_told_before_a_run_begins(call, error, tmp_path: Path) -> None:

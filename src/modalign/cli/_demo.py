@@ -14,8 +14,9 @@ from modalign.distillation.run import distill
 from modalign.encoding.encode import encodable, encode
 from modalign.evaluate.compare import Comparison
 from modalign.experiments.cost import Profile, profile
-from modalign.experiments.fit import RunOptions, fit
+from modalign.experiments.fit import fit
 from modalign.experiments.fitted import FittedModel
+from modalign.experiments.options import RunOptions
 from modalign.report.page import write_report
 from modalign.report.side_by_side import compare_runs
 from modalign.train.callbacks import Callback

@@ -9,21 +9,22 @@ from typing import Annotated, Any, get_args
 import typer
 
 from modalign.cli.options import (
-    MASKS,
-    Cutoffs,
-    Device,
+    RUN_FIELDS,
+    AgainFlags,
     Json,
+    RunFlags,
     Seed,
+    Sets,
     choose,
     own_options,
-    parse_ks,
     parse_weights,
 )
 from modalign.cli.render import err, out, print_json, say
 from modalign.cli.summaries import show_comparison, show_training
+from modalign.core.settings import DEFAULT_SEED
+from modalign_serve.command.grouped import grouped
 
-TAKEN = {"data", "out", "teacher", "teacher_kind", "weights", "variant", "seed", "mask", "ks"}
-TAKEN |= {"device", "resume", "overwrite"}
+TAKEN = {"data", "teacher", "teacher_kind", "weights", "variant", "seed", *RUN_FIELDS}
 EPILOG = """**Examples**
 
     modalign distill --data data/ml --teacher runs/teacher --out runs/tarec --seed 1
@@ -42,7 +43,7 @@ training options of both models (embedding_size, learning_rate, ...), and those 
 
 def register(root: typer.Typer) -> None:
     """Add the command to the top level."""
-    root.command(rich_help_panel="Models", epilog=EPILOG)(distill)
+    root.command(rich_help_panel="Models", epilog=EPILOG)(grouped(distill))
 
 
 def distill(
@@ -69,24 +70,12 @@ def distill(
         str | None,
         typer.Option(help="Loss between logits: sinkhorn, sort, kl, bernoulli, raw, paired."),
     ] = None,
-    seed: Seed = 1,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", help="An option as key=value; repeat it for more.")
-    ] = None,
-    mask: Annotated[
-        str,
-        typer.Option(
-            help="strict: training and validation items are left out of the test ranking; "
-            "train: training items only, as published numbers do."
-        ),
-    ] = "strict",
-    k: Cutoffs = "5,10,20,50",
-    device: Device = "auto",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted distillation.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier one.")] = False,
+    seed: Seed = DEFAULT_SEED,
+    sets: Sets = None,
     json: Json = False,
+    *,
+    flags: RunFlags,
+    again: AgainFlags,
 ) -> None:
     """Compress a teacher into a small student: teacher, assistant, student (TARec).
 
@@ -94,28 +83,21 @@ def distill(
     student without graph and content from the assistant; `assistant` and `student` in the
     folder are runs like any other, for `evaluate`, `compare`, `recommend`, `profile`.
     """
-    from modalign.core import devices
     from modalign.data.dataset import Dataset
-    from modalign.distillation import run as distilling
-    from modalign.distillation.plan import VARIANTS, Plan
+    from modalign.distillation.plan import VARIANTS, DistillationPlan
+    from modalign.distillation.run import distill as teach
     from modalign.distillation.task import DistillConfig
     from modalign.errors import ConfigError
-    from modalign.experiments.fit import RunOptions
     from modalign.train.callbacks import Callback, ProgressBar
 
-    choose("mask", mask, MASKS)
     choose("variant of distillation", variant, VARIANTS)
-    if resume and overwrite:
-        raise ConfigError(
-            "--resume or --overwrite", "both", "keep the one: go on with it, or replace it"
-        )
+    run = flags.options(out=out_folder, **again.options())
     if bool(teacher) == bool(teacher_kind):
         raise ConfigError(
             "either --teacher or --teacher-kind",
             "both" if teacher else "neither",
             "name a finished run with --teacher, or have one trained with --teacher-kind",
         )
-    devices.resolve(device)
     logits = get_args(DistillConfig.model_fields["logit"].annotation)
     taken = TAKEN if logit is None else TAKEN | {"logit"}
     options = own_options(sets, taken, "distillation")
@@ -126,13 +108,12 @@ def distill(
         for key in list(options)
         if key.startswith("teacher.")
     }
-
-    Plan.of(variant, options)  # an unknown option is refused before it is handed on by its name
+    DistillationPlan.of(variant, options)  # refuses an unknown option before anything is read
 
     def progress(stage: str) -> list[Callback]:
         return [ProgressBar(err, stage)]
 
-    made = distilling.distill(
+    made = teach(
         teacher or None,
         Dataset.load(data),
         variant=variant,
@@ -140,14 +121,7 @@ def distill(
         teacher_options=of_teacher,
         weights=parse_weights(weights),
         seed=seed,
-        out=out_folder,
-        run=RunOptions(
-            mask=mask,  # type: ignore[arg-type]
-            ks=parse_ks(k),
-            device=device,
-            resume=resume,
-            overwrite=overwrite,
-        ),
+        run=run,
         progress=progress,
         **options,
     )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modalign.errors import ConfigError, UnknownName
 
+if TYPE_CHECKING:
+    from modalign.experiments.options import RunOptions
+
 MASKS = ("strict", "train")
+PRECISIONS = ("32-true", "bf16-mixed")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Data = Annotated[
@@ -23,6 +28,73 @@ HowMany = Annotated[int, typer.Option("-k", "--k", min=1, help="How many items t
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="An option as key=value; repeat it for more.")
 ]
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """How runs are made and measured, in every command that makes runs."""
+
+    mask: Annotated[
+        str,
+        typer.Option(
+            help="strict: training and validation items are left out of the test ranking; "
+            "train: training items only, as published numbers do."
+        ),
+    ] = "strict"
+    k: Cutoffs = "5,10,20,50"
+    device: Device = "auto"
+    precision: Annotated[
+        str, typer.Option(help="32-true, or bf16-mixed: faster on a GPU, a little less exact.")
+    ] = "32-true"
+
+    def options(self, **more: Any) -> RunOptions:
+        """As a `RunOptions`, with further fields.
+
+        Raises:
+            UnknownName, ConfigError: no such mask, precision or device, or bad cut-offs.
+        """
+        from modalign.core import devices
+        from modalign.experiments.options import RunOptions
+
+        choose("mask", self.mask, MASKS)
+        choose("precision", self.precision, PRECISIONS)
+        ks = parse_ks(self.k)
+        devices.resolve(self.device)
+        return RunOptions(
+            mask=self.mask,  # type: ignore[arg-type]
+            ks=ks,
+            device=self.device,
+            precision=self.precision,  # type: ignore[arg-type]
+            **more,
+        )
+
+
+@dataclass(frozen=True)
+class AgainFlags:
+    """What happens where the folder already holds a run."""
+
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted run exactly where it stopped.")
+    ] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False
+
+    def options(self) -> dict[str, bool]:
+        """The fields of `RunOptions` of the same names.
+
+        Raises:
+            ConfigError: both are set.
+        """
+        if self.resume and self.overwrite:
+            raise ConfigError(
+                "--resume or --overwrite", "both", "drop one: continue the run, or replace it"
+            )
+        return {"resume": self.resume, "overwrite": self.overwrite}
+
+
+RUN_FIELDS = frozenset(
+    ["out", "mask", "ks", "device", "precision", "callbacks", "tensorboard", "resume", "overwrite"]
+)
+"""Fields of `RunOptions`, which no model's option may be called; a test holds the two equal."""
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:

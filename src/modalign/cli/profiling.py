@@ -50,10 +50,10 @@ def profile(
     hidden: asked anew (the whole forward pass, then the top k) and from tables computed before,
     as in service.
     """
-    from modalign.experiments import cost as efficiency
+    from modalign.experiments import cost
 
     with counting("measuring", "runs") as tell:
-        found = efficiency.profile(
+        found = cost.profile(
             runs,
             data=data,
             batch=batch,

@@ -8,55 +8,135 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
 from modalign.cli.options import (
-    MASKS,
-    Cutoffs,
-    Device,
+    RUN_FIELDS,
     Json,
+    RunFlags,
     Sets,
     choose,
     own_options,
-    parse_ks,
     parse_weights,
     refuse,
 )
 from modalign.cli.render import err, out, plain, print_json, say, table
+from modalign.core.settings import DEFAULT_SEED
+from modalign_serve.command.grouped import grouped
+
+if TYPE_CHECKING:
+    from modalign.sweeps.plan import SweepPlan
 
 Prepared = Annotated[Path, typer.Option(help="Prepared folder.")]
-Model = Annotated[
-    str | None, typer.Option(help="A name from `modalign models`; cm3, unless there is a teacher.")
-]
-Teachers = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--teacher",
-        help="In place of a model: run folder or folder of vectors to distil from; repeat it to "
-        "mix several.",
-    ),
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(help="Weights of several teachers, as 0.6,0.4; else searched on validation."),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(help="YAML file of options that all runs share, one `key: value` a line."),
-]
-Seeds = Annotated[str, typer.Option(help="One run for each, with commas.")]
-Metric = Annotated[str, typer.Option(help="Validation metric to sort by, as ndcg@20.")]
-Workers = Annotated[
-    int, typer.Option(min=1, help="Processes to run in, each with its share of the threads.")
-]
-Mask = Annotated[str, typer.Option(help="strict or train, as in `modalign train`.")]
-TAKEN = {"data", "out", "model", "seed", "mask", "ks", "device", "workers", "metric", "seeds"}
-TAKEN |= {"teacher", "weights"}
+Seeds = Annotated[str, typer.Option(help="Seeds of the runs, with commas; one run for each.")]
+
+
+@dataclass(frozen=True)
+class ManyRuns:
+    """What is trained or distilled many times, and how many runs at a time."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(help="A name from `modalign models`; cm3, unless there is a teacher."),
+    ] = None
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--teacher",
+            help="In place of a model: run folder or folder of vectors to distil from; repeat it "
+            "to mix several.",
+        ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights of several teachers, as 0.6,0.4; searched on validation if not given."
+        ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of options that all runs share, one `key: value` a line."),
+    ] = None
+    sets: Sets = None
+    metric: Annotated[str, typer.Option(help="Validation metric to sort by, as ndcg@20.")] = (
+        "recall@20"
+    )
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of processes, which share the threads.")
+    ] = 1
+
+    @property
+    def owner(self) -> str:
+        """Whose options `--set` is for, in messages."""
+        return "distillation" if self.teacher else f"model {self.what}"
+
+    @property
+    def what(self) -> str | list[Path]:
+        """A model's name, or the teachers."""
+        return self.teacher or self.model or "cm3"
+
+    def fixed(self) -> dict[str, Any]:
+        """Options that all runs share, from `--config` and `--set`.
+
+        Raises:
+            ConfigError, UnknownName: options that do not go together, or no such model.
+        """
+        from modalign.core import settings
+        from modalign.errors import ConfigError
+        from modalign.models import _registry as registry
+
+        if self.teacher and self.model is not None:
+            raise ConfigError(
+                "either --model or --teacher",
+                "both",
+                "leave --model out to distil, or --teacher to train",
+            )
+        if self.weights is not None and not self.teacher:
+            raise ConfigError(
+                "--weights with several --teacher", "no teacher", "name them, or leave it out"
+            )
+        if isinstance(self.what, str):
+            registry.get(self.what)
+        found = {} if self.config is None else settings.read_yaml(self.config)
+        refuse(found, TAKEN, self.owner)
+        return found | own_options(self.sets, TAKEN, self.owner)
+
+    def check(self, options: dict[str, Any]) -> None:
+        """Refuse options that no run takes, before any is handed on by its name."""
+        from modalign.core import settings
+        from modalign.models import _registry as registry
+
+        if isinstance(self.what, str):
+            settings.build(registry.get(self.what).config, options, self.owner)
+        else:
+            from modalign.distillation.sweep import plan_of
+
+            plan_of(options)
+
+    def arguments(self, run: RunFlags) -> dict[str, Any]:
+        """What `sweep` and `ablate` take alike, for models as for distillations."""
+        found = {"metric": self.metric, "workers": self.workers, "run_options": run.options()}
+        return found | ({"weights": parse_weights(self.weights)} if self.teacher else {})
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A random sample of a grid."""
+
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="Run a random sample of this many combinations."),
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that sample.")] = DEFAULT_SEED
+
+
+TAKEN = {"data", "model", "teacher", "weights", "metric", "workers", "seed", "seeds", *RUN_FIELDS}
 WIDE = 110  # columns of a terminal from which there is room for a second metric
 SWEEP_EPILOG = """**Examples**
 
@@ -69,8 +149,8 @@ SWEEP_EPILOG = """**Examples**
     modalign sweep --data data/ml --teacher runs/teacher --out runs/curves
     --grid logit_weight=0.1,1,10 --grid embedding_weight=0.01,0.1,1
 
-A list is written in brackets: `--grid modalities=[text],[text,image]`. A sweep that was stopped,
-however that happened, goes on when its command is repeated.
+Write a list in brackets: `--grid modalities=[text],[text,image]`. Repeat the command to continue a
+sweep that was stopped.
 """
 ABLATE_EPILOG = """**Examples**
 
@@ -81,23 +161,21 @@ ABLATE_EPILOG = """**Examples**
 
     modalign ablate --data data/ml --teacher runs/teacher --out runs/ablation --seeds 1,2,3
 
-`modalign models NAME` shows a model's variants; those of distillation stand in
-`modalign distill --help`. An ablation that was stopped goes on when its command is repeated.
+`modalign models NAME` shows a model's variants, `modalign distill --help` those of distillation.
+Repeat the command to continue an ablation that was stopped.
 """
 
 
 def register(root: typer.Typer) -> None:
     """Add the commands to the top level."""
-    root.command(rich_help_panel="Models", epilog=SWEEP_EPILOG)(sweep)
-    root.command(rich_help_panel="Models", epilog=ABLATE_EPILOG)(ablate)
+    root.command(rich_help_panel="Models", epilog=SWEEP_EPILOG)(grouped(sweep))
+    root.command(rich_help_panel="Models", epilog=ABLATE_EPILOG)(grouped(ablate))
 
 
 def sweep(
     data: Prepared,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for all runs.")],
-    model: Model = None,
-    teacher: Teachers = None,
-    weights: Weights = None,
+    many: ManyRuns,
     grid: Annotated[
         list[str] | None,
         typer.Option(help="Values of an option as key=value,value; repeat it for more options."),
@@ -110,62 +188,36 @@ def sweep(
         str | None,
         typer.Option(help="A named ablation of the model or of the distillation, for all runs."),
     ] = None,
-    sample: Annotated[
-        int | None, typer.Option(min=1, help="Run so many combinations, drawn, not all.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 1,
-    seeds: Seeds = "1",
-    config: Config = None,
-    sets: Sets = None,
-    metric: Metric = "recall@20",
-    mask: Mask = "strict",
-    k: Cutoffs = "5,10,20,50",
-    device: Device = "auto",
-    workers: Workers = 1,
+    seeds: Seeds = str(DEFAULT_SEED),
     json: Json = False,
+    *,
+    draw: Draw,
+    run: RunFlags,
 ) -> None:
-    """Train, or distil, with many options and seeds at once; the best is picked on validation.
+    """Train, or distil, with many options and seeds; the best is picked on validation.
 
-    The folder holds the runs, results.json, results.csv and figures. What was finished stays
-    when the command is repeated, what was interrupted goes on.
+    The folder holds the runs, results.json, results.csv and figures. Repeat the command to
+    continue: finished runs are kept, interrupted runs resume.
     """
-    from modalign import sweeps
     from modalign.data.dataset import Dataset
-    from modalign.errors import ConfigError
-    from modalign.sweeps.plan import parse_grid
+    from modalign.distillation.sweep import sweep_distillation
+    from modalign.sweeps.runner import sweep as sweep_model
 
-    what, owner, more = _what(model, teacher, weights)
-    shared = _shared(owner, config, sets, mask)
-    refuse(shared, {"variant"}, owner)
-    shared = _variant(what, variant) | shared
-    _check(what, shared)
-    if sample is not None and named is not None:
-        raise ConfigError("--sample with --grid", "--named", "leave the one out")
-    if not grid and named is None:
-        raise ConfigError(
-            "options to vary, with --grid or --named", "none", "write --grid reg=0.001,0.01"
-        )
-    varied = parse_grid(grid) if grid else None
-    refuse(varied or {}, TAKEN, owner)
-    run: Any = sweeps.sweep_distillation if teacher else sweeps.sweep
-    with _watching(metric) as told:
-        found = run(
+    fixed = many.fixed()
+    refuse(fixed, {"variant"}, many.owner)
+    fixed = _variant(many.what, variant) | fixed
+    many.check(fixed)
+    plan = _plan(grid, named, draw, _seeds(seeds), many.owner)
+    make: Any = sweep_distillation if many.teacher else sweep_model
+    with _watching(many.metric) as told:
+        found = make(
             Dataset.load(data),
-            what,
+            many.what,
             out_folder,
-            varied,
-            named=None if named is None else _named(named),
-            seeds=_seeds(seeds),
-            sample=sample,
-            seed=seed,
-            metric=metric,
-            mask=mask,
-            ks=parse_ks(k),
-            device=device,
-            workers=workers,
+            plan,
             told=told,
-            **more,
-            **shared,
+            **many.arguments(run),
+            **fixed,
         )
     _tell_failed(found)
     if json:
@@ -177,50 +229,40 @@ def sweep(
 def ablate(
     data: Prepared,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for all runs.")],
-    model: Model = None,
-    teacher: Teachers = None,
-    weights: Weights = None,
+    many: ManyRuns,
     variants: Annotated[
         str | None,
-        typer.Option(help="Some variants of the model or the distillation, with commas; else all."),
+        typer.Option(
+            help="Variants of the model or the distillation, with commas; all if not given."
+        ),
     ] = None,
     seeds: Seeds = "1,2,3",
-    config: Config = None,
-    sets: Sets = None,
-    metric: Metric = "recall@20",
-    mask: Mask = "strict",
-    k: Cutoffs = "5,10,20,50",
-    device: Device = "auto",
-    workers: Workers = 1,
     json: Json = False,
+    *,
+    run: RunFlags,
 ) -> None:
-    """What each part of a model, or of a distillation, is worth: the whole against its variants.
+    """Measure what each part of a model, or of a distillation, is worth: it against its variants.
 
     Means over seeds on the test part, with paired t-tests over users of the full model against
-    each variant, Holm-corrected. What was finished stays when the command is repeated.
+    each variant, Holm-corrected. Repeat the command to continue: finished runs are kept.
     """
-    from modalign import sweeps
     from modalign.data.dataset import Dataset
+    from modalign.distillation.sweep import ablate_distillation
+    from modalign.sweeps.ablation import ablate as ablate_model
 
-    what, owner, more = _what(model, teacher, weights)
-    shared = _shared(owner, config, sets, mask)
-    _check(what, shared)
-    run: Any = sweeps.ablate_distillation if teacher else sweeps.ablate
-    with _watching(metric) as told:
-        found = run(
+    fixed = many.fixed()
+    many.check(fixed)
+    make: Any = ablate_distillation if many.teacher else ablate_model
+    with _watching(many.metric) as told:
+        found = make(
             Dataset.load(data),
-            what,
+            many.what,
             out_folder,
             None if variants is None else [one.strip() for one in variants.split(",")],
             seeds=_seeds(seeds),
-            metric=metric,
-            mask=mask,
-            ks=parse_ks(k),
-            device=device,
-            workers=workers,
             told=told,
-            **more,
-            **shared,
+            **many.arguments(run),
+            **fixed,
         )
     _tell_failed(found.sweep)
     if json:
@@ -232,28 +274,26 @@ def ablate(
 # ---------------------------------------------------------------------- what is read
 
 
-def _what(
-    model: str | None, teachers: list[Path] | None, weights: str | None
-) -> tuple[str | list[Path], str, dict[str, Any]]:
-    """What is run, whose options `--set` is for, and arguments that go with it."""
+def _plan(
+    grid: list[str] | None, named: Path | None, draw: Draw, seeds: list[int], owner: str
+) -> SweepPlan:
+    """The sets of options, from a grid or from a file."""
     from modalign.errors import ConfigError
-    from modalign.models import _registry as registry
+    from modalign.sweeps.plan import SweepPlan, parse_grid
 
-    if teachers:
-        if model is not None:
-            raise ConfigError(
-                "either --model or --teacher",
-                "both",
-                "leave --model out to distil, or --teacher to train",
-            )
-        return teachers, "distillation", {"weights": parse_weights(weights)}
-    if weights is not None:
+    if named is not None and draw.sample is not None:
+        raise ConfigError("--sample with --grid", "--named", "drop one of them")
+    if bool(grid) == (named is not None):
         raise ConfigError(
-            "--weights with several --teacher", "no teacher", "name them, or leave it out"
+            "options to vary, with --grid or --named",
+            "both" if grid else "neither",
+            "write --grid reg=0.001,0.01",
         )
-    model = model or "cm3"
-    registry.get(model)
-    return model, f"model {model}", {}
+    if named is not None:
+        return SweepPlan(_named(named), tuple(seeds))
+    varied = parse_grid(grid or [])
+    refuse(varied, TAKEN, owner)
+    return SweepPlan.of_grid(varied, seeds, draw.sample, draw.seed)
 
 
 def _variant(what: str | list[Path], variant: str | None) -> dict[str, Any]:
@@ -266,29 +306,6 @@ def _variant(what: str | list[Path], variant: str | None) -> dict[str, Any]:
         return {"variant": variant}
     known = registry.get(what).variants
     return dict(known[choose(f"variant of {what}", variant, known)])
-
-
-def _check(what: str | list[Path], options: dict[str, Any]) -> None:
-    """Refuse options that no run takes, before any is handed on by its name."""
-    from modalign.core import settings
-    from modalign.models import _registry as registry
-
-    if isinstance(what, str):
-        settings.build(registry.get(what).config, options, f"model {what}")
-    else:
-        from modalign.distillation.sweep import plan_of
-
-        plan_of(options)
-
-
-def _shared(owner: str, config: Path | None, sets: list[str] | None, mask: str) -> dict[str, Any]:
-    """Options that all runs have."""
-    from modalign.core import settings
-
-    choose("mask", mask, MASKS)
-    found = {} if config is None else settings.read_yaml(config)
-    refuse(found, TAKEN, owner)
-    return found | own_options(sets, TAKEN, owner)
 
 
 def _seeds(text: str) -> list[int]:
@@ -347,7 +364,7 @@ def _watching(metric: str) -> Iterator[Callable[[Any], None]]:
             if progress.last is not None:
                 say(f"{where} {_ended(progress.last, metric)}; {note}")
             elif progress.done:
-                say(f"{where} runs were here already")
+                say(f"{where} runs were finished before")
 
         yield told
 

@@ -11,20 +11,21 @@ import typer
 
 from modalign.cli.encoding import encode_missing
 from modalign.cli.options import (
-    MASKS,
-    Cutoffs,
-    Device,
+    RUN_FIELDS,
+    AgainFlags,
     Json,
+    RunFlags,
     Seed,
+    Sets,
     choose,
     own_options,
-    parse_ks,
     refuse,
 )
 from modalign.cli.render import counting, err, out, print_json, say
 from modalign.cli.summaries import show_comparison, show_demo, show_training
+from modalign.core.settings import DEFAULT_SEED
+from modalign_serve.command.grouped import grouped
 
-PRECISIONS = ("32-true", "bf16-mixed")
 TRAIN_EPILOG = """**Examples**
 
     modalign train --data data/ml --model cm3 --out runs/cm3 --seed 1 --set embedding_size=64
@@ -33,8 +34,8 @@ TRAIN_EPILOG = """**Examples**
 
     modalign train --data data/ml --model lightgcn --config lightgcn.yaml --out runs/lightgcn
 
-`modalign models NAME` shows a model's options and variants. Of what is set twice, `--set` wins
-over `--config`, and that over `--variant`.
+`modalign models NAME` shows a model's options and variants. Precedence: `--set`, then
+`--config`, then `--variant`.
 """
 
 
@@ -43,42 +44,26 @@ def register(root: typer.Typer) -> None:
     root.command(
         rich_help_panel="Start here", epilog="**Example**\n\n    modalign demo --out demo"
     )(demo)
-    root.command(rich_help_panel="Models", epilog=TRAIN_EPILOG)(train)
+    root.command(rich_help_panel="Models", epilog=TRAIN_EPILOG)(grouped(train))
 
 
 def train(
     data: Annotated[Path, typer.Option(help="Prepared folder.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
     model: Annotated[str, typer.Option(help="A name from `modalign models`.")] = "cm3",
-    seed: Seed = 1,
+    seed: Seed = DEFAULT_SEED,
     config: Annotated[
         Path | None, typer.Option(help="YAML file of the model's options, one `key: value` a line.")
     ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Option of the model as key=value; repeat it for more."),
-    ] = None,
+    sets: Sets = None,
     variant: Annotated[str | None, typer.Option(help="A named ablation of the model.")] = None,
-    mask: Annotated[
-        str,
-        typer.Option(
-            help="strict: training and validation items are left out of the test ranking; "
-            "train: training items only, as published numbers do."
-        ),
-    ] = "strict",
-    k: Cutoffs = "5,10,20,50",
-    device: Device = "auto",
-    precision: Annotated[
-        str, typer.Option(help="32-true, or bf16-mixed: faster on a GPU, a little less exact.")
-    ] = "32-true",
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also log for TensorBoard.")
+        bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run, exactly.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
     json: Json = False,
+    *,
+    flags: RunFlags,
+    again: AgainFlags,
 ) -> None:
     """Train a model; the best epoch is picked on validation, the test split opened once.
 
@@ -87,24 +72,20 @@ def train(
     results.json. Data without any modality are encoded first where the model needs one, with
     the encoders it is made for.
     """
-    from modalign.core import devices, settings
+    from modalign.core import settings
     from modalign.data.dataset import Dataset
-    from modalign.errors import ConfigError
-    from modalign.experiments import fit as experiment
+    from modalign.experiments.fit import fit
     from modalign.models import _registry as registry
     from modalign.train.callbacks import ProgressBar
 
     spec = registry.get(model)
-    choose("mask", mask, MASKS)
-    choose("precision", precision, PRECISIONS)
-    ks = parse_ks(k)
-    if resume and overwrite:
-        raise ConfigError(
-            "--resume or --overwrite", "both", "keep the one: go on with the run, or replace it"
-        )
-    devices.resolve(device)
-    taken = {"data", "out", "model", "seed", "mask", "ks", "device", "precision"}
-    taken |= {"tensorboard", "resume", "overwrite"} - set(spec.config.model_fields)
+    run = flags.options(
+        out=out_folder,
+        tensorboard=tensorboard,
+        callbacks=[ProgressBar(err, model)],
+        **again.options(),
+    )
+    taken = {"data", "model", "seed", *RUN_FIELDS}
     options: dict[str, Any] = {}
     if variant is not None:
         choose(f"variant of {model}", variant, spec.variants)
@@ -116,22 +97,8 @@ def train(
     dataset = Dataset.load(data)
     settings.build(spec.config, options, f"model {model}")
     if "modalities" in spec.needs and not dataset.modalities:
-        dataset = encode_missing(dataset, spec.encoders, device)
-    fitted = experiment.fit(
-        dataset,
-        model,
-        seed=seed,
-        out=out_folder,
-        mask=mask,  # type: ignore[arg-type]
-        ks=ks,
-        device=device,
-        precision=precision,  # type: ignore[arg-type]
-        callbacks=[ProgressBar(err, model)],
-        tensorboard=tensorboard,
-        resume=resume,
-        overwrite=overwrite,
-        **options,
-    )
+        dataset = encode_missing(dataset, spec.encoders, flags.device)
+    fitted = fit(dataset, model, seed=seed, run=run, **options)
     if json:
         print_json(fitted.results)
     else:
@@ -142,10 +109,12 @@ def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for everything.")] = Path(
         "demo"
     ),
-    seed: Annotated[int, typer.Option(min=0, help="Of the shop, the split and the training.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the shop, the split and the training.")
+    ] = DEFAULT_SEED,
     json: Json = False,
 ) -> None:
-    """The whole of it on an embedded, synthetic shop, in a few minutes.
+    """Run every step on a synthetic shop that comes with modalign, in a few minutes.
 
     Draws the shop, encodes its texts and pictures, trains LightGCN and CM3, compresses CM3 into
     a small student, compares them all and writes a report to look at.

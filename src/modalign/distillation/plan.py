@@ -62,7 +62,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DistillationPlan:
     """What a distillation does.
 
     Attributes:
@@ -76,7 +76,9 @@ class Plan:
     stages: tuple[Stage, ...] = field(default_factory=tuple)
 
     @classmethod
-    def of(cls, variant: str = "full", options: Mapping[str, Any] | None = None) -> Plan:
+    def of(
+        cls, variant: str = "full", options: Mapping[str, Any] | None = None
+    ) -> DistillationPlan:
         """The plan of a variant, with options by name.
 
         `logit_weight` and other options of `DistillConfig` hold for both stages, so do
@@ -88,7 +90,7 @@ class Plan:
             ConfigError: a value out of bounds, or an option the variant decides.
 
         Example:
-            >>> plan = Plan.of("no-assistant", {"logit": "sort", "student.n_layers": 1})
+            >>> plan = DistillationPlan.of("no-assistant", {"logit": "sort", "student.n_layers": 1})
             >>> [stage.name for stage in plan.stages], plan.stages[0].config.n_layers
             (['student'], 1)
         """

@@ -19,7 +19,7 @@ from modalign.core.files import write_aside
 from modalign.core.interfaces import Recommender
 from modalign.core.view import TrainView
 from modalign.data.dataset import Dataset
-from modalign.distillation.plan import MODELS, Plan, Stage
+from modalign.distillation.plan import MODELS, DistillationPlan, Stage
 from modalign.distillation.source import Source, source_of
 from modalign.distillation.task import DistillTask
 from modalign.distillation.teachers import (
@@ -30,10 +30,10 @@ from modalign.distillation.teachers import (
     read_teacher,
 )
 from modalign.errors import ConfigError, RunError
-from modalign.experiments import fit as experiment
 from modalign.experiments import run_folder
-from modalign.experiments.fit import RunOptions
+from modalign.experiments.fit import fit_task, load_model
 from modalign.experiments.fitted import FittedModel
+from modalign.experiments.options import RunOptions
 from modalign.models import _registry as registry
 from modalign.train.callbacks import Callback
 
@@ -63,8 +63,7 @@ def distill(
     teacher_kind: str | None = None,
     teacher_options: Mapping[str, Any] | None = None,
     weights: Sequence[float] | None = None,
-    seed: int = 1,
-    out: str | Path | None = None,
+    seed: int = settings.DEFAULT_SEED,
     run: RunOptions | None = None,
     progress: Callable[[str], Sequence[Callback]] = lambda stage: (),
     **options: Any,
@@ -87,17 +86,16 @@ def distill(
         teacher_options: its options.
         weights: of several teachers; None searches them on validation, in tenths.
         seed: of both stages.
-        out: folder to write; `assistant/` and `student/` (and `teacher/` where one is trained)
-            are run folders in it. None writes nothing.
-        run: mask, cut-offs, device and the like, as for `fit`.
-        progress: for the name of a stage, what is told of its epochs.
-        options: see `Plan.of`.
+        run: where and how. In its folder `out`, `assistant/` and `student/` (and `teacher/` where
+            one is trained) are run folders; without one nothing is written.
+        progress: for the name of a stage, the callbacks of its training.
+        options: see `DistillationPlan.of`; and fields of `RunOptions`, which win over `run`.
 
     Raises:
         RunError: a teacher that does not fit the data, or a folder with another run.
         UnknownName, ConfigError: a variant or an option that does not exist or is out of bounds.
 
-    Source: TARec (Zhuang et al. 2025), section 4; E24 and E25 of our notes.
+    Source: TARec (Zhuang et al. 2025), section 4.
 
     Example:
         >>> from modalign.testing.toy import toy_dataset
@@ -107,14 +105,15 @@ def distill(
         >>> found.student.spec.name, found.assistant.spec.name
         ('mlprec', 'lightgcn')
     """
-    plan = Plan.of(variant, options)
+    run, options = RunOptions.split(run, options)
+    plan = DistillationPlan.of(variant, options)
     view = dataset.view()
-    run = replace(run or RunOptions(), out=None if out is None else Path(out))
+    out = run.folder
     many = _listed(teacher, teacher_kind, teacher_options)
     check_weights(weights, max(len(many), 1))
     _check_epochs(dataset, plan, options)
-    if run.out is not None:
-        _check_folder(Path(run.out), run, many, teacher_kind is not None, plan)
+    if out is not None:
+        _check_folder(out, run, many, teacher_kind is not None, plan)
     if teacher_kind is not None:
         given = [_trained(teacher_kind, teacher_options or {}, dataset, seed, run, progress)]
     else:
@@ -132,21 +131,21 @@ def distill(
     for stage, taught_by in zip(plan.stages, [source.name, plan.stages[0].name], strict=False):
         where = replace(
             run,
-            out=None if out is None else Path(out) / stage.name,
+            out=None if out is None else out / stage.name,
             callbacks=(*run.callbacks, *progress(stage.name)),
         )
         described = {"distillation": {**told, "stage": stage.name, "from": taught_by}}
         made = _finished(dataset, stage.spec, stage.config, seed, where, described)
         work.append((stage, where, described, made))
-    if run.overwrite and run.out is not None:
-        _clear(Path(run.out), plan)
+    if run.overwrite and out is not None:
+        _clear(out, plan)
     fitted: dict[str, FittedModel] = {}
     for stage, where, described, made in work:
         one = made or _taught(dataset, stage, plan, source, seed, where, described)
         fitted[stage.name] = one
         source = source_of(one.model, view, stage.name)
     if out is not None:
-        _note(Path(out), told, fitted)
+        _note(out, told, fitted)
     return Distilled(
         fitted["student"], fitted.get("assistant"), tuple(one.name for one in given), shares
     )
@@ -158,7 +157,7 @@ def distill(
 def _taught(
     dataset: Dataset,
     stage: Stage,
-    plan: Plan,
+    plan: DistillationPlan,
     source: Source,
     seed: int,
     run: RunOptions,
@@ -167,7 +166,7 @@ def _taught(
     def task(recommender: Recommender, view: TrainView) -> DistillTask:
         return DistillTask(recommender, source, plan.config, view)
 
-    return experiment.fit_task(dataset, stage.spec, stage.config, seed, run, task, described)
+    return fit_task(dataset, stage.spec, stage.config, seed, run, task, described)
 
 
 def _trained(
@@ -180,10 +179,10 @@ def _trained(
 ) -> Source:
     spec = registry.get(kind)
     config = settings.build(spec.config, dict(options), f"model {kind}")
-    out = None if run.out is None else Path(run.out) / "teacher"
+    out = None if run.folder is None else run.folder / "teacher"
     where = replace(run, out=out, callbacks=(*run.callbacks, *progress("teacher")))
     fitted = _finished(dataset, spec, config, seed, where, {})
-    fitted = fitted or experiment.fit_task(dataset, spec, config, seed, where)
+    fitted = fitted or fit_task(dataset, spec, config, seed, where)
     return source_of(fitted.model, dataset.view(), kind)
 
 
@@ -200,7 +199,7 @@ def _finished(
     Raises:
         RunError: it is one of another distillation.
     """
-    folder = None if run.out is None else Path(run.out)
+    folder = run.folder
     if folder is None or not run.resume or not (folder / "config.yaml").is_file():
         return None
     facts = {
@@ -213,7 +212,7 @@ def _finished(
     }
     run_folder.check_same(folder, {**facts, **described})
     done = (folder / "results.json").is_file()
-    return experiment.load_model(folder, dataset) if done else None
+    return load_model(folder, dataset) if done else None
 
 
 # ---------------------------------------------------------------------- what is refused
@@ -249,7 +248,7 @@ def _listed(
     return many
 
 
-def _check_epochs(dataset: Dataset, plan: Plan, options: Mapping[str, Any]) -> None:
+def _check_epochs(dataset: Dataset, plan: DistillationPlan, options: Mapping[str, Any]) -> None:
     for stage in plan.stages:
         if not len(dataset.valid) and not {"epochs", f"{stage.name}.epochs"} & set(options):
             raise ConfigError(
@@ -260,7 +259,7 @@ def _check_epochs(dataset: Dataset, plan: Plan, options: Mapping[str, Any]) -> N
 
 
 def _check_folder(
-    out: Path, run: RunOptions, teachers: Sequence[Teacher], trains: bool, plan: Plan
+    out: Path, run: RunOptions, teachers: Sequence[Teacher], trains: bool, plan: DistillationPlan
 ) -> None:
     """Refuse a folder with something else in it, before the teacher is read or trained."""
     if out.is_file():
@@ -303,7 +302,7 @@ def _check_folder(
             )
 
 
-def _clear(out: Path, plan: Plan) -> None:
+def _clear(out: Path, plan: DistillationPlan) -> None:
     """Take away what an earlier distillation of another variant has and this one has not."""
     (out / "teacher.json").unlink(missing_ok=True)
     for name in set(MODELS) - {stage.name for stage in plan.stages}:

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from modalign.core import devices
+from modalign.core import devices, settings
 from modalign.data.dataset import Dataset
 from modalign.distillation import run as distilling
-from modalign.distillation.plan import VARIANTS, Plan
+from modalign.distillation.plan import VARIANTS, DistillationPlan
 from modalign.distillation.source import Source
 from modalign.distillation.teachers import check_weights, fingerprint_of, mixed, read_teacher
 from modalign.errors import ConfigError, RunError
-from modalign.experiments import fit as experiment
-from modalign.experiments.fit import KS, Mask, RunOptions
+from modalign.experiments.options import RunOptions
 from modalign.sweeps import ablation, runner
 from modalign.sweeps.ablation import FULL, Ablation
-from modalign.sweeps.job import check_metric, clear, features_of, kept, read_dataset
-from modalign.sweeps.plan import chosen
-from modalign.sweeps.runner import Progress, Sweep
+from modalign.sweeps.job import check_metric, clear, features_of, kept, protocol_of, read_dataset
+from modalign.sweeps.plan import SweepPlan, chosen
+from modalign.sweeps.result import Progress, Sweep
 
 
 @dataclass(frozen=True)
 class DistillJob:
-    """Distils with `distilling.distill`; the student's metrics count.
+    """Distils; the student's metrics count.
 
     Attributes:
         data: prepared folder; a process of its own reads it once.
@@ -36,9 +35,9 @@ class DistillJob:
         teachers: run folders, or folders of vectors; read once likewise.
         taught: fingerprints of what they teach.
         weights: of several teachers, the same in all runs.
-        options: as `distillation.plan.Plan.of` takes them, and `variant`, for all runs; those
-            of a set win over them, also those that the variant of a set decides.
-        mask, ks, device: as `experiment.fit` takes them.
+        options: those of `DistillationPlan.of`, and `variant`, for all runs; those of a set win
+            over them, also those that the variant of a set decides.
+        run_options: where and how; the sweep chooses the folders and resumes by itself.
     """
 
     data: Path
@@ -48,9 +47,7 @@ class DistillJob:
     taught: tuple[str, ...]
     weights: tuple[float, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    mask: experiment.Mask = "strict"
-    ks: tuple[int, ...] = KS
-    device: str = "auto"
+    run_options: RunOptions = field(default_factory=RunOptions)
 
     @classmethod
     def on(
@@ -60,11 +57,17 @@ class DistillJob:
         out: str | Path,
         weights: Sequence[float] | None = None,
         options: Mapping[str, Any] | None = None,
-        **rest: Any,
+        run: RunOptions | None = None,
     ) -> DistillJob:
         """The job on a data set; one that lives in memory only is written to `out/data`.
 
-        Weights that are not given are searched on validation, once for all runs.
+        Args:
+            dataset: the data, the teachers' own.
+            teachers: run folders, or folders of vectors.
+            out: folder of the sweep.
+            weights: of several teachers; None searches them on validation, once for all runs.
+            options: of all runs, `variant` among them.
+            run: where and how; its `out`, `resume` and `overwrite` do not count.
 
         Raises:
             UnknownName, ConfigError: no such variant or device, or an option or weights that
@@ -73,7 +76,8 @@ class DistillJob:
         """
         folders = tuple(Path(one).resolve() for one in teachers)
         plan_of({}, options or {})
-        devices.resolve(rest.get("device", "auto"))
+        run = run or RunOptions()
+        devices.resolve(run.device)
         check_weights(weights, len(folders))
         sources = [read_teacher(one, dataset) for one in folders]
         shares = mixed(sources, dataset, weights)[1]
@@ -86,7 +90,7 @@ class DistillJob:
             tuple(fingerprint_of(one) for one in sources),
             shares,
             dict(options or {}),
-            **rest,
+            run,
         )
 
     @property
@@ -106,8 +110,7 @@ class DistillJob:
             "teachers": list(self.taught),
             "weights": list(self.weights),
             "base options": self.config({}),
-            "mask": self.mask,
-            "cut-offs": list(self.ks),
+            **protocol_of(self.run_options),
         }
 
     def check(self, options: Mapping[str, Any]) -> None:
@@ -130,7 +133,7 @@ class DistillJob:
 
         Raises:
             RunError: the data or a teacher changed since the sweep began.
-            ModalignError: as `distilling.distill`.
+            ModalignError: as `distill`.
         """
         merged = _merged(options, self.options)
         for stage in plan_of(options, self.options).stages:
@@ -141,8 +144,7 @@ class DistillJob:
             variant=str(merged.pop("variant", FULL)),
             weights=self.weights,
             seed=seed,
-            out=folder,
-            run=RunOptions(mask=self.mask, ks=self.ks, device=self.device, resume=True),
+            run=replace(self.run_options, out=folder, resume=True, overwrite=False),
             **merged,
         )
 
@@ -151,19 +153,14 @@ def sweep_distillation(
     dataset: Dataset,
     teachers: str | Path | Sequence[str | Path],
     out: str | Path,
-    grid: Mapping[str, Sequence[Any]] | None = None,
+    plan: SweepPlan | Mapping[str, Sequence[Any]],
     *,
-    named: Mapping[str, Mapping[str, Any]] | None = None,
     weights: Sequence[float] | None = None,
-    seeds: Sequence[int] = (1,),
-    sample: int | None = None,
-    seed: int = 1,
+    seeds: Sequence[int] = (settings.DEFAULT_SEED,),
     metric: str = "recall@20",
-    mask: Mask = "strict",
-    ks: Sequence[int] = KS,
-    device: str = "auto",
     workers: int = 1,
     told: Callable[[Progress], None] = lambda progress: None,
+    run_options: RunOptions | None = None,
     **options: Any,
 ) -> Sweep:
     """Distil with every combination of options and every seed; `sweep` for students.
@@ -172,19 +169,15 @@ def sweep_distillation(
         dataset: the data, the teachers' own.
         teachers: a run folder or a folder of vectors, or several of them to be mixed.
         out: folder of the sweep.
-        grid: values by option, as `logit_weight`, `embedding_size`, `student.n_layers`, `variant`.
-        named: sets of options by name, in place of a grid.
+        plan: values by option, as `logit_weight`, `embedding_size`, `student.n_layers`,
+            `variant`, of which all combinations are tried; or a `SweepPlan`.
         weights: of several teachers; None searches them on validation, once for all runs.
-        seeds: of the distillations.
-        sample: how many combinations of the grid to draw; None takes all.
-        seed: of that draw.
+        seeds: of the distillations, where `plan` is a grid.
         metric: of validation, to choose by.
-        mask: as `distill` takes it.
-        ks: likewise.
-        device: likewise.
-        workers: as `run` takes it.
-        told: likewise.
-        options: of all runs, `variant` among them.
+        workers: number of processes.
+        told: called with the progress, at the start and after each run.
+        run_options: where and how each distillation is made.
+        options: of all runs, `variant` among them, and fields of `RunOptions`.
 
     Raises:
         ConfigError, UnknownName: an option, a variant, the grid or the metric is not right.
@@ -203,11 +196,10 @@ def sweep_distillation(
         >>> sorted(row.name for row in found.rows)
         ['logit_weight=0.1', 'logit_weight=1.0']
     """
-    check_metric(metric, ks)
-    plan = chosen(dataset, grid, named, seeds, sample, seed, options)
-    job = DistillJob.on(
-        dataset, _list(teachers), out, weights, options, mask=mask, ks=tuple(ks), device=device
-    )  # fmt: skip
+    run_options, options = RunOptions.split(run_options, options)
+    check_metric(metric, run_options.ks)
+    plan = chosen(dataset, plan, seeds, options)
+    job = DistillJob.on(dataset, _list(teachers), out, weights, options, run_options)
     return runner.run(plan, job, out, metric=metric, workers=workers, told=told)
 
 
@@ -220,11 +212,9 @@ def ablate_distillation(
     weights: Sequence[float] | None = None,
     seeds: Sequence[int] = (1, 2, 3),
     metric: str = "recall@20",
-    mask: Mask = "strict",
-    ks: Sequence[int] = KS,
-    device: str = "auto",
     workers: int = 1,
     told: Callable[[Progress], None] = lambda progress: None,
+    run_options: RunOptions | None = None,
     **options: Any,
 ) -> Ablation:
     """The variants of distillation against the full one (TARec's Table 2); `ablate` for students.
@@ -237,12 +227,11 @@ def ablate_distillation(
         weights: of several teachers; None searches them on validation, once for all runs.
         seeds: of the distillations.
         metric: to report first.
-        mask: as `distill` takes it.
-        ks: likewise.
-        device: likewise.
-        workers: as `run` takes it.
-        told: likewise.
-        options: of the full distillation, and of a variant where it does not say otherwise.
+        workers: number of processes.
+        told: called with the progress, at the start and after each run.
+        run_options: where and how each distillation is made.
+        options: of the full distillation, and of a variant where it does not say otherwise; and
+            fields of `RunOptions`.
 
     Raises:
         UnknownName, ConfigError: a variant, an option or the metric is not right, or a variant
@@ -250,13 +239,12 @@ def ablate_distillation(
         DataError: there is no test part to compare on.
         RunError, TrainingError: as `sweeps.run`; a teacher that is not there or does not fit.
     """
-    ablation.check(dataset, metric, ks)
+    run_options, options = RunOptions.split(run_options, options)
+    ablation.check(dataset, metric, run_options.ks)
     if "variant" in options:
         raise ConfigError("options of the full distillation", "'variant'", "name it in `variants`")
     known = {name: {"variant": name} for name in VARIANTS if name != FULL}
-    job = DistillJob.on(
-        dataset, _list(teachers), out, weights, options, mask=mask, ks=tuple(ks), device=device
-    )  # fmt: skip
+    job = DistillJob.on(dataset, _list(teachers), out, weights, options, run_options)
     plan = ablation.plan_of("distillation", known, variants, job.config, seeds)
     return ablation.run(plan, job, out, metric=metric, workers=workers, told=told)
 
@@ -271,14 +259,16 @@ def _merged(options: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, An
     return {key: value for key, value in base.items() if key not in decided} | dict(options)
 
 
-def plan_of(options: Mapping[str, Any], base: Mapping[str, Any] = MappingProxyType({})) -> Plan:
+def plan_of(
+    options: Mapping[str, Any], base: Mapping[str, Any] = MappingProxyType({})
+) -> DistillationPlan:
     """The distillation of a set of options, `variant` among them, over those of all runs.
 
     Raises:
-        UnknownName, ConfigError: as `Plan.of`.
+        UnknownName, ConfigError: as `DistillationPlan.of`.
     """
     merged = _merged(options, base)
-    return Plan.of(str(merged.pop("variant", FULL)), merged)
+    return DistillationPlan.of(str(merged.pop("variant", FULL)), merged)
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,7 @@ from modalign.data.dataset import Dataset
 from modalign.distillation.source import MixedSource, Source, VectorSource, source_of
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.protocol import Evaluator
-from modalign.experiments import fit as experiment
+from modalign.experiments.fit import load_model
 from modalign.experiments.fitted import FittedModel
 from modalign_serve.artifact.manifest import NAME
 from modalign_serve.artifact.read import read_artifact
@@ -40,7 +40,7 @@ def read_teacher(teacher: Teacher, dataset: Dataset, view: TrainView | None = No
         folder = Path(teacher)
         if (folder / NAME).is_file():
             return _exported(folder, view)
-        teacher = experiment.load_model(folder, dataset)
+        teacher = load_model(folder, dataset)
     if isinstance(teacher, FittedModel):
         if teacher.dataset.fingerprint != dataset.fingerprint:
             raise RunError(

@@ -1,8 +1,8 @@
-"""Runs in processes of their own: when one is killed the others go on.
+"""Independent tasks in processes of this machine; when one process is killed the others go on.
 
-A process takes one run after another, so that torch is imported and the data are read once. It
-ends when its parent does, however that ends: a sweep that was killed leaves nobody behind who
-writes into its folders.
+A process takes one task after another, so that torch is imported and data are read once. It ends
+when its parent does, however that ends: a killed sweep leaves no process behind that still writes
+into its folders.
 """
 
 from __future__ import annotations
@@ -13,202 +13,203 @@ import sys
 import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 from modalign.errors import ModalignError, RunError
 
-if TYPE_CHECKING:
-    from modalign.sweeps.job import Job
+T = TypeVar("T")
 
-LIVES = 3  # a run whose process was killed goes on in a new one, so often in all
-THREADS = (
+ATTEMPTS = 3
+"""How often a task is started whose process is killed each time."""
+THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS",
     "POLARS_MAX_THREADS",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Task:
-    """One run to make: options of set `name`, a seed, and the folder for it."""
+class Done(Generic[T]):
+    """A task that ended.
 
-    name: str
-    options: Mapping[str, Any]
-    seed: int
-    folder: Path
+    Attributes:
+        task: as it was given.
+        seconds: from its start to its end.
+        value: what the job returned; None where it failed.
+        error: why it failed, in one line; None where it did not.
+    """
 
-
-@dataclass(frozen=True)
-class Done:
-    """A run that came to its end: after so many seconds, with an error or None."""
-
-    task: Task
+    task: T
     seconds: float
-    error: str | None
+    value: Any = None
+    error: str | None = None
 
 
-def each(tasks: Sequence[Task], job: Job, workers: int = 1) -> Iterator[Done]:
-    """Run all tasks; yields each as it ends, in the order in which they end.
+def each(tasks: Sequence[T], job: Callable[[T], Any], workers: int = 1) -> Iterator[Done[T]]:
+    """Run `job(task)` for every task; yields each in the order of completion.
 
-    A loss that became NaN, a run the model refuses or one that memory does not suffice for ends
-    that run alone.
+    A `ModalignError`, a lack of memory or an error of a full GPU fails that task alone. A task
+    whose process is killed is started again in a new process, three times in all.
 
     Args:
-        tasks: what to run.
-        job: how.
-        workers: processes, each with its share of torch's threads; up to 1 runs here.
+        tasks: what to do; picklable where there are several workers.
+        job: a picklable callable.
+        workers: number of processes, each with its share of torch's threads; 1 runs here.
 
     Raises:
-        RunError: a process ends before its first run.
+        RunError: a process exits before its first task.
+
+    Example:
+        >>> sorted((done.task, done.value) for done in each([2, 3], abs))
+        [(2, 2), (3, 3)]
     """
     if workers <= 1:
         yield from (attempt(job, task) for task in tasks)
     elif tasks:
-        yield from _Crew(tasks, job, min(workers, len(tasks))).work()
+        yield from _Pool(tasks, job, min(workers, len(tasks))).results()
 
 
-def attempt(job: Job, task: Task) -> Done:
-    """One run, here."""
+def attempt(job: Callable[[T], Any], task: T) -> Done[T]:
+    """One task, in this process."""
     began = time.monotonic()
-    error = None
     try:
-        job.run(task.options, task.seed, task.folder)
-    except (ModalignError, MemoryError, RuntimeError) as found:
-        # What torch raises when a GPU is full is a RuntimeError as any other, but for its name.
-        if isinstance(found, RuntimeError) and type(found).__name__ != "OutOfMemoryError":
+        value = job(task)
+    except (ModalignError, MemoryError, RuntimeError) as error:
+        # What torch raises when a GPU is full is a RuntimeError like any other, but for its name.
+        if isinstance(error, RuntimeError) and type(error).__name__ != "OutOfMemoryError":
             raise
-        error = " ".join(str(found).split()) or type(found).__name__
-    return Done(task, time.monotonic() - began, error)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Done(task, time.monotonic() - began, error=reason)
+    return Done(task, time.monotonic() - began, value)
 
 
 class _Worker:
-    """A process, the line to it, and the run it is at."""
+    """A process, the connection to it, and the index of its current task."""
 
-    def __init__(self, job: Job, threads: int) -> None:
+    def __init__(self, job: Callable[[Any], Any], threads: int) -> None:
         context = get_context("spawn")
-        self.line, its_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(its_end, job), daemon=True)
-        with _environment(dict.fromkeys(THREADS, str(threads))):
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, job), daemon=True)
+        with _environment(dict.fromkeys(THREAD_VARIABLES, str(threads))):
             self.process.start()
-        its_end.close()  # so that the line breaks when the process dies
-        self.ready, self.began = False, 0.0
-        self.task: Task | None = None
+        theirs.close()  # so that the connection breaks when the process dies
+        self.ready, self.started_at = False, 0.0
+        self.task: int | None = None
 
-    def give(self, task: Task) -> None:
-        self.task, self.began = task, time.monotonic()
-        self.line.send(task)
+    def start(self, index: int, task: Any) -> None:
+        self.task, self.started_at = index, time.monotonic()
+        self.connection.send(task)
 
     def stop(self) -> None:
         self.process.kill()
         self.process.join()
-        self.line.close()
+        self.connection.close()
 
 
-class _Crew:
-    """The processes and what is left to do."""
+class _Pool(Generic[T]):
+    """The worker processes and the tasks that are left; tasks are held by their index."""
 
-    def __init__(self, tasks: Sequence[Task], job: Job, workers: int) -> None:
-        self.waiting = deque(tasks)
-        self.lives = {task.folder: LIVES for task in tasks}
-        self.job, self.size = job, workers
+    def __init__(self, tasks: Sequence[T], job: Callable[[T], Any], workers: int) -> None:
+        self.tasks, self.job, self.size = tasks, job, workers
+        self.waiting = deque(range(len(tasks)))
+        self.killed: Counter[int] = Counter()
+        self.killed_at_start = 0
         # Rounded down: two threads on one core wait for each other in every operation.
         self.threads = max(1, _threads() // workers)
         self.workers: dict[Connection, _Worker] = {}
-        self.stillborn = 0
 
-    def work(self) -> Iterator[Done]:
+    def results(self) -> Iterator[Done[T]]:
         try:
-            while self.waiting or any(one.task for one in self.workers.values()):
-                self._hand_out()
-                for line in wait(list(self.workers)):
-                    done = self._hear(self.workers[line])  # type: ignore[index]
+            while self.waiting or any(w.task is not None for w in self.workers.values()):
+                self._assign()
+                for connection in wait(list(self.workers)):
+                    done = self._receive(self.workers[connection])  # type: ignore[index]
                     if done is not None:
                         yield done
         finally:
             for worker in self.workers.values():
                 worker.stop()
 
-    def _hand_out(self) -> None:
-        """What is left goes to those who are free; for the rest there are new processes."""
+    def _assign(self) -> None:
+        """Give waiting tasks to idle workers, and start workers for the rest."""
         for worker in self.workers.values():
             if worker.ready and worker.task is None and self.waiting:
-                task = self.waiting.popleft()
+                index = self.waiting.popleft()
                 try:
-                    worker.give(task)
-                except OSError:  # it died meanwhile, as the line will say at once
+                    worker.start(index, self.tasks[index])
+                except OSError:  # it died meanwhile; its broken connection is read next
                     worker.task = None
-                    self.waiting.appendleft(task)
-        starting = sum(not one.ready for one in self.workers.values())
+                    self.waiting.appendleft(index)
+        starting = sum(not worker.ready for worker in self.workers.values())
         for _ in range(min(self.size - len(self.workers), len(self.waiting) - starting)):
             worker = _Worker(self.job, self.threads)
-            self.workers[worker.line] = worker
+            self.workers[worker.connection] = worker
 
-    def _hear(self, worker: _Worker) -> Done | None:
-        """What a process says: that it is ready, that a run ended, or nothing as it died."""
+    def _receive(self, worker: _Worker) -> Done[T] | None:
+        """A worker's message: None when it is ready, a result, or the end of its process."""
         try:
-            done: Done | None = worker.line.recv()
+            done: Done[T] | None = worker.connection.recv()
         except (EOFError, OSError):
-            return self._bury(worker)
+            return self._exited(worker)
         worker.ready, worker.task = True, None
         return done
 
-    def _bury(self, worker: _Worker) -> Done | None:
-        del self.workers[worker.line]
+    def _exited(self, worker: _Worker) -> Done[T] | None:
+        """A worker's process ended: its task waits for another one, or has failed."""
+        del self.workers[worker.connection]
         worker.stop()
         code = worker.process.exitcode
-        killed = code is not None and code < 0
+        was_killed = code is not None and code < 0
         if not worker.ready:
-            self.stillborn += 1
-            if killed and self.stillborn < LIVES:
+            self.killed_at_start += 1
+            if was_killed and self.killed_at_start < ATTEMPTS:
                 return None
             raise RunError(
-                "a process for the runs that starts",
-                f"one that ended with code {code} before its first run",
-                "in a script, put what calls it under `if __name__ == '__main__':`; or use one "
-                "worker",
+                "a worker process that starts",
+                f"one that exited with code {code} before its first task",
+                "in a script, put the call under `if __name__ == '__main__':`; or use one worker",
             )
-        task = worker.task
-        if task is None:
+        index = worker.task
+        if index is None:
             return None
-        self.lives[task.folder] -= 1
-        if killed and self.lives[task.folder]:
-            self.waiting.appendleft(task)
+        self.killed[index] += was_killed
+        if was_killed and self.killed[index] < ATTEMPTS:
+            self.waiting.appendleft(index)
             return None
-        how = f"was killed {LIVES} times" if killed else f"ended by itself, code {code}"
-        error = f"its process {how}; is there memory for that many workers?"
-        return Done(task, time.monotonic() - worker.began, error)
+        how = f"was killed {ATTEMPTS} times" if was_killed else f"exited with code {code}"
+        error = f"its worker process {how}; is there enough memory for this number of workers?"
+        return Done(self.tasks[index], time.monotonic() - worker.started_at, error=error)
 
 
 def _threads() -> int:
-    """Those of this process, which has torch already; the new ones get theirs by variables."""
+    """Those of this process, which has torch already; workers get theirs by variables."""
     import torch
 
     return torch.get_num_threads()
 
 
-def _serve(line: Connection, job: Job) -> None:
-    """The life of a process: one run after another, until the line breaks."""
+def _work(connection: Connection, job: Callable[[Any], Any]) -> None:
+    """The main function of a worker: one task after another, until the connection breaks."""
     # Ctrl-C at a terminal reaches all processes; the parent ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # as the command line does
-    line.send(None)
+    connection.send(None)
     while True:
         try:
-            task = line.recv()
+            task = connection.recv()
         except EOFError:
             return
-        line.send(attempt(job, task))
+        connection.send(attempt(job, task))
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -336,7 +336,7 @@ def _check_same_data(runs: Sequence[Path]) -> None:
 def _in_a_process_of_its_own(request: dict[str, Any]) -> RunCost:
     threads = {name: str(request["threads"]) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     done = subprocess.run(
-        [sys.executable, "-c", "from modalign import efficiency; efficiency.answer()"],
+        [sys.executable, "-c", "from modalign.experiments import cost; cost.answer()"],
         input=json.dumps(request),
         capture_output=True,
         text=True,

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
 from modalign.core import devices, seeds, settings
-from modalign.core.interfaces import Recommender, Task
+from modalign.core.files import held
+from modalign.core.interfaces import Config, Recommender, Task
 from modalign.core.view import TrainView
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, RunError
-from modalign.evaluate.protocol import Evaluation, Evaluator, validation_metric
-from modalign.experiments import run_folder
+from modalign.evaluate.protocol import validation_metric
+from modalign.experiments import run_folder, store
 from modalign.experiments.fitted import FittedModel
+from modalign.experiments.options import RunOptions
 from modalign.experiments.run_folder import read_run
 from modalign.models import _registry as registry
 from modalign.models._registry import ModelSpec
@@ -27,43 +30,25 @@ from modalign.train.callbacks import Callback, JsonLines, TensorBoard
 from modalign.train.trainer import TrainOptions
 from modalign.train.trainer import fit as run_loop
 
-Mask = Literal["strict", "train"]
-KS = (5, 10, 20, 50)
-
 
 def fit(
     dataset: Dataset,
-    model: str = "cm3",
+    model: str | Config = "cm3",
     *,
-    seed: int = 1,
-    out: str | Path | None = None,
-    mask: Mask = "strict",
-    ks: Sequence[int] = KS,
-    device: str = "auto",
-    precision: Literal["32-true", "bf16-mixed"] = "32-true",
-    callbacks: Sequence[Callback] = (),
-    tensorboard: bool = False,
-    resume: bool = False,
-    overwrite: bool = False,
+    seed: int = settings.DEFAULT_SEED,
+    run: RunOptions | None = None,
     **options: Any,
 ) -> FittedModel:
     """Train a model, pick its best epoch on validation, and open the test split once.
 
     Args:
         dataset: what to learn from.
-        model: a registered name; see `modalign models`.
+        model: a registered name (see `modalign models`), or a configuration such as
+            `CM3Config(embedding_size=32)`, which says the model and its options.
         seed: all randomness derives from it; same seed, data and machine, same bits.
-        out: run folder to write; None writes nothing.
-        mask: "strict" hides training and validation items in the test ranking, "train" only
-            training items, as published numbers do.
-        ks: cut-offs of the metrics.
-        device: "auto", "cpu", "cuda", "cuda:N".
-        precision: "32-true" or "bf16-mixed".
-        callbacks: told of every epoch.
-        tensorboard: also log for TensorBoard, into `out/tensorboard`.
-        resume: go on with an interrupted run in `out`.
-        overwrite: replace a finished or interrupted run in `out`.
-        options: of the model, by name; see its `Config`.
+        run: where and how the run is made.
+        options: of the model by name (see its configuration class), and fields of `RunOptions`
+            such as `out` and `mask`, which win over those of `run`.
 
     Returns:
         The fitted model with its results; `results["test"]["recall@20"]` and so on.
@@ -73,27 +58,22 @@ def fit(
         DataError: the data lack what the model needs.
         RunError: `out` holds another run, or another process trains in it.
         TrainingError: a loss became NaN.
+
+    Example:
+        >>> from modalign.testing.toy import toy_dataset
+        >>> fit(toy_dataset(), "popularity", ks=(5,)).results["test"].keys() >= {"recall@5"}
+        True
     """
-    spec = registry.get(model)
-    config = settings.build(spec.config, options, f"model {model}")
-    _check_validation(dataset, spec, options)
-    run = RunOptions(out, mask, ks, device, precision, callbacks, tensorboard, resume, overwrite)
+    run, options = RunOptions.split(run, options)
+    spec, config = _configured(model, options)
+    chosen = config.model_fields_set
+    if not len(dataset.valid) and "epochs" in spec.config.model_fields and "epochs" not in chosen:
+        raise ConfigError(
+            "a validation part to stop by, or a number of epochs",
+            f"data {dataset.name!r} without validation interactions",
+            "set epochs, or import the data with a split that has a validation part",
+        )
     return fit_task(dataset, spec, config, seed, run)
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Where and how a run is done; the arguments of `fit` of the same names."""
-
-    out: str | Path | None = None
-    mask: Mask = "strict"
-    ks: Sequence[int] = KS
-    device: str = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    callbacks: Sequence[Callback] = ()
-    tensorboard: bool = False
-    resume: bool = False
-    overwrite: bool = False
 
 
 def fit_task(
@@ -118,17 +98,9 @@ def fit_task(
         described: what the task depends on besides; part of the run's identity, written to
             `config.yaml` and `results.json` as well.
     """
-    description = {
-        "model": spec.name,
-        "seed": seed,
-        "data": dataset.fingerprint,
-        "modalities": {k: m.fingerprint for k, m in sorted(dataset.modalities.items())},
-        "options": config.model_dump(mode="json"),
-        "precision": run.precision,
-        **described,
-    }
+    description = store.describe(spec, config, seed, dataset, run, described)
     fingerprint = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
-    folder = None if run.out is None else Path(run.out)
+    folder = run.folder
     log: list[Callback] = list(run.callbacks)
     if run.tensorboard:
         if folder is None:
@@ -142,23 +114,14 @@ def fit_task(
     by = getattr(config, "select_by", "recall@20")
     validator = validation_metric(dataset, by) if len(dataset.valid) else None
     # Last of all checks: a mistake above leaves an earlier run as it is, --overwrite or not.
-    with run_folder.held(folder):
+    with nullcontext() if folder is None else held(folder, "training"):
         if folder is not None:
-            run_folder.open_new(
-                folder,
-                dataset,
-                description,
-                run.mask,
-                run.ks,
-                run.device,
-                run.resume,
-                run.overwrite,
-            )
-            log.insert(0, JsonLines(folder / "metrics.jsonl"))
+            run_folder.open_new(folder, dataset, description, run)
+            log.insert(0, JsonLines(folder / run_folder.HISTORY))
         state = run_loop(
             trained,
             view,
-            _train_options(spec, config, seed, run.device, run.precision),
+            _train_options(spec, config, seed, run),
             None if validator is None else lambda one: validator.run(one).metrics,
             callbacks=log,
             checkpoint_path=None if folder is None else folder / "checkpoints" / "last.pt",
@@ -178,44 +141,15 @@ def fit_task(
             "parameters": sum(p.numel() for p in recommender.parameters() if p.requires_grad),
             "seconds": round(state.seconds, 3),
         }
-        fitted = FittedModel(recommender, spec, config, dataset, seed, results, folder)
-        test = measure(fitted, mask=run.mask, ks=run.ks)
+        measured = store.measure(recommender, dataset, run)
+        results |= {"valid": measured.valid, "test": measured.test}
         if folder is not None:
-            run_folder.write(folder, recommender.state_dict(), results, _per_user(test))
-        return fitted
-
-
-def measure(fitted: FittedModel, *, mask: Mask, ks: Sequence[int]) -> Evaluation | None:
-    """Fill `results["valid"]` and `results["test"]`; the only place that opens the test split
-    after training. Returns the test evaluation, None where the data have no test part.
-    """
-    dataset, found = fitted.dataset, None
-    for split in ("valid", "test"):
-        fitted.results[split] = {}
-        if len(dataset.part(split)):
-            found = Evaluator(dataset, split=split, mask=mask, ks=ks).run(fitted.model)
-            fitted.results[split] = found.metrics
-    return found if len(dataset.test) else None
-
-
-def save(fitted: FittedModel, folder: str | Path) -> Path:
-    """Write a fitted model as a run folder; data that live in memory only go with it.
-
-    Raises:
-        RunError: the folder is not empty.
-    """
-    folder = Path(folder)
-    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
-        what = "is a file" if folder.is_file() else "is not empty"
-        raise RunError("an empty or new folder", f"{folder}, which {what}", "choose another")
-    ks = sorted({int(name.split("@")[1]) for name in fitted.results["test"] if "@" in name} or KS)
-    run_folder.open_new(
-        folder, fitted.dataset, _describe(fitted), fitted.results["mask"], ks, "auto"
-    )
-    test = measure(fitted, mask=fitted.results["mask"], ks=ks)
-    run_folder.write(folder, fitted.model.state_dict(), fitted.results, _per_user(test))
-    fitted.folder = folder
-    return folder
+            store.write(folder, recommender, results, state.history, measured.per_user)
+    return FittedModel(
+        recommender, spec, config, dataset, seed, results, folder,
+        run=replace(run, callbacks=(), resume=False, overwrite=False),
+        described=described, history=state.history, per_user=measured.per_user,
+    )  # fmt: skip
 
 
 def load_model(
@@ -258,51 +192,45 @@ def load_model(
         recommender: Recommender = spec.cls(options, dataset.view())
     run_folder.read_weights(folder, recommender, spec.name)
     recommender.to(devices.resolve(device)).eval()
-    return FittedModel(recommender, spec, options, dataset, config["seed"], results, folder)
+    run = RunOptions(
+        mask=config["mask"], ks=config["k"], device=config["device"], precision=config["precision"]
+    )
+    known = {*store.describe(spec, options, 0, dataset, run), *run_folder.PLACE}
+    per_user = folder / run_folder.PER_USER
+    return FittedModel(
+        recommender, spec, options, dataset, config["seed"], results, folder,
+        run=run,
+        described={key: value for key, value in config.items() if key not in known},
+        history=store.read_history(folder),
+        per_user=pl.read_parquet(per_user) if per_user.is_file() else None,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------- inner parts
 
 
-def _check_validation(dataset: Dataset, spec: ModelSpec, options: Mapping[str, Any]) -> None:
-    if not len(dataset.valid) and "epochs" in spec.config.model_fields and "epochs" not in options:
+def _configured(model: str | Config, options: Mapping[str, Any]) -> tuple[ModelSpec, Config]:
+    """The registered model and its configuration, from a name and options or from the latter."""
+    if isinstance(model, str):
+        spec = registry.get(model)
+        return spec, settings.build(spec.config, options, f"model {model}")
+    if options:
         raise ConfigError(
-            "a validation part to stop by, or a number of epochs",
-            f"data {dataset.name!r} without validation interactions",
-            "set epochs, or import the data with a split that has a validation part",
+            "a configuration with all options in it",
+            f"{type(model).__name__}(...) and {', '.join(options)} besides",
+            "put them into the configuration, or give the model by name",
         )
+    return registry.of_config(model), model
 
 
-def _train_options(
-    spec: ModelSpec,
-    config: Any,
-    seed: int,
-    device: str,
-    precision: Literal["32-true", "bf16-mixed"],
-) -> TrainOptions:
+def _train_options(spec: ModelSpec, config: Any, seed: int, run: RunOptions) -> TrainOptions:
     fields = ("epochs", "patience", "eval_every", "batch_size")
     return TrainOptions(
         seed=seed,
-        device=device,
-        precision=precision,
+        device=run.device,
+        precision=run.precision,
         batches=spec.batches,
         negatives="negatives" in spec.needs,
         metric=getattr(config, "select_by", "recall@20"),
         **{name: getattr(config, name) for name in fields if hasattr(config, name)},
     )
-
-
-def _describe(fitted: FittedModel) -> dict[str, Any]:
-    modalities = fitted.dataset.modalities
-    return {
-        "model": fitted.spec.name,
-        "seed": fitted.seed,
-        "modalities": {k: m.fingerprint for k, m in sorted(modalities.items())},
-        "options": fitted.config.model_dump(mode="json"),
-        "precision": "32-true",
-        **{key: fitted.results[key] for key in ("distillation",) if key in fitted.results},
-    }
-
-
-def _per_user(test: Evaluation | None) -> pl.DataFrame | None:
-    return None if test is None else test.per_user

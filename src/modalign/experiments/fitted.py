@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,11 @@ import torch
 from modalign.core import devices
 from modalign.core.interfaces import Factors, Recommender, Scorer
 from modalign.data.dataset import Dataset
-from modalign.errors import ConfigError
+from modalign.errors import ConfigError, RunError
 from modalign.evaluate.protocol import Evaluation, Evaluator
 from modalign.evaluate.ranking import rank
+from modalign.experiments import run_folder, store
+from modalign.experiments.options import RunOptions
 from modalign.models._registry import ModelSpec
 
 Ids = Sequence[str | int]
@@ -36,6 +38,10 @@ class FittedModel:
         seed: of the training.
         results: as in `results.json`.
         folder: its run folder, if it has one.
+        run: where and how it was trained.
+        described: what its task depended on besides, as its `config.yaml` states it.
+        history: one record for each epoch.
+        per_user: test metrics of every user, or None.
     """
 
     model: Recommender
@@ -45,6 +51,10 @@ class FittedModel:
     seed: int
     results: dict[str, Any]
     folder: Path | None = None
+    run: RunOptions = field(default_factory=RunOptions)
+    described: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, float]] = ()
+    per_user: pl.DataFrame | None = None
 
     def __repr__(self) -> str:
         return f"FittedModel({self.spec.name} on {self.dataset.name}, seed {self.seed})"
@@ -178,10 +188,25 @@ class FittedModel:
         return Evaluator(self.dataset, split=split, **options).run(self.model)
 
     def save(self, folder: str | Path) -> Path:
-        """Write a run folder that `load_model` reads."""
-        from modalign.experiments.fit import save
+        """Write a run folder that `load_model` reads, as a training with `out` leaves it.
 
-        return save(self, folder)
+        Only `checkpoints/last.pt`, from which training could continue, is not there. Data that
+        live in memory only are written into the folder.
+
+        Raises:
+            RunError: the folder is not empty.
+        """
+        folder = Path(folder)
+        if folder.is_file() or (folder.exists() and any(folder.iterdir())):
+            what = "is a file" if folder.is_file() else "is not empty"
+            raise RunError("an empty or new folder", f"{folder}, which {what}", "choose another")
+        description = store.describe(
+            self.spec, self.config, self.seed, self.dataset, self.run, self.described
+        )
+        run_folder.open_new(folder, self.dataset, description, self.run)
+        store.write(folder, self.model, self.results, self.history, self.per_user)
+        self.folder = folder
+        return folder
 
     def _frame(
         self,

@@ -13,8 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,84 +21,47 @@ from typing import Any
 import polars as pl
 import torch
 import yaml
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from modalign.core import devices
-from modalign.core.files import write_aside
+from modalign.core.files import LOCK, write_aside
 from modalign.data.dataset import Dataset
 from modalign.errors import RunError
+from modalign.experiments.options import RunOptions
 
 WEIGHTS = Path("checkpoints") / "best.safetensors"
-LOCK = ".lock"
-
-
-@contextmanager
-def held(folder: Path | None) -> Iterator[None]:
-    """Keep other processes out of a run folder; a process that dies lets go of it.
-
-    Two that train in one folder, as a command repeated with --resume too early does, would write
-    each other's checkpoints and lines. None holds nothing.
-
-    Raises:
-        RunError: another process trains there, or the folder is a file.
-    """
-    if folder is None:
-        yield
-        return
-    if folder.is_file():
-        raise RunError("a folder", f"the file {folder}", "choose another name")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise RunError(
-            "a run folder that nobody trains in",
-            f"{folder}, where another process is at work",
-            "wait until it is done, or choose another folder",
-        ) from error
-    try:
-        yield
-    finally:
-        # Removed while it is held: nobody else can be told of this file.
-        (folder / LOCK).unlink(missing_ok=True)
-        lock.release()
+HISTORY = "metrics.jsonl"
+PER_USER = "per_user.parquet"
+PLACE = ("data", "fingerprint", "mask", "k", "device")
+"""Keys of `config.yaml` besides what describes the run."""
 
 
 def open_new(
-    folder: Path,
-    dataset: Dataset,
-    description: Mapping[str, Any],
-    mask: str,
-    ks: Sequence[int],
-    device: str,
-    resume: bool = False,
-    overwrite: bool = False,
+    folder: Path, dataset: Dataset, description: Mapping[str, Any], run: RunOptions
 ) -> None:
     """Make or take the folder and write its `config.yaml`.
 
     Raises:
         RunError: another run or other files stand there.
     """
-    if (folder / "results.json").is_file() and not overwrite:
+    if (folder / "results.json").is_file() and not run.overwrite:
         raise RunError(
             "a new run folder", f"{folder}, which holds a finished run", "--overwrite replaces it"
         )
-    if (folder / "config.yaml").is_file() and not (resume or overwrite):
+    if (folder / "config.yaml").is_file() and not (run.resume or run.overwrite):
         raise RunError(
             "a new run folder",
             f"{folder}, which holds an interrupted run",
             "--resume goes on with it, --overwrite starts again",
         )
-    if resume and (folder / "config.yaml").is_file():
+    if run.resume and (folder / "config.yaml").is_file():
         check_same(folder, {**description, "fingerprint": dataset.fingerprint})
     if not (folder / "config.yaml").is_file() and _has_files(folder):
         raise RunError("a new or empty folder", f"{folder} with other files", "choose another")
-    if overwrite:
-        for name in ("results.json", "checkpoints/last.pt", "metrics.jsonl", "per_user.parquet"):
+    if run.overwrite:
+        for name in ("results.json", "checkpoints/last.pt", HISTORY, PER_USER):
             (folder / name).unlink(missing_ok=True)
     if dataset.folder is None:
         dataset.save(folder / "data")
@@ -108,9 +70,9 @@ def open_new(
         **description,
         "data": os.path.relpath(home, folder.resolve()),
         "fingerprint": dataset.fingerprint,
-        "mask": mask,
-        "k": list(ks),
-        "device": device,
+        "mask": run.mask,
+        "k": list(run.ks),
+        "device": run.device,
     }
     with write_aside(folder / "config.yaml") as aside:
         aside.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -131,12 +93,18 @@ def write(
     with write_aside(folder / WEIGHTS) as aside:
         save_file(tensors, aside)
     if per_user is not None:
-        with write_aside(folder / "per_user.parquet") as aside:
+        with write_aside(folder / PER_USER) as aside:
             per_user.write_parquet(aside)
     with write_aside(folder / "environment.json") as aside:
         aside.write_text(json.dumps(environment(), indent=2) + "\n")
     with write_aside(folder / "results.json") as aside:
         aside.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """`metrics.jsonl`, a line for each epoch."""
+    with write_aside(folder / HISTORY) as aside:
+        aside.write_text("".join(json.dumps(dict(record)) + "\n" for record in history))
 
 
 def read_weights(folder: Path, model: torch.nn.Module, name: str) -> None:
@@ -177,7 +145,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         results = json.loads((folder / "results.json").read_text())
-        missing = {"model", "seed", "data", "fingerprint", "modalities", "options"} - set(config)
+        wanted = {"model", "seed", "modalities", "options", "precision", *PLACE}
+        missing = wanted - set(config)
         missing |= {"model", "mask", "valid", "test"} - set(results)
         if missing:
             raise ValueError(f"without {', '.join(sorted(missing))}")

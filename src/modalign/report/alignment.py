@@ -25,7 +25,8 @@ from modalign.core.view import TrainView
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.protocol import Evaluator
-from modalign.experiments.fit import RunOptions, fit_task, load_model
+from modalign.experiments.fit import fit_task, load_model
+from modalign.experiments.options import RunOptions
 from modalign.models import _registry as registry
 from modalign.report import _alignment_canvas, _canvas
 from modalign.report._alignment_canvas import Points

@@ -11,13 +11,13 @@ from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError, UnknownName
 from modalign.evaluate.compare import Pair, RunResult, average, compare
 from modalign.evaluate.significance import holm, holm_of_known
-from modalign.experiments.fit import KS, Mask
+from modalign.experiments.options import RunOptions
 from modalign.models import _registry as registry
 from modalign.sweeps import runner
 from modalign.sweeps.job import FitJob, Job, check_metric
-from modalign.sweeps.plan import Plan
-from modalign.sweeps.runner import Progress, Sweep
-from modalign.sweeps.table import Row, rows_of
+from modalign.sweeps.plan import SweepPlan
+from modalign.sweeps.result import Progress, Sweep
+from modalign.sweeps.table import SweepRow, rows_of
 
 FULL = "full"
 
@@ -36,7 +36,7 @@ class Ablation:
     """
 
     sweep: Sweep
-    rows: list[Row]
+    rows: list[SweepRow]
     tests: list[Pair]
     level: float
 
@@ -60,11 +60,9 @@ def ablate(
     *,
     seeds: Sequence[int] = (1, 2, 3),
     metric: str = "recall@20",
-    mask: Mask = "strict",
-    ks: Sequence[int] = KS,
-    device: str = "auto",
     workers: int = 1,
     told: Callable[[Progress], None] = lambda progress: None,
+    run_options: RunOptions | None = None,
     **options: Any,
 ) -> Ablation:
     """Train a model and its declared variants with several seeds, and compare them.
@@ -72,16 +70,15 @@ def ablate(
     Args:
         dataset: what to learn from.
         model: a registered name with variants.
-        out: folder of the ablation; a stopped one goes on, as in `run`.
+        out: folder of the ablation; an interrupted one continues, as in `run`.
         variants: names of some; None takes all.
         seeds: of the runs.
         metric: to report first.
-        mask: as `fit` takes it.
-        ks: likewise.
-        device: likewise.
-        workers: as `run` takes it.
-        told: likewise.
-        options: of the full model, and of a variant where it does not say otherwise.
+        workers: number of processes.
+        told: called with the progress, at the start and after each run.
+        run_options: where and how each run is made.
+        options: of the full model, and of a variant where it does not say otherwise; and fields
+            of `RunOptions`.
 
     Raises:
         UnknownName, ConfigError: the model, a variant, an option or the metric is not right, or
@@ -89,12 +86,10 @@ def ablate(
         DataError: there is no test part to compare on.
         RunError, TrainingError: as `run`.
     """
-    check(dataset, metric, ks)
-    known = registry.get(model).variants
-    job = FitJob.on(
-        dataset, model, out, options=options, mask=mask, ks=tuple(ks), device=device
-    )  # fmt: skip
-    plan = plan_of(model, known, variants, job.config, seeds)
+    run_options, options = RunOptions.split(run_options, options)
+    check(dataset, metric, run_options.ks)
+    job = FitJob.on(dataset, model, out, options, run_options)
+    plan = plan_of(model, registry.get(model).variants, variants, job.config, seeds)
     return run(plan, job, out, metric=metric, workers=workers, told=told)
 
 
@@ -120,7 +115,7 @@ def plan_of(
     variants: Sequence[str] | None,
     config: Callable[[Mapping[str, Any]], Any],
     seeds: Sequence[int],
-) -> Plan:
+) -> SweepPlan:
     """The full set and its variants.
 
     Args:
@@ -141,11 +136,11 @@ def plan_of(
                 f"{dict(known[name])}, which the full one is as well",
                 "leave the variant out with --variants, or change the options",
             )
-    return Plan({FULL: {}, **{name: known[name] for name in chosen}}, tuple(seeds))
+    return SweepPlan({FULL: {}, **{name: known[name] for name in chosen}}, tuple(seeds))
 
 
 def run(
-    plan: Plan,
+    plan: SweepPlan,
     job: Job,
     out: str | Path,
     *,

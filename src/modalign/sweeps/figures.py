@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
@@ -22,10 +22,8 @@ from modalign.core.files import write_aside
 from modalign.evaluate.compare import Pair
 from modalign.report.plots import COLOURS, DASHES, MARKERS
 from modalign.sweeps.plan import text
-from modalign.sweeps.table import Row, Stat
-
-if TYPE_CHECKING:
-    from modalign.sweeps.runner import Sweep
+from modalign.sweeps.result import Sweep
+from modalign.sweeps.table import Stat, SweepRow
 
 INK = "#333333"
 DECADES = 50  # the largest over the smallest value from which an axis is logarithmic
@@ -99,7 +97,7 @@ def draw_differences(found: Sweep, tests: Sequence[Pair]) -> list[Path]:
         return [_save(_forest(tests, metrics), found.folder / "differences.png")]
 
 
-def siblings(metric: str, rows: Sequence[Row]) -> list[str]:
+def siblings(metric: str, rows: Sequence[SweepRow]) -> list[str]:
     """The metric, and NDCG beside Recall (or the other way) where both are known.
 
     Example:
@@ -129,7 +127,7 @@ def scale(values: Sequence[Any]) -> tuple[str, float]:
 
 
 def _curves(
-    rows: Sequence[Row],
+    rows: Sequence[SweepRow],
     key: str,
     others: Sequence[str],
     varied: Mapping[str, Sequence[Any]],
@@ -156,7 +154,9 @@ def _curves(
     return figure
 
 
-def _line(axes: Any, points: Sequence[tuple[float, Stat, Row]], index: int, label: str) -> None:
+def _line(
+    axes: Any, points: Sequence[tuple[float, Stat, SweepRow]], index: int, label: str
+) -> None:
     points = sorted(points, key=lambda point: point[0])
     if not points:
         return
@@ -173,7 +173,7 @@ def _line(axes: Any, points: Sequence[tuple[float, Stat, Row]], index: int, labe
     )
 
 
-def _heat_map(rows: Sequence[Row], varied: Mapping[str, Sequence[Any]], metric: str) -> Figure:
+def _heat_map(rows: Sequence[SweepRow], varied: Mapping[str, Sequence[Any]], metric: str) -> Figure:
     across, down = _wider_first(varied)
     xs, ys = _sorted(varied[across]), _sorted(varied[down])
     table = np.full((len(ys), len(xs)), np.nan)
@@ -196,7 +196,7 @@ def _heat_map(rows: Sequence[Row], varied: Mapping[str, Sequence[Any]], metric: 
     return figure
 
 
-def _bars(rows: Sequence[Row], metrics: Sequence[str]) -> Figure:
+def _bars(rows: Sequence[SweepRow], metrics: Sequence[str]) -> Figure:
     """Points, not bars: a bar has to begin at zero, where differences are not seen."""
     figure, panels = _listed([row.name for row in rows], metrics)
     for axes, metric in zip(panels, metrics, strict=True):

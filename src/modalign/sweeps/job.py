@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from modalign.core import devices, settings
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, RunError
-from modalign.experiments import fit as experiment
+from modalign.experiments.fit import fit
+from modalign.experiments.options import RunOptions
 from modalign.models import _registry as registry
 
 
@@ -43,15 +44,15 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class FitJob:
-    """Trains a registered model with `experiment.fit`.
+    """Trains a registered model with `experiments.fit`.
 
     Attributes:
-        data: prepared folder; a process of its own reads it once.
+        data: prepared folder; a worker process reads it once.
         fingerprint: of the data.
         features: fingerprints of the modalities.
         model: a registered name.
         options: of the model, for all runs; those of a set win over them.
-        mask, ks, device, precision: as `experiment.fit` takes them.
+        run_options: where and how; the sweep chooses the folders and resumes by itself.
     """
 
     data: Path
@@ -59,24 +60,37 @@ class FitJob:
     features: Mapping[str, str]
     model: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    mask: experiment.Mask = "strict"
-    ks: tuple[int, ...] = experiment.KS
-    device: str = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    run_options: RunOptions = field(default_factory=RunOptions)
 
     @classmethod
-    def on(cls, dataset: Dataset, model: str, out: str | Path, **rest: Any) -> FitJob:
+    def on(
+        cls,
+        dataset: Dataset,
+        model: str,
+        out: str | Path,
+        options: Mapping[str, Any] | None = None,
+        run: RunOptions | None = None,
+    ) -> FitJob:
         """The job on a data set; one that lives in memory only is written to `out/data`.
+
+        Args:
+            dataset: what to learn from.
+            model: a registered name.
+            out: folder of the sweep.
+            options: of the model, for all runs.
+            run: where and how; its `out`, `resume` and `overwrite` do not count.
 
         Raises:
             UnknownName, ConfigError: no such model or device, or an option that is not right.
             RunError: `out/data` holds other data.
         """
-        spec = registry.get(model)
-        settings.build(spec.config, rest.get("options", {}), f"model {model}")
-        devices.resolve(rest.get("device", "auto"))
+        run = run or RunOptions()
+        settings.build(registry.get(model).config, options or {}, f"model {model}")
+        devices.resolve(run.device)
         home = dataset.folder or kept(dataset, Path(out) / "data")
-        return cls(home.resolve(), dataset.fingerprint, features_of(dataset), model, **rest)
+        return cls(
+            home.resolve(), dataset.fingerprint, features_of(dataset), model, options or {}, run
+        )  # fmt: skip
 
     @property
     def result(self) -> str:
@@ -94,9 +108,7 @@ class FitJob:
             "data fingerprint": self.fingerprint,
             "modalities": dict(self.features),
             "base options": self.config({}),
-            "mask": self.mask,
-            "cut-offs": list(self.ks),
-            "precision": self.precision,
+            **protocol_of(self.run_options),
         }
 
     def check(self, options: Mapping[str, Any]) -> None:
@@ -114,25 +126,25 @@ class FitJob:
         return dict(built.model_dump(mode="json"))
 
     def run(self, options: Mapping[str, Any], seed: int, folder: Path) -> None:
-        """Train, or go on from the last checkpoint.
+        """Train, or continue from the last checkpoint.
 
         Raises:
             RunError: the data changed since the sweep began.
-            ModalignError: as `experiment.fit`.
+            ModalignError: as `experiments.fit`.
         """
         clear(folder)
-        experiment.fit(
+        fit(
             read_dataset(self.data, self.fingerprint),
             self.model,
             seed=seed,
-            out=folder,
-            mask=self.mask,
-            ks=self.ks,
-            device=self.device,
-            precision=self.precision,
-            resume=True,
+            run=replace(self.run_options, out=folder, resume=True, overwrite=False),
             **{**self.options, **options},
         )
+
+
+def protocol_of(run: RunOptions) -> dict[str, Any]:
+    """What of the run's options decides the numbers, as `sweep.yaml` states it."""
+    return {"mask": run.mask, "cut-offs": list(run.ks), "precision": run.precision}
 
 
 def clear(folder: Path) -> None:

@@ -21,7 +21,7 @@ LONGEST = 80  # characters of a folder's name
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """Sets of options, each to be run with every seed.
 
     Attributes:
@@ -55,7 +55,7 @@ class Plan:
         seeds: Sequence[int] = (1,),
         sample: int | None = None,
         seed: int = 1,
-    ) -> Plan:
+    ) -> SweepPlan:
         """Every combination of the values, or some drawn without repetition.
 
         Args:
@@ -69,10 +69,10 @@ class Plan:
                 the grid.
 
         Example:
-            >>> list(Plan.of_grid({"reg": [0.1, 0.01], "n_layers": [1, 2]}).settings)
+            >>> list(SweepPlan.of_grid({"reg": [0.1, 0.01], "n_layers": [1, 2]}).settings)
             ['reg=0.1 n_layers=1', 'reg=0.1 n_layers=2', 'reg=0.01 n_layers=1', \
 'reg=0.01 n_layers=2']
-            >>> len(Plan.of_grid({"reg": [0.1, 0.01], "n_layers": [1, 2]}, sample=3).settings)
+            >>> len(SweepPlan.of_grid({"reg": [0.1, 0.01], "n_layers": [1, 2]}, sample=3).settings)
             3
         """
         for key, values in grid.items():
@@ -107,39 +107,28 @@ class Plan:
 
 def chosen(
     dataset: Dataset,
-    grid: Mapping[str, Sequence[Any]] | None,
-    named: Mapping[str, Mapping[str, Any]] | None,
+    plan: SweepPlan | Mapping[str, Sequence[Any]],
     seeds: Sequence[int],
-    sample: int | None,
-    seed: int,
     fixed: Collection[str],
-) -> Plan:
+) -> SweepPlan:
     """The plan of a sweep as it is asked for.
 
     Args:
         dataset: that has to have a part to choose by.
-        grid: values by option.
-        named: sets of options by name, in place of a grid.
-        seeds: as `Plan.of_grid` takes them.
-        sample: likewise.
-        seed: likewise.
+        plan: a plan, or a grid of values by option.
+        seeds: of the runs, where `plan` is a grid.
         fixed: options that all runs have.
 
     Raises:
-        ConfigError: both or none of grid and named sets, or an option fixed and in the grid.
+        ConfigError: an option both fixed and in the grid.
         DataError: no validation part.
     """
-    if (grid is None) == (named is None):
-        raise ConfigError("a grid or named sets of options", "both or none", "give the one")
-    plan = (
-        Plan(named, tuple(seeds))
-        if named is not None
-        else Plan.of_grid(grid or {}, seeds, sample, seed)
-    )
+    if not isinstance(plan, SweepPlan):
+        plan = SweepPlan.of_grid(plan, seeds)
     twice = sorted(set(plan.grid) & set(fixed))
     if twice:
         raise ConfigError(
-            "options that are fixed or in the grid", f"{twice[0]!r} in both", "keep the one"
+            "options that are either fixed or in the grid", f"{twice[0]!r} in both", "drop one"
         )
     if not len(dataset.valid):
         raise DataError(

@@ -13,92 +13,26 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from modalign.core.files import write_aside
+from modalign.core import settings
+from modalign.core.files import held, write_aside
 from modalign.data.dataset import Dataset
-from modalign.engines import local as pool
+from modalign.engines.local import each
 from modalign.errors import ConfigError, RunError, TrainingError
-from modalign.experiments.fit import KS, Mask
+from modalign.experiments.options import RunOptions
 from modalign.sweeps.job import FitJob, Job, check_metric
-from modalign.sweeps.plan import Plan, chosen
-from modalign.sweeps.table import Row, Run, best_first, read_result, rows_of, to_frame
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: there nothing hinders two sweeps in one folder
-    fcntl = None  # type: ignore[assignment]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a sweep is.
-
-    Attributes:
-        done: runs that came to their end, those found finished included.
-        total: runs of the plan.
-        last: the run that just ended; None at the start.
-        best: the finished run with the highest validation metric, or None.
-        seconds_left: at the pace so far; None before a run has ended.
-    """
-
-    done: int
-    total: int
-    last: Run | None
-    best: Run | None
-    seconds_left: float | None
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What came out of a plan.
-
-    Attributes:
-        folder: of the sweep.
-        plan: what was run.
-        metric: of validation, that the rows are sorted by.
-        rows: a table over seeds, best first.
-        runs: every run, by seed, then in the order of the plan.
-    """
-
-    folder: Path
-    plan: Plan
-    metric: str
-    rows: list[Row]
-    runs: list[Run]
-
-    @property
-    def best(self) -> Row:
-        """The set with the highest mean of the metric on validation."""
-        return self.rows[0]
-
-    @property
-    def failed(self) -> list[Run]:
-        """Runs without a result."""
-        return [run for run in self.runs if run.results is None]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `results.json` has it."""
-        runs = [{**asdict(run), "folder": self._place(run.folder)} for run in self.runs]
-        return {
-            "metric": self.metric,
-            "grid": {key: list(values) for key, values in self.plan.grid.items()},
-            "seeds": list(self.plan.seeds),
-            "best": self.best.name,
-            "table": [asdict(row) for row in self.rows],
-            "runs": runs,
-        }
-
-    def _place(self, folder: Path) -> str:
-        return folder.relative_to(self.folder).as_posix()
+from modalign.sweeps.plan import SweepPlan, chosen
+from modalign.sweeps.result import Progress, Sweep
+from modalign.sweeps.table import SweepRun, best_first, read_result, rows_of, to_frame
 
 
 def run(
-    plan: Plan,
+    plan: SweepPlan,
     job: Job,
     out: str | Path,
     *,
@@ -151,18 +85,13 @@ def sweep(
     dataset: Dataset,
     model: str,
     out: str | Path,
-    grid: Mapping[str, Sequence[Any]] | None = None,
+    plan: SweepPlan | Mapping[str, Sequence[Any]],
     *,
-    named: Mapping[str, Mapping[str, Any]] | None = None,
-    seeds: Sequence[int] = (1,),
-    sample: int | None = None,
-    seed: int = 1,
+    seeds: Sequence[int] = (settings.DEFAULT_SEED,),
     metric: str = "recall@20",
-    mask: Mask = "strict",
-    ks: Sequence[int] = KS,
-    device: str = "auto",
     workers: int = 1,
     told: Callable[[Progress], None] = lambda progress: None,
+    run_options: RunOptions | None = None,
     **options: Any,
 ) -> Sweep:
     """Train a model with every combination of options and every seed; see `run`.
@@ -171,18 +100,14 @@ def sweep(
         dataset: what to learn from.
         model: a registered name.
         out: folder of the sweep.
-        grid: values by option.
-        named: sets of options by name, in place of a grid.
-        seeds: of the runs.
-        sample: how many combinations of the grid to draw; None takes all.
-        seed: of that draw.
+        plan: values by option, of which all combinations are tried; or a `SweepPlan`, such as a
+            sample of a grid or sets of options by name, with seeds of its own.
+        seeds: of the runs, where `plan` is a grid.
         metric: of validation, to choose by; the test part is never chosen by.
-        mask: as `fit` takes it.
-        ks: likewise.
-        device: likewise.
-        workers: as `run` takes it.
-        told: likewise.
-        options: of the model, for all runs.
+        workers: number of processes.
+        told: called with the progress, at the start and after each run.
+        run_options: where and how each run is made.
+        options: of the model, for all runs, and fields of `RunOptions`.
 
     Raises:
         ConfigError, UnknownName: the model, an option, the grid or the metric is not right.
@@ -197,11 +122,10 @@ def sweep(
         >>> sorted(row.name for row in found.rows)
         ['damping=0.0', 'damping=1.0']
     """
-    check_metric(metric, ks)
-    plan = chosen(dataset, grid, named, seeds, sample, seed, options)
-    job = FitJob.on(
-        dataset, model, out, options=options, mask=mask, ks=tuple(ks), device=device
-    )  # fmt: skip
+    run_options, options = RunOptions.split(run_options, options)
+    check_metric(metric, run_options.ks)
+    plan = chosen(dataset, plan, seeds, options)
+    job = FitJob.on(dataset, model, out, options, run_options)
     return run(plan, job, out, metric=metric, workers=workers, told=told)
 
 
@@ -220,42 +144,67 @@ def write(found: Sweep, **more: Any) -> None:
 
 
 def _finish(
-    plan: Plan, job: Job, out: Path, metric: str, workers: int, told: Callable[[Progress], None]
-) -> dict[Path, Run]:
+    plan: SweepPlan,
+    job: Job,
+    out: Path,
+    metric: str,
+    workers: int,
+    told: Callable[[Progress], None],
+) -> dict[Path, SweepRun]:
     """Make the runs that are missing; the runs of the plan by folder."""
     tasks = _tasks(plan, out)
-    found: dict[Path, Run | None] = {
+    found: dict[Path, SweepRun | None] = {
         task.folder: _result(task, job) if (task.folder / job.result).is_file() else None
         for task in tasks
     }
     missing = [task for task in tasks if found[task.folder] is None]
     began = time.monotonic()
     told(_progress(found, metric, None, None))
-    for index, done in enumerate(pool.each(missing, job, workers), 1):
+    for index, done in enumerate(each(missing, _RunOne(job), workers), 1):
         last = found[done.task.folder] = _result(done.task, job, done.error)
         left = (time.monotonic() - began) / index * (len(missing) - index)
         told(_progress(found, metric, last, left))
     return {folder: one for folder, one in found.items() if one is not None}
 
 
-def _tasks(plan: Plan, out: Path) -> list[pool.Task]:
+@dataclass(frozen=True)
+class _RunTask:
+    """One run to make: the options of the set `name`, a seed, and the run's folder."""
+
+    name: str
+    options: Mapping[str, Any]
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class _RunOne:
+    """What a worker of an engine does with a `_RunTask`."""
+
+    job: Job
+
+    def __call__(self, task: _RunTask) -> None:
+        self.job.run(task.options, task.seed, task.folder)
+
+
+def _tasks(plan: SweepPlan, out: Path) -> list[_RunTask]:
     """Seed by seed, so that a sweep that is stopped early has seen every set once."""
     folders = plan.folders()
     return [
-        pool.Task(name, options, seed, out / "runs" / folders[name] / f"seed-{seed}")
+        _RunTask(name, options, seed, out / "runs" / folders[name] / f"seed-{seed}")
         for seed in plan.seeds
         for name, options in plan.settings.items()
     ]
 
 
-def _result(task: pool.Task, job: Job, error: str | None = None) -> Run:
+def _result(task: _RunTask, job: Job, error: str | None = None) -> SweepRun:
     path = task.folder / job.result
     results = read_result(path) if error is None else None
-    return Run(task.name, task.seed, path.parent, results, error)
+    return SweepRun(task.name, task.seed, path.parent, results, error)
 
 
 def _progress(
-    found: Mapping[Path, Run | None], metric: str, last: Run | None, left: float | None
+    found: Mapping[Path, SweepRun | None], metric: str, last: SweepRun | None, left: float | None
 ) -> Progress:
     runs = [one for one in found.values() if one is not None]
     known = [one for one in runs if one.value(metric) is not None]
@@ -266,27 +215,15 @@ def _progress(
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Hold the folder, so that two sweeps never write into the same runs."""
-    if out.is_file():
-        raise RunError("a folder for the sweep", f"the file {out}", "choose another name")
-    out.mkdir(parents=True, exist_ok=True)
-    # Files with a dot are our own lock, and what a kill left of a description half written.
-    others = any(entry.name != "data" and entry.name[0] != "." for entry in out.iterdir())
-    if others and not (out / "sweep.yaml").is_file():
-        raise RunError("a new or empty folder", f"{out} with other files", "choose another")
-    with (out / ".lock").open("w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(
-                    f"a folder {out} that nobody is writing into",
-                    "another sweep at work in it",
-                    "wait for it, or stop it first",
-                ) from error
+    with held(out, "sweep"):
+        # Files with a dot are our own lock, and what a kill left of a description half written.
+        others = any(entry.name != "data" and entry.name[0] != "." for entry in out.iterdir())
+        if others and not (out / "sweep.yaml").is_file():
+            raise RunError("a new or empty folder", f"{out} with other files", "choose another")
         yield
 
 
-def _open(out: Path, plan: Plan, job: Job) -> None:
+def _open(out: Path, plan: SweepPlan, job: Job) -> None:
     """Write `sweep.yaml`, or refuse a folder that has one of another experiment."""
     facts = {
         **job.identity(),

@@ -18,7 +18,7 @@ PARTS = ("valid", "test")
 
 
 @dataclass(frozen=True)
-class Run:
+class SweepRun:
     """One run of a plan.
 
     Attributes:
@@ -59,7 +59,7 @@ class Stat:
 
 
 @dataclass(frozen=True)
-class Row:
+class SweepRow:
     """A set of options with what its finished runs came to.
 
     Attributes:
@@ -82,12 +82,12 @@ class Row:
     seconds: float | None
 
 
-def rows_of(settings: Mapping[str, Mapping[str, Any]], runs: Sequence[Run]) -> list[Row]:
+def rows_of(settings: Mapping[str, Mapping[str, Any]], runs: Sequence[SweepRun]) -> list[SweepRow]:
     """One row for every set of options, in their order."""
     return [_row(name, options, runs) for name, options in settings.items()]
 
 
-def best_first(rows: Sequence[Row], metric: str) -> list[Row]:
+def best_first(rows: Sequence[SweepRow], metric: str) -> list[SweepRow]:
     """By the mean of a validation metric; sets without a finished run come last."""
     return sorted(
         rows, key=lambda row: -row.valid[metric].mean if metric in row.valid else float("inf")
@@ -113,16 +113,16 @@ def read_result(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def to_frame(rows: Sequence[Row]) -> pl.DataFrame:
+def to_frame(rows: Sequence[SweepRow]) -> pl.DataFrame:
     """A row for every set: its options, then validation, then test, mean and deviation each."""
     return pl.DataFrame([_flat(row) for row in rows], infer_schema_length=None)
 
 
-def _row(name: str, options: Mapping[str, Any], runs: Sequence[Run]) -> Row:
+def _row(name: str, options: Mapping[str, Any], runs: Sequence[SweepRun]) -> SweepRow:
     mine = [run for run in runs if run.name == name]
     good = [run.results for run in mine if run.results is not None]
     seconds = [one["seconds"] for one in good if "seconds" in one]
-    return Row(
+    return SweepRow(
         name=name,
         options=options,
         seeds=[run.seed for run in mine if run.results is not None],
@@ -139,7 +139,7 @@ def _stats(metrics: Sequence[Mapping[str, float]]) -> dict[str, Stat]:
     return {key: Stat.of([one[key] for one in metrics]) for key in shared}
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def _flat(row: SweepRow) -> dict[str, Any]:
     found: dict[str, Any] = {"name": row.name}
     found |= {
         key: value if isinstance(value, bool | int | float | str) else text(value)

@@ -58,7 +58,7 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.Signature(parameters, return_annotation=None)
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in parameters}
-    del command.__wrapped__  # type: ignore[attr-defined]
+    del command.__wrapped__
     return command
 
 

@@ -1,0 +1,100 @@
+"""The one writer of run folders, and the one function that opens the test split after training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import polars as pl
+
+from modalign.core.interfaces import Recommender
+from modalign.data.dataset import Dataset
+from modalign.evaluate.protocol import Evaluation, Evaluator
+from modalign.experiments import run_folder
+from modalign.experiments.options import RunOptions
+from modalign.models._registry import ModelSpec
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Metrics of a trained model.
+
+    Attributes:
+        valid: on the validation split; empty where there is none.
+        test: on the test split; empty where there is none.
+        per_user: test metrics of every user, or None.
+    """
+
+    valid: Mapping[str, float]
+    test: Mapping[str, float]
+    per_user: pl.DataFrame | None
+
+
+def measure(model: Recommender, dataset: Dataset, run: RunOptions) -> Measured:
+    """Measure on validation and test; no other function opens the test split after training."""
+    found: dict[str, Evaluation] = {}
+    for split in ("valid", "test"):
+        if len(dataset.part(split)):
+            found[split] = Evaluator(dataset, split=split, mask=run.mask, ks=run.ks).run(model)
+    metrics = {split: one.metrics for split, one in found.items()}
+    per_user = found["test"].per_user if "test" in found else None
+    return Measured(metrics.get("valid", {}), metrics.get("test", {}), per_user)
+
+
+def describe(
+    spec: ModelSpec,
+    config: Any,
+    seed: int,
+    dataset: Dataset,
+    run: RunOptions,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """What makes a run this one and no other, as `config.yaml` states it.
+
+    Args:
+        spec: the model.
+        config: its options.
+        seed: of the training.
+        dataset: what it learns from.
+        run: of its fields the precision counts.
+        more: what its task depends on besides, such as its teachers.
+    """
+    return {
+        "model": spec.name,
+        "seed": seed,
+        "data": dataset.fingerprint,
+        "modalities": {name: m.fingerprint for name, m in sorted(dataset.modalities.items())},
+        "options": config.model_dump(mode="json"),
+        "precision": run.precision,
+        **more,
+    }
+
+
+def write(
+    folder: Path,
+    model: Recommender,
+    results: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    per_user: pl.DataFrame | None,
+) -> None:
+    """All of a finished run but its `config.yaml`, which was written first.
+
+    Args:
+        folder: opened by `run_folder.open_new`.
+        model: at its best epoch.
+        results: what came out.
+        history: one record an epoch.
+        per_user: test metrics of every user, or None.
+    """
+    run_folder.write_history(folder, history)
+    run_folder.write(folder, model.state_dict(), results, per_user)
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The records of a run's epochs."""
+    path = folder / run_folder.HISTORY
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
