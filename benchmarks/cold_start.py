@@ -1,4 +1,4 @@
-"""Where items that nobody has chosen yet are ranked: the content adapter and its rivals.
+"""Ranks of items without interactions: the content adapter and its rivals.
 
     python benchmarks/cold_start.py --data data/shop --seeds 1,2,3 --out cold_start-shop.json
 

@@ -101,7 +101,7 @@ def serve(folder: Path, repeats: int) -> dict[str, float]:
 
 
 def served_apart(folder: Path, repeats: int, threads: int) -> dict[str, float]:
-    """`serve` in a fresh process with so many threads."""
+    """`serve` in a fresh process with this number of threads."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     done = subprocess.run(
         [sys.executable, __file__, "--serve", str(folder), "--repeats", str(repeats)],

@@ -205,17 +205,17 @@ def kills(shop: Path, times: int) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "feedback.sqlite"
         for turn in range(times):
-            told = Path(folder) / f"told-{turn}"
+            acked = Path(folder) / f"acknowledged-{turn}"
             with running([f"shop={shop}"], "--feedback", str(store)) as live:
-                feeder = multiprocessing.Process(target=_feed, args=(live.port, turn, str(told)))
+                feeder = multiprocessing.Process(target=_feed, args=(live.port, turn, str(acked)))
                 feeder.start()
-                while not told.exists() or not told.stat().st_size:
+                while not acked.exists() or not acked.stat().st_size:
                     time.sleep(0.005)
                 time.sleep(float(rng.uniform(0.05, 0.5)))
                 os.kill(live.pid, signal.SIGKILL)
                 live.process.wait()
                 feeder.join()
-            acknowledged.update(told.read_text().split())
+            acknowledged.update(acked.read_text().split())
         with sqlite3.connect(store) as db:
             kept = {row[0] for row in db.execute("SELECT event_id FROM events")}
     lost = len(acknowledged - kept)

@@ -3,9 +3,10 @@
     python benchmarks/serve_ranker.py --out benchmarks/results/serve_ranker.json
 
 Vectors: `n / 100` centres drawn from a normal distribution, every item a centre plus 0.5 times a
-normal draw, all times a log-normal length (deviation 0.2); users likewise around the items'
-centres. Users have seen 20 random items each. The bare product is `users @ items.T` into memory
-that is there already, followed by numpy's `argpartition` and a sort of what it finds; one thread.
+normal draw, all times a log-normal length (deviation 0.2); users are drawn in the
+same way around the items' centres. Users have seen 20 random items each. The bare product is
+`users @ items.T` into memory that is there already, followed by numpy's `argpartition` and a sort
+of what it finds; one thread.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ first trial; the others are proposed by Optuna (a seeded tree-structured Parzen 
 those that after `--warmup` epochs stand below the median of the earlier trials are stopped. Each
 trial is a line of `benchmarks/trials/DATA/MODEL.jsonl`; those that stand there already are not run
 again, and count; with `--worker 1` a second process takes part in the search, and keeps away from
-what the first is at (`MODEL.0.json` beside the log; a killed process leaves it until it is begun
-again). The best one is written to `benchmarks/configs/DATA/MODEL.yaml`.
+what the first is at (`MODEL.0.json` beside the log; a killed process leaves it until it is
+started again). The best one is written to `benchmarks/configs/DATA/MODEL.yaml`.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Curve:
 
 
 def known(options: dict, space: dict[str, list], defaults: Mapping) -> dict:
-    """What Optuna is told of a trial run before: defaults written out, other options left out."""
+    """Parameters of an earlier trial for Optuna: defaults written out, other options left out."""
     return {name: options.get(name, defaults[name]) for name in space}
 
 
-def begun(seed: int, warmup: int) -> optuna.Study:
+def new_study(seed: int, warmup: int) -> optuna.Study:
     """A search without trials; `warmup` epochs go by before a trial may be stopped."""
     return optuna.create_study(
         direction="maximize",
@@ -77,7 +77,7 @@ def begun(seed: int, warmup: int) -> optuna.Study:
 
 
 def remember(study: optuna.Study, record: dict, space: dict[str, list], defaults: Mapping) -> None:
-    """Give a study a finished trial; one with values the space lacks tells it nothing."""
+    """Give a study a finished trial; one with values outside the space is left out."""
     params = known(record["options"], space, defaults)
     if any(params[name] not in values for name, values in space.items()):
         return
@@ -124,11 +124,12 @@ def proposal(
 ) -> tuple[optuna.Trial, dict] | None:
     """The next trial and its options, none of those done; None where nothing new is proposed.
 
-    The search so far is told anew each time, so that one goes on as it would have gone on, and
-    several at once learn from each other. The first trial is that of the defaults.
+    The study is rebuilt from the finished trials each time, so that a resumed search continues as
+    an uninterrupted one would, and parallel searches learn from each other. The first trial is that
+    of the defaults.
     """
     # Seeded by what is known as well: a search continued does not propose the same again.
-    study = begun(seed + len(done), warmup)
+    study = new_study(seed + len(done), warmup)
     for record in done:
         remember(study, record, space, defaults)
     for _ in range(EXHAUSTED):
@@ -139,7 +140,7 @@ def proposal(
         seen = next((one for one in done if one["options"] == options), None)
         if seen is None:
             return trial, options
-        # Told again, so that the search goes elsewhere; not a trial of its own.
+        # Reported again, so that the search goes elsewhere; it does not count as a trial.
         study.tell(trial, seen[METRIC])
     return None
 
