@@ -16,7 +16,7 @@ from calling import Cli, snapshot
 from modalign.data.dataset import Dataset
 from modalign.distillation.plan import VARIANTS
 from modalign.experiments.fit import fit, load_model
-from modalign.export.run import export_run
+from modalign.export.export_run import export_run
 from modalign.report import _canvas, _flow
 from modalign.testing.toy import toy_dataset
 

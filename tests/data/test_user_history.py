@@ -21,7 +21,7 @@ from modalign.errors import DataError
 from modalign.evaluate.protocol import Evaluator
 from modalign.experiments.cost import Asker
 from modalign.experiments.fitted import FittedModel
-from modalign.export.run import export_run
+from modalign.export.export_run import export_run
 from modalign.models._registry import get
 from modalign.models.ease import EASE, EASEConfig
 from modalign.report.lists import liked

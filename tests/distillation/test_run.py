@@ -14,7 +14,7 @@ from modalign.distillation.source import MixedSource, source_of
 from modalign.errors import ConfigError, RunError
 from modalign.experiments.fit import fit, load_model
 from modalign.experiments.options import RunOptions
-from modalign.export.run import export_run
+from modalign.export.export_run import export_run
 from modalign.testing.toy import toy_dataset
 
 QUICK = {"epochs": 3, "embedding_size": 8, "batch_size": 128, "logit": "sort"}

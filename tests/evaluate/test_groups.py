@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from modalign.errors import ConfigError
-from modalign.evaluate.groups import by_activity, by_popularity, by_quantile
+from modalign.evaluate.groups import by_activity, by_popularity
 from modalign.evaluate.protocol import evaluate
 from modalign.models.popularity import Popularity, PopularityConfig
 from modalign.testing.toy import toy_dataset
@@ -49,11 +49,11 @@ def test_groups_add_up_to_the_whole() -> None:
     model = Popularity(PopularityConfig(), data.view())
     model.solve(data.view())
     found = evaluate(model, data)
-    for groups in (by_activity(found.per_user), by_quantile(found.per_user, 3)):
-        assert groups["n_users"].sum() == found.n_users
-        for key in found.per_user.columns[4:]:
-            mean = (groups[key] * groups["n_users"]).sum() / found.n_users
-            assert mean == pytest.approx(found.metrics[key])
+    groups = by_activity(found.per_user)
+    assert groups["n_users"].sum() == found.n_users
+    for key in found.per_user.columns[4:]:
+        mean = (groups[key] * groups["n_users"]).sum() / found.n_users
+        assert mean == pytest.approx(found.metrics[key])
 
 
 def test_the_order_of_users_makes_no_difference() -> None:
@@ -71,26 +71,8 @@ def test_wrong_edges_are_refused(edges: list[int], message: str) -> None:
         by_activity(USERS, edges)
 
 
-def test_by_quantile_by_hand() -> None:
-    # Counts 0 3 4 5 8 9 12 13: quarters start at 0, 4, 8, 12.
-    found = by_quantile(USERS, 4)
-    assert found["group"].to_list() == ["0-3", "4-7", "8-11", "12+"]
-    assert found["n_users"].to_list() == [2, 2, 2, 2]
-
-
-def test_by_quantile_merges_equal_edges() -> None:
-    users = pl.DataFrame({"n_train": [5] * 9 + [7], "recall@5": [0.0] * 9 + [1.0]})
-    assert by_quantile(users, 4).rows() == [("5+", 10, 0.1)]
-
-
-def test_by_quantile_wants_a_group() -> None:
-    with pytest.raises(ConfigError, match="at least 1 group"):
-        by_quantile(USERS, 0)
-
-
 def test_nobody_is_no_group() -> None:
     assert len(by_activity(USERS[:0])) == 0
-    assert len(by_quantile(USERS[:0])) == 0
 
 
 # ------------------------------------------------------------------ popularity

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from modalign.errors import ConfigError, UnknownName
 from modalign.evaluate import metrics
-from modalign.evaluate.metrics import METRICS, Lists, checked_ks, compute, hit_matrix
+from modalign.evaluate.metrics import METRICS, JudgedLists, checked_ks, compute, hit_matrix
 
 KS = (1, 2, 5, 10, 20)
 ACCURACY = [name for name, metric in METRICS.items() if metric.accuracy]
@@ -36,9 +36,9 @@ def random_case(
     return items, relevant
 
 
-def lists_of(items: np.ndarray, relevant: np.ndarray) -> Lists:
+def lists_of(items: np.ndarray, relevant: np.ndarray) -> JudgedLists:
     hits = hit_matrix(items, sp.csr_array(relevant.astype(np.float32)))
-    return Lists(hits, relevant.sum(1))
+    return JudgedLists(hits, relevant.sum(1))
 
 
 def slow(listed: list[int], wanted: set[int], k: int) -> dict[str, float]:
@@ -140,7 +140,7 @@ def test_equals_ir_measures() -> None:
 def test_by_hand() -> None:
     # Hits at places 1 and 3 of three relevant items; at place 4 of one; nowhere.
     hits = np.array([[1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
-    _, values = compute(Lists(hits, np.array([3, 1, 2])), [2, 4], ACCURACY)
+    _, values = compute(JudgedLists(hits, np.array([3, 1, 2])), [2, 4], ACCURACY)
     third, fourth = 1 / math.log2(4), 1 / math.log2(5)
     two, three = 1 + 1 / math.log2(3), 1 + 1 / math.log2(3) + 1 / math.log2(4)
     table = {
@@ -172,7 +172,7 @@ def test_means_are_means_of_the_users() -> None:
 def test_beyond_accuracy_by_hand() -> None:
     # Items 0 to 4 have 4, 2, 1, 0, 0 interactions of 4 users; the second list is short, the
     # third empty.
-    lists = Lists(
+    lists = JudgedLists(
         np.zeros((3, 3), bool),
         np.ones(3, int),
         np.array([[0, 1, 3], [2, -1, -1], [-1, -1, -1]]),
@@ -191,7 +191,7 @@ def test_beyond_accuracy_by_hand() -> None:
 
 def test_places_beyond_the_list_count_as_misses() -> None:
     hits = np.array([[True, False]])
-    means, _ = compute(Lists(hits, np.array([1])), [10], ["precision", "recall", "ndcg"])
+    means, _ = compute(JudgedLists(hits, np.array([1])), [10], ["precision", "recall", "ndcg"])
     assert means == {"precision@10": 0.1, "recall@10": 1.0, "ndcg@10": 1.0}
 
 
@@ -215,7 +215,9 @@ def test_laws(seed: int, width: int, n_items: int) -> None:
 @given(n_relevant=st.integers(1, 12), k=st.integers(1, 12))
 def test_an_ideal_list_has_one(n_relevant: int, k: int) -> None:
     hits = np.arange(12)[None] < n_relevant
-    means, _ = compute(Lists(hits, np.array([n_relevant])), [k], ["ndcg", "map", "mrr", "hit"])
+    means, _ = compute(
+        JudgedLists(hits, np.array([n_relevant])), [k], ["ndcg", "map", "mrr", "hit"]
+    )
     assert list(means.values()) == pytest.approx([1.0] * 4)
 
 
@@ -268,6 +270,6 @@ def test_ks_are_sorted_and_each_once() -> None:
 
 
 def test_no_user_at_all_has_mean_zero() -> None:
-    means, values = compute(Lists(np.zeros((0, 5), bool), np.zeros(0, int)), [5], ACCURACY)
+    means, values = compute(JudgedLists(np.zeros((0, 5), bool), np.zeros(0, int)), [5], ACCURACY)
     assert set(means.values()) == {0.0}
     assert all(one.shape == (0,) for one in values.values())

@@ -78,7 +78,7 @@ def test_transport_brings_predictions_to_where_items_lie() -> None:
     assert distances[1] < 0.8 * distances[0]
 
 
-def taught(noise: float) -> tuple[content.Content, np.ndarray, np.ndarray, sp.csr_array]:
+def taught(noise: float) -> tuple[content.ReducedFeatures, np.ndarray, np.ndarray, sp.csr_array]:
     """Items whose vectors are linear in their features, and users who choose by them."""
     given, rng = modalities(missing=0.0), np.random.default_rng(3)
     x = np.concatenate([given["image"].features, given["text"].features], axis=1)

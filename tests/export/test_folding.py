@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from modalign.export.folding import Known, fit_fold_ins
+from modalign.export.folding import KnownUsers, fit_fold_ins
 
 
-def known(linear: bool, n: int = 300) -> Known:
+def known(linear: bool, n: int = 300) -> KnownUsers:
     """Users who are a rotation of the mean of their items, or of something else altogether."""
     rng = np.random.default_rng(1)
     items = rng.normal(size=(80, 5)).astype(np.float32)
@@ -18,7 +18,7 @@ def known(linear: bool, n: int = 300) -> Known:
     means = (history @ items) / np.maximum(had.sum(axis=1), 1)[:, None]
     users = means @ rotation if linear else rng.normal(size=(n, 5))
     nothing = sp.csr_array((n, 80), dtype=np.float32)
-    return Known(users.astype(np.float32), items, history, nothing)
+    return KnownUsers(users.astype(np.float32), items, history, nothing)
 
 
 def test_a_linear_truth_is_found_by_the_map() -> None:
@@ -39,7 +39,7 @@ def test_no_relation_is_told_as_none() -> None:
 def test_the_default_has_the_best_validation_recall() -> None:
     given = known(linear=True)
     relevant = sp.csr_array((np.random.default_rng(2).random((300, 80)) < 0.02).astype(np.float32))
-    judged = Known(given.users, given.items, given.history, relevant)
+    judged = KnownUsers(given.users, given.items, given.history, relevant)
     truth = {tuple(given.history.indices[a:b]): row for row, (a, b) in enumerate(
         zip(given.history.indptr[:-1], given.history.indptr[1:], strict=True))}  # fmt: skip
 
@@ -60,8 +60,8 @@ def test_the_default_has_the_best_validation_recall() -> None:
 
 def test_the_ridge_has_the_length_of_trained_vectors() -> None:
     given = known(linear=True)
-    given = Known(given.means(), given.items, given.history, given.relevant)
-    long = Known(100 * given.users, given.items, given.history, given.relevant)
+    given = KnownUsers(given.means(), given.items, given.history, given.relevant)
+    long = KnownUsers(100 * given.users, given.items, given.history, given.relevant)
     scales = [
         float(fit_fold_ins(one, np.random.default_rng(1)).matrices["scale"][0])
         for one in (given, long)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modalign.graph.knn import combine, knn_graph
+from modalign.graph.knn import knn_graph
 
 
 def brute_force(features, present, k, include_self) -> np.ndarray:
@@ -120,23 +119,8 @@ def test_scaling_rows_changes_nothing():
     np.testing.assert_array_equal(a, b)
 
 
-def test_combination_is_the_weighted_sum_and_differentiable():
-    a = knn_graph(features_of(seed=1), np.ones(50, bool), 4)
-    b = knn_graph(features_of(seed=2), np.arange(50) > 9, 4)
-    both = combine([(0.1, a), (0.9, b)])
-    dense = 0.1 * a.scipy().toarray() + 0.9 * b.scipy().toarray()
-    np.testing.assert_allclose(both.scipy().toarray(), dense, rtol=1e-6)
-    np.testing.assert_allclose(both.scipy().sum(1), 1.0, rtol=1e-6)
-    x = torch.randn(50, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(both.matmul, x)
-
-
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         knn_graph(features_of(), np.ones(50, bool), 0)
     with pytest.raises(ValueError, match="present"):
         knn_graph(features_of(), np.ones(49, bool), 2)
-    with pytest.raises(ValueError, match="one shape"):
-        combine([(1.0, knn_graph(features_of(n), np.ones(n, bool), 2)) for n in (5, 6)])
-    with pytest.raises(ValueError, match="one shape"):
-        combine([])

@@ -12,7 +12,7 @@ from modalign.core import seeds
 from modalign.core.interfaces import Batch
 from modalign.models.bpr import BPR, BPRConfig
 from modalign.models.mlprec import MLPRec, MLPRecConfig
-from modalign.nn.losses.ranking import bpr_loss, l2_penalty
+from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 from modalign.testing.toy import tiny_view
 
 BATCH = Batch(torch.tensor([0, 1, 0]), torch.tensor([0, 2, 1]), torch.tensor([3, 0, 0]))

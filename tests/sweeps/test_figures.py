@@ -13,7 +13,7 @@ from PIL import Image
 from sweep_jobs import Formula
 
 from modalign import sweeps
-from modalign.evaluate.compare import Pair
+from modalign.evaluate.compare import MetricDifference
 from modalign.sweeps import SweepPlan, figures
 
 
@@ -91,7 +91,9 @@ def test_ndcg_stands_beside_recall_where_it_is_known(tmp_path: Path) -> None:
 def test_labels_below_the_differences_stand_clear_of_each_other(name: str, width: float) -> None:
     metrics = ["ndcg@20", "recall@20"]
     tests = [
-        Pair(metric, "full", name, shift, shift - width, shift + width, 0.1, 0.1, 0.1, False)
+        MetricDifference(
+            metric, "full", name, shift, shift - width, shift + width, 0.1, 0.1, 0.1, False
+        )
         for metric in metrics
         for shift in (0.0, -0.6 * width)
     ]
@@ -107,9 +109,11 @@ def test_labels_below_the_differences_stand_clear_of_each_other(name: str, width
 
 
 def test_differences_are_those_of_the_variants_with_their_intervals(tmp_path: Path) -> None:
-    def pair(metric: str, second: str, difference: float, significant: bool) -> Pair:
+    def pair(metric: str, second: str, difference: float, significant: bool) -> MetricDifference:
         low, high = difference - 0.02, difference + 0.03
-        return Pair(metric, "full", second, difference, low, high, 0.1, 0.1, 0.1, significant)
+        return MetricDifference(
+            metric, "full", second, difference, low, high, 0.1, 0.1, 0.1, significant
+        )
 
     tests = [
         pair("recall@20", "a", 0.01, False),

@@ -12,7 +12,7 @@ from modalign.cli.render import err, print_json, say, table
 from modalign.cli.render import out as console
 
 if TYPE_CHECKING:
-    from modalign.export.run import Exported
+    from modalign.export.export_run import Exported
 
 DTYPES = ("float32", "float16", "int8")
 INDEXES = ("auto", "exact", "hnsw")
@@ -55,7 +55,7 @@ def export(
     choose("dtype", dtype, DTYPES)
     choose("index", index, INDEXES)
     from modalign.experiments.fit import load_model
-    from modalign.export.run import export_run
+    from modalign.export.export_run import export_run
     from modalign_serve.artifact.write import check_place
 
     check_place(out, overwrite)

@@ -26,7 +26,7 @@ from modalign.nn.losses.distillation import (
     margin_logits,
     transported_logits,
 )
-from modalign.nn.losses.ranking import bpr_loss, l2_penalty
+from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 
 
 class DistillConfig(Config):

@@ -56,7 +56,7 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class Pair:
+class MetricDifference:
     """One metric of two runs: difference (first minus second), its 95% interval over users
     (uncorrected), p-values, Holm's correction, and whether that is below the level. Where both
     stand for several seeds, there is the p-value of Welch's t-test between these as well; what is
@@ -83,7 +83,7 @@ class Comparison:
 
     runs: list[str]
     metrics: dict[str, dict[str, float]]
-    pairs: list[Pair]
+    pairs: list[MetricDifference]
     winner: dict[str, str | None]
     mask: str
     fingerprint: str
@@ -109,7 +109,7 @@ def compare(runs: Sequence[RunResult], level: float = 0.05) -> Comparison:
     order = runs[0].per_user["user_id"]
     frames = {run.name: _aligned(run, order) for run in runs}
     shared = [key for key in runs[0].metrics if all(key in run.metrics for run in runs)]
-    pairs: list[Pair] = []
+    pairs: list[MetricDifference] = []
     winner: dict[str, str | None] = {}
     for key in shared:
         if not _is_accuracy(key):
@@ -167,14 +167,14 @@ def _pairs(
     frames: Mapping[str, pl.DataFrame],
     seeds: Mapping[str, Sequence[Mapping[str, float]]],
     level: float,
-) -> list[Pair]:
+) -> list[MetricDifference]:
     names = list(combinations(frames, 2))
     tests = [paired(frames[a][key].to_numpy(), frames[b][key].to_numpy()) for a, b in names]
     corrected = holm([test.t_test for test in tests])
     means = {name: [metrics[key] for metrics in several] for name, several in seeds.items()}
     welch = [between_seeds(means[a], means[b]) for a, b in names]
     return [
-        Pair(
+        MetricDifference(
             metric=key,
             first=a,
             second=b,

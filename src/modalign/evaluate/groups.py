@@ -42,21 +42,6 @@ def by_activity(per_user: pl.DataFrame, edges: Sequence[int] = ACTIVITY) -> pl.D
     return _means(per_user, np.searchsorted(edges, counts, side="right") - 1, _names(edges))
 
 
-def by_quantile(per_user: pl.DataFrame, n_groups: int = 4) -> pl.DataFrame:
-    """As `by_activity`, with edges at quantiles of n_train; equal edges are merged.
-
-    Raises:
-        ConfigError: fewer than one group is asked for.
-    """
-    if n_groups < 1:
-        raise ConfigError("at least 1 group", str(n_groups), "ask for 4")
-    counts = per_user["n_train"].to_numpy()
-    if not len(counts):
-        return by_activity(per_user)
-    cuts = np.quantile(counts, np.arange(n_groups) / n_groups, method="higher")
-    return by_activity(per_user, np.unique(cuts).astype(int).tolist())
-
-
 def by_popularity(
     items: np.ndarray,
     hits: np.ndarray,

@@ -65,7 +65,7 @@ def hit_matrix(items: np.ndarray, relevant: sp.csr_array) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Lists:
+class JudgedLists:
     """Ranked lists and the truth, as every metric needs them.
 
     Attributes:
@@ -123,45 +123,45 @@ def _one(place: np.ndarray, number: np.ndarray) -> np.ndarray:
     return np.ones(len(place))
 
 
-def _recall(lists: Lists, k: int) -> np.ndarray:
+def _recall(lists: JudgedLists, k: int) -> np.ndarray:
     values: np.ndarray = lists.total(k, _one) / lists.n_relevant
     return values
 
 
-def _precision(lists: Lists, k: int) -> np.ndarray:
+def _precision(lists: JudgedLists, k: int) -> np.ndarray:
     return lists.total(k, _one) / k
 
 
-def _hit(lists: Lists, k: int) -> np.ndarray:
+def _hit(lists: JudgedLists, k: int) -> np.ndarray:
     return (lists.total(k, _one) > 0).astype(np.float64)
 
 
-def _mrr(lists: Lists, k: int) -> np.ndarray:
+def _mrr(lists: JudgedLists, k: int) -> np.ndarray:
     return lists.total(k, lambda place, number: (number == 0) / (place + 1.0))
 
 
-def _ndcg(lists: Lists, k: int) -> np.ndarray:
+def _ndcg(lists: JudgedLists, k: int) -> np.ndarray:
     gained = lists.total(k, lambda place, number: 1 / np.log2(place + 2.0))
     ideal = np.cumsum(1 / np.log2(np.arange(k) + 2.0))
     values: np.ndarray = gained / ideal[np.minimum(lists.n_relevant, k) - 1]
     return values
 
 
-def _map(lists: Lists, k: int) -> np.ndarray:
+def _map(lists: JudgedLists, k: int) -> np.ndarray:
     gained = lists.total(k, lambda place, number: (number + 1.0) / (place + 1.0))
     values: np.ndarray = gained / np.minimum(lists.n_relevant, k)
     return values
 
 
-def _novelty(lists: Lists, k: int) -> np.ndarray:
+def _novelty(lists: JudgedLists, k: int) -> np.ndarray:
     return lists.mean(k, -np.log2(np.maximum(lists.counts(), 1) / max(lists.n_train_users, 1)))
 
 
-def _popularity(lists: Lists, k: int) -> np.ndarray:
+def _popularity(lists: JudgedLists, k: int) -> np.ndarray:
     return lists.mean(k, lists.counts().astype(np.float64))
 
 
-def _coverage(lists: Lists, k: int) -> float:
+def _coverage(lists: JudgedLists, k: int) -> float:
     listed = lists._listed(k)
     n_items = len(lists.counts())
     return float((np.bincount(listed[listed >= 0], minlength=n_items) > 0).sum() / n_items)
@@ -179,8 +179,8 @@ class Metric:
     """
 
     name: str
-    per_user: Callable[[Lists, int], np.ndarray] | None = None
-    overall: Callable[[Lists, int], float] | None = None
+    per_user: Callable[[JudgedLists, int], np.ndarray] | None = None
+    overall: Callable[[JudgedLists, int], float] | None = None
     accuracy: bool = True
 
 
@@ -227,7 +227,7 @@ def checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
 
 
 def compute(
-    lists: Lists, ks: Sequence[int], names: Iterable[str] | None = None
+    lists: JudgedLists, ks: Sequence[int], names: Iterable[str] | None = None
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Means and per-user values of metrics at every K.
 
@@ -244,7 +244,7 @@ def compute(
         ConfigError, UnknownName: a K or a name is wrong.
 
     Example:
-        >>> lists = Lists(np.array([[True, False, True]]), np.array([4]))
+        >>> lists = JudgedLists(np.array([[True, False, True]]), np.array([4]))
         >>> compute(lists, [3], ["recall", "map"])[0]
         {'recall@3': 0.5, 'map@3': 0.5555555555555555}
     """

@@ -34,7 +34,7 @@ from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.data.user_history import Mask, Split
 from modalign.errors import DataError, InputError, UnknownName
-from modalign.evaluate.metrics import Lists, checked_ks, chosen_metrics, compute, hit_matrix
+from modalign.evaluate.metrics import JudgedLists, checked_ks, chosen_metrics, compute, hit_matrix
 from modalign.evaluate.ranking import Ranking, rank
 
 Candidates = Literal["all", "cold"]
@@ -198,7 +198,7 @@ class Evaluator:
                 f"lists of {len(ranking)} users",
                 "rank the users in the order of `users`",
             )
-        lists = Lists(
+        lists = JudgedLists(
             hit_matrix(ranking.items, self._relevant),
             self._n_relevant,
             ranking.items,

@@ -84,45 +84,6 @@ def between_seeds(first: Sequence[float], second: Sequence[float]) -> float | No
     return float(found.pvalue)
 
 
-def bootstrap(
-    first: np.ndarray,
-    second: np.ndarray,
-    rng: np.random.Generator,
-    level: float = 0.95,
-    draws: int = 2000,
-) -> tuple[float, float]:
-    """Percentile interval of the mean difference over users drawn with replacement.
-
-    Users with the same difference are interchangeable, so one multinomial draw of how often
-    each distinct difference occurs replaces drawing users one by one.
-
-    Args:
-        first: values of users, shape (n,).
-        second: values of the same users, shape (n,).
-        rng: draws the users.
-        level: share of the drawn means inside the interval.
-        draws: how many times users are drawn.
-
-    Raises:
-        DataError: as `paired` does.
-
-    Source: Efron, "Bootstrap methods: another look at the jackknife", 1979.
-
-    Example:
-        >>> bootstrap(np.array([3.0, 2.0]), np.array([2.0, 1.0]), np.random.default_rng(0))
-        (1.0, 1.0)
-    """
-    values, counts = np.unique(_differences(first, second), return_counts=True)
-    n = int(counts.sum())
-    step = max(1, 4_000_000 // len(values))
-    means = [
-        rng.multinomial(n, counts / n, size=min(step, draws - start)) @ values / n
-        for start in range(0, draws, step)
-    ]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def _differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """First minus second, without the noise of rounding."""
     if first.shape != second.shape or len(first) < 2:
@@ -165,18 +126,3 @@ def holm_of_known(p_values: Sequence[float | None]) -> list[float | None]:
     """
     raised = iter(holm([p for p in p_values if p is not None]))
     return [None if p is None else float(next(raised)) for p in p_values]
-
-
-def benjamini_hochberg(p_values: Sequence[float]) -> np.ndarray:
-    """p-values adjusted so that the share of false findings is bounded (1995).
-
-    Example:
-        >>> benjamini_hochberg([0.01, 0.04, 0.03]).tolist()
-        [0.03, 0.04, 0.04]
-    """
-    p = np.asarray(p_values, np.float64)
-    order = np.argsort(-p, kind="stable")
-    lowered = np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(lowered, 1.0)
-    return adjusted

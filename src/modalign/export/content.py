@@ -27,7 +27,7 @@ from modalign import ot
 from modalign.core import seeds
 from modalign.core.modality import Modality
 from modalign.core.sparse import row_of_entries
-from modalign.export.lists import best_lists, recall
+from modalign.export.fidelity import best_lists, recall
 from modalign_serve.ranker.adapter import unit_rows
 
 K = 20
@@ -44,7 +44,7 @@ JUDGES = 1_000
 
 
 @dataclass(frozen=True)
-class Content:
+class ReducedFeatures:
     """The features of all items, reduced.
 
     Attributes:
@@ -110,7 +110,9 @@ def choices(reg: float) -> list[Choice]:
     ]
 
 
-def read_content(modalities: Mapping[str, Modality], warm: np.ndarray, seed: int) -> Content:
+def read_content(
+    modalities: Mapping[str, Modality], warm: np.ndarray, seed: int
+) -> ReducedFeatures:
     """Reduce all item modalities.
 
     Args:
@@ -139,7 +141,7 @@ def read_content(modalities: Mapping[str, Modality], warm: np.ndarray, seed: int
         np.concatenate([reduced[name], modalities[name].present[:, None]], axis=1) for name in names
     ]
     x = np.concatenate(parts, axis=1).astype(np.float32)
-    return Content(names, bases, centres, x, splits, shown)
+    return ReducedFeatures(names, bases, centres, x, splits, shown)
 
 
 def _basis(rows: np.ndarray, rank: int, seed: int) -> np.ndarray:
@@ -239,7 +241,7 @@ class Trained:
 
 
 def train_adapter(
-    content: Content,
+    content: ReducedFeatures,
     users: np.ndarray,
     items: np.ndarray,
     history: sp.csr_array,
@@ -316,7 +318,7 @@ class _Judge:
         return recall(best_lists(self.users, items, self.seen, K), self.relevant)
 
 
-def unreduced(found: Map, content: Content) -> dict[str, np.ndarray]:
+def unreduced(found: Map, content: ReducedFeatures) -> dict[str, np.ndarray]:
     """The map for features as encoders give them: the reduction is multiplied in."""
     linear: list[np.ndarray] = []
     hidden: list[np.ndarray] = []

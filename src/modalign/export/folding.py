@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from modalign.export.lists import best_lists, overlap, recall
+from modalign.export.fidelity import best_lists, overlap, recall
 from modalign_serve.ranker.foldin import Fold, folded_by_ridge
 
 K = 20
@@ -24,7 +24,7 @@ WEIGHTS = (1e-3, 1e-2, 1e-1)
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownUsers:
     """Users whose trained vectors are known.
 
     Attributes:
@@ -39,10 +39,10 @@ class Known:
     history: sp.csr_array
     relevant: sp.csr_array
 
-    def at(self, rows: np.ndarray) -> Known:
+    def at(self, rows: np.ndarray) -> KnownUsers:
         """Some of them."""
         picked = sp.csr_array(self.history[rows]), sp.csr_array(self.relevant[rows])
-        return Known(self.users[rows], self.items, *picked)
+        return KnownUsers(self.users[rows], self.items, *picked)
 
     def means(self) -> np.ndarray:
         """Mean vector of the items of each, (n, d)."""
@@ -58,7 +58,9 @@ class FoldIns:
     report: dict[str, Any]
 
 
-def fit_fold_ins(known: Known, rng: np.random.Generator, encoder: Fold | None = None) -> FoldIns:
+def fit_fold_ins(
+    known: KnownUsers, rng: np.random.Generator, encoder: Fold | None = None
+) -> FoldIns:
     """Fit the map and the ridge, measure all ways, name the best.
 
     The best has the highest Recall@20 on validation items where there are any, otherwise the
@@ -98,7 +100,7 @@ def fit_fold_ins(known: Known, rng: np.random.Generator, encoder: Fold | None = 
     return FoldIns({"map": weights, "gram": gram, "scale": scales}, report)
 
 
-def _measured(judged: Known, folded: np.ndarray, trained: np.ndarray) -> dict[str, float]:
+def _measured(judged: KnownUsers, folded: np.ndarray, trained: np.ndarray) -> dict[str, float]:
     lists = best_lists(folded, judged.items, judged.history, K)
     found = {f"overlap@{K}": overlap(trained, lists), "cosine": _cosine(folded, judged.users)}
     if judged.relevant.nnz:
@@ -111,19 +113,19 @@ def _cosine(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.mean((first * second).sum(axis=1) / np.maximum(lengths, 1e-12)))
 
 
-def _each(known: Known, fold: Fold) -> np.ndarray:
+def _each(known: KnownUsers, fold: Fold) -> np.ndarray:
     """Fold in one after the other, as a server does; of a sample, never of all users."""
     edges = known.history.indptr
     rows = [known.history.indices[edges[i] : edges[i + 1]] for i in range(len(known.users))]
     return np.stack([fold(one, known.items[one]) for one in rows])
 
 
-def _score(judged: Known, folded: np.ndarray, trained: np.ndarray) -> tuple[float, float]:
+def _score(judged: KnownUsers, folded: np.ndarray, trained: np.ndarray) -> tuple[float, float]:
     found = _measured(judged, folded, trained)
     return found.get(f"recall@{K}", 0.0), found[f"overlap@{K}"]
 
 
-def _best_map(fitted: Known, judged: Known, trained: np.ndarray) -> np.ndarray:
+def _best_map(fitted: KnownUsers, judged: KnownUsers, trained: np.ndarray) -> np.ndarray:
     means = fitted.means().astype(np.float64)
     left, right = means.T @ means, means.T @ fitted.users
     scale = np.trace(left) / len(left) or 1.0
@@ -134,7 +136,9 @@ def _best_map(fitted: Known, judged: Known, trained: np.ndarray) -> np.ndarray:
     return max(every, key=lambda weights: _score(judged, judged.means() @ weights, trained))
 
 
-def _best_ridge(fitted: Known, judged: Known, trained: np.ndarray) -> tuple[np.ndarray, float]:
+def _best_ridge(
+    fitted: KnownUsers, judged: KnownUsers, trained: np.ndarray
+) -> tuple[np.ndarray, float]:
     items = judged.items.astype(np.float64)
     whole = items.T @ items
     mean = np.trace(whole) / len(whole) / len(items) or 1.0

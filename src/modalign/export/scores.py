@@ -16,7 +16,7 @@ from modalign.core import seeds
 from modalign.core.interfaces import Queries, Recommender
 from modalign.core.sparse import csr_tensor, place_in_row, row_of_entries
 from modalign.errors import ConfigError
-from modalign.export.lists import best_of_cells, csr_of, hide, overlap
+from modalign.export.fidelity import best_of_cells, csr_of, hide, overlap
 from modalign_serve.artifact.artifact import Csr
 from modalign_serve.artifact.manifest import Kind
 from modalign_serve.ranker.foldin import session
@@ -60,7 +60,7 @@ class Segmented(Protocol):
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoringParts:
     """What the artifact scores with.
 
     Attributes:
@@ -81,7 +81,7 @@ class Scored:
     segments: tuple[tuple[str, int, int], ...] = ()
 
 
-def scored(model: Recommender, history: sp.csr_array, seed: int) -> Scored:
+def scored(model: Recommender, history: sp.csr_array, seed: int) -> ScoringParts:
     """How to serve a model, by what it can do.
 
     A product of tables is served as such, an `Encodes` model by its encoder. Of any other model
@@ -101,22 +101,22 @@ def scored(model: Recommender, history: sp.csr_array, seed: int) -> Scored:
         if model.factorised:
             users, items = (table.cpu().numpy() for table in model.tables())
             segments = model.vector_segments() if isinstance(model, Segmented) else ()
-            return Scored("factors", users, items, segments=segments)
+            return ScoringParts("factors", users, items, segments=segments)
         if isinstance(model, Encodes):
             return _encoded(model, history, seed)
         return _summed(model, history, seed)
 
 
-def _encoded(model: Encodes, history: sp.csr_array, seed: int) -> Scored:
+def _encoded(model: Encodes, history: sp.csr_array, seed: int) -> ScoringParts:
     encoder, items = model.history_encoder().eval(), model.history_items()
     if items is None:
-        return Scored("encoder", items=similar_vectors(history, seed), encoder=encoder)
+        return ScoringParts("encoder", items=similar_vectors(history, seed), encoder=encoder)
     edges, width = history.indptr, items.shape[1]
     users = np.zeros((history.shape[0], width), np.float32)
     for row in np.flatnonzero(np.diff(edges)):
         mine = torch.from_numpy(history.indices[edges[row] : edges[row + 1]].astype(np.int64))
         users[row] = encoder(mine).cpu().numpy()
-    return Scored("factors", users, items.cpu().numpy(), encoder=encoder)
+    return ScoringParts("factors", users, items.cpu().numpy(), encoder=encoder)
 
 
 def similar_vectors(history: sp.csr_array, seed: int) -> np.ndarray:
@@ -156,7 +156,7 @@ def encoder_loss(
     return {f"overlap@{K}": overlap(*lists), "score_error": error, "users": len(rows)}
 
 
-def _summed(model: Recommender, history: sp.csr_array, seed: int) -> Scored:
+def _summed(model: Recommender, history: sp.csr_array, seed: int) -> ScoringParts:
     if not model.unseen_users:
         raise _unservable(model)
     n_items = history.shape[1]
@@ -178,7 +178,7 @@ def _summed(model: Recommender, history: sp.csr_array, seed: int) -> Scored:
             break
     share = float(np.abs(cut.data).sum() / max(1e-12, np.abs(whole.data).sum()))
     loss = {"entries_per_item": n, f"overlap@{K}": found, "weight_kept": share}
-    return Scored(
+    return ScoringParts(
         "neighbours",
         items=similar_vectors(history, seed),
         neighbours=csr_of(cut, values=True),

@@ -236,7 +236,7 @@ class _Sides(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.halves, ctx.weights, ctx.rows, ctx.dtype = halves, weights, rows, users.dtype
-        sides = (_Part(plain(users)), _Part(plain(items)))
+        sides = (_SideTable(plain(users)), _SideTable(plain(items)))
         return _chain(halves, sides, weights, 0, rows), _chain(halves, sides, weights, 1)
 
     @staticmethod
@@ -252,12 +252,12 @@ class _Sides(torch.autograd.Function):
             else one
             for side, one in enumerate(some)
         )
-        sides = (_Part(users, None if some[0] is None else ctx.rows), _Part(items))
+        sides = (_SideTable(users, None if some[0] is None else ctx.rows), _SideTable(items))
         for_users, for_items = (_chain(ctx.halves, sides, ctx.weights, side) for side in (0, 1))
         return for_users, for_items, None, None, None
 
 
-class _Part(NamedTuple):
+class _SideTable(NamedTuple):
     """A table of one side; with rows, zeros but for `values` added at them."""
 
     values: Tensor
@@ -278,7 +278,7 @@ class _Part(NamedTuple):
 
 def _chain(
     halves: tuple[CSR, CSR],
-    sides: tuple[_Part, _Part],
+    sides: tuple[_SideTable, _SideTable],
     weights: Sequence[float],
     side: int,
     rows: Tensor | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -75,25 +74,6 @@ def knn_graph(
     columns = torch.cat([*(column for _, column in edges), alone]).cpu().numpy()
     ones = sp.csr_array((np.ones(len(rows)), (rows, columns)), shape=(n, n))
     return SparseGraph(normalise(ones, normalisation))
-
-
-def combine(parts: Sequence[tuple[float, SparseGraph]]) -> SparseGraph:
-    """The weighted sum of graphs of one shape, `sum_m w_m S^m`.
-
-    Raises:
-        ValueError: there is no graph, or the shapes differ.
-
-    Example:
-        >>> one = SparseGraph(sp.csr_array(np.eye(2)))
-        >>> combine([(0.25, one), (0.5, one)]).scipy().toarray().tolist()
-        [[0.75, 0.0], [0.0, 0.75]]
-    """
-    if len({graph.shape for _, graph in parts}) != 1:
-        raise ValueError(f"graphs of one shape, not {[graph.shape for _, graph in parts]}")
-    total = sp.csr_array(parts[0][1].shape, dtype=np.float64)
-    for weight, graph in parts:
-        total = total + weight * graph.scipy().astype(np.float64)
-    return SparseGraph(total)
 
 
 def _norms(features: Tensor, block: int) -> Tensor:

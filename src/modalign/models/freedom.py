@@ -21,7 +21,7 @@ from modalign.graph.bipartite import BipartiteGraph
 from modalign.models._registry import register
 from modalign.models._shared.batch_items import distinct
 from modalign.models._shared.item_graph import item_graph, modality_weights
-from modalign.nn.losses.ranking import bpr_loss
+from modalign.nn.losses.pairwise import bpr_loss
 from modalign.nn.modality_input import ModalityInput
 
 

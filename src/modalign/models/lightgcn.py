@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modalign.core.interfaces import Batch, Recommender, TrainedConfig, TrainView
 from modalign.graph.bipartite import BipartiteGraph
 from modalign.models._registry import register
-from modalign.nn.losses.ranking import bpr_loss, l2_penalty
+from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 
 
 class LightGCNConfig(TrainedConfig):

@@ -17,7 +17,7 @@ from modalign.models._registry import register
 from modalign.models.lightgcn import LightGCN, LightGCNConfig
 from modalign.models.mmssl.config import SelfSupervisedConfig
 from modalign.models.mmssl.parts import ModalityGraphs, PropagatedFeatures, SelfSupervision
-from modalign.nn.losses.adversarial import Pair
+from modalign.nn.losses.adversarial import TablePair
 
 
 class SelfSupervised(Recommender):
@@ -67,12 +67,12 @@ class SelfSupervised(Recommender):
         """Where the parameters are."""
         return next(self.host.parameters()).device
 
-    def _relations(self, rng: torch.Generator | None) -> list[Pair]:
+    def _relations(self, rng: torch.Generator | None) -> list[TablePair]:
         users, items = self.features(self.observed, rng)
         split = self.features.split
         return list(zip(split(users), split(items), strict=True))
 
-    def _plain_relations(self) -> list[Pair]:
+    def _plain_relations(self) -> list[TablePair]:
         with torch.no_grad():
             return self._relations(None)
 

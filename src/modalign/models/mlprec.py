@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from modalign.core.interfaces import Batch, Recommender, TrainedConfig, TrainView
 from modalign.models._registry import register
-from modalign.nn.losses.ranking import bpr_loss, l2_penalty
+from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 
 
 class MLPRecConfig(TrainedConfig):

@@ -22,7 +22,7 @@ from modalign.core.interfaces import (
 from modalign.graph.bipartite import BipartiteGraph
 from modalign.graph.propagate import SparseGraph
 from modalign.models._registry import register
-from modalign.nn.losses.ranking import bpr_loss, l2_penalty
+from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 from modalign.nn.modality_input import ModalityInput
 
 

@@ -14,7 +14,7 @@ from modalign.core.view import TrainView
 from modalign.models._registry import register
 from modalign.models._shared.variational import Variational
 from modalign.nn.bags import Bags, bag_sums
-from modalign.nn.losses.variational import annealed, multinomial_loss, normal_kl
+from modalign.nn.losses.vae import annealed, multinomial_loss, normal_kl
 
 
 class MultiVAEConfig(TrainedConfig):

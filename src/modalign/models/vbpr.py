@@ -21,7 +21,7 @@ from modalign.core.interfaces import (
 from modalign.core.modality import Modality
 from modalign.models._registry import register
 from modalign.models._shared.batch_items import distinct
-from modalign.nn.losses.ranking import bpr_loss, l2_penalty
+from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 from modalign.nn.modality_input import ModalityInput
 
 FeatureNorm = Literal["none", "l2", "standard"]

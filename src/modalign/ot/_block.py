@@ -23,7 +23,7 @@ _LEAST = {torch.float32: -60.0, torch.float64: -300.0}  # exponents of a kernel 
 
 
 @dataclass(frozen=True)
-class Block:
+class ProblemBlock:
     """Matrices of a block: `-cost / reg`, or a kernel.
 
     Args:
@@ -36,7 +36,7 @@ class Block:
     check: ClassVar[int] = 5  # sweeps between looks at errors
 
     @classmethod
-    def of(cls, cells: Tensor) -> Block:
+    def of(cls, cells: Tensor) -> ProblemBlock:
         """The block of (B, n, m) numbers, moved to the layout of their sizes."""
         n_problems, n, m = cells.shape
         last = n * m <= _TINY_CELLS and n_problems >= _MANY_PROBLEMS
@@ -70,9 +70,9 @@ class Block:
         """The largest cost over reg."""
         return float(-self.cells.amin())
 
-    def take(self, index: Tensor) -> Block:
+    def take(self, index: Tensor) -> ProblemBlock:
         """Some of the problems."""
-        return Block(self.cells.index_select(2 if self.last else 0, index), self.last)
+        return ProblemBlock(self.cells.index_select(2 if self.last else 0, index), self.last)
 
     def keep(self, index: Tensor) -> Callable[[Tensor], Tensor]:
         """The function that takes the same problems of a vector."""
@@ -96,15 +96,15 @@ class Block:
         torch.add(self.across_rows(weight), self.cells, out=buffer)
         return soft_min(buffer, 0 if self.last else 1, heat)
 
-    def kernel(self, f: Tensor, g: Tensor) -> Block:
+    def kernel(self, f: Tensor, g: Tensor) -> ProblemBlock:
         """The block of `exp(f_k + g_l + cell_kl)`, with 0 for what is too small to matter."""
         cells = (self.cells + self.across_rows(f)).add_(self.across_columns(g))
         # Numbers below the normal range make products some hundred times slower.
         least = _LEAST[cells.dtype]
         torch.threshold_(cells, least, -float("inf")).clamp_max_(MOST)
-        return Block(cells.exp_(), self.last)
+        return ProblemBlock(cells.exp_(), self.last)
 
-    def near(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Block]:
+    def near(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, ProblemBlock]:
         """A kernel and the potentials that are in it, close to those given."""
         return f, g, self.kernel(f, g)
 

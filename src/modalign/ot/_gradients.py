@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from modalign.ot._marginals import Balanced, Partial, Relaxed, log_of
-from modalign.ot._solve import Schedule, State, heats_of, moved
+from modalign.ot._solve import Schedule, SolverState, heats_of, moved
 from modalign.ot.result import MOST
 
 _RIDGE = 1e-11  # keeps the system of a plan that falls into separate pieces solvable
@@ -23,7 +23,7 @@ def densities(scaled: Tensor, f: Tensor, g: Tensor) -> Tensor:
     return (scaled + f.unsqueeze(-1)).add_(g.unsqueeze(-2)).clamp_max_(MOST).exp_()
 
 
-class _Dual(torch.autograd.Function):
+class _EnvelopeDual(torch.autograd.Function):
     """The dual at fixed potentials; by the envelope theorem its gradient is exact at the best."""
 
     @staticmethod
@@ -64,7 +64,7 @@ class _Dual(torch.autograd.Function):
 
 
 def dual_value(
-    cost: Tensor, a: Tensor, b: Tensor, state: State, reg: Tensor, *, through: bool
+    cost: Tensor, a: Tensor, b: Tensor, state: SolverState, reg: Tensor, *, through: bool
 ) -> Tensor:
     """`reg (<a, f> + <b, g> - sum(plan) + |a| |b|)` and its like for relaxed marginals.
 
@@ -72,7 +72,7 @@ def dual_value(
     """
     if not through:
         fixed = state.f.detach(), state.g.detach()
-        value: Tensor = _Dual.apply(  # type: ignore[no-untyped-call]
+        value: Tensor = _EnvelopeDual.apply(  # type: ignore[no-untyped-call]
             cost, a, b, *fixed, reg, state.marginals
         )
         return value
@@ -82,7 +82,7 @@ def dual_value(
     return reg * (linear - plan.sum((-2, -1)) + a.sum(-1) * b.sum(-1))
 
 
-def plan_at(cost: Tensor, a: Tensor, b: Tensor, state: State, reg: Tensor) -> Tensor:
+def plan_at(cost: Tensor, a: Tensor, b: Tensor, state: SolverState, reg: Tensor) -> Tensor:
     """The plan of a state, differentiable in all."""
     exponent = state.f.unsqueeze(-1) + state.g.unsqueeze(-2) - cost / reg[:, None, None]
     return exponent.clamp_max(MOST).exp() * a.unsqueeze(-1) * b.unsqueeze(-2)
@@ -202,11 +202,11 @@ def _border(
     return system
 
 
-def implicit(cost: Tensor, a: Tensor, b: Tensor, state: State, reg: Tensor) -> State:
+def implicit(cost: Tensor, a: Tensor, b: Tensor, state: SolverState, reg: Tensor) -> SolverState:
     """The same state with potentials that know where they come from."""
     known = (state.f, state.g, reg, state.marginals)
     f, g = _Implicit.apply(cost, a, b, *known)  # type: ignore[no-untyped-call]
-    return State(f, g, state.marginals, state.error, state.iterations)
+    return SolverState(f, g, state.marginals, state.error, state.iterations)
 
 
 def unrolled(
@@ -218,7 +218,7 @@ def unrolled(
     reg: Tensor,
     marginals: Balanced,
     schedule: Schedule,
-) -> State:
+) -> SolverState:
     """Plain sweeps in the log domain that autograd records: exact for what was run, and slow."""
     scaled = cost / -reg[:, None, None]
     log_a, log_b, mass = log_of(a), log_of(b), a.detach().sum(-1)
@@ -250,4 +250,4 @@ def unrolled(
         if bool((error <= schedule.tolerance).all()):
             break
     reached = torch.where(reached == 0, schedule.max_iterations, reached)
-    return State(f, g, marginals, error, reached)
+    return SolverState(f, g, marginals, error, reached)

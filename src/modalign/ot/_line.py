@@ -58,7 +58,7 @@ class Band:
 
 @dataclass
 class Line:
-    """One problem between sorted points x (n) and y (m), in the place of a `Block`."""
+    """One problem between sorted points x (n) and y (m), in the place of a `ProblemBlock`."""
 
     x: Tensor
     y: Tensor

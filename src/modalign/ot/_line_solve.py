@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from modalign.ot._block import Block
+from modalign.ot._block import ProblemBlock
 from modalign.ot._line import Line, room_of, soft_minimum
 from modalign.ot._marginals import Balanced
-from modalign.ot._solve import Schedule, State, solve
+from modalign.ot._solve import Schedule, SolverState, solve
 from modalign.ot._symmetric import solve_symmetric
 from modalign.ot.cost import power_cost
 from modalign.ot.one_dimensional import sorted_potentials
@@ -30,7 +30,7 @@ _COARSE = 300  # most sweeps of the coarse problem
 
 
 @dataclass(frozen=True)
-class Side:
+class LineSide:
     """Sorted points (n) in units of sqrt(reg), their weights, and their groups."""
 
     points: Tensor
@@ -40,7 +40,7 @@ class Side:
     group_weights: Tensor
 
     @classmethod
-    def of(cls, points: Tensor, weights: Tensor, reg: Tensor, origin: Tensor) -> Side:
+    def of(cls, points: Tensor, weights: Tensor, reg: Tensor, origin: Tensor) -> LineSide:
         """From points and weights in any order."""
         values, places = ((points - origin) / reg.sqrt()).sort()
         weights = weights[places]
@@ -75,11 +75,11 @@ class Solved:
     value: Tensor
     slope_x: Tensor | None  # of the value, (n)
     slope_y: Tensor | None  # (m)
-    state: State
+    state: SolverState
 
 
 def solve_cross(
-    x: Side, y: Side, start: str, schedule: Schedule, wants: tuple[bool, bool]
+    x: LineSide, y: LineSide, start: str, schedule: Schedule, wants: tuple[bool, bool]
 ) -> Solved:
     """The problem between two sides; `wants` says for which of them a slope is needed."""
     f, g = _cross_start(x, y, start, schedule)
@@ -89,7 +89,7 @@ def solve_cross(
     return _finish(line, x, y, state, wants)
 
 
-def solve_self(x: Side, schedule: Schedule, wants: bool) -> Solved:
+def solve_self(x: LineSide, schedule: Schedule, wants: bool) -> Solved:
     """The problem of a side with itself; its slope is that of both sides together."""
     f = torch.zeros_like(x.points)
     if x.grouped:
@@ -102,12 +102,12 @@ def solve_self(x: Side, schedule: Schedule, wants: bool) -> Solved:
     return replace(solved, slope_x=None if solved.slope_x is None else 2.0 * solved.slope_x)
 
 
-def _line(x: Side, y: Side) -> Line:
+def _line(x: LineSide, y: LineSide) -> Line:
     room = room_of(len(x.points) * len(y.points), x.points)
     return Line(x.points, y.points, room)
 
 
-def _cross_start(x: Side, y: Side, start: str, schedule: Schedule) -> tuple[Tensor, Tensor]:
+def _cross_start(x: LineSide, y: LineSide, start: str, schedule: Schedule) -> tuple[Tensor, Tensor]:
     grouped = x.grouped and y.grouped
     ends = (x.group_points, y.group_points) if grouped else (x.points, y.points)
     masses = (x.group_weights, y.group_weights) if grouped else (x.weights, y.weights)
@@ -117,7 +117,7 @@ def _cross_start(x: Side, y: Side, start: str, schedule: Schedule) -> tuple[Tens
     if not grouped:
         return f, g
     gaps = ends[0].unsqueeze(1) - ends[1]
-    block = Block.of(gaps.square().mul_(-0.5).unsqueeze(0))
+    block = ProblemBlock.of(gaps.square().mul_(-0.5).unsqueeze(0))
     whole = (masses[0].unsqueeze(0), masses[1].unsqueeze(0), f.unsqueeze(0), g.unsqueeze(0))
     state = solve(block, *whole, Balanced(), _coarser(schedule))
     return (
@@ -126,9 +126,9 @@ def _cross_start(x: Side, y: Side, start: str, schedule: Schedule) -> tuple[Tens
     )
 
 
-def _coarse_self(x: Side, schedule: Schedule) -> Tensor:
+def _coarse_self(x: LineSide, schedule: Schedule) -> Tensor:
     gaps = x.group_points.unsqueeze(1) - x.group_points
-    block = Block.of(gaps.square().mul_(-0.5).unsqueeze(0))
+    block = ProblemBlock.of(gaps.square().mul_(-0.5).unsqueeze(0))
     a = x.group_weights.unsqueeze(0)
     state = solve_symmetric(block, a, torch.zeros_like(a), Balanced(), _coarser(schedule))
     return state.f[0]
@@ -138,7 +138,9 @@ def _coarser(schedule: Schedule) -> Schedule:
     return replace(schedule, tolerance=0.3 * schedule.tolerance, max_iterations=_COARSE)
 
 
-def _finish(line: Line, x: Side, y: Side, state: State, wants: tuple[bool, bool]) -> Solved:
+def _finish(
+    line: Line, x: LineSide, y: LineSide, state: SolverState, wants: tuple[bool, bool]
+) -> Solved:
     """The dual's value and slopes from products with a kernel near the last potentials."""
     near_f, near_g, band = line.near(state.f, state.g)
     u = x.weights * (state.f - near_f).exp()
@@ -156,7 +158,7 @@ def _finish(line: Line, x: Side, y: Side, state: State, wants: tuple[bool, bool]
     return Solved(x.back(state.f[0]), y.back(state.g[0]), value, slope_x, slope_y, state)
 
 
-class _Dual(torch.autograd.Function):
+class _LineValue(torch.autograd.Function):
     """Values of problems with known slopes in both sides' points."""
 
     @staticmethod
@@ -175,7 +177,7 @@ class _Dual(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _LinePair:
     """Points in a divergence's shapes, (..., n, 1) and (..., m, 1), with weights and reg."""
 
     x: Tensor
@@ -200,7 +202,7 @@ class _Pair:
                 return like.new_zeros(1)
             return (joined(known) * column.sqrt()).unsqueeze(-1)
 
-        value: Tensor = _Dual.apply(  # type: ignore[no-untyped-call]
+        value: Tensor = _LineValue.apply(  # type: ignore[no-untyped-call]
             self.x,
             self.y,
             joined([one.value for one in solved]) * reg,
@@ -240,13 +242,13 @@ def line_problems(
     with torch.no_grad():
         for points_x, points_y, a_x, b_y, r in zip(*flat, reg.reshape(-1), strict=True):
             origin = points_x.mean()
-            side_x = Side.of(points_x, a_x, r, origin)
-            side_y = Side.of(points_y, b_y, r, origin)
+            side_x = LineSide.of(points_x, a_x, r, origin)
+            side_y = LineSide.of(points_y, b_y, r, origin)
             cross.append(solve_cross(side_x, side_y, start, schedule, wants))
             self_x.append(solve_self(side_x, schedule, wants[0]))
             self_y.append(solve_self(side_y, schedule, wants[1]))
     return (
-        _Pair(x, y, a, b, reg).transport(cross, schedule),
-        _Pair(x, x.detach(), a, a, reg).transport(self_x, schedule),
-        _Pair(y, y.detach(), b, b, reg).transport(self_y, schedule),
+        _LinePair(x, y, a, b, reg).transport(cross, schedule),
+        _LinePair(x, x.detach(), a, a, reg).transport(self_x, schedule),
+        _LinePair(y, y.detach(), b, b, reg).transport(self_y, schedule),
     )

@@ -15,12 +15,12 @@ Potentials are divided by reg here. Source: Cuturi 2013 (iterations); Schmitzer 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from modalign.ot._block import Block
+from modalign.ot._block import ProblemBlock
 from modalign.ot._line import Band, Line
 from modalign.ot._marginals import Balanced
 from modalign.ot._newton import newton_step
@@ -45,7 +45,7 @@ class Schedule:
 
 
 @dataclass
-class State:
+class SolverState:
     """Potentials and accounts of a block, in the block's layout."""
 
     f: Tensor
@@ -53,7 +53,6 @@ class State:
     marginals: Balanced
     error: Tensor  # (B,)
     iterations: Tensor  # (B,) int64
-    done: int = field(default=0)  # sweeps so far, all problems alike
 
 
 def pieces(n_problems: int, cells: int, device: torch.device) -> Iterator[slice]:
@@ -79,18 +78,18 @@ def moved(old: Tensor, new: Tensor, soft: Tensor, a: Tensor, mass: Tensor, point
 
 
 def solve(
-    block: Block | Line,
+    block: ProblemBlock | Line,
     a: Tensor,
     b: Tensor,
     f: Tensor,
     g: Tensor,
     marginals: Balanced,
     schedule: Schedule,
-) -> State:
+) -> SolverState:
     """Potentials of a block of problems; a and f are (B, n), b and g (B, m), here and there."""
     turned = marginals.map(block.turn)
     n_problems = len(a)
-    state = State(
+    state = SolverState(
         block.turn(f),
         block.turn(g),
         turned,
@@ -103,9 +102,11 @@ def solve(
     return state
 
 
-def _run(block: Block | Line, a: Tensor, b: Tensor, state: State, schedule: Schedule) -> None:
+def _run(
+    block: ProblemBlock | Line, a: Tensor, b: Tensor, state: SolverState, schedule: Schedule
+) -> None:
     """Sweeps until every problem's error is at most the tolerance, or the sweeps are spent."""
-    loop = _Loop(block, a, b, state, schedule)
+    loop = _SweepLoop(block, a, b, state, schedule)
     loop.average(schedule.averaged)
     loop.cool()
     while loop.going():
@@ -118,11 +119,16 @@ def _run(block: Block | Line, a: Tensor, b: Tensor, state: State, schedule: Sche
     loop.finish()
 
 
-class _Loop:
+class _SweepLoop:
     """The problems still running; those done have been written back to the whole state."""
 
     def __init__(
-        self, block: Block | Line, a: Tensor, b: Tensor, state: State, schedule: Schedule
+        self,
+        block: ProblemBlock | Line,
+        a: Tensor,
+        b: Tensor,
+        state: SolverState,
+        schedule: Schedule,
     ) -> None:
         self.block, self.a, self.b = block, a, b
         self.log_a, self.log_b = a.log(), b.log()
@@ -249,7 +255,7 @@ class _Loop:
 
     def _problems_last(self, *vectors: Tensor) -> tuple[Tensor, ...]:
         """The plan's density (n, m, B) and vectors (n, B), whatever the block's layout."""
-        assert isinstance(self.block, Block)  # no other is tiny
+        assert isinstance(self.block, ProblemBlock)  # no other is tiny
         density = self.block.kernel(self.f, self.g).cells
         if self.block.last:
             return density, *vectors
@@ -335,9 +341,9 @@ class _Loop:
 class _Absorbed:
     """A kernel with potentials near a loop's present ones in it, and soft minima made with it."""
 
-    def __init__(self, loop: _Loop) -> None:
+    def __init__(self, loop: _SweepLoop) -> None:
         self.a, self.b, self.buffer = loop.a, loop.b, loop.buffer
-        near: tuple[Tensor, Tensor, Block | Band] = loop.block.near(loop.f, loop.g)
+        near: tuple[Tensor, Tensor, ProblemBlock | Band] = loop.block.near(loop.f, loop.g)
         self.f, self.g, self.kernel = near
 
     def soft_rows(self, g: Tensor) -> Tensor:

@@ -10,23 +10,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modalign.ot._block import Block
+from modalign.ot._block import ProblemBlock
 from modalign.ot._line import Band, Line
 from modalign.ot._marginals import Balanced
-from modalign.ot._solve import Schedule, State, moved
+from modalign.ot._solve import Schedule, SolverState, moved
 
 _DRIFT = 12.0
 
 
 def solve_symmetric(
-    block: Block | Line, a: Tensor, f: Tensor, marginals: Balanced, schedule: Schedule
-) -> State:
+    block: ProblemBlock | Line, a: Tensor, f: Tensor, marginals: Balanced, schedule: Schedule
+) -> SolverState:
     """The potential of a block of symmetric problems, as both f and g of a state."""
     n_problems = len(a)
     a, f, turned = block.turn(a), block.turn(f), marginals.map(block.turn)
     mass, buffer = a.sum(block.point), block.buffer()
     log_a, base = a.log(), f
-    kernel: Block | Band | None = None
+    kernel: ProblemBlock | Band | None = None
     error = a.new_full((n_problems,), float("inf"))
     reached = torch.zeros(n_problems, dtype=torch.int64, device=a.device)
     sweeps = 0
@@ -43,4 +43,4 @@ def solve_symmetric(
         reached = torch.where((error <= schedule.tolerance) & (reached == 0), sweeps, reached)
     reached = torch.where(reached == 0, sweeps, reached)
     f = block.turn(f)
-    return State(f, f, marginals, error, reached)
+    return SolverState(f, f, marginals, error, reached)

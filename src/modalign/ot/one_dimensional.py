@@ -130,10 +130,12 @@ def _segments(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rows, columns, masses
 
 
-Side = tuple[Tensor, Tensor, Tensor]
+_Ordered = tuple[Tensor, Tensor, Tensor]
 
 
-def _in_order(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Side, Side]:
+def _in_order(
+    x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None
+) -> tuple[_Ordered, _Ordered]:
     """Each side's points, their places and their weights, ascending, with all dimensions."""
     lead = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1])
     weight_a = _checks.weights("a", a, x, (*lead, x.shape[-1]))
@@ -144,7 +146,7 @@ def _in_order(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> tuple
     )
 
 
-def _ascending(points: Tensor, weights: Tensor) -> Side:
+def _ascending(points: Tensor, weights: Tensor) -> _Ordered:
     values, places = points.sort(-1)
     return values, places, weights.gather(-1, places)
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from modalign.ot import _checks
-from modalign.ot._block import Block
+from modalign.ot._block import ProblemBlock
 from modalign.ot._gradients import dual_value, implicit, plan_at, unrolled
 from modalign.ot._marginals import Balanced, Partial, Relaxed
-from modalign.ot._solve import Schedule, State, pieces, solve
+from modalign.ot._solve import Schedule, SolverState, pieces, solve
 from modalign.ot._symmetric import solve_symmetric
 from modalign.ot.result import Transport
 
@@ -235,7 +235,7 @@ class _Problem:
         return flat / self.reg.unsqueeze(-1)
 
     def finish(
-        self, state: State, value: Value, gradient: Gradient, schedule: Schedule
+        self, state: SolverState, value: Value, gradient: Gradient, schedule: Schedule
     ) -> Transport:
         """The result, with gradients of the kind asked for."""
         through = gradient == "unrolled"
@@ -312,12 +312,12 @@ def schedule_of(
 
 def _solve_pieces(
     problem: _Problem, f: Tensor, g: Tensor | None, marginals: Balanced, schedule: Schedule
-) -> State:
+) -> SolverState:
     """Solves the problems in pieces that fit the cache; g is None for the symmetric ones."""
     cost, a, b, reg = problem.cost, problem.a, problem.b, problem.reg
     states = []
     for piece in pieces(len(cost), cost[0].numel() if len(cost) else 1, cost.device):
-        block = Block.of(cost[piece] / -reg[piece, None, None])
+        block = ProblemBlock.of(cost[piece] / -reg[piece, None, None])
         asked = marginals.map(itemgetter(piece))
         if g is None:
             states.append(solve_symmetric(block, a[piece], f[piece], asked, schedule))
@@ -329,8 +329,8 @@ def _solve_pieces(
         marginals = Partial(marginals.mass, torch.cat(levels))
     if not states:
         empty = reg.new_zeros(0)
-        return State(f, f if g is None else g, marginals, empty, empty.long())
-    return State(
+        return SolverState(f, f if g is None else g, marginals, empty, empty.long())
+    return SolverState(
         torch.cat([state.f for state in states]),
         torch.cat([state.g for state in states]),
         marginals,

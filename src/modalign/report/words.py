@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from modalign.evaluate.compare import Comparison, Pair
+from modalign.evaluate.compare import Comparison, MetricDifference
 
 
 def finding(
@@ -47,7 +47,7 @@ def finding(
     return [first, second, _count(comparison)]
 
 
-def lead(best: str, other: str, metric: str, comparison: Comparison) -> Pair:
+def lead(best: str, other: str, metric: str, comparison: Comparison) -> MetricDifference:
     """The test of two runs with `best` first."""
     for pair in comparison.pairs:
         if pair.metric == metric and {pair.first, pair.second} == {best, other}:
@@ -55,7 +55,7 @@ def lead(best: str, other: str, metric: str, comparison: Comparison) -> Pair:
                 return pair
             values = {**vars(pair), "first": best, "second": other}
             values |= {"difference": -pair.difference, "low": -pair.high, "high": -pair.low}
-            return Pair(**values)
+            return MetricDifference(**values)
     raise KeyError(f"{best} against {other} in {metric}")
 
 
@@ -64,7 +64,7 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def _numbers(pair: Pair) -> str:
+def _numbers(pair: MetricDifference) -> str:
     return (
         f"95% interval {pair.low:+.4f} to {pair.high:+.4f} over users; "
         f"{p_value(pair.corrected)} after Holm's correction"

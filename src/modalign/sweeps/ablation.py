@@ -9,7 +9,7 @@ from typing import Any
 
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError, UnknownName
-from modalign.evaluate.compare import Pair, RunResult, average, compare
+from modalign.evaluate.compare import MetricDifference, RunResult, average, compare
 from modalign.evaluate.significance import holm, holm_of_known
 from modalign.experiments.options import RunOptions
 from modalign.models import _registry as registry
@@ -37,10 +37,10 @@ class Ablation:
 
     sweep: Sweep
     rows: list[SweepRow]
-    tests: list[Pair]
+    tests: list[MetricDifference]
     level: float
 
-    def test(self, variant: str, metric: str) -> Pair | None:
+    def test(self, variant: str, metric: str) -> MetricDifference | None:
         """The test of a variant; None where it has no finished run."""
         found = (t for t in self.tests if (t.second, t.metric) == (variant, metric))
         return next(found, None)
@@ -165,7 +165,7 @@ def run(
     return made
 
 
-def against_first(found: Sweep, level: float = 0.05) -> list[Pair]:
+def against_first(found: Sweep, level: float = 0.05) -> list[MetricDifference]:
     """The first set of a plan against every other one that has finished runs.
 
     Raises:
@@ -178,14 +178,14 @@ def against_first(found: Sweep, level: float = 0.05) -> list[Pair]:
     if first not in results:
         return []
     tests = [compare([results[first], results[name]], level) for name in others if name in results]
-    by_metric: dict[str, list[Pair]] = {}
+    by_metric: dict[str, list[MetricDifference]] = {}
     for one in tests:
         for pair in one.pairs:
             by_metric.setdefault(pair.metric, []).append(pair)
     return [pair for pairs in by_metric.values() for pair in _corrected(pairs, level)]
 
 
-def _corrected(pairs: Sequence[Pair], level: float) -> list[Pair]:
+def _corrected(pairs: Sequence[MetricDifference], level: float) -> list[MetricDifference]:
     """Tests of one metric, corrected anew: each was the only one of its comparison."""
     over_users = holm([pair.t_test for pair in pairs])
     over_seeds = holm_of_known([pair.between_seeds for pair in pairs])

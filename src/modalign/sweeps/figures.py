@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from modalign.core.files import write_aside
-from modalign.evaluate.compare import Pair
+from modalign.evaluate.compare import MetricDifference
 from modalign.report.plots import COLOURS, DASHES, MARKERS
 from modalign.sweeps.plan import text
 from modalign.sweeps.result import Sweep
@@ -77,7 +77,7 @@ def draw(found: Sweep) -> list[Path]:
     return made
 
 
-def draw_differences(found: Sweep, tests: Sequence[Pair]) -> list[Path]:
+def draw_differences(found: Sweep, tests: Sequence[MetricDifference]) -> list[Path]:
     """What an ablation tells, into its folder: how far each variant is from the full model on
     test, with the 95% interval over users (uncorrected, as the tests have it); filled where the
     difference is beyond chance after correction.
@@ -209,7 +209,7 @@ def _bars(rows: Sequence[SweepRow], metrics: Sequence[str]) -> Figure:
     return figure
 
 
-def _forest(tests: Sequence[Pair], metrics: Sequence[str]) -> Figure:
+def _forest(tests: Sequence[MetricDifference], metrics: Sequence[str]) -> Figure:
     names = list(dict.fromkeys(test.second for test in tests))
     figure, panels = _listed(names, metrics)
     for axes, metric in zip(panels, metrics, strict=True):

@@ -87,11 +87,13 @@ def fit(
         TrainingError: a loss became NaN or infinite.
         RunError: the checkpoint is unreadable or of another experiment.
     """
-    loop = _Loop(task, view, options, validate, Callbacks(callbacks), checkpoint_path, fingerprint)
+    loop = _TrainingLoop(
+        task, view, options, validate, Callbacks(callbacks), checkpoint_path, fingerprint
+    )
     return loop.run(resume)
 
 
-class _Loop:
+class _TrainingLoop:
     def __init__(
         self,
         task: Task,

@@ -15,7 +15,7 @@ from modalign.nn.losses.distillation import (
     margin_logits,
     transported_logits,
 )
-from modalign.nn.losses.ranking import bpr_loss
+from modalign.nn.losses.pairwise import bpr_loss
 
 
 def numbers(*values: float) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from modalign.models._shared.variational import Noise
 from modalign.models.bandvae.decoder import Assignment
 from modalign.nn.bags import Bags, bag_dots, bag_sums
-from modalign.nn.losses.variational import scale_kl
+from modalign.nn.losses.vae import scale_kl
 
 Through = Literal["stop", "straight_through", "full"]
 

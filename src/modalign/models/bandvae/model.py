@@ -32,7 +32,7 @@ from modalign.models.bandvae.factors import Encoded, FactorEncoder, SideOptions,
 from modalign.models.bandvae.onnx import HistoryScores
 from modalign.models.bandvae.transport import Activation, Alignment, CostScale, Gate, Plan, align
 from modalign.nn.bags import Bags
-from modalign.nn.losses.variational import annealed
+from modalign.nn.losses.vae import annealed
 
 WATCHED = 256
 """Users, evenly spaced, on whom the diagnostics of an epoch are measured."""

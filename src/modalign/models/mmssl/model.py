@@ -23,8 +23,8 @@ from modalign.models._registry import register
 from modalign.models.mmssl.config import MMSSLConfig
 from modalign.models.mmssl.parts import ModalityGraphs, PropagatedFeatures, SelfSupervision
 from modalign.nn.attention import CrossModalAttention
-from modalign.nn.losses.adversarial import Pair
-from modalign.nn.losses.ranking import l2_penalty
+from modalign.nn.losses.adversarial import TablePair
+from modalign.nn.losses.pairwise import l2_penalty
 from modalign.nn.rows import unit_rows
 
 DECAY = 0.96 ** (1 / 50)
@@ -41,8 +41,8 @@ class _Forward:
         users, items: H_U and H_I, of all rows or of those asked for.
     """
 
-    relations: list[Pair]
-    views: list[Pair]
+    relations: list[TablePair]
+    views: list[TablePair]
     users: Tensor
     items: Tensor
 
@@ -140,8 +140,8 @@ class MMSSL(Recommender):
         weights = len(view.users) / (counts.clamp(min=1) * (counts > 0).sum().clamp(min=1))
         self.register_buffer("user_weights", weights, persistent=False)
         self._draw = 0
-        self._stale: tuple[list[Pair], Pair] | None = None
-        self._last: tuple[list[Pair], Pair] | None = None
+        self._stale: tuple[list[TablePair], TablePair] | None = None
+        self._last: tuple[list[TablePair], TablePair] | None = None
 
     # -------------------------------------------------------------- hooks
 
@@ -181,13 +181,13 @@ class MMSSL(Recommender):
 
     # -------------------------------------------------------------- the forward pass
 
-    def _relations(self, rng: torch.Generator | None) -> list[Pair]:
+    def _relations(self, rng: torch.Generator | None) -> list[TablePair]:
         """M1 and M2."""
         users, items = self.features(self.observed, rng)
         split = self.features.split
         return list(zip(split(users), split(items), strict=True))
 
-    def _plain_relations(self) -> list[Pair]:
+    def _plain_relations(self) -> list[TablePair]:
         with torch.no_grad():
             return self._relations(None)
 
@@ -200,7 +200,7 @@ class MMSSL(Recommender):
         """M1, M2 and M12 to M18."""
         config = self.config
         relations = self._relations(rng)
-        views: list[Pair] = []
+        views: list[TablePair] = []
         if self.has_views:
             views = self.modality_graphs.views(self.users, self.items, self.observed)
         users, items = self._start(views)
@@ -219,7 +219,7 @@ class MMSSL(Recommender):
                 items = items + config.omega * unit_rows(_at(of_items, item_rows))
         return _Forward(relations, views, users, items)
 
-    def _start(self, views: list[Pair]) -> Pair:
+    def _start(self, views: list[TablePair]) -> TablePair:
         """M13 to M15: layer 0."""
         eta, attention = self.config.eta, self.attention
         if attention is None:

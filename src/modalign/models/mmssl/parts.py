@@ -21,7 +21,7 @@ from modalign.graph.one_sided import TwoWayGraph
 from modalign.graph.preference import NOBODY, PreferenceGraph, best_items
 from modalign.graph.propagate import cut
 from modalign.models.mmssl.config import SelfSupervisedConfig
-from modalign.nn.losses.adversarial import AdversarialTask, Pair, dropped
+from modalign.nn.losses.adversarial import AdversarialTask, TablePair, dropped
 from modalign.nn.losses.contrastive import view_contrast
 from modalign.nn.modality_input import ModalityInput
 from modalign.nn.rows import unit_rows
@@ -106,10 +106,10 @@ class ModalityGraphs(nn.Module):
             return [observed] * self.n_modalities
         return [one.graph(observed) for one in self.graphs]
 
-    def views(self, users: Tensor, items: Tensor, observed: TwoWayGraph) -> list[Pair]:
+    def views(self, users: Tensor, items: Tensor, observed: TwoWayGraph) -> list[TablePair]:
         """Id vectors over each graph: users from their items, items from their users."""
         graphs = self.current(observed)
-        made: dict[int, Pair] = {}
+        made: dict[int, TablePair] = {}
         for graph in graphs:
             if id(graph) not in made:
                 made[id(graph)] = graph.to_users.matmul(items), graph.to_items.matmul(users)
@@ -120,7 +120,7 @@ class ModalityGraphs(nn.Module):
         return [graph.to_users.matmul(items) for graph in self.current(observed)]
 
     def start_epoch(
-        self, epoch: int, observed: TwoWayGraph, relations: Callable[[], Sequence[Pair]]
+        self, epoch: int, observed: TwoWayGraph, relations: Callable[[], Sequence[TablePair]]
     ) -> None:
         """Build the graphs anew where they are due.
 
@@ -151,7 +151,7 @@ class ModalityGraphs(nn.Module):
                 )
 
     def after_batch(
-        self, users: Tensor, observed: TwoWayGraph, relations: Callable[[], Sequence[Pair]]
+        self, users: Tensor, observed: TwoWayGraph, relations: Callable[[], Sequence[TablePair]]
     ) -> None:
         """What the released code does after each batch: collect edges, or build from them.
 
@@ -223,7 +223,7 @@ class SelfSupervision(nn.Module):
 
     def generator_loss(
         self,
-        relations: Sequence[Pair],
+        relations: Sequence[TablePair],
         users: Tensor,
         batch: Batch,
         observed: TwoWayGraph,
@@ -250,8 +250,8 @@ class SelfSupervision(nn.Module):
 
     def critic_loss(
         self,
-        relations: Sequence[Pair],
-        fused: Pair,
+        relations: Sequence[TablePair],
+        fused: TablePair,
         users: Tensor,
         observed: TwoWayGraph,
         rng: torch.Generator,
@@ -288,7 +288,7 @@ class SelfSupervision(nn.Module):
         return {"contrast": config.contrast_weight * torch.stack(losses).sum()}
 
     def diagnostics(
-        self, relations: Sequence[Pair], fused: Pair, observed: TwoWayGraph
+        self, relations: Sequence[TablePair], fused: TablePair, observed: TwoWayGraph
     ) -> dict[str, float]:
         """The critic's verdicts on a fixed sample of users."""
         if self.adversarial is None:

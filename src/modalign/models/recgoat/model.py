@@ -45,7 +45,7 @@ from modalign.models.recgoat.transport import (
     standardised,
 )
 from modalign.nn.losses.infonce import info_nce
-from modalign.nn.losses.ranking import bpr_loss, l2_penalty
+from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 
 DIAGNOSED = 512
 """Items (and users), fixed, on which spaces are compared."""

@@ -35,7 +35,7 @@ from modalign.nn.rows import SMALLEST, Rows, unit_rows
 
 Norm = Literal["batch", "layer", "none"]
 Output = Literal["sigmoid", "linear"]
-Pair = tuple[Tensor, Tensor]
+TablePair = tuple[Tensor, Tensor]
 """Vectors of the batch's users (B, d) and of all items (n_items, d)."""
 
 
@@ -153,7 +153,7 @@ def observation_rows(seen: CSR, settings: AdversarialSettings, rng: torch.Genera
 
 
 def real_rows(
-    fused: Pair, seen: CSR, settings: AdversarialSettings, rng: torch.Generator | None
+    fused: TablePair, seen: CSR, settings: AdversarialSettings, rng: torch.Generator | None
 ) -> tuple[Rows, Tensor]:
     """Observations plus the model's own scores, of unit length, without a gradient.
 
@@ -300,7 +300,7 @@ class AdversarialTask(nn.Module):
         self.critic = Critic(n_items, settings)
 
     def critic_loss(
-        self, relations: Sequence[Pair], fused: Pair, seen: CSR, rng: torch.Generator
+        self, relations: Sequence[TablePair], fused: TablePair, seen: CSR, rng: torch.Generator
     ) -> dict[str, Tensor]:
         """`mean D(fake) - mean D(real) + penalty_weight * mean (|grad D(x)| - 1)^2`, as parts.
 
@@ -321,7 +321,7 @@ class AdversarialTask(nn.Module):
         return parts
 
     def generator_loss(
-        self, relations: Sequence[Pair], seen: CSR, rng: torch.Generator | None
+        self, relations: Sequence[TablePair], seen: CSR, rng: torch.Generator | None
     ) -> Tensor:
         """`- mean D(fake)`, with a gradient for the vectors and none for the critic."""
         z = torch.cat(
@@ -333,7 +333,7 @@ class AdversarialTask(nn.Module):
         return -self.critic.judge(z, rng, frozen=True).mean()
 
     def diagnostics(
-        self, relations: Sequence[Pair], fused: Pair, seen: CSR, rng: torch.Generator
+        self, relations: Sequence[TablePair], fused: TablePair, seen: CSR, rng: torch.Generator
     ) -> dict[str, float]:
         """Mean verdicts, mean length of the critic's gradient, how much of real rows is data."""
         with torch.no_grad():
@@ -346,7 +346,7 @@ class AdversarialTask(nn.Module):
             }
 
     def _enter(
-        self, relations: Sequence[Pair], fused: Pair, seen: CSR, rng: torch.Generator
+        self, relations: Sequence[TablePair], fused: TablePair, seen: CSR, rng: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The first layer's results for real (B, h1) and generated rows (M B, h1), and how much
         of a real row is data.

@@ -6,7 +6,6 @@ equation 12, with the sign by which minimising it draws positives together.
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import torch
@@ -85,25 +84,3 @@ def view_contrast(
         return each.mean()
     counted = ~empty[places]
     return torch.where(counted, each, 0.0).sum() / counted.sum().clamp(min=1)
-
-
-def negative_pull(similarity: Tensor, temperature: float) -> Tensor:
-    """How hard one negative of cosine x pushes, up to a constant: `sqrt(1 - x^2) e^(x / t)`.
-
-    Harder negatives push more, but only up to `hardest_similarity`; at x = 1 the push is zero.
-
-    Example:
-        >>> negative_pull(torch.tensor([0.0, 1.0]), 0.5).tolist()
-        [1.0, 0.0]
-    """
-    return (1 - similarity.square()).clamp(min=0).sqrt() * torch.exp(similarity / temperature)
-
-
-def hardest_similarity(temperature: float) -> float:
-    """The cosine at which a negative pushes hardest, `(-t + sqrt(t^2 + 4)) / 2`.
-
-    Example:
-        >>> [round(hardest_similarity(t), 4) for t in (0.02, 0.1, 0.5)]
-        [0.99, 0.9512, 0.7808]
-    """
-    return (-temperature + math.sqrt(temperature**2 + 4)) / 2

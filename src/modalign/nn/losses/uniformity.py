@@ -109,36 +109,6 @@ def calibrated_uniformity(
     return _log_mean_exp(unit, _wide(content), t, s_min, s_max, block)
 
 
-def distance_uniformity(x: Tensor, t: float = 2.0, block: int = BLOCK) -> Tensor:
-    """`log mean exp(-t |x_a - x_b|^2)` of rows as they are, not brought to unit length.
-
-    A measure of finished tables, not a loss: some papers report it on unnormalised vectors,
-    where it can fall far below the floor that unit vectors have.
-
-    Args:
-        x: shape (n, d).
-        t: positive.
-        block: rows computed at a time.
-
-    Returns:
-        A float64 scalar without gradient; 0 for fewer than two rows.
-
-    Example:
-        >>> distance_uniformity(torch.tensor([[0.0], [3.0]])).item()
-        -18.0
-    """
-    n = len(x)
-    x = x.detach().double()
-    parts = [x.new_full((), -math.inf)]
-    for start in range(0, n - 1, block):
-        squares = torch.cdist(x[start : start + block], x[start:]).square()
-        keep = torch.ones_like(squares, dtype=torch.bool).triu(1)
-        parts.append(torch.logsumexp(-t * squares[keep], 0))
-    if n < 2:
-        return x.new_zeros(())
-    return torch.logsumexp(torch.stack(parts), 0) - math.log(n * (n - 1) / 2)
-
-
 def _wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 

@@ -8,7 +8,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from torch.testing import assert_close
 
 from modalign.nn.bags import Bags
-from modalign.nn.losses.variational import annealed, multinomial_loss, normal_kl, scale_kl
+from modalign.nn.losses.vae import annealed, multinomial_loss, normal_kl, scale_kl
 
 RNG = torch.Generator().manual_seed(0)
 MEAN, WIDTH = torch.randn(4, 3, generator=RNG), torch.randn(4, 3, generator=RNG)

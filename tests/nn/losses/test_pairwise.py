@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from modalign.nn.losses.ranking import bpr_loss, l2_penalty
+from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 
 
 def test_bpr_equals_the_logarithm_of_the_sigmoid_one_by_one():

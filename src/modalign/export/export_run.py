@@ -18,10 +18,10 @@ from modalign.errors import ConfigError
 from modalign.experiments.fitted import FittedModel
 from modalign.export.columns import columns_of, picture_column, pictures_of
 from modalign.export.content import read_content, train_adapter
-from modalign.export.folding import Known, fit_fold_ins
-from modalign.export.lists import best_lists, csr_of, overlap
+from modalign.export.fidelity import best_lists, csr_of, overlap
+from modalign.export.folding import KnownUsers, fit_fold_ins
 from modalign.export.onnx import onnx_bytes
-from modalign.export.scores import Scored, encoder_loss, scored
+from modalign.export.scores import ScoringParts, encoder_loss, scored
 from modalign_serve.artifact.artifact import Artifact
 from modalign_serve.artifact.manifest import Dtype, Manifest, read_manifest
 from modalign_serve.artifact.strings import Ids
@@ -127,7 +127,7 @@ def export_run(
     return Exported(out, read_manifest(out), left, time.perf_counter() - start)
 
 
-def _manifest(fitted: FittedModel, how: Scored, dtype: Dtype) -> Manifest:
+def _manifest(fitted: FittedModel, how: ScoringParts, dtype: Dtype) -> Manifest:
     dataset, results = fitted.dataset, fitted.results
     metrics = {name: dict(results[name]) for name in ("valid", "test") if results.get(name)}
     return Manifest(
@@ -212,7 +212,7 @@ def _with_fold_in(
     assert artifact.users is not None
     assert artifact.items is not None
     relevant = dataset.valid.csr(dataset.n_users, dataset.n_items)
-    known = Known(artifact.users, artifact.items, history, relevant)
+    known = KnownUsers(artifact.users, artifact.items, history, relevant)
     encoder = files.get("encoder.onnx")
     own = encoder_fold(session(encoder)) if isinstance(encoder, bytes) else None
     rng = seeds.numpy_generator(seed, "export", "fold-in")

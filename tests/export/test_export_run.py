@@ -14,7 +14,7 @@ from modalign.data.dataset import Dataset
 from modalign.errors import ArtifactError, ConfigError
 from modalign.experiments.fit import fit
 from modalign.experiments.fitted import FittedModel
-from modalign.export.run import export_run
+from modalign.export.export_run import export_run
 from modalign.models._registry import get
 from modalign_serve.artifact.read import read_artifact
 from modalign_serve.ranker.ranker import Ranker
