@@ -67,9 +67,7 @@ def resplit(data: Dataset, seed: int) -> Dataset:
 def measured(data: Dataset, model: Recommender) -> dict[str, float]:
     found = {}
     for candidates in ("all", "cold"):
-        evaluator = Evaluator(
-            data, "test", "strict", (20,), ("recall",), candidates=candidates, needs_history=False
-        )
+        evaluator = Evaluator(data, "test", "strict", (20,), ("recall",), candidates=candidates)
         found[f"recall@20, {candidates}"] = evaluator.run(model).metrics["recall@20"]
     return found
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modalign.core.interfaces import Config, Queries, Recommender
+from modalign.core.interfaces import Config, Need, Queries, Recommender
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.data.prepare import prepare
@@ -31,6 +31,7 @@ TOY = toy_dataset()
 class Fixed(Recommender):
     """Known users have a row of scores each; keeps what it was asked."""
 
+    needs: ClassVar[tuple[Need, ...]] = ("history",)
     factorised: ClassVar[bool] = False
 
     def __init__(self, dataset: Dataset, scores: np.ndarray) -> None:
@@ -220,15 +221,17 @@ def test_histories_are_training_items_under_both_masks() -> None:
         np.testing.assert_array_equal(history, matrix(TOY, "train")[users])
 
 
-def test_histories_are_handed_over_when_asked_for_or_needed() -> None:
-    scores = random_scores(TOY)
+def test_histories_are_handed_over_where_the_model_needs_them() -> None:
+    class WithoutHistory(Fixed):
+        needs: ClassVar[tuple[Need, ...]] = ()
 
-    def given(needs_history: bool | None) -> bool:
-        model = Fixed(TOY, scores)
-        evaluate(model, TOY, needs_history=needs_history)
+    def given(kind: type[Fixed]) -> bool:
+        model = kind(TOY, random_scores(TOY))
+        evaluate(model, TOY)
         return model.asked[0][1] is not None
 
-    assert [given(wanted) for wanted in (None, True, False)] == [True, True, False]
+    assert given(Fixed)
+    assert not given(WithoutHistory)
 
 
 def test_a_history_reading_model_equals_its_dense_formula() -> None:

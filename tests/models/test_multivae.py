@@ -97,7 +97,7 @@ def test_an_empty_history_has_finite_scores():
 
 def test_updates_are_counted_by_training_alone():
     model = made(anneal_steps=100)
-    fit(model, VIEW, TrainOptions(epochs=2, batch_size=20, batches="users", device="cpu"))
+    fit(model, VIEW, TrainOptions(epochs=2, batch_size=20, device="cpu"))
     assert int(model.updates) == 6
     model.scorer().score(queries(get("multivae"), VIEW, torch.arange(3)))
     assert int(model.updates) == 6
@@ -106,9 +106,7 @@ def test_updates_are_counted_by_training_alone():
 
 def test_a_run_in_two_parts_is_the_run_in_one(tmp_path):
     def run(epochs, resume, model):
-        options = TrainOptions(
-            epochs=epochs, batch_size=20, batches="users", device="cpu", checkpoint_every=0
-        )
+        options = TrainOptions(epochs=epochs, batch_size=20, device="cpu", checkpoint_every=0)
         fit(model, VIEW, options, checkpoint_path=tmp_path / "last.pt", resume=resume)
         return model.state_dict()
 

@@ -33,6 +33,8 @@ TOY = {"embedding_size": 8, "learning_rate": 0.05, "batch_size": 64, "epochs": 3
 class Sound(Recommender):
     """A plain factorisation that keeps every promise; the mutants differ from it in one thing."""
 
+    needs = ("negatives",)
+
     def __init__(self, config: TrainedConfig, view: TrainView) -> None:
         super().__init__(config, view)
         self.users = nn.Parameter(torch.randn(view.n_users, config.embedding_size) * 0.1)
@@ -52,6 +54,8 @@ class Sound(Recommender):
 class SoundContent(Sound):
     """The same with one modality, whose missing rows are zeros to it."""
 
+    needs = ("negatives", "modalities")
+
     def __init__(self, config: MultimodalConfig, view: TrainView) -> None:
         super().__init__(config, view)
         self.project = nn.ModuleList()
@@ -70,6 +74,7 @@ class SoundContent(Sound):
 class SoundHistory(Recommender):
     """Scores by the sum of the history's items' counts of common users; solved."""
 
+    needs = ("history",)
     unseen_users = True
     factorised = False
 
@@ -88,12 +93,10 @@ class SoundHistory(Recommender):
 
 def spec_of(cls: type[Recommender], **changes: Any) -> ModelSpec:
     if issubclass(cls, SoundHistory):
-        spec = ModelSpec("m", cls, Config, {}, "baseline", "here", frozenset({"history"}))
+        spec = ModelSpec("m", cls, Config, {}, "baseline", "here")
     else:
-        content = issubclass(cls, SoundContent)
-        config = MultimodalConfig if content else TrainedConfig
-        needs = {"negatives", "modalities"} if content else {"negatives"}
-        spec = ModelSpec("m", cls, config, TOY, "collaborative", "here", frozenset(needs))
+        config = MultimodalConfig if issubclass(cls, SoundContent) else TrainedConfig
+        spec = ModelSpec("m", cls, config, TOY, "collaborative", "here")
     return dataclasses.replace(spec, **changes)
 
 

@@ -16,6 +16,7 @@ def tiny_view(n_users=30, n_items=20, n=200, seed=0):
 class Tiny(Recommender):
     """Dot products with a hinge that is redrawn: touches every hook."""
 
+    needs = ("negatives",)
     resamples = True
 
     def __init__(self, config, view, two_phases=False):

@@ -23,6 +23,7 @@ __all__ = [
     "Factorised",
     "Factors",
     "MultimodalConfig",
+    "Need",
     "OptimizerSettings",
     "PairScorer",
     "Phase",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 MissingPolicy = Literal["zero", "mean", "neighbours", "learned"]
+Need = Literal["negatives", "history", "modalities"]
 
 
 class Config(BaseModel):
@@ -95,7 +97,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Batch:
-    """One training step's data; only what the model's spec asks for is filled.
+    """One training step's data; only what the model's `needs` ask for is filled.
 
     Attributes:
         users: rows, int64, shape (B,).
@@ -176,7 +178,7 @@ class Task(Protocol):
 
     @property
     def n_negatives(self) -> int:
-        """Negatives of each pair, where the model learns from pairs with negatives."""
+        """Negatives of each training pair, where batches consist of pairs."""
         ...
 
     @property
@@ -207,19 +209,24 @@ class Recommender(nn.Module):
     A plain model writes `__init__`, `loss` and `tables`. A model that is no product of two
     tables sets `factorised = False` and writes `score` instead of `tables`.
 
+    The class attributes declare what the model can do and what it needs. This is the only place
+    where that is stated: the registry, the trainer, the evaluation and the export read it here,
+    and the contract of `modalign.testing` checks each declaration in both directions.
+
     The constructor only allocates parameters and precomputes constants (it is called under
     a seeded generator); everything that must survive is a Parameter or a buffer, constants
     that can be computed again are non-persistent buffers.
     """
 
+    needs: ClassVar[tuple[Need, ...]] = ()
+    """What the model reads: "negatives" of each training pair; the "history" of a user, in
+    queries and in batches, which then go over users instead of pairs; item "modalities"."""
     unseen_users: ClassVar[bool] = False
-    """Scores users from their history alone (`queries.user` may be -1)."""
+    """The model scores users from their history alone (`queries.user` may be -1)."""
     factorised: ClassVar[bool] = True
-    """Scores are the product of user and item vectors."""
-    n_negatives: int = 1
-    """Negatives of each pair, where the model learns from pairs with negatives."""
+    """Scores are the inner products of user vectors and item vectors."""
     resamples: ClassVar[bool] = False
-    """`on_epoch` or `after_step` redraws something the loss depends on."""
+    """`on_epoch` or `after_step` redraws random numbers that the loss depends on."""
 
     def __init__(self, config: Any, view: TrainView) -> None:
         super().__init__()
@@ -230,6 +237,11 @@ class Recommender(nn.Module):
     def recommender(self) -> Recommender:
         """The model itself."""
         return self
+
+    @property
+    def n_negatives(self) -> int:
+        """Negatives of each training pair: 1 where the model needs them, else 0."""
+        return int("negatives" in self.needs)
 
     def solve(self, view: TrainView) -> None:
         """Closed-form models compute their buffers here, once, before the first epoch."""

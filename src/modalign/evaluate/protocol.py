@@ -77,8 +77,6 @@ class Evaluator:
         candidates: "all" items, or "cold" ones only.
         block: users scored at once.
         device: where to score; where the recommender lives if None.
-        needs_history: hand histories over; None: to every model that is no product of two
-            tables, and to those that score unseen users.
 
     Raises:
         UnknownName: no such split, mask, metric or kind of candidates.
@@ -96,7 +94,6 @@ class Evaluator:
         candidates: Candidates = "all",
         block: int = 1024,
         device: torch.device | str | None = None,
-        needs_history: bool | None = None,
     ) -> None:
         for kind, name, options in (
             ("split to evaluate", split, get_args(Split)),
@@ -108,7 +105,7 @@ class Evaluator:
         self.split, self.mask, self.candidates = split, mask, candidates
         self.ks = checked_ks(ks)
         self.metrics = [metric.name for metric in chosen_metrics(metrics)]
-        self.block, self.device, self.needs_history = block, device, needs_history
+        self.block, self.device = block, device
 
         shape = (dataset.n_users, dataset.n_items)
         history = dataset.history
@@ -166,9 +163,6 @@ class Evaluator:
                 f"{type(recommender).__name__}, which knows the users of the training data only",
                 "choose a model whose page says 'scores unseen users', or another split",
             )
-        wanted = self.needs_history
-        if wanted is None:
-            wanted = recommender.unseen_users or not recommender.factorised
         with frozen(recommender) as scorer:
             ranking = rank(
                 _FromHistory(recommender, scorer.items)
@@ -178,7 +172,7 @@ class Evaluator:
                 max(self.ks),
                 seen=self._seen,
                 history=self._history,
-                needs_history=wanted or unseen,
+                needs_history=unseen or "history" in recommender.needs,
                 unseen=self._unseen,
                 candidates=self._candidates,
                 block=self.block,
@@ -233,16 +227,13 @@ def evaluate(
     candidates: Candidates = "all",
     block: int = 1024,
     device: torch.device | str | None = None,
-    needs_history: bool | None = None,
 ) -> Evaluation:
     """Measure `recommender` once; see `Evaluator` for the arguments and the module for the rules.
 
     Raises:
         UnknownName, ConfigError, DataError, InputError, TrainingError: as `Evaluator` does.
     """
-    return Evaluator(
-        dataset, split, mask, ks, metrics, candidates, block, device, needs_history
-    ).run(recommender)
+    return Evaluator(dataset, split, mask, ks, metrics, candidates, block, device).run(recommender)
 
 
 def validation_metric(dataset: Dataset, metric: str = "recall@20") -> Evaluator:

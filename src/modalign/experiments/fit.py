@@ -121,7 +121,7 @@ def fit_task(
         state = run_loop(
             trained,
             view,
-            _train_options(spec, config, seed, run),
+            _train_options(config, seed, run),
             None if validator is None else lambda one: validator.run(one).metrics,
             callbacks=log,
             checkpoint_path=None if folder is None else folder / "checkpoints" / "last.pt",
@@ -223,14 +223,12 @@ def _configured(model: str | Config, options: Mapping[str, Any]) -> tuple[ModelS
     return registry.of_config(model), model
 
 
-def _train_options(spec: ModelSpec, config: Any, seed: int, run: RunOptions) -> TrainOptions:
+def _train_options(config: Any, seed: int, run: RunOptions) -> TrainOptions:
     fields = ("epochs", "patience", "eval_every", "batch_size")
     return TrainOptions(
         seed=seed,
         device=run.device,
         precision=run.precision,
-        batches=spec.batches,
-        negatives="negatives" in spec.needs,
         metric=getattr(config, "select_by", "recall@20"),
         **{name: getattr(config, name) for name in fields if hasattr(config, name)},
     )

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from modalign.core.interfaces import Need
 from modalign.core.registry import Registry
 from modalign.errors import ConfigError
 
-Need = Literal["negatives", "history", "modalities"]
 Family = Literal["baseline", "collaborative", "multimodal"]
 C = TypeVar("C", bound=type)
 
@@ -32,8 +32,6 @@ class ModelSpec:
         toy: overrides that make it learn a toy data set in seconds; for the contract tests.
         family: "baseline" (no training), "collaborative" (ids only) or "multimodal".
         paper: author, year, venue.
-        needs: what a batch must carry ("negatives", "history") and the data ("modalities").
-        batches: an epoch goes over training "pairs" or over "users".
         variants: named ablations, each a set of overrides of the configuration.
         encoders: by kind of modality, as "text", the encoder whose features it is made for,
             where that is not the default one.
@@ -45,10 +43,14 @@ class ModelSpec:
     toy: Mapping[str, Any]
     family: Family
     paper: str
-    needs: frozenset[Need] = frozenset()
-    batches: Literal["pairs", "users"] = "pairs"
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encoders: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What the class declares that it reads; see `Recommender.needs`."""
+        declared: tuple[Need, ...] = self.cls.needs
+        return declared
 
     @property
     def summary(self) -> str:
@@ -75,8 +77,6 @@ def register(
     toy: Mapping[str, Any],
     family: Family,
     paper: str,
-    needs: tuple[Need, ...] = (),
-    batches: Literal["pairs", "users"] = "pairs",
     variants: Mapping[str, Mapping[str, Any]] | None = None,
     encoders: Mapping[str, str] | None = None,
 ) -> Callable[[C], C]:
@@ -88,9 +88,8 @@ def register(
 
     def wrap(cls: C) -> C:
         spec = ModelSpec(
-            name, cls, config, dict(toy), family, paper, frozenset(needs), batches,
-            variants or {}, encoders or {},
-        )  # fmt: skip
+            name, cls, config, dict(toy), family, paper, variants or {}, encoders or {}
+        )
         MODELS.register(name, spec)
         return cls
 

@@ -28,7 +28,6 @@ class BPRConfig(TrainedConfig):
     toy={"embedding_size": 16, "learning_rate": 0.02, "epochs": 60, "batch_size": 128},
     family="collaborative",
     paper="Rendle et al., UAI 2009",
-    needs=("negatives",),
 )
 class BPR(Recommender):
     """Matrix factorisation trained so that a chosen item scores above an unseen one.
@@ -51,6 +50,8 @@ class BPR(Recommender):
         >>> [tuple(table.shape) for table in model.tables()]
         [(2, 4), (3, 4)]
     """
+
+    needs = ("negatives",)
 
     def __init__(self, config: BPRConfig, view: TrainView) -> None:
         super().__init__(config, view)

@@ -35,7 +35,6 @@ class EASEConfig(Config):
     toy={"reg": 50.0},
     family="baseline",
     paper="Steck, WWW 2019",
-    needs=("history",),
 )
 class EASE(Recommender):
     """The linear autoencoder with a zero diagonal that fits the training matrix best.
@@ -67,6 +66,7 @@ class EASE(Recommender):
         [[0.0, 0.5], [0.3333, 0.0]]
     """
 
+    needs = ("history",)
     unseen_users = True
     factorised = False
 

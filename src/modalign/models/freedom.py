@@ -56,7 +56,6 @@ class FREEDOMConfig(MultimodalConfig):
     },
     family="multimodal",
     paper="Zhou & Shen, MM 2023",
-    needs=("negatives", "modalities"),
     variants={
         "without-pruning": {"dropout": 0.0},
         "without-content-loss": {"content_weight": 0.0},
@@ -87,6 +86,7 @@ class FREEDOM(Recommender):
         UnknownName: a modality of the configuration is not there.
     """
 
+    needs = ("negatives", "modalities")
     resamples = True
 
     def __init__(self, config: FREEDOMConfig, view: TrainView) -> None:

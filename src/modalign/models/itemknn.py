@@ -38,7 +38,6 @@ class ItemKNNConfig(Config):
     toy={"neighbours": 1000},
     family="baseline",
     paper="Sarwar et al., WWW 2001; Deshpande & Karypis, TOIS 2004",
-    needs=("history",),
 )
 class ItemKNN(Recommender):
     """Neighbourhoods of items by the cosine of who chose them.
@@ -66,6 +65,7 @@ class ItemKNN(Recommender):
         [0.0, 0.7071, 0.0]
     """
 
+    needs = ("history",)
     unseen_users = True
     factorised = False
 

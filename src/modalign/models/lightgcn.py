@@ -30,7 +30,6 @@ class LightGCNConfig(TrainedConfig):
     toy={"embedding_size": 16, "learning_rate": 0.02, "epochs": 60, "batch_size": 128},
     family="collaborative",
     paper="He et al., SIGIR 2020",
-    needs=("negatives",),
 )
 class LightGCN(Recommender):
     """Users and items as the mean of their own vector and their neighbourhoods' up to L steps.
@@ -55,6 +54,8 @@ class LightGCN(Recommender):
         >>> [tuple(table.shape) for table in model.tables()]
         [(2, 4), (3, 4)]
     """
+
+    needs = ("negatives",)
 
     def __init__(self, config: LightGCNConfig, view: TrainView) -> None:
         super().__init__(config, view)

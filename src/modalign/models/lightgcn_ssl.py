@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from modalign.core import seeds
-from modalign.core.interfaces import Batch, OptimizerSettings, Phase, Recommender, chosen_modalities
+from modalign.core.interfaces import (
+    Batch,
+    Need,
+    OptimizerSettings,
+    Phase,
+    Recommender,
+    chosen_modalities,
+)
 from modalign.core.view import TrainView
 from modalign.graph.one_sided import TwoWayGraph
 from modalign.models._registry import register
@@ -40,6 +47,7 @@ class SelfSupervised(Recommender):
         host: the model, made from the same data.
     """
 
+    needs: ClassVar[tuple[Need, ...]] = ("negatives", "modalities")
     resamples = True
     config: SelfSupervisedConfig
 
@@ -166,7 +174,6 @@ class LightGCNSSLConfig(SelfSupervisedConfig):
     },
     family="multimodal",
     paper="Wei et al., WWW 2023; He et al., SIGIR 2020",
-    needs=("negatives", "modalities"),
     variants={
         "without-asl": {"self_supervision": "none"},
         "backbone": {"self_supervision": "none", "contrast_weight": 0.0},

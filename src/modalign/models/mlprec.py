@@ -40,7 +40,6 @@ class MLPRecConfig(TrainedConfig):
     toy={"embedding_size": 16, "learning_rate": 0.02, "epochs": 60, "batch_size": 128},
     family="collaborative",
     paper="Zhuang et al., 2025 (student)",
-    needs=("negatives",),
 )
 class MLPRec(Recommender):
     """A free vector for each user and item, sent through one shared multilayer perceptron.
@@ -68,6 +67,8 @@ class MLPRec(Recommender):
         >>> sum(p.numel() for p in model.parameters())  # (2 + 3) * 4 + 2 * (4 * 4 + 4)
         60
     """
+
+    needs = ("negatives",)
 
     def __init__(self, config: MLPRecConfig, view: TrainView) -> None:
         super().__init__(config, view)

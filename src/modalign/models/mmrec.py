@@ -55,7 +55,6 @@ class MMRecConfig(MultimodalConfig):
     },
     family="multimodal",
     paper="Zhuang et al., 2025 (the teacher of TARec)",
-    needs=("negatives", "modalities"),
     variants={
         "concat": {"fusion": "concat"},
         "post": {"fusion": "post"},
@@ -91,6 +90,8 @@ class MMRec(Recommender):
         DataError: the data has no modality.
         UnknownName: a modality of the configuration is not there.
     """
+
+    needs = ("negatives", "modalities")
 
     def __init__(self, config: MMRecConfig, view: TrainView) -> None:
         super().__init__(config, view)

@@ -49,8 +49,6 @@ class MultiVAEConfig(TrainedConfig):
     },
     family="collaborative",
     paper="Liang et al. 2018",
-    needs=("history",),
-    batches="users",
     variants={
         "multidae": {"variational": False},
         "without-annealing": {"anneal_steps": 1},

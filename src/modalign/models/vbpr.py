@@ -79,7 +79,6 @@ def normalised(modality: Modality, how: FeatureNorm) -> Modality:
     },
     family="multimodal",
     paper="He & McAuley, AAAI 2016",
-    needs=("negatives", "modalities"),
     variants={
         "without-biases": {"item_bias": False, "content_bias": False},
         "raw-features": {"feature_norm": "none"},
@@ -105,6 +104,8 @@ class VBPR(Recommender):
         DataError: the data has no modality.
         UnknownName: a modality of the configuration is not there.
     """
+
+    needs = ("negatives", "modalities")
 
     def __init__(self, config: VBPRConfig, view: TrainView) -> None:
         super().__init__(config, view)

@@ -38,14 +38,12 @@ def train(
     All epochs of the configuration run, or `epochs` of them; nothing is validated.
     """
     config = model.config
-    options = TrainOptions(seed=seed, device="cpu", batches=spec.batches)
+    options = TrainOptions(seed=seed, device="cpu")
     if isinstance(config, TrainedConfig):
         options = TrainOptions(
             seed=seed,
             epochs=config.epochs if epochs is None else epochs,
             batch_size=config.batch_size,
-            batches=spec.batches,
-            negatives="negatives" in spec.needs,
             device="cpu",
         )
     fit(model, view, options)
@@ -55,9 +53,9 @@ def train(
 def batches(spec: ModelSpec, view: TrainView, batch_size: int, seed: int = 0) -> list[Batch]:
     """One epoch of batches that carry what the spec asks for, and nothing else."""
     data: PairBatches | UserBatches = (
-        PairBatches(view, batch_size, "negatives" in spec.needs)
-        if spec.batches == "pairs"
-        else UserBatches(view, batch_size)
+        UserBatches(view, batch_size)
+        if "history" in spec.needs
+        else PairBatches(view, batch_size, "negatives" in spec.needs)
     )
     return list(data.epoch(seeds.torch_generator(seed, "batches"), torch.device("cpu")))
 

@@ -36,8 +36,6 @@ class TrainOptions:
     Attributes:
         seed: all randomness of training derives from it.
         epochs, patience, eval_every, batch_size: as in `TrainedConfig`.
-        batches: an epoch goes over training "pairs" or over "users".
-        negatives: draw negatives for each pair, as many as the task wants.
         metric: the validation metric that picks the best epoch; higher is better.
         device: "auto", "cpu", "cuda", "cuda:N".
         precision: "32-true" or "bf16-mixed".
@@ -49,8 +47,6 @@ class TrainOptions:
     patience: int = 20
     eval_every: int = 1
     batch_size: int = 2048
-    batches: Literal["pairs", "users"] = "pairs"
-    negatives: bool = True
     metric: str = "recall@20"
     device: str = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -132,9 +128,9 @@ class _TrainingLoop:
             return self._solve(state)
         options = self.options
         data: PairBatches | UserBatches = (
-            PairBatches(self.view, options.batch_size, self.task.n_negatives * options.negatives)
-            if options.batches == "pairs"
-            else UserBatches(self.view, options.batch_size)
+            UserBatches(self.view, options.batch_size)
+            if "history" in self.model.needs
+            else PairBatches(self.view, options.batch_size, self.task.n_negatives)
         )
         self.callbacks.on_start(state, options.epochs)
         saved = time.monotonic()

@@ -579,7 +579,7 @@ def test_three_modalities_with_numbers_by_name() -> None:
 
 def test_annealing_counts_updates_of_training_alone() -> None:
     model = made(anneal_steps=100, content_anneal_cap=0.05)
-    fit(model, VIEW, TrainOptions(epochs=2, batch_size=4, batches="users", device="cpu"))
+    fit(model, VIEW, TrainOptions(epochs=2, batch_size=4, device="cpu"))
     assert int(model.updates) == 6
     model.scorer().score(Queries(ALL, HISTORY))
     assert int(model.updates) == 6
@@ -590,9 +590,7 @@ def test_annealing_counts_updates_of_training_alone() -> None:
 def test_a_run_in_two_parts_is_the_run_in_one(tmp_path) -> None:
     def run(epochs: int, resume: bool):
         model = made()
-        options = TrainOptions(
-            epochs=epochs, batch_size=4, batches="users", device="cpu", checkpoint_every=0
-        )
+        options = TrainOptions(epochs=epochs, batch_size=4, device="cpu", checkpoint_every=0)
         fit(model, VIEW, options, checkpoint_path=tmp_path / "last.pt", resume=resume)
         return model.state_dict()
 
@@ -606,9 +604,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(tmp_path) -> None:
 def test_mixed_precision_is_computed_in_single_precision() -> None:
     losses = []
     for precision in ("32-true", "bf16-mixed"):
-        options = TrainOptions(
-            epochs=3, batch_size=4, batches="users", device="cpu", precision=precision
-        )
+        options = TrainOptions(epochs=3, batch_size=4, device="cpu", precision=precision)
         history = fit(made(), VIEW, options).history
         losses.append(history[-1]["loss/rating"])
     assert losses[1] == losses[0]
@@ -692,7 +688,7 @@ def trained(view: TrainView, epochs: int, **options) -> BANDVAE:
         view, embedding_size=32, hidden_size=64, n_factors=2, n_content_factors=2,
         anneal_steps=1000, **options,
     )  # fmt: skip
-    fit(model, view, TrainOptions(epochs=epochs, batch_size=100, batches="users", device="cpu"))
+    fit(model, view, TrainOptions(epochs=epochs, batch_size=100, device="cpu"))
     return model.eval()
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from modalign.core import seeds
-from modalign.core.interfaces import Batch, Queries, Recommender
+from modalign.core.interfaces import Batch, Need, Queries, Recommender
 from modalign.core.view import TrainView
 from modalign.nn.noise import exponential_numbers
 
@@ -59,6 +59,7 @@ class Variational(Recommender):
     of updates is kept with the weights, for what is annealed over it.
     """
 
+    needs: ClassVar[tuple[Need, ...]] = ("history",)
     unseen_users = True
     factorised = False
     resamples = True

@@ -179,8 +179,6 @@ class Interests:
     },
     family="multimodal",
     paper="Tran and Lauw 2025",
-    needs=("history", "modalities"),
-    batches="users",
     encoders={"text": "words"},
     variants={
         "norm-plan": {"plan": "norm"},
@@ -219,6 +217,7 @@ class BANDVAE(Variational):
         {'image': 8, 'text': 8}
     """
 
+    needs = ("history", "modalities")
     config: BANDVAEConfig
     watched_starts: Tensor
     watched_items: Tensor

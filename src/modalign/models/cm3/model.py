@@ -155,7 +155,6 @@ class _Content:
     },
     family="multimodal",
     paper="Zhou et al. 2025",
-    needs=("negatives", "modalities"),
     variants={
         "without-fusion": {"fusion": "none"},
         "average-fusion": {"fusion": "average"},
@@ -190,6 +189,7 @@ class CM3(Recommender):
         [(60, 24), (40, 24)]
     """
 
+    needs = ("negatives", "modalities")
     resamples = True
     config: CM3Config
     positions: Tensor

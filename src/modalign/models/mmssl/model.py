@@ -64,7 +64,6 @@ class _Forward:
     },
     family="multimodal",
     paper="Wei et al., WWW 2023",
-    needs=("negatives", "modalities"),
     variants={
         "without-asl": {"self_supervision": "none"},
         "without-cl": {"contrast_weight": 0.0},
@@ -106,6 +105,7 @@ class MMSSL(Recommender):
         [(60, 8), (40, 8)]
     """
 
+    needs = ("negatives", "modalities")
     resamples = True
     config: MMSSLConfig
     user_weights: Tensor

@@ -105,7 +105,6 @@ class _Wanted:
     },
     family="multimodal",
     paper="Li et al. 2026",
-    needs=("negatives", "modalities"),
     variants={
         "without-cmcl": {"contrast_weight": 0.0},
         "without-user-item-contrast": {"modality_share": 1.0},
@@ -165,6 +164,7 @@ class RecGOAT(Recommender):
         [(60, 8), (40, 8)]
     """
 
+    needs = ("negatives", "modalities")
     resamples = True
     config: RecGOATConfig
     item_anchors: Tensor
