@@ -41,4 +41,4 @@ class RunError(InputError):
 
 
 class TrainingError(ModalignError):
-    """Training failed in a way that no option could have told beforehand."""
+    """Training failed in a way that no check of the options can foresee."""

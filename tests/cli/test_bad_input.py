@@ -660,10 +660,10 @@ def test_told_in_three_facts_and_nothing_is_touched(name: str, workshop: Path, c
 
 
 def assert_three_facts(text: str) -> None:
-    """expected ..., got ..., to mend it: ..., each with something behind it, and no traceback."""
+    """expected ..., got ..., To fix: ..., each with something behind it, and no traceback."""
     assert "Traceback" not in text
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    starts = ("Error: expected ", "got ", "to mend it: ")
+    starts = ("Error: expected ", "got ", "To fix: ")
     facts = [next((line for line in lines if line.startswith(one)), "") for one in starts]
     assert all(f.removeprefix(one) for f, one in zip(facts, starts, strict=True)), text
 

@@ -212,7 +212,7 @@ def test_a_mistake_is_told_in_three_facts_and_changes_nothing(
     assert got.code == 2, got.out
     told = " ".join(got.err.split())
     assert "Error: expected" in told
-    assert "to mend it:" in told
+    assert "To fix:" in told
     for fact in facts:
         assert fact in told
     after = {k: v for k, v in snapshot(Path("data/toy")).items() if not k.startswith("profiles")}

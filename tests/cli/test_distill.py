@@ -325,7 +325,7 @@ def test_mistakes_in_three_facts_and_nothing_is_touched(name: str, shop: Path, c
     got = cli(*DISTILL, *quick, *place, *given)
     assert got.code == 2, got
     assert "Traceback" not in got.err
-    for fact in ("Error: expected ", "got ", "to mend it: "):
+    for fact in ("Error: expected ", "got ", "To fix: "):
         assert sum(line.strip().startswith(fact) for line in got.err.splitlines()) == 1, got.err
     missing = [word for word in told if word not in got.err]
     assert not missing, got.err
@@ -407,6 +407,6 @@ def test_mistakes_of_sweeps_touch_nothing(name: str, shop: Path, cli: Cli) -> No
     got = cli(*words.split(), "--data", "data/toy")
     assert got.code == 2, got
     assert told in got.err
-    assert got.err.count("to mend it:") == 1
+    assert got.err.count("To fix:") == 1
     assert got.out == ""
     assert snapshot(shop) == before

@@ -112,7 +112,7 @@ def test_mistakes_in_three_facts_and_nothing_is_touched(
     got = cli(*SWEEP, *words)
     assert got.code == 2
     assert told in got.err
-    assert got.err.count("to mend it:") == 1
+    assert got.err.count("To fix:") == 1
     assert got.out == ""
     assert snapshot(workshop) == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -22,6 +23,7 @@ from modalign.cli.options import (
 from modalign.cli.render import err, out, print_json, say
 from modalign.cli.summaries import show_comparison, show_training
 from modalign.core.settings import DEFAULT_SEED
+from modalign.errors import ConfigError
 from modalign_serve.command.grouped import grouped
 
 TAKEN = {"data", "teacher", "teacher_kind", "weights", "variant", "seed", *RUN_FIELDS}
@@ -46,20 +48,42 @@ def register(root: typer.Typer) -> None:
     root.command(rich_help_panel="Models", epilog=EPILOG)(grouped(distill))
 
 
-def distill(
-    data: Annotated[Path, typer.Option(help="Prepared folder, the teacher's own.")],
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for assistant and student.")],
+@dataclass(frozen=True)
+class TeacherFlags:
+    """Who teaches: finished runs, or a model that is trained first."""
+
     teacher: Annotated[
         list[Path] | None,
         typer.Option(help="Run folder or exported artifact; repeat it to mix several teachers."),
-    ] = None,
+    ] = None
     teacher_kind: Annotated[
-        str | None, typer.Option(help="A model to be trained as teacher first.")
-    ] = None,
+        str | None, typer.Option(help="A model to train as the teacher first.")
+    ] = None
     weights: Annotated[
         str | None,
-        typer.Option(help="Weights of several teachers, as 0.6,0.4; else searched on validation."),
-    ] = None,
+        typer.Option(
+            help="Weights of several teachers, as 0.6,0.4; searched on validation if not given."
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Either teachers or the kind of one.
+
+        Raises:
+            ConfigError: both or neither.
+        """
+        if bool(self.teacher) == bool(self.teacher_kind):
+            raise ConfigError(
+                "either --teacher or --teacher-kind",
+                "both" if self.teacher else "neither",
+                "name a finished run with --teacher, or a model to train with --teacher-kind",
+            )
+
+
+def distill(
+    data: Annotated[Path, typer.Option(help="Prepared folder, the teacher's own.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for assistant and student.")],
+    teachers: TeacherFlags,
     variant: Annotated[
         str,
         typer.Option(
@@ -80,24 +104,18 @@ def distill(
     """Compress a teacher into a small student: teacher, assistant, student (TARec).
 
     The teacher runs once. An assistant on the user-item graph alone learns from it, and a
-    student without graph and content from the assistant; `assistant` and `student` in the
-    folder are runs like any other, for `evaluate`, `compare`, `recommend`, `profile`.
+    student without graph and content learns from the assistant. `assistant` and `student` in the
+    folder are ordinary runs: use `evaluate`, `compare`, `recommend` and `profile` on them.
     """
     from modalign.data.dataset import Dataset
     from modalign.distillation.plan import VARIANTS, DistillationPlan
     from modalign.distillation.run import distill as teach
     from modalign.distillation.task import DistillConfig
-    from modalign.errors import ConfigError
     from modalign.train.callbacks import Callback, ProgressBar
 
     choose("variant of distillation", variant, VARIANTS)
     run = flags.options(out=out_folder, **again.options())
-    if bool(teacher) == bool(teacher_kind):
-        raise ConfigError(
-            "either --teacher or --teacher-kind",
-            "both" if teacher else "neither",
-            "name a finished run with --teacher, or have one trained with --teacher-kind",
-        )
+    teachers.check()
     logits = get_args(DistillConfig.model_fields["logit"].annotation)
     taken = TAKEN if logit is None else TAKEN | {"logit"}
     options = own_options(sets, taken, "distillation")
@@ -114,12 +132,12 @@ def distill(
         return [ProgressBar(err, stage)]
 
     made = teach(
-        teacher or None,
+        teachers.teacher or None,
         Dataset.load(data),
         variant=variant,
-        teacher_kind=teacher_kind,
+        teacher_kind=teachers.teacher_kind,
         teacher_options=of_teacher,
-        weights=parse_weights(weights),
+        weights=parse_weights(teachers.weights),
         seed=seed,
         run=run,
         progress=progress,
@@ -133,10 +151,11 @@ def distill(
     if len(made.teachers) > 1:
         mixed = ", ".join(f"{n} {w:.2g}" for n, w in zip(made.teachers, made.weights, strict=True))
         say(f"teachers and their weights: {mixed}", out)
-    if teacher_kind is not None:
-        teacher = [out_folder / "teacher"]
+    taught_by = list(teachers.teacher or ())
+    if teachers.teacher_kind is not None:
+        taught_by = [out_folder / "teacher"]
     students = [out_folder / one.results["distillation"]["stage"] for one in stages]
-    _show(list(teacher or ()), students, made.student.results)
+    _show(taught_by, students, made.student.results)
     for one in stages:
         r = one.results
         stage = r["distillation"]["stage"]

@@ -1,4 +1,4 @@
-"""`modalign`: the commands, and how mistakes are told."""
+"""`modalign`: the commands, and the exit code of every way to fail."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-"""Encoders' libraries print beside our bars unless they are told otherwise; yours wins."""
+"""Encoders' libraries print beside the progress bars by default; a variable that is set wins."""
 
 
 class _InOrder(TyperGroup):
-    """Commands in the order in which one uses them."""
+    """Commands in the order of their use."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.commands, key=ORDER.index)
@@ -82,11 +82,11 @@ def run() -> None:
     """Entry point. A user's mistake: one message, exit code 2. Ctrl-C: 130."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    sys.exit(_told())
+    sys.exit(_exit_code())
 
 
-def _told() -> int:
-    """Run the command line; every way to fail ends in words and an exit code."""
+def _exit_code() -> int:
+    """Run the command line; every failure ends in a message and an exit code."""
     console = Console(stderr=True)
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""How mistakes are told: always what was expected, what came, and how to mend it."""
+"""How mistakes are reported: what was expected, what came, and how to fix it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 def show(console: Console, error: InputError) -> None:
     """Print the three facts; at a terminal with a hanging indent, else one line each."""
-    facts = (("Error: expected", error.expected), ("got", error.got), ("to mend it:", error.fix))
+    facts = (("Error: expected", error.expected), ("got", error.got), ("To fix:", error.fix))
     if not console.is_terminal:
         for label, fact in facts:
             console.print(f"{label:>15} {fact}", markup=False, highlight=False, soft_wrap=True)
@@ -48,14 +48,14 @@ def from_usage(error: Any) -> InputError:
         return _command(error, context, commands)
     usage = "" if context is None else context.get_usage()
     return ConfigError(
-        " ".join(usage.split()).removeprefix("Usage: ") or "options and values as --help tells",
+        " ".join(usage.split()).removeprefix("Usage: ") or "options and values as in --help",
         _sentence(error.format_message()),
         f"see {command} --help",
     )
 
 
 def from_system(error: OSError) -> InputError:
-    """A file that the system refuses to read or write, in three facts."""
+    """A file that the system cannot read or write, in three facts."""
     where = error.filename or "a file"
     return DataError(
         "a file or folder that can be read or written",
@@ -77,7 +77,7 @@ def _parameter(error: Any, parameter: Any, command: str) -> InputError:
         )
     given = _given(parameter.opts)
     return ConfigError(
-        f"a fitting value of {name} of {command}",
+        f"a valid value of {name} of {command}",
         _sentence(error.message) if given is None else f"{given!r}: {_sentence(error.message)}",
         f"see {command} --help",
     )
@@ -106,7 +106,7 @@ def _option(error: Any, option: str, context: Any) -> InputError:
 
 
 def _given(names: Sequence[str]) -> str | None:
-    """What stands behind an option on the command line, for messages."""
+    """The value after an option on the command line, for messages."""
     words = sys.argv[1:]
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
@@ -128,6 +128,6 @@ def _command(error: Any, context: Any, commands: Mapping[str, Any]) -> InputErro
 
 
 def _sentence(text: str) -> str:
-    """The parser's words inside one of ours."""
+    """The parser's message as part of a sentence."""
     text = " ".join(text.split()).rstrip(".").removeprefix("Got ")
     return text[:1].lower() + text[1:]

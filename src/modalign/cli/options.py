@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their texts are read."""
+"""Options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PRECISIONS = ("32-true", "bf16-mixed")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Data = Annotated[
-    Path | None, typer.Option(help="The prepared data, where they have moved since the training.")
+    Path | None, typer.Option(help="The prepared data, if they have moved since the training.")
 ]
-Device = Annotated[str, typer.Option(help="auto (CUDA where there is one), cpu, cuda, cuda:N.")]
-Seed = Annotated[int, typer.Option(min=0, help="All randomness derives from it.")]
+Device = Annotated[str, typer.Option(help="auto (CUDA if available), cpu, cuda, cuda:N.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
 Cutoffs = Annotated[str, typer.Option("--k", help="Cut-offs K of the metrics, with commas.")]
-HowMany = Annotated[int, typer.Option("-k", "--k", min=1, help="How many items to list.")]
+HowMany = Annotated[int, typer.Option("-k", "--k", min=1, help="Number of items to list.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="An option as key=value; repeat it for more.")
 ]
@@ -98,10 +98,18 @@ RUN_FIELDS = frozenset(
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name`, where it is one of `known`.
+    """Check a name.
+
+    Args:
+        kind: what it names, for the message.
+        name: to check.
+        known: the existing names.
+
+    Returns:
+        The name.
 
     Raises:
-        UnknownName: it is not; the nearest is suggested.
+        UnknownName: it is not among them; the nearest is suggested.
     """
     names = list(known)
     if name not in names:
@@ -110,16 +118,16 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def parse_ks(text: str) -> list[int]:
-    """Cut-offs as people write them.
+    """Cut-offs from a text such as "10,20".
 
     Raises:
-        ConfigError: not whole numbers from 1 up.
+        ConfigError: not positive whole numbers.
 
     Example:
         >>> parse_ks("10,20")
         [10, 20]
     """
-    fix = "write whole numbers from 1 up, with commas: --k 10,20"
+    fix = "write positive whole numbers with commas: --k 10,20"
     try:
         ks = sorted({int(part) for part in text.split(",")})
     except ValueError as error:
@@ -130,7 +138,7 @@ def parse_ks(text: str) -> list[int]:
 
 
 def parse_weights(text: str | None) -> list[float] | None:
-    """Weights of teachers as people write them; whether they fit is told later.
+    """Weights of teachers from a text such as "0.6,0.4"; `distill` checks their number.
 
     Raises:
         ConfigError: not numbers.
@@ -152,7 +160,7 @@ def own_options(sets: list[str] | None, taken: Iterable[str], owner: str) -> dic
 
     Args:
         sets: as they were written.
-        taken: names that have an option of their own.
+        taken: names that have their own option on the command line.
         owner: whose options `--set` is for ("the model").
 
     Raises:
@@ -166,10 +174,15 @@ def own_options(sets: list[str] | None, taken: Iterable[str], owner: str) -> dic
 
 
 def refuse(options: Iterable[str], taken: Iterable[str], owner: str) -> None:
-    """Raise where an option is not `owner`'s own.
+    """Reject names under `--set` that have their own option on the command line.
+
+    Args:
+        options: names under `--set`.
+        taken: names with their own option.
+        owner: whose options `--set` is for.
 
     Raises:
-        ConfigError: it has an option of its own on the command line, or nowhere.
+        ConfigError: one of them has.
     """
     names = set(taken)
     for key in options:

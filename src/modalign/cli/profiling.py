@@ -1,4 +1,4 @@
-"""`modalign profile`: what trained models cost to ask."""
+"""`modalign profile`: what queries to trained models cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from modalign.experiments.cost import Latency, Profile
 
 WORTH_A_P99 = 100
-"""Fewer calls than this have no 99th percentile worth the name."""
+"""Minimum number of calls for a meaningful 99th percentile."""
 EPILOG = """**Examples**
 
     modalign profile runs/teacher runs/student
@@ -31,24 +31,26 @@ def register(root: typer.Typer) -> None:
 
 def profile(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run folders; later ones are held against the first.")
+        list[Path], typer.Argument(help="Run folders; the later ones are compared with the first.")
     ],
     batch: Annotated[int, typer.Option(min=1, help="Users in a batch.")] = 256,
     k: HowMany = 20,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the processor.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     repeats: Annotated[
         int,
-        typer.Option(min=1, help="Calls to time; fewer, but 20, where they take over ten seconds."),
+        typer.Option(
+            min=1, help="Calls to time; fewer, but at least 20, if they take over ten seconds."
+        ),
     ] = 200,
     data: Data = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Latency (p50 and p99), memory and parameters, and what a later run saves over the first.
+    """Measure latency (p50, p99), memory and parameters, and what later runs save over the first.
 
-    Each run is measured in a process of its own, for one user and for a batch, seen items
-    hidden: asked anew (the whole forward pass, then the top k) and from tables computed before,
-    as in service.
+    Each run is measured in its own process, for one user and for a batch, with seen items
+    hidden: anew (the whole forward pass, then the top k) and from tables computed before, as in
+    a service.
     """
     from modalign.experiments import cost
 
@@ -98,14 +100,14 @@ def show(found: Profile) -> None:
     out.print(table("Parameters", columns, rows, numbers=(2, 3)))
     if found.ratios:
         _show_ratios(found, names, many)
-    say("anew: the whole forward pass for each call; tables: computed before, as in service")
+    say("anew: the whole forward pass for each call; tables: computed before, as in a service")
     fewest = min(
         one.calls
         for run in found.runs
         for one in (run.anew_one, run.anew_batch, run.tables_one, run.tables_batch)
     )
     if fewest < WORTH_A_P99:
-        say(f"as few as {fewest} calls were timed: p99 is little more than the slowest")
+        say(f"only {fewest} calls were timed: p99 is little more than the slowest call")
 
 
 def _show_ratios(found: Profile, names: list[str], many: str) -> None:
@@ -123,7 +125,7 @@ def _show_ratios(found: Profile, names: list[str], many: str) -> None:
 
 
 def _names(runs: list[str]) -> list[str]:
-    """Folders without what they share: runs/a and runs/b/c are a and b/c."""
+    """Folders without their common part: runs/a and runs/b/c are a and b/c."""
     paths = [Path(run).absolute() for run in runs]
     shared = Path(os.path.commonpath([path.parent for path in paths]))
     return [str(path.relative_to(shared)) for path in paths]

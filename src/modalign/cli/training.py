@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,16 +48,45 @@ def register(root: typer.Typer) -> None:
     root.command(rich_help_panel="Models", epilog=TRAIN_EPILOG)(grouped(train))
 
 
+@dataclass(frozen=True)
+class ModelFlags:
+    """A model and its options."""
+
+    model: Annotated[str, typer.Option(help="A name from `modalign models`.")] = "cm3"
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of the model's options, one `key: value` a line.")
+    ] = None
+    sets: Sets = None
+    variant: Annotated[str | None, typer.Option(help="A named ablation of the model.")] = None
+
+    def options(self) -> dict[str, Any]:
+        """Of the model; `--set` wins over `--config`, and that over `--variant`.
+
+        Raises:
+            UnknownName, ConfigError: no such model or variant, or an unreadable option.
+        """
+        from modalign.core import settings
+        from modalign.models import _registry as registry
+
+        spec, owner = registry.get(self.model), f"model {self.model}"
+        taken = {"data", "model", "seed", *RUN_FIELDS}
+        found: dict[str, Any] = {}
+        if self.variant is not None:
+            choose(f"variant of {self.model}", self.variant, spec.variants)
+            found |= spec.variants[self.variant]
+        if self.config is not None:
+            found |= settings.read_yaml(self.config)
+            refuse(found, taken, owner)
+        found |= own_options(self.sets, taken, owner)
+        settings.build(spec.config, found, owner)
+        return found
+
+
 def train(
     data: Annotated[Path, typer.Option(help="Prepared folder.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
-    model: Annotated[str, typer.Option(help="A name from `modalign models`.")] = "cm3",
+    choice: ModelFlags,
     seed: Seed = DEFAULT_SEED,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file of the model's options, one `key: value` a line.")
-    ] = None,
-    sets: Sets = None,
-    variant: Annotated[str | None, typer.Option(help="A named ablation of the model.")] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
     ] = False,
@@ -72,33 +102,23 @@ def train(
     results.json. Data without any modality are encoded first where the model needs one, with
     the encoders it is made for.
     """
-    from modalign.core import settings
     from modalign.data.dataset import Dataset
     from modalign.experiments.fit import fit
     from modalign.models import _registry as registry
     from modalign.train.callbacks import ProgressBar
 
-    spec = registry.get(model)
+    spec = registry.get(choice.model)
     run = flags.options(
         out=out_folder,
         tensorboard=tensorboard,
-        callbacks=[ProgressBar(err, model)],
+        callbacks=[ProgressBar(err, choice.model)],
         **again.options(),
     )
-    taken = {"data", "model", "seed", *RUN_FIELDS}
-    options: dict[str, Any] = {}
-    if variant is not None:
-        choose(f"variant of {model}", variant, spec.variants)
-        options |= spec.variants[variant]
-    if config is not None:
-        options |= settings.read_yaml(config)
-        refuse(options, taken, f"model {model}")
-    options |= own_options(sets, taken, f"model {model}")
+    options = choice.options()
     dataset = Dataset.load(data)
-    settings.build(spec.config, options, f"model {model}")
     if "modalities" in spec.needs and not dataset.modalities:
         dataset = encode_missing(dataset, spec.encoders, flags.device)
-    fitted = fit(dataset, model, seed=seed, run=run, **options)
+    fitted = fit(dataset, choice.model, seed=seed, run=run, **options)
     if json:
         print_json(fitted.results)
     else:

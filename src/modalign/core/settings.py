@@ -74,7 +74,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
-        raise ConfigError(f"YAML in {path}", where, "mend that line") from error
+        raise ConfigError(f"YAML in {path}", where, "correct that line") from error
     if found is None:
         return {}
     if not isinstance(found, dict):

@@ -22,7 +22,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "no-embedding": {"embedding_weight": 0.0},
     }
 )
-"""What each ablation of the paper's Table 2 changes; those named so do without the assistant.
+"""What each ablation of the paper's Table 2 changes; `no-assistant` ones leave the assistant out.
 `no-assistant-no-wasserstein` is PromptMM's single-step distillation by KL."""
 
 MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
@@ -48,7 +48,7 @@ SHARED = (*TrainedConfig.model_fields, "reg")
 
 @dataclass(frozen=True)
 class Stage:
-    """One model to be taught.
+    """A stage of a distillation: one model that is taught.
 
     Attributes:
         name: "assistant" or "student".
@@ -102,7 +102,7 @@ class DistillationPlan:
                 raise ConfigError(
                     f"{key}={value}, which makes the variant {variant}",
                     f"{key}={losses[key]}",
-                    "leave that option out, or take the variant full",
+                    "leave that option out, or use the variant full",
                 )
         config = settings.build(DistillConfig, {**losses, **VARIANTS[variant]}, "distillation")
         names = ["student"] if variant.startswith("no-assistant") else ["assistant", "student"]

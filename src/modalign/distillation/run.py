@@ -1,6 +1,6 @@
-"""TARec: any teacher into a small student, through an assistant.
+"""TARec: distil any teacher into a small student, through an assistant.
 
-teacher.json        who taught, with which weights, and what each stage came to
+teacher.json        the teachers, their weights, and the results of each stage
 assistant/          run folder of the assistant
 student/            run folder of the student
 """
@@ -73,7 +73,7 @@ def distill(
     The teacher's scores and vectors are computed once. The assistant is a LightGCN of one layer
     on ids alone; it learns from the teacher by `L_bpr + logit_weight L_logit +
     embedding_weight L_emb`. The student, free vectors through one shared perceptron, learns
-    from the assistant likewise. Validation picks each one's best epoch.
+    from the assistant by the same loss. Validation picks the best epoch of each.
 
     Args:
         teacher: a fitted model, a run folder, an exported
@@ -119,14 +119,14 @@ def distill(
     else:
         given = [read_teacher(each, dataset, view) for each in many]
     source, shares = mixed(given, dataset, weights)
-    told = {
+    facts = {
         "variant": variant,
         "teacher": source.name,
         "weights": list(shares),
         "source": fingerprint_of(source),
         "losses": plan.config.model_dump(mode="json"),
     }
-    # All that is in the folder is judged before anything is written into it.
+    # Everything in the folder is checked before anything is written into it.
     work = []
     for stage, taught_by in zip(plan.stages, [source.name, plan.stages[0].name], strict=False):
         where = replace(
@@ -134,7 +134,7 @@ def distill(
             out=None if out is None else out / stage.name,
             callbacks=(*run.callbacks, *progress(stage.name)),
         )
-        described = {"distillation": {**told, "stage": stage.name, "from": taught_by}}
+        described = {"distillation": {**facts, "stage": stage.name, "from": taught_by}}
         made = _finished(dataset, stage.spec, stage.config, seed, where, described)
         work.append((stage, where, described, made))
     if run.overwrite and out is not None:
@@ -145,7 +145,7 @@ def distill(
         fitted[stage.name] = one
         source = source_of(one.model, view, stage.name)
     if out is not None:
-        _note(out, told, fitted)
+        _note(out, facts, fitted)
     return Distilled(
         fitted["student"], fitted.get("assistant"), tuple(one.name for one in given), shares
     )
@@ -261,7 +261,7 @@ def _check_epochs(dataset: Dataset, plan: DistillationPlan, options: Mapping[str
 def _check_folder(
     out: Path, run: RunOptions, teachers: Sequence[Teacher], trains: bool, plan: DistillationPlan
 ) -> None:
-    """Refuse a folder with something else in it, before the teacher is read or trained."""
+    """Reject a folder with anything else in it, before the teacher is read or trained."""
     if out.is_file():
         raise RunError("a folder", f"the file {out}", "choose another name")
     stages = [stage.name for stage in plan.stages]
@@ -285,7 +285,7 @@ def _check_folder(
         raise RunError(
             "a new folder for the distillation",
             f"{out}, which holds {what}",
-            "--resume goes on with an interrupted distillation, --overwrite starts again",
+            "continue it with --resume, or start again with --overwrite",
         )
     more = [name for name in held if name not in (*stages, "teacher")]
     if run.resume and more:
@@ -303,14 +303,14 @@ def _check_folder(
 
 
 def _clear(out: Path, plan: DistillationPlan) -> None:
-    """Take away what an earlier distillation of another variant has and this one has not."""
+    """Remove the stages of an earlier distillation that this variant does not have."""
     (out / "teacher.json").unlink(missing_ok=True)
     for name in set(MODELS) - {stage.name for stage in plan.stages}:
         if (out / name).is_dir():
             shutil.rmtree(out / name)
 
 
-def _note(out: Path, told: Mapping[str, Any], fitted: Mapping[str, FittedModel]) -> None:
+def _note(out: Path, facts: Mapping[str, Any], fitted: Mapping[str, FittedModel]) -> None:
     results = {name: one.results for name, one in fitted.items()}
     with write_aside(out / "teacher.json") as aside:
-        aside.write_text(json.dumps({**told, "stages": results}, indent=2) + "\n")
+        aside.write_text(json.dumps({**facts, "stages": results}, indent=2) + "\n")

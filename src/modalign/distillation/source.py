@@ -44,12 +44,12 @@ class Source(Protocol):
         ...
 
     def to(self, device: torch.device) -> Source:
-        """The same on another device, where it is asked."""
+        """The same on another device, which then computes its answers."""
         ...
 
 
 class VectorSource:
-    """A teacher with vectors; whatever they cost was paid once, when they were computed."""
+    """A teacher with vectors, which were computed once."""
 
     def __init__(
         self, users: Tensor, items: Tensor, name: str = "teacher", origin: str | None = None
@@ -80,7 +80,7 @@ class VectorSource:
 
 
 class ScoreSource:
-    """A teacher that only scores, such as EASE: blocks of users, made when they are asked for."""
+    """A teacher that only scores, such as EASE: blocks of users, computed on demand."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class ScoreSource:
         return found.to(users.device).clone()
 
     def to(self, device: torch.device) -> ScoreSource:
-        """Itself: answers go to where the question came from."""
+        """Itself: it moves its answers to the device of the question."""
         return self
 
 
@@ -123,8 +123,8 @@ class MixedSource:
 
         score(u, i) = sum_k w_k (s_k(u, i) - mean_i s_k(u, i)) / std_i s_k(u, i)
 
-    Scores of different models have different scales, which differ from user to user as well;
-    standardised they can be added. Weights are made to sum to one.
+    Scores of different models have different scales, which also differ from user to user;
+    standardised scores can be added. Weights are normalised to sum to one.
     """
 
     def __init__(self, sources: Sequence[Source], weights: Sequence[float]) -> None:
@@ -193,7 +193,13 @@ def _mean_and_spread(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def source_of(recommender: Recommender, view: TrainView, name: str = "teacher") -> Source:
-    """The recommender frozen: in evaluation mode, its vectors computed once."""
+    """A frozen teacher: the recommender in evaluation mode, its vectors computed once.
+
+    Args:
+        recommender: a trained model.
+        view: the training data, whose items it reads as histories.
+        name: for people.
+    """
     scorer = recommender.scorer()
     if isinstance(scorer, Factors):
         return VectorSource(scorer.users.clone(), scorer.items.clone(), name, _origin(recommender))
@@ -206,7 +212,15 @@ def factors(source: Source, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     The best rank-`size` approximation of the score matrix S in the Frobenius norm, its singular
     values split evenly, `U sqrt(s)` and `V sqrt(s)`. Exact where the source has vectors (their
     own where the width is `size`): two thin QR decompositions and one small SVD. Otherwise by
-    subspace iteration over blocks of users, S is never held whole.
+    subspace iteration over blocks of users; S is never held whole.
+
+    Args:
+        source: the teacher.
+        size: width of the vectors.
+        seed: of the subspace iteration's start; unused where the source has vectors.
+
+    Returns:
+        Vectors of users (n_users, size) and of items (n_items, size).
 
     Example:
         >>> users, items = torch.rand(5, 3), torch.rand(4, 3)

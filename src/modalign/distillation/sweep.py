@@ -29,10 +29,10 @@ class DistillJob:
     """Distils; the student's metrics count.
 
     Attributes:
-        data: prepared folder; a process of its own reads it once.
+        data: prepared folder; a worker process reads it once.
         fingerprint: of the data.
         features: fingerprints of the modalities.
-        teachers: run folders, or folders of vectors; read once likewise.
+        teachers: run folders, or folders of vectors; a worker process reads them once.
         taught: fingerprints of what they teach.
         weights: of several teachers, the same in all runs.
         options: those of `DistillationPlan.of`, and `variant`, for all runs; those of a set win
@@ -129,7 +129,12 @@ class DistillJob:
         return {"losses": made.config.model_dump(mode="json"), **stages}
 
     def run(self, options: Mapping[str, Any], seed: int, folder: Path) -> None:
-        """Distil, or go on from the last checkpoint of the stage that was interrupted.
+        """Distil, or continue from the last checkpoint of the interrupted stage.
+
+        Args:
+            options: of the run's set; they win over the job's own.
+            seed: of the distillation.
+            folder: of the run.
 
         Raises:
             RunError: the data or a teacher changed since the sweep began.
@@ -282,8 +287,8 @@ def _sources(
         now = fingerprint_of(source)
         if now != wanted:
             raise RunError(
-                f"the teacher the sweep began with in {folder} (fingerprint {wanted})",
+                f"the teacher that the sweep started with in {folder} (fingerprint {wanted})",
                 f"fingerprint {now}",
-                "put the teacher back, or begin another sweep",
+                "restore the teacher, or start another sweep",
             )
     return found

@@ -1,4 +1,4 @@
-"""One stage of distillation: a target learns the ranking, and what a frozen source knows."""
+"""One stage of distillation: a target learns the ranking and imitates a frozen source."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ class DistillConfig(Config):
     group: Literal["batch", "user"] = "batch"
     """Logits that are compared as one set: those of a batch, or those of one user's negatives."""
     max_points: Annotated[int, Field(ge=2)] = 8
-    """A batch is cut into groups of so many logits."""
+    """Number of logits in a group that a batch is cut into."""
     negatives: Annotated[int, Field(ge=1, le=1000)] = 1
     """Negatives of a pair whose logits are compared."""
     hard: Annotated[int, Field(ge=0)] = 0
-    """Draw the compared negatives from the source's so many best items; 0: from all unseen."""
+    """Number of the source's best items to draw the compared negatives from; 0: all unseen."""
     kl_temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of "kl"."""
     contrast: Literal["all", "batch"] | Annotated[int, Field(ge=1)] = 128
-    """Items a pair is contrasted with: all, the batch's own, or so many drawn for a batch."""
+    """Items that a pair is contrasted with: all, the batch's own, or this many random ones."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of the contrast, tau_e."""
     normalize: bool = False
@@ -70,16 +70,16 @@ class DistillConfig(Config):
 
 
 class DistillTask(nn.Module):
-    """Ranking loss of the target, plus what ties its logits and its vectors to the source.
+    """Ranking loss of the target, plus two losses that tie its logits and vectors to the source.
 
         L = L_bpr + logit_weight L_logit + embedding_weight L_emb
 
-    Only the target is trained. The source is asked for scores and, where it has vectors, for
-    those; it never runs again. Where the widths of the vectors differ a linear map on the
+    Only the target is trained. The source gives scores and, where it has them, vectors; it is
+    never run again. Where the widths of the vectors differ a linear map on the
     target's side, dropped afterwards, brings them together. A source that only scores teaches
     by its logits alone.
 
-    Source: TARec (Zhuang et al. 2025), equations 4 and 5 (E24, E25).
+    Source: TARec (Zhuang et al. 2025), equations 4 and 5.
     """
 
     def __init__(
@@ -133,7 +133,13 @@ class DistillTask(nn.Module):
         self._draw(rng)
 
     def after_step(self, step: int, batch: Batch, rng: torch.Generator) -> None:
-        """Draws for the next step."""
+        """Draws for the next step.
+
+        Args:
+            step: number of the step that has ended, from 0.
+            batch: of that step.
+            rng: the epoch's generator.
+        """
         self.target.after_step(step, batch, rng)
         self._draw(rng)
 
@@ -245,7 +251,16 @@ class DistillTask(nn.Module):
 
 
 def best_unseen(source: Source, view: TrainView, count: int) -> Tensor:
-    """Each user's `count` best items by the source, training items last; (n_users, count)."""
+    """Each user's best items by the source, training items last.
+
+    Args:
+        source: the teacher.
+        view: training data.
+        count: number of items for each user.
+
+    Returns:
+        Rows of items, (n_users, count).
+    """
     rows, found = view.rows(), []
     for users in blocks(source.n_users):
         scores = source.score(users)

@@ -1,4 +1,4 @@
-"""Who teaches: fitted models, run folders, exported artifacts; and several of them as one."""
+"""Teachers from fitted models, run folders and exported artifacts, and several as one."""
 
 from __future__ import annotations
 
@@ -25,11 +25,16 @@ from modalign_serve.artifact.read import read_artifact
 
 Teacher = FittedModel | Source | str | Path
 STEPS = 10
-"""Weights of several teachers are searched in steps of one tenth."""
+"""Number of steps between 0 and 1 in which weights of several teachers are searched."""
 
 
 def read_teacher(teacher: Teacher, dataset: Dataset, view: TrainView | None = None) -> Source:
-    """What `distill` learns from, where it is given a fitted model, a folder, or a source.
+    """The source that `distill` learns from.
+
+    Args:
+        teacher: a fitted model, a run folder, an exported artifact, or a `Source` itself.
+        dataset: the data, the teacher's own.
+        view: its training data, where the caller has them already.
 
     Raises:
         RunError: no finished run, damaged, or of other data.
@@ -83,9 +88,7 @@ def _exported(folder: Path, view: TrainView) -> VectorSource:
 
 
 def fingerprint_of(source: Source) -> str:
-    """A short hash of who teaches: of the weights of a model, of given vectors, or of some
-    scores.
-    """
+    """A hash of 16 hexadecimal digits of a teacher: of its weights, its vectors or some scores."""
     if source.origin is not None:
         return source.origin
     digest = hashlib.sha256(f"{source.n_users} {source.n_items}".encode())
@@ -105,7 +108,7 @@ def fingerprint_of(source: Source) -> str:
 
 
 def check_weights(weights: Sequence[float] | None, n_teachers: int) -> None:
-    """Weights of a mixture, where they are given: one for each teacher, none below 0.
+    """Check the weights of a mixture: one for each teacher, finite, none below 0.
 
     Raises:
         ConfigError: they are not.
@@ -123,7 +126,12 @@ def check_weights(weights: Sequence[float] | None, n_teachers: int) -> None:
 def mixed(
     given: Sequence[Source], dataset: Dataset, weights: Sequence[float] | None
 ) -> tuple[Source, tuple[float, ...]]:
-    """Several teachers as one, and their weights: as given, or the best on validation.
+    """Several teachers as one, and their weights.
+
+    Args:
+        given: the teachers.
+        dataset: the data, with a validation part where weights are searched.
+        weights: one for each teacher; None searches the best on validation.
 
     Raises:
         ConfigError: as `best_weights`.
@@ -160,7 +168,7 @@ def best_weights(sources: Sequence[Source], dataset: Dataset) -> tuple[float, ..
 
 
 class _Judged(Recommender):
-    """A source as something the evaluation can rank with."""
+    """A source as a recommender, for the evaluation."""
 
     factorised = False
 

@@ -1,12 +1,12 @@
-"""What a trained model costs to ask: latency, memory and parameters, measured.
+"""What a trained model costs to query: latency, memory and parameters, measured.
 
     profile(["runs/teacher", "runs/student"]).to_dict()
 
 Two ways of answering are timed, because papers mix them. *Anew*: the whole forward pass, then
-scoring and the top of the list; this is what a system pays that recomputes per query, and what
-published latencies of graph models are. *From tables*: user and item vectors are held, as a
-service would; a model that is no product of two tables scores as it is. Every run is measured
-in a process of its own, so that no run leaves memory, threads or warm caches to the next.
+scoring and the top of the list; this is the cost of a system that recomputes for each query, and
+what the published latencies of graph models measure. *From tables*: user and item vectors are kept
+in memory, as in a service; a model that is no product of two tables scores as it is. Every run is
+measured in its own process, so that no run leaves memory, threads or warm caches to the next.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from modalign.nn.modality_input import ModalityInput
 
 WARM_UP = 3
 FEWEST = 20
-"""Calls that are timed however long they take."""
+"""Minimum number of timed calls, however long they take."""
 SECONDS = 10.0
-"""No further call of a measurement starts after so long, once there are `FEWEST`."""
+"""Seconds after which a measurement starts no further call, once it has made `FEWEST`."""
 BLOCK = 1024
 MIB = 2**20
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -56,7 +56,7 @@ class Latency:
         p99: the 99th percentile, between the two nearest calls by linear interpolation.
         cpu: median of the processor's time, all threads together; on one thread of a machine
             with nothing else to do it is p50, on a busy machine it is the steadier of the two.
-        calls: how many were timed; below a few hundred, p99 is little more than the worst.
+        calls: number of timed calls; below a few hundred, p99 is little more than the slowest.
     """
 
     p50: float
@@ -178,34 +178,34 @@ def profile(
     repeats: int = 200,
     progress: Callable[[int, int], None] | None = None,
 ) -> Profile:
-    """Measure run folders one after the other, each in a fresh process.
+    """Measure run folders one after the other, each in a new process.
 
     A call draws its users at random among those with training interactions, scores all items,
     hides what a user had in training and validation, and lists the best `k`. A batch is scored
     at once, up to 1,024 users.
 
     Memory is the size of what is kept to answer (parameters, features and graph, or the tables
-    alone; what users had), plus by how much the resident memory of the process peaks while it
-    answers a batch. The libraries and the data on disk, which are the same for all, are not in
-    it. On CUDA it is the allocator's peak.
+    alone; the users' items), plus the growth of the process's resident memory at its peak while
+    it answers a batch. Libraries and data on disk, the same for all runs, are not counted. On
+    CUDA it is the peak of the allocator.
 
     Args:
         runs: folders written by `modalign train` or `distill`, on the same data.
-        data: the prepared data, where they have moved since the training.
+        data: the prepared data, if they have moved since the training.
         batch: users in a batch.
         k: length of the lists.
         threads: of the processor.
         device: "auto", "cpu", "cuda", "cuda:N".
         repeats: calls to time for each of the four latencies; fewer, but at least 20, where
             they take longer than ten seconds.
-        progress: told how many runs are done, and of how many.
+        progress: called with the number of finished runs and of all runs.
 
     Raises:
         RunError: a run is missing, unfinished, damaged, or on other data than the first.
         ConfigError: an option is out of its bounds.
 
-    Limits: on a busy machine long calls are interrupted and short ones are not, so that ratios
-    of the two are flattered; there compare `Latency.cpu`.
+    Limits: a busy machine interrupts long calls and not short ones, so that ratios of the two are
+    too favourable; compare `Latency.cpu` there.
     """
     _check(runs, batch, k, threads, repeats)
     where = str(devices.resolve(device))
@@ -226,8 +226,8 @@ def profile(
         found.append(_in_a_process_of_its_own(request))
     if progress is not None:
         progress(len(runs), len(runs))
-    told = {**run_folder.environment(), "threads": threads}
-    return Profile(tuple(found), batch, k, threads, where, told)
+    environment = {**run_folder.environment(), "threads": threads}
+    return Profile(tuple(found), batch, k, threads, where, environment)
 
 
 def count_parameters(model: Recommender) -> ParameterCount:
@@ -252,7 +252,13 @@ def count_parameters(model: Recommender) -> ParameterCount:
 
 
 def latency(call: Callable[[], object], repeats: int, seconds: float = SECONDS) -> Latency:
-    """Time a call `repeats` times after a few that are not counted; see `SECONDS`.
+    """Time a call after a few calls that are not counted.
+
+    Args:
+        call: what is timed.
+        repeats: number of timed calls; fewer, but at least 20, where they take longer than
+            `seconds`.
+        seconds: after which no further call starts.
 
     Example:
         >>> latency(lambda: None, 30).calls
@@ -398,10 +404,16 @@ def _cost(
 def peak_mib(
     call: Callable[[], object], kept: Sequence[object], device: str = "cpu"
 ) -> float | None:
-    """MiB of what is kept plus the peak of a call above it; None where nobody can tell.
+    """Memory of what is kept, plus the peak of a call above it, in MiB.
 
-    On the processor the call should have been made before, so that what it loads once does not
-    count. Of `kept` the tensors and sparse matrices are counted, each piece of memory once.
+    Args:
+        call: what is measured. On the CPU, call it once before, so that what it loads once does
+            not count.
+        kept: objects whose tensors and sparse matrices are counted, each piece of memory once.
+        device: "cpu" or "cuda".
+
+    Returns:
+        MiB, or None on a CPU whose system does not report it (all but Linux).
     """
     gc.collect()
     if torch.device(device).type == "cuda":
@@ -444,7 +456,7 @@ def _status(field: str) -> int:
 
 
 def _give_back_freed_memory() -> None:
-    """What was freed after loading is no cost of scoring; glibc keeps it until it is told."""
+    """Return freed memory to the system: what loading freed is no cost of scoring."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

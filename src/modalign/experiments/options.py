@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from modalign.core.devices import Precision
-from modalign.evaluate.protocol import KS, Mask
+from modalign.data.user_history import Mask
+from modalign.evaluate.protocol import KS
 from modalign.train.callbacks import Callback
 
 

@@ -1,4 +1,4 @@
-"""A run folder: what stands in it, written aside and renamed, read with clear refusals.
+"""A run folder: its files, each written aside and renamed, and read with clear errors.
 
 config.yaml         model, every option, seed, data, mask
 metrics.jsonl       one line per epoch
@@ -41,20 +41,29 @@ PLACE = ("data", "fingerprint", "mask", "k", "device")
 def open_new(
     folder: Path, dataset: Dataset, description: Mapping[str, Any], run: RunOptions
 ) -> None:
-    """Make or take the folder and write its `config.yaml`.
+    """Make or take over the folder and write its `config.yaml`.
+
+    Args:
+        folder: the run folder.
+        dataset: what is learned from; saved into the folder where it lives in memory only.
+        description: what makes the run this one; see `store.describe`.
+        run: its mask, cut-offs and device are written; `resume` and `overwrite` decide what
+            happens to an earlier run.
 
     Raises:
         RunError: another run or other files stand there.
     """
     if (folder / "results.json").is_file() and not run.overwrite:
         raise RunError(
-            "a new run folder", f"{folder}, which holds a finished run", "--overwrite replaces it"
+            "a new run folder",
+            f"{folder}, which holds a finished run",
+            "choose another folder, or replace it with --overwrite",
         )
     if (folder / "config.yaml").is_file() and not (run.resume or run.overwrite):
         raise RunError(
             "a new run folder",
             f"{folder}, which holds an interrupted run",
-            "--resume goes on with it, --overwrite starts again",
+            "continue it with --resume, or start again with --overwrite",
         )
     if run.resume and (folder / "config.yaml").is_file():
         check_same(folder, {**description, "fingerprint": dataset.fingerprint})
@@ -88,7 +97,14 @@ def write(
     results: Mapping[str, Any],
     per_user: pl.DataFrame | None,
 ) -> None:
-    """Weights, per-user metrics and, last of all, `results.json`."""
+    """Weights, per-user metrics and, last of all, `results.json`.
+
+    Args:
+        folder: opened by `open_new`.
+        state: parameters and buffers by name.
+        results: what came out.
+        per_user: test metrics of every user, or None.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with write_aside(folder / WEIGHTS) as aside:
         save_file(tensors, aside)
@@ -109,6 +125,11 @@ def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
 
 def read_weights(folder: Path, model: torch.nn.Module, name: str) -> None:
     """Load the best weights of a run into a model of the same shape.
+
+    Args:
+        folder: the run folder.
+        model: takes the weights.
+        name: of the model, for the message.
 
     Raises:
         RunError: damaged, or of another model.
@@ -160,19 +181,30 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def data_path(folder: Path, config: Mapping[str, Any], data: str | Path | None) -> Path:
-    """Where the data of a run are: as given, or where the run found them."""
+    """Where the data of a run are.
+
+    Args:
+        folder: the run folder.
+        config: its `config.yaml`.
+        data: the folder that the user named; None takes the one that the run was trained on.
+
+    Raises:
+        RunError: that folder no longer exists.
+    """
     if data is not None:
         return Path(data)
     home: Path = (folder / str(config["data"])).resolve()
     if not home.is_dir():
         raise RunError(
-            f"the data {folder} was trained on, in {home}", "no such folder", "give --data"
+            f"the data {folder} was trained on, in {home}",
+            "no such folder",
+            "name it with --data",
         )
     return home
 
 
 def environment() -> dict[str, Any]:
-    """What the numbers were made on."""
+    """Versions, processor and threads that the numbers were made with."""
     return {
         "modalign": version("modalign"),
         "python": platform.python_version(),
@@ -186,7 +218,7 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, as the system tells it."""
+    """The processor's name, as the system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():

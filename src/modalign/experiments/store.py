@@ -35,7 +35,13 @@ class Measured:
 
 
 def measure(model: Recommender, dataset: Dataset, run: RunOptions) -> Measured:
-    """Measure on validation and test; no other function opens the test split after training."""
+    """Measure on validation and test; no other function opens the test split after training.
+
+    Args:
+        model: at its best epoch.
+        dataset: with the splits.
+        run: its mask and cut-offs count.
+    """
     found: dict[str, Evaluation] = {}
     for split in ("valid", "test"):
         if len(dataset.part(split)):

@@ -1,4 +1,4 @@
-"""A model and its variants: what each of its parts is worth, with paired tests over users."""
+"""A model against its variants: what each part is worth, with paired tests over users."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FULL = "full"
 
 @dataclass(frozen=True)
 class Ablation:
-    """The whole of a model and its variants on the test part.
+    """A full model and its variants on the test part.
 
     Attributes:
         sweep: all runs.
@@ -94,7 +94,12 @@ def ablate(
 
 
 def check(dataset: Dataset, metric: str, ks: Sequence[int]) -> None:
-    """Raise where there is nothing to compare on, or no such metric.
+    """Check that there is a test part to compare on, and such a metric.
+
+    Args:
+        dataset: the data of the runs.
+        metric: to report first, as "recall@20".
+        ks: cut-offs of the runs.
 
     Raises:
         ConfigError: no metric of accuracy at one of the cut-offs.
@@ -149,7 +154,16 @@ def run(
     level: float = 0.05,
     told: Callable[[Progress], None] = lambda progress: None,
 ) -> Ablation:
-    """Any job: the first set of the plan is the full one, the others are its variants.
+    """The ablation of any job; the first set of the plan is the full model.
+
+    Args:
+        plan: the full set of options first, then its variants.
+        job: what one run does.
+        out: folder of the ablation.
+        metric: to report first.
+        workers: number of processes.
+        level: below which a corrected p-value is significant.
+        told: called with the progress, at the start and after each run.
 
     Raises:
         ModalignError: as `sweeps.run`.

@@ -1,7 +1,6 @@
 """Figures of sweeps and ablations as PNG.
 
-Curves and heat maps show validation only, as that is what one chooses by; what the parts of a model
-are worth is asked of test.
+Curves and heat maps show validation only, since options are chosen on it; ablations show test.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _STYLE = {
 
 
 def draw(found: Sweep) -> list[Path]:
-    """The figures of a sweep, into its folder: one for every option that was varied, with a
+    """Draw the figures of a sweep into its folder: one for every option that was varied, with a
     heat map where there are two, or one over the named sets.
 
     A curve has the mean over seeds with its deviation. Of two options there is a line for every

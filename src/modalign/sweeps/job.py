@@ -18,10 +18,7 @@ from modalign.models import _registry as registry
 
 
 class Job(Protocol):
-    """One run out of many: a frozen dataclass that can be pickled, so that a process gets it.
-
-    The runner asks no more of it than this; what a run learns is the job's business.
-    """
+    """One run out of many: a picklable frozen dataclass. The runner uses nothing else of it."""
 
     @property
     def result(self) -> str:
@@ -39,7 +36,13 @@ class Job(Protocol):
         """Raise an `InputError` where a run with these options could not start."""
 
     def run(self, options: Mapping[str, Any], seed: int, folder: Path) -> None:
-        """Make one run in `folder`, or go on with one that was interrupted there."""
+        """Make one run, or continue one that was interrupted.
+
+        Args:
+            options: of the run's set; they win over the job's own.
+            seed: of the run.
+            folder: of the run.
+        """
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,11 @@ class FitJob:
     def run(self, options: Mapping[str, Any], seed: int, folder: Path) -> None:
         """Train, or continue from the last checkpoint.
 
+        Args:
+            options: of the run's set; they win over the job's own.
+            seed: of the training.
+            folder: the run folder.
+
         Raises:
             RunError: the data changed since the sweep began.
             ModalignError: as `experiments.fit`.
@@ -148,7 +156,7 @@ def protocol_of(run: RunOptions) -> dict[str, Any]:
 
 
 def clear(folder: Path) -> None:
-    """Take away what a killed run left half written; its checkpoint stays."""
+    """Remove the files that a killed run left half written; its checkpoint stays."""
     if folder.is_dir() and not (folder / "config.yaml").is_file():
         shutil.rmtree(folder)
     for part in folder.rglob(".*.part"):
@@ -156,10 +164,10 @@ def clear(folder: Path) -> None:
 
 
 def check_metric(metric: str, ks: Sequence[int]) -> None:
-    """A metric that more is better of, at a cut-off that is measured.
+    """Check that a metric is one of accuracy (higher is better), at a measured cut-off.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not.
     """
     from modalign.evaluate.metrics import METRICS
 
@@ -170,7 +178,7 @@ def check_metric(metric: str, ks: Sequence[int]) -> None:
             f"a metric of accuracy, one of {', '.join(kinds)}, at one of the cut-offs "
             f"{', '.join(map(str, ks))}",
             repr(metric),
-            "write it as recall@20, or measure at more cut-offs",
+            "write it as recall@20, or add its cut-off to --k",
         )
 
 
@@ -200,8 +208,8 @@ def read_dataset(folder: Path, fingerprint: str) -> Dataset:
     dataset = Dataset.load(folder)
     if dataset.fingerprint != fingerprint:
         raise RunError(
-            f"the data the sweep began with in {folder} (fingerprint {fingerprint})",
+            f"the data that the sweep started with in {folder} (fingerprint {fingerprint})",
             f"fingerprint {dataset.fingerprint}",
-            "put the data back, or begin another sweep",
+            "restore the data, or start another sweep",
         )
     return dataset

@@ -39,11 +39,11 @@ class SweepPlan:
 
     def __post_init__(self) -> None:
         if not self.settings:
-            raise ConfigError("one or more sets of options", "none", "name one, or give a grid")
+            raise ConfigError("at least one set of options", "none", "name one, or give a grid")
         good = self.seeds and min(self.seeds) >= 0 and len(set(self.seeds)) == len(self.seeds)
         if not good:
             raise ConfigError(
-                "different seeds from 0 up, one or more",
+                "one or more different seeds, 0 or larger",
                 ", ".join(map(str, self.seeds)) or "none",
                 "write each seed once: 1,2,3",
             )

@@ -42,25 +42,25 @@ def run(
 ) -> Sweep:
     """Make every run of a plan, and the table.
 
-    Repeating the call goes on where the last one was stopped, however that happened: finished
-    runs stay as they are, an interrupted one goes on from its checkpoint, and one that failed is
-    tried again. More seeds may be asked for; everything else has to be as it was.
+    Repeating the call continues a sweep that was stopped: finished runs are kept, an interrupted
+    run continues from its checkpoint, and a failed run is tried again. The repeated call may have
+    more seeds; everything else has to be the same.
 
     Args:
         plan: options and seeds.
         job: what one run does.
         out: folder of the sweep.
         metric: of validation, to sort by.
-        workers: processes to run in, each with its share of the threads; 1 runs here.
-        told: how far it is, at the start and after each run.
+        workers: number of processes, each with its share of the threads; 1 runs in this one.
+        told: called with the progress, at the start and after each run.
 
     Raises:
         ConfigError: options that the job refuses, or a metric that its runs do not have.
-        RunError: `out` holds another experiment, or another process is at it.
+        RunError: `out` holds another experiment, or another process is running it.
         TrainingError: no run came to a result.
     """
     if workers < 1:
-        raise ConfigError("one worker or more", str(workers), "write --workers 1")
+        raise ConfigError("at least one worker", str(workers), "write --workers 1")
     for options in plan.settings.values():
         job.check(options)
     out = Path(out)
@@ -74,7 +74,7 @@ def run(
             raise ConfigError(
                 f"a validation metric of the runs: {', '.join(rows[0].valid)}",
                 repr(metric),
-                "choose one of those; the runs are there and stay",
+                "choose one of those; the finished runs are kept",
             )
         found = Sweep(out, plan, metric, rows, runs)
         write(found)
@@ -253,10 +253,10 @@ def _check_same(path: Path, facts: dict[str, Any]) -> None:
         if old.get(key) != facts.get(key):
             before, now = _apart(old.get(key), facts.get(key))
             raise RunError(
-                f"{key} {before!r}, as the sweep in {path.parent} has it",
-                f"{now!r}, one of another experiment",
-                "choose another --out, or repeat the command the sweep was started with; "
-                "defaults may have changed since",
+                f"{key} {before!r}, as in the sweep in {path.parent}",
+                f"{now!r}",
+                "choose another --out, or repeat the command that started the sweep; a default "
+                "may have changed since",
             )
 
 
