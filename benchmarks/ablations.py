@@ -51,7 +51,7 @@ def main() -> None:
         seeds=[int(one) for one in args.seeds.split(",")],
         mask=args.mask,
         workers=args.workers,
-        told=lambda progress: print(progress.done, "of", progress.total, flush=True),
+        progress=lambda progress: print(progress.done, "of", progress.total, flush=True),
         **options,
     )
     rows = {}

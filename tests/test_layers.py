@@ -43,6 +43,7 @@ ROOTS = {
     "modalign_serve": Path(modalign_serve.__file__).parent,
     "modalign": Path(modalign.__file__).parent,
 }
+PICTURE = Path(__file__).parents[1] / "docs" / "img" / "rooms.svg"
 # What a room never imports, not even inside a function.
 NEVER = {
     "modalign.ot": ("modalign.errors", "modalign_serve"),
@@ -161,6 +162,59 @@ def test_no_circle_between_files(package: str) -> None:
         tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:
         raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def arrows(package: str) -> set[tuple[str, str]]:
+    """A room and another room of the same package that it imports from."""
+    found: set[tuple[str, str]] = set()
+    root = ROOTS[package]
+    for path in root.rglob("*.py"):
+        room = path.relative_to(root).parts[0].removesuffix(".py")
+        names = {one.split(".")[1] for _, one in imports(path) if one.startswith(package + ".")}
+        rooms = {room for row in ROWS[package] for room in row}
+        found.update((room, other) for other in (names & rooms) - {room} if room in rooms)
+    return found
+
+
+def picture() -> str:
+    """Both packages as an SVG: a box for each room, rows from top to bottom, a line an import."""
+    wide, high, left = 120, 66, 24
+    lines: list[str] = []
+    boxes: list[str] = []
+    offset = left
+    for package, rows in ROWS.items():
+        columns = max(map(len, rows))
+        centre = offset + columns * wide / 2
+        places = {
+            room: (centre + (column - (len(row) - 1) / 2) * wide, 70 + level * high)
+            for level, row in enumerate(rows)
+            for column, room in enumerate(row)
+        }
+        boxes.append(f'<text x="{centre:g}" y="28" class="package">{package}</text>')
+        for room, other in sorted(arrows(package)):
+            (x1, y1), (x2, y2) = places[room], places[other]
+            bend = 0 if abs(y1 - y2) <= high else 60 if x1 <= centre else -60
+            lines.append(
+                f'<path d="M{x1:g} {y1 - 14:g} Q{(x1 + x2) / 2 + bend:g} {(y1 + y2) / 2:g} '
+                f'{x2:g} {y2 + 14:g}"><title>{room} imports {other}</title></path>'
+            )
+        for room, (x, y) in places.items():
+            boxes.append(f'<rect x="{x - 52:g}" y="{y - 14:g}" width="104" height="28" rx="5"/>')
+            boxes.append(f'<text x="{x:g}" y="{y + 4:g}">{room}</text>')
+        offset += columns * wide + 60
+    height = 70 + max(map(len, ROWS.values())) * high - 20
+    style = (
+        "rect{fill:#eef3f8;stroke:#34506b} path{fill:none;stroke:#7b93ab;opacity:.55} "
+        "text{font:13px sans-serif;text-anchor:middle;fill:#1c2b3a} .package{font-weight:bold}"
+    )
+    size = f'viewBox="0 0 {offset} {height}" width="{offset}" height="{height}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{style}</style>'
+    background = '<rect width="100%" height="100%" style="fill:#fff;stroke:none"/>'
+    return "\n".join([head, background, *lines, *boxes, "</svg>"]) + "\n"
+
+
+def test_the_picture_of_the_rooms_is_of_today() -> None:
+    assert PICTURE.read_text() == picture(), "draw it again: scripts/rooms > docs/img/rooms.svg"
 
 
 @pytest.mark.parametrize(

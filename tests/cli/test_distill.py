@@ -390,7 +390,7 @@ SWEEP_MISTAKES = {
         "embedding_weight=1",
     ),
     "variant as an option": (SWEEP + TEACHER + "--set variant=full", "write --variant"),
-    "name of an argument": (SWEEP + TEACHER + "--set told=1", "'told'"),
+    "name of an argument": (SWEEP + TEACHER + "--set progress=1", "'progress'"),
     "variant of a model that has none": (SWEEP + "--model bpr --variant x", "a variant of bpr"),
     "unknown ablation": ("ablate --out runs/new --variants no-asistant " + TEACHER, "'no-ass"),
     "ablation of a variant": ("ablate --out runs/new --set variant=full " + TEACHER, "'variant'"),

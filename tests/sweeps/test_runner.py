@@ -180,7 +180,7 @@ def test_a_metric_that_the_runs_do_not_have(tmp_path: Path) -> None:
 
 def test_progress_counts_names_the_best_and_tells_the_time_left(tmp_path: Path) -> None:
     seen: list[Progress] = []
-    sweeps.run(SweepPlan.of_grid({"x": [1, 3, 2]}), Formula(), tmp_path, told=seen.append)
+    sweeps.run(SweepPlan.of_grid({"x": [1, 3, 2]}), Formula(), tmp_path, progress=seen.append)
     assert [(one.done, one.total) for one in seen] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert [one.best and one.best.name for one in seen] == [None, "x=1", "x=3", "x=3"]
     assert [one.last and one.last.name for one in seen] == [None, "x=1", "x=3", "x=2"]
@@ -188,7 +188,7 @@ def test_progress_counts_names_the_best_and_tells_the_time_left(tmp_path: Path) 
     assert seen[1].seconds_left is not None
     assert seen[3].seconds_left == 0.0
     seen.clear()
-    sweeps.run(SweepPlan.of_grid({"x": [1, 3, 2]}), Formula(), tmp_path, told=seen.append)
+    sweeps.run(SweepPlan.of_grid({"x": [1, 3, 2]}), Formula(), tmp_path, progress=seen.append)
     assert [(one.done, one.best and one.best.name) for one in seen] == [(3, "x=3")]
 
 

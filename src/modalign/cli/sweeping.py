@@ -209,13 +209,13 @@ def sweep(
     many.check(fixed)
     plan = _plan(grid, named, draw, _seeds(seeds), many.owner)
     make: Any = sweep_distillation if many.teacher else sweep_model
-    with _watching(many.metric) as told:
+    with _watching(many.metric) as report:
         found = make(
             Dataset.load(data),
             many.what,
             out_folder,
             plan,
-            told=told,
+            progress=report,
             **many.arguments(run),
             **fixed,
         )
@@ -253,14 +253,14 @@ def ablate(
     fixed = many.fixed()
     many.check(fixed)
     make: Any = ablate_distillation if many.teacher else ablate_model
-    with _watching(many.metric) as told:
+    with _watching(many.metric) as report:
         found = make(
             Dataset.load(data),
             many.what,
             out_folder,
             None if variants is None else [one.strip() for one in variants.split(",")],
             seeds=_seeds(seeds),
-            told=told,
+            progress=report,
             **many.arguments(run),
             **fixed,
         )
@@ -354,7 +354,7 @@ def _watching(metric: str) -> Iterator[Callable[[Any], None]]:
     ) as bar:
         task = bar.add_task("runs", total=None, note="")
 
-        def told(progress: Any) -> None:
+        def report(progress: Any) -> None:
             best = progress.best and f"best {metric} {_of(progress.best, metric)}"
             left = progress.seconds_left
             parts = [None if left is None else f"{_time(left)} left", best]
@@ -366,7 +366,7 @@ def _watching(metric: str) -> Iterator[Callable[[Any], None]]:
             elif progress.done:
                 say(f"{where} runs were finished before")
 
-        yield told
+        yield report
 
 
 def _of(run: Any, metric: str) -> str:

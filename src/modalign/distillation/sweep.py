@@ -164,7 +164,7 @@ def sweep_distillation(
     seeds: Sequence[int] = (settings.DEFAULT_SEED,),
     metric: str = "recall@20",
     workers: int = 1,
-    told: Callable[[Progress], None] = lambda progress: None,
+    progress: Callable[[Progress], None] = lambda _: None,
     run_options: RunOptions | None = None,
     **options: Any,
 ) -> Sweep:
@@ -180,7 +180,7 @@ def sweep_distillation(
         seeds: of the distillations, where `plan` is a grid.
         metric: of validation, to choose by.
         workers: number of processes.
-        told: called with the progress, at the start and after each run.
+        progress: called with the progress, at the start and after each run.
         run_options: where and how each distillation is made.
         options: of all runs, `variant` among them, and fields of `RunOptions`.
 
@@ -205,7 +205,7 @@ def sweep_distillation(
     check_metric(metric, run_options.ks)
     plan = chosen(dataset, plan, seeds, options)
     job = DistillJob.on(dataset, _list(teachers), out, weights, options, run_options)
-    return runner.run(plan, job, out, metric=metric, workers=workers, told=told)
+    return runner.run(plan, job, out, metric=metric, workers=workers, progress=progress)
 
 
 def ablate_distillation(
@@ -218,7 +218,7 @@ def ablate_distillation(
     seeds: Sequence[int] = (1, 2, 3),
     metric: str = "recall@20",
     workers: int = 1,
-    told: Callable[[Progress], None] = lambda progress: None,
+    progress: Callable[[Progress], None] = lambda _: None,
     run_options: RunOptions | None = None,
     **options: Any,
 ) -> Ablation:
@@ -233,7 +233,7 @@ def ablate_distillation(
         seeds: of the distillations.
         metric: to report first.
         workers: number of processes.
-        told: called with the progress, at the start and after each run.
+        progress: called with the progress, at the start and after each run.
         run_options: where and how each distillation is made.
         options: of the full distillation, and of a variant where it does not say otherwise; and
             fields of `RunOptions`.
@@ -251,7 +251,7 @@ def ablate_distillation(
     known = {name: {"variant": name} for name in VARIANTS if name != FULL}
     job = DistillJob.on(dataset, _list(teachers), out, weights, options, run_options)
     plan = ablation.plan_of("distillation", known, variants, job.config, seeds)
-    return ablation.run(plan, job, out, metric=metric, workers=workers, told=told)
+    return ablation.run(plan, job, out, metric=metric, workers=workers, progress=progress)
 
 
 def _list(teachers: str | Path | Sequence[str | Path]) -> list[str | Path]:

@@ -354,10 +354,10 @@ def _in_a_process_of_its_own(request: dict[str, Any]) -> RunCost:
         raise ModalignError(
             f"measuring {request['run']} ended with exit code {done.returncode}: {last}"
         )
-    told = json.loads(done.stdout.splitlines()[-1])
-    if "error" in told:
-        raise RunError(*told["error"])
-    return RunCost.from_dict(told)
+    found = json.loads(done.stdout.splitlines()[-1])
+    if "error" in found:
+        raise RunError(*found["error"])
+    return RunCost.from_dict(found)
 
 
 def answer() -> None:
@@ -367,10 +367,10 @@ def answer() -> None:
     """
     request = json.load(sys.stdin)
     try:
-        told = dataclasses.asdict(_measure(**request))
+        found = dataclasses.asdict(_measure(**request))
     except InputError as error:
-        told = {"error": [error.expected, error.got, error.fix]}
-    sys.stdout.write(json.dumps(told) + "\n")
+        found = {"error": [error.expected, error.got, error.fix]}
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 def _measure(

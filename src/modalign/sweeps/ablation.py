@@ -61,7 +61,7 @@ def ablate(
     seeds: Sequence[int] = (1, 2, 3),
     metric: str = "recall@20",
     workers: int = 1,
-    told: Callable[[Progress], None] = lambda progress: None,
+    progress: Callable[[Progress], None] = lambda _: None,
     run_options: RunOptions | None = None,
     **options: Any,
 ) -> Ablation:
@@ -75,7 +75,7 @@ def ablate(
         seeds: of the runs.
         metric: to report first.
         workers: number of processes.
-        told: called with the progress, at the start and after each run.
+        progress: called with the progress, at the start and after each run.
         run_options: where and how each run is made.
         options: of the full model, and of a variant where it does not say otherwise; and fields
             of `RunOptions`.
@@ -90,7 +90,7 @@ def ablate(
     check(dataset, metric, run_options.ks)
     job = FitJob.on(dataset, model, out, options, run_options)
     plan = plan_of(model, registry.get(model).variants, variants, job.config, seeds)
-    return run(plan, job, out, metric=metric, workers=workers, told=told)
+    return run(plan, job, out, metric=metric, workers=workers, progress=progress)
 
 
 def check(dataset: Dataset, metric: str, ks: Sequence[int]) -> None:
@@ -152,7 +152,7 @@ def run(
     metric: str = "recall@20",
     workers: int = 1,
     level: float = 0.05,
-    told: Callable[[Progress], None] = lambda progress: None,
+    progress: Callable[[Progress], None] = lambda _: None,
 ) -> Ablation:
     """The ablation of any job; the first set of the plan is the full model.
 
@@ -163,12 +163,12 @@ def run(
         metric: to report first.
         workers: number of processes.
         level: below which a corrected p-value is significant.
-        told: called with the progress, at the start and after each run.
+        progress: called with the progress, at the start and after each run.
 
     Raises:
         ModalignError: as `sweeps.run`.
     """
-    found = runner.run(plan, job, out, metric=metric, workers=workers, told=told)
+    found = runner.run(plan, job, out, metric=metric, workers=workers, progress=progress)
     made = Ablation(
         found, rows_of(plan.settings, found.runs), against_first(found, level), level
     )  # fmt: skip

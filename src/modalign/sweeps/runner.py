@@ -38,7 +38,7 @@ def run(
     *,
     metric: str = "recall@20",
     workers: int = 1,
-    told: Callable[[Progress], None] = lambda progress: None,
+    progress: Callable[[Progress], None] = lambda _: None,
 ) -> Sweep:
     """Make every run of a plan, and the table.
 
@@ -52,7 +52,7 @@ def run(
         out: folder of the sweep.
         metric: of validation, to sort by.
         workers: number of processes, each with its share of the threads; 1 runs in this one.
-        told: called with the progress, at the start and after each run.
+        progress: called with the progress, at the start and after each run.
 
     Raises:
         ConfigError: options that the job refuses, or a metric that its runs do not have.
@@ -66,7 +66,7 @@ def run(
     out = Path(out)
     with _alone(out):
         _open(out, plan, job)
-        runs = list(_finish(plan, job, out, metric, workers, told).values())
+        runs = list(_finish(plan, job, out, metric, workers, progress).values())
         if all(one.results is None for one in runs):
             raise TrainingError(f"none of {len(runs)} runs came to a result: {runs[0].error}")
         rows = best_first(rows_of(plan.settings, runs), metric)
@@ -90,7 +90,7 @@ def sweep(
     seeds: Sequence[int] = (settings.DEFAULT_SEED,),
     metric: str = "recall@20",
     workers: int = 1,
-    told: Callable[[Progress], None] = lambda progress: None,
+    progress: Callable[[Progress], None] = lambda _: None,
     run_options: RunOptions | None = None,
     **options: Any,
 ) -> Sweep:
@@ -105,7 +105,7 @@ def sweep(
         seeds: of the runs, where `plan` is a grid.
         metric: of validation, to choose by; the test part is never chosen by.
         workers: number of processes.
-        told: called with the progress, at the start and after each run.
+        progress: called with the progress, at the start and after each run.
         run_options: where and how each run is made.
         options: of the model, for all runs, and fields of `RunOptions`.
 
@@ -126,7 +126,7 @@ def sweep(
     check_metric(metric, run_options.ks)
     plan = chosen(dataset, plan, seeds, options)
     job = FitJob.on(dataset, model, out, options, run_options)
-    return run(plan, job, out, metric=metric, workers=workers, told=told)
+    return run(plan, job, out, metric=metric, workers=workers, progress=progress)
 
 
 def write(found: Sweep, **more: Any) -> None:
@@ -149,7 +149,7 @@ def _finish(
     out: Path,
     metric: str,
     workers: int,
-    told: Callable[[Progress], None],
+    progress: Callable[[Progress], None],
 ) -> dict[Path, SweepRun]:
     """Make the runs that are missing; the runs of the plan by folder."""
     tasks = _tasks(plan, out)
@@ -159,11 +159,11 @@ def _finish(
     }
     missing = [task for task in tasks if found[task.folder] is None]
     began = time.monotonic()
-    told(_progress(found, metric, None, None))
+    progress(_progress(found, metric, None, None))
     for index, done in enumerate(each(missing, _RunOne(job), workers), 1):
         last = found[done.task.folder] = _result(done.task, job, done.error)
         left = (time.monotonic() - began) / index * (len(missing) - index)
-        told(_progress(found, metric, last, left))
+        progress(_progress(found, metric, last, left))
     return {folder: one for folder, one in found.items() if one is not None}
 
 
