@@ -17,10 +17,10 @@ TEMPORARY: tuple[str, ...] = (
     *("CHANGELOG.md", "docs/guides", "docs/models", "src/modalign/errors.py"),
     *(f"serve/src/modalign_serve/{room}" for room in ("artifact", "command", "http", "ranker")),
     *(f"serve/src/modalign_serve/{room}" for room in ("service", "stores", "web")),
-    *(f"src/modalign/{room}" for room in ("cli", "core", "data", "distillation", "encoding")),
-    *(f"src/modalign/{room}" for room in ("engines", "evaluate", "experiments", "export")),
+    *(f"src/modalign/{room}" for room in ("cli", "core", "data", "encoding")),
+    *(f"src/modalign/{room}" for room in ("evaluate", "export")),
     *(f"src/modalign/{room}" for room in ("features", "graph", "models", "nn", "ot")),
-    *(f"src/modalign/{room}" for room in ("preferences", "report", "sweeps", "testing", "train")),
+    *(f"src/modalign/{room}" for room in ("preferences", "report", "testing", "train")),
 )
 
 # What to write instead stands behind each.

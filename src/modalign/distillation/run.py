@@ -230,7 +230,7 @@ def _listed(
         return []
     if options:
         raise ConfigError(
-            "options of a teacher that is to be trained",
+            "options of a teacher that this call trains",
             f"{', '.join(options)} for one that is there",
             "leave them out, or give the kind of a teacher",
         )

@@ -264,7 +264,7 @@ def _subspace(source: Source, size: int, seed: int) -> tuple[Tensor, Tensor, Ten
 
 
 def _origin(recommender: Recommender) -> str:
-    """Of what was learned, as what is computed from it rounds by the number of threads."""
+    """A hash of what was learned: values computed from it depend on the number of threads."""
     options = recommender.config.model_dump_json()
     digest = hashlib.sha256(f"{type(recommender).__name__} {options}".encode())
     for name, value in sorted(recommender.state_dict().items()):

@@ -1,4 +1,4 @@
-"""A run folder: its files, each written aside and renamed, and read with clear errors.
+"""A run folder: its files, each written whole or not at all, and read with clear errors.
 
 config.yaml         model, every option, seed, data, mask
 metrics.jsonl       one line per epoch
