@@ -137,7 +137,7 @@ def test_import_of_citeulike_and_its_words(workshop: Path, cli: Cli) -> None:
     assert (report["modality"], report["n"], report["skipped"]) == ("text", 10, False)
     (again,) = answer(cli, *command)
     assert again["skipped"]
-    assert "was there already" in shown(cli, *command)
+    assert "exists already" in shown(cli, *command)
     (forced,) = answer(cli, *command, "--force")
     assert not forced["skipped"]
     assert answer(cli, "data", "info", "data/cul")["modalities"]["text"]["width"] == 3

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import polars as pl
@@ -127,7 +127,7 @@ def test_a_dry_run_tells_the_cost_and_asks_nothing(
     assert got["minutes"] == pytest.approx(5.9)
     assert got["prompt"].startswith("Below are things")
     shown = cli(*openai(server, *prices)).out
-    assert "price, at most about" in shown
+    assert "price, estimated maximum" in shown
     assert "The prompt about user u0" in shown
     prices = ["--price-in", 0.01, "--price-out", 0, "--dry-run"]
     assert "under 0.01" in cli(*openai(server, *prices)).out
@@ -152,7 +152,7 @@ def test_it_asks_before_it_costs(
 
     monkeypatch.setattr("typer.confirm", no)
     assert cli(*openai(server)).code == 130
-    assert asked == ["Go on?"]
+    assert asked == ["Continue?"]
     assert server["prompts"] == []
 
 
@@ -162,8 +162,8 @@ def test_failures_end_it_and_the_same_command_goes_on(
     server["refuse"] = {4, 9}
     got = cli(*openai(server, "--yes"))
     assert got.code == 2
-    assert "2 that failed" in got.err
-    assert "57 answers there are" in got.err
+    assert "2 failed questions" in got.err
+    assert "57 stored answers" in got.err
     assert "preference" not in Dataset.load("data/toy").modalities
     server["refuse"] = {59}
     some = cli(*openai(server, "--yes", "--fallback"))
@@ -177,26 +177,27 @@ def test_failures_end_it_and_the_same_command_goes_on(
     ("words", "facts"),
     [
         ("--provider opnai", ("'opnai'", "did you mean 'openai'")),
-        ("--provider openai --model m", ("--base-url for provider openai",)),
-        ("--provider openai --base-url http://localhost/v1", ("--model for provider openai",)),
+        ("--provider openai --model m", ("a base URL", "give --base-url")),
+        ("--provider openai --base-url http://localhost/v1", ("the name of a model", "--model")),
         ("--provider openai --base-url localhost --model m", ("a base URL with http://",)),
         (
             "--provider openai --base-url http://localhost/v1 --model m --key-variable NO_KEY",
             ("NO_KEY", "no such variable", "--key-variable none"),
         ),
-        ("--provider local", ("--model for provider local",)),
-        ("--provider local --model nowhere", ("nowhere, which is no folder",)),
+        ("--provider local", ("causal language model", "give --model")),
+        ("--provider local --model nowhere", ("nowhere, which is not a folder",)),
         ("--provider file", ("--set path=FILE",)),
         ("--provider file --set path=none.csv", ("none.csv", "does not exist")),
         ("--provider history-mean --set modality=txt", ("'txt'", "did you mean 'text'")),
         ("--provider random --set dims=3", ("option of provider random", "did you mean 'dim'")),
+        ("--provider template --retries 3", ("option of provider template", "'retries'")),
         ("--provider random --set dim=0", ("dim of provider random",)),
         ("--provider random --set dim=many", ("dim of provider random", "'many'")),
         ("--set n_words=few", ("n_words", "'few'")),
         ("--set n_words=0 --set n_labels=0", ("n_words",)),
         ("--dry-run", ("--dry-run", "leave --dry-run out")),
         ("--embedder minlm", ("'minlm'", "did you mean 'minilm'")),
-        ("--name image", ("'image', features of items",)),
+        ("--name image", ("'image', a modality of the items",)),
         ("--column titel", ("'titel'", "did you mean 'title'")),
         ("--show 3", ("modalign describe",)),
         ("--name a/b --show 3", ("plain name",)),
@@ -215,8 +216,24 @@ def test_a_mistake_is_told_in_three_facts_and_changes_nothing(
     assert "To fix:" in told
     for fact in facts:
         assert fact in told
-    after = {k: v for k, v in snapshot(Path("data/toy")).items() if not k.startswith("profiles")}
+    after = {k: v for k, v in snapshot(Path("data/toy")).items() if not k.startswith("preferences")}
     assert after == before
+
+
+def test_the_help_shows_the_defaults_of_the_providers() -> None:
+    from modalign.cli import describing
+    from modalign.preferences.endpoint import EndpointOptions
+    from modalign.preferences.local_model import LocalModelOptions
+    from modalign.preferences.prompt import MAX_ITEMS
+    from modalign.preferences.provider import PROVIDERS
+
+    fields = EndpointOptions.model_fields | LocalModelOptions.model_fields
+    defaults = {name: field.default for name, field in fields.items()} | {"max_items": MAX_ITEMS}
+    hints = get_type_hints(describing.ModelOptions, include_extras=True)
+    for name, hint in hints.items():
+        shown, known = hint.__metadata__[0].show_default, defaults.get(name)
+        assert shown == (str(known).removesuffix(".0") if known is not None else False), name
+    assert all(f"`{name}`" in describing.EPILOG for name in PROVIDERS)
 
 
 def test_data_without_texts_is_told(workshop: Path, cli: Cli) -> None:

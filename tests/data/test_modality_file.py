@@ -71,7 +71,7 @@ def test_a_modality_s_file_can_be_given_to_another_data_set(tmp_path, share):
     modality, items = words(share), toy_dataset().items
     path, ids = written(tmp_path, modality), tmp_path / "ids.txt"
     ids.write_text("\n".join(items.series))
-    read, _ = read_precomputed(path, "theirs", items, ids=ids)
+    read = read_precomputed(path, "theirs", items, ids=ids)
     np.testing.assert_array_equal(read.features, modality.features, strict=True)
 
 

@@ -1,10 +1,13 @@
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from safetensors import safe_open
 
 from modalign.data.dataset import Dataset
 from modalign.encoding.encode import encodable, encode, text_columns
-from modalign.encoding.encoders.base import UnreadableInput
+from modalign.encoding.encoders.encoder import ENCODERS, EncoderSpec, UnreadableInput
 from modalign.errors import ConfigError, UnknownName
 
 
@@ -112,11 +115,14 @@ def test_what_can_be_encoded(shop):
     [
         ({"encoder": "minilmm"}, UnknownName, "did you mean 'minilm'"),
         ({"encoder": "efficientnet-lite0"}, ConfigError, "reads image"),
+        ({"modality": "image", "encoder": "st:some"}, ConfigError, "'st:some', which reads text"),
+        ({"encoder": "st:"}, UnknownName, "did you mean 'st:NAME'"),
+        ({"encoder": "xx:some"}, UnknownName, "encoder"),
         ({"columns": ["titel"]}, UnknownName, "did you mean 'title'"),
-        ({"encoder": "tfidf", "min_dff": 2}, UnknownName, "did you mean 'min_df'"),
+        ({"encoder": "tfidf", "min_dff": 2}, ConfigError, "did you mean 'min_df'"),
         ({"encoder": "tfidf", "min_df": 0}, ConfigError, "min_df"),
         ({"encoder": "tfidf", "dim": 500}, ConfigError, "dim=500"),
-        ({"batch_size": 0}, ConfigError, "batch size"),
+        ({"batch_size": 0}, ConfigError, "batch_size"),
         ({"modality": "../x"}, ConfigError, "plain name"),
         ({"modality": "image", "columns": ["image", "title"]}, ConfigError, "one item column"),
     ],
@@ -125,6 +131,14 @@ def test_mistakes_are_told_and_nothing_is_written(shop, arguments, error, words)
     with pytest.raises(error, match=words):
         encode(shop, **{"modality": "text", **arguments})
     assert not (shop.folder / "modalities").exists()
+
+
+def test_another_package_can_add_an_encoder(shop, monkeypatch):
+    made = SimpleNamespace(make=lambda name, device, revision: Lengths(revision=revision))
+    monkeypatch.setitem(sys.modules, "other_package", made)
+    monkeypatch.setitem(ENCODERS._things, "own", EncoderSpec({"text": "other_package:make"}, ""))
+    out, _ = encode(shop, "text", "own", revision=7)
+    assert out.modalities["text"].provenance["revision"] == 7
 
 
 def test_tfidf_through_encode_gives_the_same_file_twice(shop):

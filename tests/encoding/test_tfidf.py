@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from modalign.encoding.encoders.base import UnreadableInput
+from modalign.encoding.encoders.encoder import UnreadableInput
 from modalign.encoding.tfidf import TfidfEncoder, WordsEncoder, tfidf_matrix
 from modalign.errors import DataError
 

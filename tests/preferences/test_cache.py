@@ -3,8 +3,8 @@ import sqlite3
 import pytest
 
 from modalign.errors import DataError
-from modalign.preferences.base import Answer, Refusal
 from modalign.preferences.cache import AnswerCache, question_key
+from modalign.preferences.provider import ModelAnswer, Refusal
 
 
 def test_a_key_depends_on_model_and_prompt_alone():
@@ -21,17 +21,17 @@ def test_a_key_depends_on_model_and_prompt_alone():
 def test_answers_are_there_for_whoever_opens_the_file_next(tmp_path):
     path = tmp_path / "deep" / "answers.sqlite"
     with AnswerCache(path) as cache:
-        cache.keep("k1", "u1", Answer("Likes tea.", 10, 3))
-        cache.keep("k2", "u2", Answer(""))
+        cache.keep("k1", "u1", ModelAnswer("Likes tea.", 10, 3))
+        cache.keep("k2", "u2", ModelAnswer(""))
         cache.keep("k3", "u3", Refusal("HTTP 500"))
         # Another process reads while this one still writes.
         with AnswerCache(path) as other:
             assert other.known(["k1", "k2", "k3"]) == {
-                "k1": Answer("Likes tea.", 10, 3),
-                "k2": Answer(""),
+                "k1": ModelAnswer("Likes tea.", 10, 3),
+                "k2": ModelAnswer(""),
             }
             assert other.refusals() == {"u3": "HTTP 500"}
-        cache.keep("k3", "u3", Answer("Likes rum."))
+        cache.keep("k3", "u3", ModelAnswer("Likes rum."))
         assert cache.refusals() == {}
         assert cache.known(["k3"])["k3"].text == "Likes rum."
 
@@ -39,7 +39,7 @@ def test_answers_are_there_for_whoever_opens_the_file_next(tmp_path):
 def test_many_keys_at_once():
     with AnswerCache(None) as cache:
         for n in range(1203):
-            cache.keep(f"k{n}", "u", Answer(str(n)))
+            cache.keep(f"k{n}", "u", ModelAnswer(str(n)))
         found = cache.known([f"k{n}" for n in range(2000)])
     assert {key: one.text for key, one in found.items()} == {f"k{n}": str(n) for n in range(1203)}
 

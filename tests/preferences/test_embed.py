@@ -52,7 +52,7 @@ def test_users_who_are_all_alike_have_no_direction():
     assert not kept.any()
     none = centred(np.zeros((2, 2), np.float32), np.zeros(2, bool))
     assert not none[1].any()
-    with pytest.raises(DataError, match="none among 2 users"):
+    with pytest.raises(DataError, match="none for 2 users"):
         need_present(none[1], "tfidf")
 
 

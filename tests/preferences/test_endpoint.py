@@ -3,14 +3,14 @@ import socket
 import ssl
 import threading
 import time
-import urllib.error
 
 import pytest
 from asked_model import KEY, Said, completion
 
 from modalign.errors import ConfigError
-from modalign.preferences.base import Answer, Refusal
+from modalign.preferences import endpoint
 from modalign.preferences.endpoint import OpenAICompatible
+from modalign.preferences.provider import ModelAnswer, Refusal
 
 
 def asker(server, clock, **options):
@@ -27,7 +27,7 @@ def test_a_request_is_what_the_interface_says(server, clock):
         "Likes tea.", prompt_tokens=12, completion_tokens=3
     )
     got = ask(asker(server, clock, max_tokens=7), ["What?"])
-    assert got == {0: Answer("Likes tea.", 12, 3)}
+    assert got == {0: ModelAnswer("Likes tea.", 12, 3)}
     assert server.paths == ["/v1/chat/completions"]
     assert server.requests == [
         {
@@ -44,7 +44,7 @@ def test_a_request_is_what_the_interface_says(server, clock):
 def test_every_prompt_gets_its_own_answer_whatever_the_order(server, clock):
     prompts = [f"prompt {'x' * n}" for n in range(40)]
     got = ask(asker(server, clock, concurrency=8), prompts)
-    assert got == {n: Answer(f"Likes {len(one)} red shoes.") for n, one in enumerate(prompts)}
+    assert got == {n: ModelAnswer(f"Likes {len(one)} red shoes.") for n, one in enumerate(prompts)}
     assert sorted(server.prompts) == sorted(prompts)
     assert ask(asker(server, clock), []) == {}
 
@@ -73,7 +73,7 @@ def test_a_busy_server_is_given_the_time_it_asks_for(server, clock):
         return completion("Likes tea.")
 
     server.behave = behave
-    assert ask(asker(server, clock, concurrency=1), ["What?"]) == {0: Answer("Likes tea.")}
+    assert ask(asker(server, clock, concurrency=1), ["What?"]) == {0: ModelAnswer("Likes tea.")}
     assert len(server.requests) == 3
     assert clock.time == pytest.approx(34)
 
@@ -94,7 +94,7 @@ def test_a_busy_server_is_given_the_time_it_asks_for(server, clock):
 )
 def test_what_may_pass_is_tried_again_with_longer_pauses(said, server, clock):
     server.behave = lambda number, prompt: said if number < 4 else completion("Likes tea.")
-    assert ask(asker(server, clock), ["What?"]) == {0: Answer("Likes tea.")}
+    assert ask(asker(server, clock), ["What?"]) == {0: ModelAnswer("Likes tea.")}
     assert len(server.requests) == 5
     assert 0.25 * 15 <= clock.time <= 0.5 * 15
 
@@ -106,7 +106,8 @@ def test_what_does_not_pass_is_a_refusal_with_its_reason(server, clock):
         else completion("x")
     )
     got = ask(asker(server, clock, retries=2), ["a", "b", "c"])
-    assert got == {0: Answer("x"), 1: Refusal("HTTP 500: no memory left, 3 times"), 2: Answer("x")}
+    answer = ModelAnswer("x")
+    assert got == {0: answer, 1: Refusal("HTTP 500: no memory left (3 attempts)"), 2: answer}
     assert server.prompts.count("b") == 3
 
 
@@ -123,28 +124,62 @@ def test_a_wait_past_all_patience_is_a_refusal(server, clock):
     assert clock.time == 0
 
 
+def test_the_pauses_of_two_runs_differ(server, clock):
+    server.behave = lambda number, prompt: Said(500)
+    for _ in range(2):
+        ask(asker(server, clock, retries=3, concurrency=1), ["a"])
+    first, second = clock.slept[:3], clock.slept[3:]
+    assert first != second
+    for pauses in (first, second):
+        assert all(0.25 * 2**n <= one <= 0.5 * 2**n for n, one in enumerate(pauses))
+
+
+def test_a_busy_server_gets_no_other_request_during_a_pause(server, clock):
+    sent = []
+
+    def behave(number, prompt):
+        sent.append(clock.time)
+        return Said(503, headers={"Retry-After": "40"}) if number == 0 else completion("x")
+
+    server.behave = behave
+    model = asker(server, clock, concurrency=1)
+    ask(model, ["a", "b"])
+    assert sent == [0, 40, 40]
+
+
+def test_an_answer_without_end_is_cut_off(server, clock, monkeypatch):
+    monkeypatch.setattr(endpoint, "LARGEST_ANSWER", 1000)
+    server.behave = lambda number, prompt: completion("x" * 2000)
+    got = ask(asker(server, clock, retries=0), ["a"])
+    assert got == {0: Refusal("an answer of more than 1,000 bytes (1 attempt)")}
+    monkeypatch.setattr(endpoint, "LARGEST_ANSWER", 4_000_000)
+    monkeypatch.setattr(endpoint, "LONGEST_ANSWER", 0)
+    got = ask(asker(server, clock, retries=0), ["a"])
+    assert got == {0: Refusal("no whole answer within 0 s (1 attempt)")}
+
+
 def test_silence_is_tried_again(server, clock):
     server.behave = lambda number, prompt: (
         Said(delay=30) if number == 0 else completion("Likes tea.")
     )
     got = ask(asker(server, clock, timeout=0.15), ["a"])
-    assert got == {0: Answer("Likes tea.")}
+    assert got == {0: ModelAnswer("Likes tea.")}
     server.behave = lambda number, prompt: Said(delay=30)
     got = ask(asker(server, clock, timeout=0.1, retries=1), ["a"])
-    assert got == {0: Refusal("no answer within 0.1 s, 2 times")}
+    assert got == {0: Refusal("no answer within 0.1 s (2 attempts)")}
 
 
 def test_an_answer_of_nothing_is_an_answer(server, clock):
     server.behave = lambda number, prompt: completion(None if prompt == "a" else "")
-    assert ask(asker(server, clock), ["a", "b"]) == {0: Answer(""), 1: Answer("")}
+    assert ask(asker(server, clock), ["a", "b"]) == {0: ModelAnswer(""), 1: ModelAnswer("")}
 
 
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (401, "a key that .* in the environment variable TEST_KEY; got HTTP 401: bad key"),
+        (401, "a key that .* in the environment variable TEST_KEY, got HTTP 401: bad key"),
         (403, "a key that"),
-        (404, "model 'tiny-1' at .*/v1/chat/completions; got HTTP 404: bad key.* ends in /v1"),
+        (404, "model 'tiny-1' at .*/v1/chat/completions, got HTTP 404: bad key.* ends in /v1"),
         (307, "model 'tiny-1'"),
     ],
 )
@@ -168,28 +203,37 @@ def test_a_server_that_is_not_there_is_told_at_once(server, clock):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     model = OpenAICompatible(f"http://127.0.0.1:{port}/v1", "m", key_variable=None)
-    with pytest.raises(ConfigError, match=f"a server at http://127.0.0.1:{port}/v1; got .*refused"):
+    with pytest.raises(ConfigError, match=f"a server at http://127.0.0.1:{port}/v1, got .*refused"):
         ask(model, ["a"] * 5)
 
 
 @pytest.mark.parametrize(
-    "error",
+    "cause",
     [
-        urllib.error.URLError(socket.gaierror(-2, "Name or service not known")),
-        urllib.error.URLError(ssl.SSLCertVerificationError("self-signed certificate")),
+        socket.gaierror(-2, "Name or service not known"),
+        ssl.SSLCertVerificationError("self-signed certificate"),
     ],
 )
-def test_a_name_or_certificate_that_is_wrong_is_told_at_once(error, server, clock):
+def test_a_wrong_host_name_or_certificate_stops_at_once(cause, server, clock, monkeypatch):
     model = asker(server, clock)
-    with pytest.raises(ConfigError, match="a server at"):
-        model._broken(error)
+    monkeypatch.setattr(socket, "create_connection", raising(cause))
+    with pytest.raises(ConfigError, match=f"a server at {server.url}, got .*{cause.args[-1]}"):
+        ask(model, ["a"] * 5)
 
 
-def test_a_server_that_restarts_is_waited_for(server, clock):
-    model = asker(server, clock)
+def test_a_server_that_restarts_is_asked_again(server, clock, monkeypatch):
+    model = asker(server, clock, retries=1)
     ask(model, ["a"])
-    again = model._broken(urllib.error.URLError(ConnectionRefusedError(111, "refused")))
-    assert again.reason == "the connection broke: [Errno 111] refused"
+    monkeypatch.setattr(socket, "create_connection", raising(ConnectionRefusedError(111, "no")))
+    got = ask(model, ["a"])
+    assert got == {0: Refusal("the connection broke: [Errno 111] no (2 attempts)")}
+
+
+def raising(error):
+    def fails(*args, **options):
+        raise error
+
+    return fails
 
 
 def test_no_minute_sees_more_requests_than_allowed(server, clock):
@@ -280,7 +324,16 @@ def test_further_fields_go_along_and_none_takes_one_out(server, clock):
 
 @pytest.mark.parametrize(
     "option",
-    [{"max_tokens": 0}, {"timeout": 0}, {"retries": -1}, {"concurrency": 0}, {"model": ""}],
+    [
+        {"max_tokens": 0},
+        {"timeout": 0},
+        {"retries": -1},
+        {"concurrency": 0},
+        {"requests_per_minute": 0},
+        {"tokens_per_minute": 0},
+        {"model": ""},
+        {"retires": 3},
+    ],
 )
 def test_options_out_of_their_bounds_are_told(option):
     given = {"model": "m", "key_variable": None} | option
@@ -302,7 +355,7 @@ def test_who_stops_listening_does_not_wait_for_pauses(server):
     server.behave = lambda number, prompt: completion("x") if prompt == "a" else Said(500)
     model = OpenAICompatible(server.url, "m", key_variable=None, retries=9, concurrency=2)
     answers = model.answers(["a", *["b"] * 20])
-    assert next(answers) == (0, Answer("x"))
+    assert next(answers) == (0, ModelAnswer("x"))
     start = time.monotonic()
     answers.close()
     assert time.monotonic() - start < 5  # the pauses would be minutes

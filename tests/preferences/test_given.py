@@ -95,9 +95,9 @@ def test_a_file_that_is_not_right_is_told(name, content, words, tmp_path):
 
 def test_a_file_of_other_users_is_told(library, tmp_path):
     path = write(tmp_path / "t.csv", pl.DataFrame({"user_id": ["x"], "text": ["a"]}))
-    with pytest.raises(DataError, match=r"such as 'u0'.*without one of theirs"):
+    with pytest.raises(DataError, match=r"such as 'u0'.*got none"):
         from_file(path).describe(training_side(library), ignore)
     np.save(tmp_path / "v.npy", np.zeros((1, 2)))
     (tmp_path / "ids.txt").write_text("x")
-    with pytest.raises(DataError, match=r"this data's users.*users\.parquet"):
+    with pytest.raises(DataError, match=r"users of the data.*users\.parquet"):
         from_file(tmp_path / "v.npy", tmp_path / "ids.txt").vectors(training_side(library))

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalign.errors import ConfigError
-from modalign.preferences.pace import Backoff, Pace, retry_after
+from modalign.preferences.pace import Pace, retry_after
 
 
 class Clock:
@@ -73,21 +72,6 @@ def test_a_pause_holds_all_back_and_a_stop_ends_the_wait():
     halted = Pace(1, None, lambda: 0.0, lambda seconds: stop.set())
     assert halted.wait(1, stop.is_set)
     assert not halted.wait(1, stop.is_set)
-
-
-@pytest.mark.parametrize("limits", [(0, None), (None, 0), (-1, 5)])
-def test_limits_are_positive(limits):
-    with pytest.raises(ConfigError, match="a minute"):
-        Pace(*limits, lambda: 0.0, lambda seconds: None)
-
-
-def test_pauses_double_up_to_a_minute_and_differ():
-    pause = Backoff(seed=3)
-    got = [pause.seconds(n) for n in range(12)]
-    for n, seconds in enumerate(got):
-        top = min(0.5 * 2**n, 60)
-        assert top / 2 <= seconds <= top
-    assert len({round(seconds / min(0.5 * 2**n, 60), 6) for n, seconds in enumerate(got)}) == 12
 
 
 def test_a_server_may_ask_to_wait_in_seconds_or_until_a_date():

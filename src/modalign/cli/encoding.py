@@ -15,13 +15,13 @@ from modalign.cli.summaries import source_of
 SHOWN = 5
 EPILOG = """**Encoders**
 
-- `minilm`: texts with all-MiniLM-L6-v2, 384 numbers, nothing downloaded; the default
+- `minilm`: texts with all-MiniLM-L6-v2, 384 numbers, no download; the default
 - `tfidf`: texts by the catalogue's own words, reduced by a truncated SVD
 - `words`: texts by the catalogue's own words, a column each, as BANDVAE reads them
-- `efficientnet-lite0`: pictures, 1,280 numbers, nothing downloaded; the default
+- `efficientnet-lite0`: pictures, 1,280 numbers, no download; the default
 - `st:NAME`: any sentence-transformers model, by name or folder
 - `hf:NAME`: any transformers model of texts or pictures, by name or folder
-- `precomputed`: your own numbers, joined by item id, with `--set path=FILE`
+- `precomputed`: your own features, joined by item id, with `--set path=FILE`
 
 **Examples**
 
@@ -45,32 +45,33 @@ def encode(
     modality: Annotated[
         list[str] | None,
         typer.Option(
-            help="text, image, or any name of your own; repeat it. Left out, all there is."
+            help="text, image, or any other name; repeat for more. Default: all there are."
         ),
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="Name of an encoder, see below; left out, the default of the kind."),
+        typer.Option(help="Name of an encoder, see below. Default: that of the kind of input."),
     ] = None,
     dim: Annotated[
-        int | None, typer.Option(min=1, help="tfidf: width after the truncated SVD.")
+        int | None, typer.Option(min=1, help="tfidf: dimension after the truncated SVD.")
     ] = None,
     column: Annotated[
-        list[str] | None, typer.Option(help="Item column that makes the text; repeat it.")
+        list[str] | None, typer.Option(help="Item column that makes the text; repeat for more.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Items encoded at a time; else the encoder's own.")
+        int | None, typer.Option(min=1, help="Items encoded at a time. Default: the encoder's own.")
     ] = None,
     device: Device = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Encode again what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Encode again even if it exists.")] = False,
     sets: Sets = None,
     json: Json = False,
 ) -> None:
-    """Turn the items' texts and pictures into feature matrices.
+    """Turn the texts and pictures of items into feature matrices.
 
-    Without options: texts with all-MiniLM-L6-v2 and pictures with EfficientNet-Lite0, both
-    from installed packages, nothing downloaded. What is there already is not done again, and
-    after a kill it goes on where it was. Broken pictures are named and count as absent.
+    Without options, texts are encoded with all-MiniLM-L6-v2 and pictures with
+    EfficientNet-Lite0, both from installed packages without a download. Existing modalities are
+    not encoded again, and an interrupted run is resumed. Broken pictures are listed and count
+    as absent.
     """
     from modalign.core import devices
     from modalign.data.dataset import Dataset
@@ -82,7 +83,7 @@ def encode(
     dataset = Dataset.load(folder)
     reports = []
     for name in _names(dataset, modality, encoder):
-        with counting("encoding", name) as told:
+        with counting("encoding", name) as progress:
             dataset, report = run(
                 dataset,
                 name,
@@ -92,7 +93,7 @@ def encode(
                 batch_size=batch_size,
                 device=device,
                 force=force,
-                progress=told,
+                progress=progress,
                 **options,
             )
         reports.append(report)
@@ -104,11 +105,11 @@ def encode(
 
 
 def encode_missing(dataset: Any, encoders: Mapping[str, str], device: str) -> Any:
-    """Encode all that the items have, where there is no modality yet; said on standard error.
+    """Encode the texts and pictures of a data set without modalities; standard error says so.
 
     Args:
-        dataset: returned as it is where there is nothing to read.
-        encoders: by kind, those to take in place of the default ones.
+        dataset: returned unchanged if nothing can be encoded.
+        encoders: by kind of input, encoders that replace the default ones.
         device: where they run.
     """
     from modalign.encoding.encode import encodable
@@ -119,28 +120,28 @@ def encode_missing(dataset: Any, encoders: Mapping[str, str], device: str) -> An
         chosen = [f"{name} with {encoders[name]}" if name in encoders else name for name in names]
         say(f"{dataset.name} has no modality yet; encoding {', '.join(chosen)}")
     for name in names:
-        with counting("encoding", name) as told:
-            dataset, _ = run(dataset, name, encoders.get(name), device=device, progress=told)
+        with counting("encoding", name) as progress:
+            dataset, _ = run(dataset, name, encoders.get(name), device=device, progress=progress)
     return dataset
 
 
 def _names(dataset: Any, modality: list[str] | None, encoder: str | None) -> list[str]:
-    """The modalities asked for; none named takes what the items have and the encoder reads."""
+    """The requested modalities, by default all that can be encoded and the encoder reads."""
     from modalign.encoding.encode import encodable
-    from modalign.encoding.encoders.base import ENCODERS
+    from modalign.encoding.encoders.encoder import ENCODERS
     from modalign.errors import DataError
 
     if modality:
         return modality
     if encoder in ENCODERS:
-        return [ENCODERS[encoder].kind]
+        return list(ENCODERS[encoder].factories)
     found = encodable(dataset)
     if not found:
         columns = ", ".join(dataset.item_table.columns)
         raise DataError(
             "items with texts or pictures",
             f"{dataset.name!r}, whose items have the columns {columns}",
-            "import it with --items TABLE or --images FOLDER, or name a --column",
+            "import the data with --items TABLE or --images FOLDER, or name a --column",
         )
     return found
 
@@ -149,7 +150,7 @@ def _show(dataset: Any, reports: list[Any]) -> None:
     rows = []
     for report in reports:
         m = dataset.modalities[report.modality]
-        note = "was there already" if report.skipped else f"{report.seconds:.1f} s"
+        note = "exists already" if report.skipped else f"{report.seconds:.1f} s"
         rows.append(
             [
                 plain(report.modality),

@@ -108,7 +108,7 @@ got 'learning_rat'. To fix: did you mean 'learning_rate'?
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            fix = f"did you mean {close[0]!r}?" if close else "see `modalign models NAME`"
+            fix = f"did you mean {close[0]!r}?" if close else "leave it out, or use one of these"
             options = ", ".join(known) if known else "none (it has no options)"
             raise ConfigError(f"an option of {owner}: {options}", repr(key), fix)
     try:

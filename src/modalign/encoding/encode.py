@@ -1,7 +1,7 @@
 """Encoding a prepared data set: texts and pictures in, one modality file out.
 
-The work is done in chunks that are kept in a side folder until all are there, so that a kill
-costs one chunk. The name of the side folder is a hash of everything the numbers depend on.
+The work is done in chunks, which are stored in a side folder until all are finished, so that an
+interruption loses one chunk. The side folder is named by a hash of all that the numbers depend on.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from modalign.core.files import write_aside
 from modalign.core.modality import Modality
 from modalign.data.dataset import Dataset
 from modalign.data.modality_file import write_modality
-from modalign.encoding.encoders.base import (
+from modalign.encoding.encoders.encoder import (
     Encoder,
     FittedEncoder,
-    Kind,
+    InputKind,
     NamesColumns,
     UnreadableInput,
     make_encoder,
@@ -40,23 +40,23 @@ TEXT_COLUMNS = (
     "description", "abstract", "plot", "summary", "text", "features", "director", "authors",
     "author", "artist", "actors", "tags", "keywords",
 )  # fmt: skip
-"""Item columns that make the text where none are named, in this order."""
-PATH_COLUMNS: dict[Kind, str] = {"image": "image"}
+"""Item columns that make the text if none are named, in this order."""
+PATH_COLUMNS: dict[InputKind, str] = {"image": "image"}
 """Item columns with the paths of pictures."""
 
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What one encoding did.
+    """The result of one call of `encode`.
 
     Attributes:
         modality: its name.
         n: number of items.
-        n_missing: items without features, the unreadable ones included.
+        n_missing: number of items without features, including unreadable ones.
         corrupt: id and reason of each item whose input could not be read.
-        seconds: how long it took.
-        skipped: the very same modality was there already and nothing was done.
-        resumed: chunks that an interrupted run had left and that were not computed again.
+        seconds: duration.
+        skipped: the same modality existed already, and nothing was done.
+        resumed: number of chunks that an interrupted run had finished.
     """
 
     modality: str
@@ -73,7 +73,7 @@ class EncodeReport:
 
 
 def encodable(dataset: Dataset) -> list[str]:
-    """Modalities that can be encoded from what the item table has: text, image.
+    """Modalities that can be encoded from the columns of the item table: text, image.
 
     Example:
         >>> from modalign.data.interactions import Interactions
@@ -113,40 +113,40 @@ def encode(
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> tuple[Dataset, EncodeReport]:
-    """Encode one modality of all items and keep it in the data folder.
+    """Encode one modality of all items and store it in the data folder.
 
     An item whose columns are all empty, whose file is missing or broken, or which the encoder
-    cannot read, is absent, never fatal. The same input gives the same file. Where the very same
-    modality is there already, nothing is done. After a kill the finished chunks are not
-    computed again.
+    cannot read is absent and does not stop the run. The same input gives the same file. If the
+    same modality exists already, nothing is done. After an interruption, finished chunks are
+    not computed again.
 
     Args:
         dataset: with a folder, the modality is written to `modalities/NAME.safetensors`;
             without one it is kept in memory only.
-        modality: "text", "image", or any other name: pictures where `columns` names the
-            column `image` alone, else a text.
-        encoder: its name (see `modalign.encoding.encoders.base.ENCODERS`), `st:NAME`,
-            `hf:NAME`, `precomputed` (with option `path`), or an encoder object; None takes the
-            default of the kind.
+        modality: "text", "image", or any other name: of pictures if `columns` is the column
+            `image` alone, else of texts.
+        encoder: a name from `modalign.encoding.encoders.encoder.ENCODERS` such as `minilm` or
+            `st:MODEL`, `precomputed` (with the option `path`), or an encoder object; None takes
+            the default of the kind.
         columns: item columns that make the text, or the one column of paths.
         dim: the option `dim` of encoders that have one (tfidf).
-        batch_size: inputs encoded and kept at a time; None takes the encoder's own.
+        batch_size: inputs encoded and stored at a time; None takes the encoder's own.
         device: "cpu", "cuda", "cuda:N", or "auto".
-        resume: go on with what an interrupted run has left.
-        force: encode again even if the same modality is there.
-        progress: called with (inputs done, inputs in all).
+        resume: use the chunks that an interrupted run has finished.
+        force: encode again even if the same modality exists.
+        progress: called with (inputs done, all inputs).
         options: of the encoder.
 
     Returns:
         The data set with the modality, and a report.
 
     Raises:
-        ConfigError: no column to encode, or an option out of its bounds.
-        UnknownName: no such encoder, option or column.
+        ConfigError: there is no column to encode, or an option is unknown or out of its bounds.
+        UnknownName: there is no such encoder or column.
     """
     start = time.perf_counter()
     if batch_size is not None and batch_size < 1:
-        raise ConfigError("a batch size of 1 or more", str(batch_size), "give a positive number")
+        raise ConfigError("batch_size of 1 or more", str(batch_size), "give a positive number")
     if not modality or Path(modality).name != modality or modality.startswith("."):
         raise ConfigError("a plain name of a modality", repr(modality), "name it such as text")
     if encoder == "precomputed":
@@ -155,15 +155,14 @@ def encode(
     kind, columns = _inputs(dataset, modality, columns)
     if dim is not None:
         options["dim"] = dim
-    device = str(devices.resolve(device))
     if encoder is None or isinstance(encoder, str):
-        encoder = make_encoder(encoder, kind, device, **options)
+        encoder = make_encoder(encoder, kind, str(devices.resolve(device)), **options)
     raw = item_texts(dataset, columns) if kind == "text" else _paths(dataset, columns[0])
     provenance = _provenance(dataset, encoder, kind, columns, raw)
     old = dataset.modalities.get(modality)
     if old is not None and old.provenance.get("key") == provenance["key"] and not force:
         return dataset, _report(dataset, old, start, skipped=True)
-    job = _Job(
+    job = _ChunkedEncoding(
         encoder, raw, batch_size or encoder.batch_size, progress or (lambda done, all_: None)
     )
     side = None
@@ -181,7 +180,7 @@ def encode(
     return out, _report(dataset, made, start, corrupt=named, resumed=resumed)
 
 
-class _Job:
+class _ChunkedEncoding:
     """All readable inputs through the encoder, chunk by chunk."""
 
     def __init__(
@@ -195,7 +194,7 @@ class _Job:
         self.rows = [row for row, one in enumerate(raw) if one is not None]
 
     def run(self, side: Path | None) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]], int]:
-        """Features, presence, unreadable rows with their reasons, chunks not done again."""
+        """Features, presence, unreadable rows with their reasons, number of reused chunks."""
         self.progress(0, len(self.rows))
         if isinstance(self.encoder, FittedEncoder):
             self.encoder.fit([self.raw[row] for row in self.rows])
@@ -223,7 +222,7 @@ class _Job:
         return features, present, corrupt, resumed
 
     def _encode(self, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of some rows, and for each the reason why it has none, or nothing."""
+        """Vectors of some rows, and for each the reason why it has none, or an empty text."""
         vectors = np.zeros((len(rows), self.encoder.dim), np.float32)
         reasons = np.full(len(rows), "", dtype="U200")
         ready, places = [], []
@@ -252,8 +251,8 @@ def _read_chunk(file: Path, n: int, dim: int) -> tuple[np.ndarray, np.ndarray] |
 
 def _inputs(
     dataset: Dataset, modality: str, columns: Sequence[str] | None
-) -> tuple[Kind, list[str]]:
-    """What kind of thing is encoded, and from which columns."""
+) -> tuple[InputKind, list[str]]:
+    """The kind of the input, and its columns."""
     schema = dataset.item_table.schema
     for name in columns or ():
         if name not in schema:
@@ -265,7 +264,7 @@ def _inputs(
                 raise ConfigError(
                     f"one item column with the paths of the {kind} files, {column!r} by default",
                     f"columns {', '.join(columns or schema) or '(none)'}",
-                    f"name the one column, or import the data with its {kind} files",
+                    f"name one column, or import the data with its {kind} files",
                 )
             return kind, chosen
     chosen = list(columns or text_columns(dataset))
@@ -274,8 +273,8 @@ def _inputs(
         texts = [name for name in schema if _is_text(schema[name]) and name != "item_id"]
         raise ConfigError(
             "item columns of text",
-            f"column {wrong[0]!r} of {schema[wrong[0]]}" if wrong else "data without a known one",
-            f"name some of these: {', '.join(texts)}" if texts else "import the data with texts",
+            f"column {wrong[0]!r} of {schema[wrong[0]]}" if wrong else "none with a known name",
+            f"name some of {', '.join(texts)}" if texts else "import the data with texts",
         )
     return "text", chosen
 
@@ -294,7 +293,7 @@ def item_texts(dataset: Dataset, columns: Sequence[str]) -> list[str | None]:
         ).str.strip_chars()
         for name in columns
     ).with_columns(pl.all().replace("", None))
-    # A full stop parts two columns, unless the first ends a sentence itself.
+    # A full stop separates two columns, unless the first ends with a punctuation mark.
     ended = [
         pl.when(pl.col(name).str.contains(r"[.!?]$"))
         .then(pl.col(name))
@@ -311,9 +310,9 @@ def _paths(dataset: Dataset, column: str) -> list[Path | None]:
 
 
 def _provenance(
-    dataset: Dataset, encoder: Encoder, kind: Kind, columns: Sequence[str], raw: Sequence[Any]
+    dataset: Dataset, encoder: Encoder, kind: InputKind, columns: Sequence[str], raw: Sequence[Any]
 ) -> dict[str, Any]:
-    """All that the numbers depend on, with a key that hashes it. No date, no path."""
+    """All that the numbers depend on, and its hash as `key`; no date, no path."""
     digest = hashlib.sha256(dataset.items.fingerprint.encode())
     for one in raw:
         digest.update(_fingerprint(one, kind))
@@ -327,7 +326,7 @@ def _provenance(
     return {**facts, "key": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
-def _fingerprint(one: Any, kind: Kind) -> bytes:
+def _fingerprint(one: Any, kind: InputKind) -> bytes:
     if one is None:
         return b"\0none"
     if kind == "text":
@@ -340,7 +339,7 @@ def _fingerprint(one: Any, kind: Kind) -> bytes:
 
 
 def _keep(dataset: Dataset, modality: Modality) -> Dataset:
-    """Write the modality where the data set has a folder, and clear what was left aside."""
+    """Write the modality if the data set has a folder, and remove its chunks."""
     out = dataset.with_modality(modality)
     if dataset.folder is not None:
         write_modality(dataset.folder / "modalities", modality, dataset)

@@ -1,14 +1,14 @@
-"""An encoder that stands by in a process of its own: a line of JSON in, a line of JSON out.
+"""Encoders in a process of their own: a line of JSON in, a line of JSON out.
 
     python -m modalign.encoding.standing
 
-The service asks it for the features of new items, so that the serving process itself needs
-neither torch nor a model of texts or pictures. A question names the encoder of each modality,
+The server asks it for the features of new items, so that the serving process itself needs
+neither torch nor a model of texts or pictures. A request names the encoder of each modality,
 
     {"wanted": {"text": {"encoder": "minilm", "kind": "text"}}, "text": "A rucksack"}
 
-with a picture as `image` in base64; the answer holds `features` by modality, or `error` with
-`expected`, `got`, `fix` and whether the `input` is to blame. It ends when its input does.
+with a picture as `image` in base64. The response holds `features` by modality, or `error` with
+`expected`, `got`, `fix` and whether the `input` is its cause. The process ends with its input.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import os
 import sys
 from typing import Any, TextIO
 
-from modalign.encoding.encoders.base import Encoder, FittedEncoder, UnreadableInput, make_encoder
+from modalign.encoding.encoders.encoder import Encoder, FittedEncoder, UnreadableInput, make_encoder
 from modalign.errors import ConfigError, DataError, InputError
 
 
 class Standing:
-    """Encoders made when they are first asked for, and kept."""
+    """Encoders that are built on first use and kept."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, str], Encoder] = {}
@@ -54,7 +54,7 @@ class Standing:
             try:
                 row = encoder.encode([encoder.read(raw[kind])])[0]
             except UnreadableInput as error:
-                raise DataError(f"a readable {kind}", str(error), "send another") from error
+                raise DataError(f"a readable {kind}", str(error), f"send another {kind}") from error
             found[modality] = [float(value) for value in row]
         return found
 
@@ -64,8 +64,8 @@ class Standing:
             if isinstance(made, FittedEncoder):
                 raise ConfigError(
                     "an encoder that can encode one item alone",
-                    f"{name!r}, which learns from a whole catalogue",
-                    "send the item's features, or train with another encoder",
+                    f"{name!r}, which is fitted on a whole catalogue",
+                    "send the features of the item, or train with another encoder",
                 )
             self._made[name, kind] = made
         return self._made[name, kind]
@@ -87,7 +87,7 @@ def _read(kind: str, sent: str) -> Any:
 
 
 def serve(questions: TextIO, answers: TextIO) -> None:
-    """Answer each line of `questions` by one of `answers`."""
+    """Answer each line of `questions` with one line of `answers`."""
     standing = Standing()
     for line in questions:
         answers.write(json.dumps(standing.answer(json.loads(line))) + "\n")
@@ -95,7 +95,7 @@ def serve(questions: TextIO, answers: TextIO) -> None:
 
 
 if __name__ == "__main__":
-    # Libraries that print would break the answers: what they print goes to standard error.
+    # What libraries print goes to standard error, since it would break the answers.
     own = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     serve(sys.stdin, own)

@@ -11,11 +11,11 @@ from pydantic import Field
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
-from modalign.encoding.encoders.base import (
+from modalign.core.settings import build
+from modalign.encoding.encoders.encoder import (
     EncoderOptions,
-    Kind,
+    InputKind,
     UnreadableInput,
-    parse_options,
     versions,
 )
 from modalign.errors import ConfigError, DataError
@@ -27,44 +27,44 @@ class TfidfOptions(EncoderOptions):
     """Options of tf-idf; a document is the text of one item."""
 
     stop_words: Literal["english", "none"] = "english"
-    """Drop the words that say nothing in English, or none."""
+    """Words to ignore: the common words of English, or none."""
     min_df: Annotated[int, Field(ge=1)] = 2
-    """A word must stand in at least so many documents."""
+    """Minimum number of documents with a word."""
     max_df: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """A word may stand in at most this share of the documents."""
+    """Maximum share of the documents with a word."""
     vocabulary_size: Annotated[int, Field(ge=1)] = 20_000
-    """At most so many words, the most frequent ones."""
+    """Maximum number of words; the most frequent ones are kept."""
     sublinear_tf: bool = False
-    """Count a word that stands n times in a document as 1 + ln(n)."""
+    """Count a word with n occurrences in a document as 1 + ln(n)."""
     ngrams: Annotated[int, Field(ge=1, le=4)] = 1
-    """Also take runs of up to so many words for words."""
+    """Maximum length of a run of words that counts as a word."""
 
 
 class TfidfSvdOptions(TfidfOptions):
     """Options of the encoder `tfidf`."""
 
     dim: Annotated[int, Field(ge=1)] | None = None
-    """Numbers after the truncated SVD; None takes 256, or what a small catalogue allows."""
+    """Dimension after the truncated SVD; None takes 256, or less for a small catalogue."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Of the randomised SVD."""
+    """Seed of the randomised SVD."""
 
 
 def tfidf_matrix(texts: Sequence[str | None], **options: Any) -> tuple[sp.csr_array, list[str]]:
     """Tf-idf of texts: a sparse matrix and the word of each of its columns.
 
     Entry = (count of the word in the document) x (ln((1 + N) / (1 + df)) + 1), where N is the
-    number of texts that are there and df the number that have the word; rows are scaled to
-    norm 1. A missing or empty text, and one without a word of the vocabulary, is a row of zeros.
+    number of present texts and df the number of those with the word; rows are scaled to norm 1.
+    A missing or empty text, and one without a word of the vocabulary, is a row of zeros.
 
     Args:
-        texts: one per row; None where there is none.
+        texts: one per row; None if missing.
         options: see `TfidfOptions`.
 
     Returns:
         float32 CSR of shape (len(texts), n_words), and the n_words words in alphabetical order.
 
     Raises:
-        ConfigError: an option is out of its bounds.
+        ConfigError: an option is unknown or out of its bounds.
         DataError: no word is left.
 
     Example:
@@ -72,7 +72,7 @@ def tfidf_matrix(texts: Sequence[str | None], **options: Any) -> tuple[sp.csr_ar
         >>> matrix.shape, words, matrix.nnz
         ((3, 3), ['hat', 'red', 'shoe'], 4)
     """
-    chosen = parse_options(TfidfOptions, "tfidf", options)
+    chosen = build(TfidfOptions, options, "encoder tfidf")
     there = np.array([row for row, text in enumerate(texts) if text and text.strip()], np.int64)
     matrix, vectorizer = _fit([texts[row] or "" for row in there], chosen)
     rows = np.zeros(len(texts) + 1, np.int64)
@@ -87,19 +87,19 @@ class WordsOptions(EncoderOptions):
     """Options of the encoder `words`."""
 
     stop_words: Literal["english", "none"] = "english"
-    """Drop the words that say nothing in English, or none."""
+    """Words to ignore: the common words of English, or none."""
     min_count: Annotated[int, Field(ge=1)] = 4
-    """A word must stand so often in all texts together."""
+    """Minimum number of occurrences of a word in all texts together."""
     max_df: Annotated[float, Field(gt=0, le=1)] = 0.6
-    """A word may stand in at most this share of the documents."""
+    """Maximum share of the documents with a word."""
     vocabulary_size: Annotated[int, Field(ge=1)] = 8_000
-    """At most so many words, the most frequent ones."""
+    """Maximum number of words; the most frequent ones are kept."""
 
 
 class _OfWords:
-    """What both encoders share: a vocabulary, learnt from all texts, and its words in others."""
+    """What both encoders share: a vocabulary learnt from all texts, and counts of its words."""
 
-    kind: Kind = "text"
+    kind: InputKind = "text"
     batch_size = 4096
     options: EncoderOptions
 
@@ -116,7 +116,11 @@ class _OfWords:
         }
 
     def read(self, raw: Any) -> str:
-        """The text, if it has a word of the vocabulary."""
+        """The text, which must have a word of the vocabulary.
+
+        Raises:
+            UnreadableInput: it has none.
+        """
         text = str(raw)
         if self._vectorizer is not None and not self._vectorizer.transform([text]).nnz:
             raise UnreadableInput("no word of the vocabulary")
@@ -130,13 +134,13 @@ class _OfWords:
 
 
 class WordsEncoder(_OfWords):
-    """Tf-idf with a column for each word: features that people can read.
+    """Tf-idf with a column for each word, as BANDVAE reads a modality of words.
 
-    Entry and scaling are those of `tfidf_matrix`; the words are kept in the provenance, in the
-    order of the columns. What BANDVAE takes for a modality of words.
+    Entries and scaling are those of `tfidf_matrix`; the words are stored in the provenance, in
+    the order of the columns.
 
     Limits: rows are as wide as the vocabulary and stored with their zeros, `4 n_items
-    vocabulary_size` bytes; models that project features want the encoder `tfidf` instead.
+    vocabulary_size` bytes; for models that project features, use the encoder `tfidf` instead.
 
     Args:
         name: as on the command line.
@@ -146,7 +150,7 @@ class WordsEncoder(_OfWords):
 
     def __init__(self, name: str = "words", device: str = "cpu", **options: Any) -> None:
         super().__init__(name, device)
-        self.options: WordsOptions = parse_options(WordsOptions, name, options)
+        self.options: WordsOptions = build(WordsOptions, options, f"encoder {name}")
 
     @property
     def words(self) -> list[str]:
@@ -177,13 +181,13 @@ class WordsEncoder(_OfWords):
         )
         counts, counter = _fit(texts, base, CountVectorizer)
         often = np.asarray(counts.sum(axis=0)).ravel()
-        # Stable, so that of words as frequent as each other the alphabet decides.
+        # Stable, so that equally frequent words are in alphabetical order.
         kept = np.argsort(-often, kind="stable")[: options.vocabulary_size]
         kept = np.sort(kept[often[kept] >= options.min_count])
         if not len(kept):
             raise DataError(
-                f"texts with a word that stands at least min_count={options.min_count} times",
-                f"{len(texts)} texts without one",
+                f"texts with a word of at least min_count={options.min_count} occurrences",
+                f"{len(texts)} texts without such a word",
                 "lower min_count",
             )
         words = counter.get_feature_names_out()[kept].tolist()
@@ -197,12 +201,12 @@ class WordsEncoder(_OfWords):
 class TfidfEncoder(_OfWords):
     """Tf-idf reduced by a truncated SVD (latent semantic analysis).
 
-    `X ~ U S V'` with the `dim` largest singular values; a row is `x V`. V comes from a
-    randomised SVD with a seed, its signs are fixed, so equal texts give equal numbers.
+    `X ~ U S V'` with the `dim` largest singular values; a row is `x V`. V comes from a seeded
+    randomised SVD with fixed signs, so that equal texts give equal numbers.
 
     Source: Deerwester et al., Indexing by latent semantic analysis, 1990.
 
-    Limits: it knows the words of this catalogue only and needs to see all texts first.
+    Limits: it knows only the words of this catalogue and needs all texts first.
 
     Args:
         name: as on the command line.
@@ -212,7 +216,7 @@ class TfidfEncoder(_OfWords):
 
     def __init__(self, name: str = "tfidf", device: str = "cpu", **options: Any) -> None:
         super().__init__(name, device)
-        self.options: TfidfSvdOptions = parse_options(TfidfSvdOptions, name, options)
+        self.options: TfidfSvdOptions = build(TfidfSvdOptions, options, f"encoder {name}")
         self._components = np.empty((0, 0), np.float32)  # (dim, n_words)
 
     @property
@@ -225,7 +229,7 @@ class TfidfEncoder(_OfWords):
 
         Raises:
             DataError: no word is left.
-            ConfigError: `dim` is more than the texts can fill.
+            ConfigError: `dim` is larger than the rank of the texts allows.
         """
         base = TfidfOptions(**self.options.model_dump(exclude={"dim", "seed"}))
         matrix, self._vectorizer = _fit([str(text) for text in inputs], base)
@@ -235,7 +239,7 @@ class TfidfEncoder(_OfWords):
             raise ConfigError(
                 f"dim of at most {max(1, most)}",
                 f"dim={dim} for {matrix.shape[0]} texts with {matrix.shape[1]} words",
-                "give a smaller dim, or a smaller min_df so that more words stay",
+                "give a smaller dim, or a smaller min_df to keep more words",
             )
         svd = TruncatedSVD(dim, algorithm="randomized", n_iter=7, random_state=self.options.seed)
         svd.fit(matrix)
@@ -264,7 +268,7 @@ def _fit(
         matrix = vectorizer.fit_transform(texts)
     except ValueError as error:
         raise DataError(
-            "texts with words that pass the limits",
+            "texts with words within min_df and max_df",
             f"{len(texts)} texts without such words",
             "lower min_df, raise max_df, or set stop_words=none",
         ) from error

@@ -1,4 +1,4 @@
-"""Answers of language models on disk: what was paid for once is never asked again."""
+"""Answers of language models on disk, so that a question is paid for once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from modalign.errors import DataError
-from modalign.preferences.base import Answer, Refusal
+from modalign.preferences.provider import ModelAnswer, Refusal
 
 TABLES = """
 create table if not exists answers
@@ -32,20 +32,20 @@ def question_key(identity: Mapping[str, Any], prompt: str) -> str:
 class AnswerCache:
     """One SQLite file of answers, and of the questions that were refused.
 
-    Each answer is on disk before the next is waited for, so that a kill costs what was under
-    way. Prompts are kept as hashes only.
+    Each answer is on disk before the next one is awaited, so that an interruption loses only
+    the requests under way. Of prompts, only hashes are stored.
 
     Args:
-        path: of the file, made where there is none; None keeps answers in memory.
+        path: of the file, which is created if it does not exist; None keeps answers in memory.
 
     Raises:
-        DataError: the file is no cache of answers, or can not be written.
+        DataError: the file is not a cache of answers, or cannot be written.
 
     Example:
         >>> with AnswerCache(None) as cache:
-        ...     cache.keep("k", "u1", Answer("Likes tea."))
+        ...     cache.keep("k", "u1", ModelAnswer("Likes tea."))
         ...     cache.known(["k", "other"])
-        {'k': Answer(text='Likes tea.', tokens_in=None, tokens_out=None)}
+        {'k': ModelAnswer(text='Likes tea.', tokens_in=None, tokens_out=None)}
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -70,19 +70,28 @@ class AnswerCache:
     ) -> None:
         self._db.close()
 
-    def known(self, keys: Sequence[str]) -> dict[str, Answer]:
-        """The answers there are, by key."""
-        found: dict[str, Answer] = {}
+    def known(self, keys: Sequence[str]) -> dict[str, ModelAnswer]:
+        """The stored answers, by key."""
+        found: dict[str, ModelAnswer] = {}
         for start in range(0, len(keys), AT_ONCE):
             part = keys[start : start + AT_ONCE]
             marks = ",".join("?" * len(part))
             query = f"select key, text, tokens_in, tokens_out from answers where key in ({marks})"
             for key, *rest in self._run(query, part):
-                found[key] = Answer(*rest)
+                found[key] = ModelAnswer(*rest)
         return found
 
-    def keep(self, key: str, user_id: str, given: Answer | Refusal) -> None:
-        """Write one answer, which ends an earlier refusal, or one refusal."""
+    def keep(self, key: str, user_id: str, given: ModelAnswer | Refusal) -> None:
+        """Store one answer, which replaces an earlier refusal, or one refusal.
+
+        Args:
+            key: of the question, from `question_key`.
+            user_id: whom the question is about.
+            given: what the model returned.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
         if isinstance(given, Refusal):
             self._run(
                 "insert or replace into refusals values (?, ?, ?)", (key, user_id, given.reason)
@@ -107,5 +116,5 @@ class AnswerCache:
         return DataError(
             f"a cache of answers in {self.path}",
             str(error),
-            "check the disk's space and rights, or remove the file and ask again",
+            "check the disk space and permissions, or remove the file and ask again",
         )

@@ -16,37 +16,40 @@ import polars as pl
 
 from modalign.core.files import write_aside
 from modalign.core.modality import Modality
+from modalign.core.settings import DEFAULT_SEED
 from modalign.data.dataset import Dataset
 from modalign.data.modality_file import write_modality
 from modalign.errors import ConfigError, DataError
-from modalign.preferences.asking import with_template
-from modalign.preferences.base import (
+from modalign.preferences.embed import EncoderEmbedder, TextEmbedder, centred, need_present
+from modalign.preferences.language_model import with_template
+from modalign.preferences.provider import (
     Descriptions,
     PreferenceTextProvider,
-    PreferenceVectorProvider,
-    Progress,
+    ProgressCallback,
+    Provider,
+    ProviderContext,
+    make_provider,
 )
-from modalign.preferences.embed import EncoderEmbedder, TextEmbedder, centred, need_present
 from modalign.preferences.side import TrainingSide, training_side
 
-FOLDER = "profiles"
+FOLDER = "preferences"
 ANSWERS = "answers.sqlite"
 NAME = "preference"
 
 
 @dataclass(frozen=True)
 class DescribeReport:
-    """What one describing did.
+    """The result of one call of `describe`.
 
     Attributes:
         modality: its name.
-        n_users: users in all.
-        n_present: users with a vector.
-        dim: width of a vector.
-        sources: how many texts came from where (model, cache, template, file).
-        failures: user id and reason of questions that failed and that the template answers.
-        seconds: how long it took.
-        skipped: the very same modality was there already and nothing was done.
+        n_users: number of users.
+        n_present: number of users with a vector.
+        dim: length of a vector.
+        sources: number of texts from each source (model, cache, template, file).
+        failures: user id and reason of failed questions, which the template answers.
+        seconds: duration.
+        skipped: the same modality existed already, and nothing was done.
     """
 
     modality: str
@@ -65,74 +68,81 @@ class DescribeReport:
 
 def describe(
     dataset: Dataset,
-    provider: PreferenceTextProvider | PreferenceVectorProvider,
+    provider: str | Provider = "template",
     *,
-    embedder: TextEmbedder | None = None,
+    embedder: str | TextEmbedder = "tfidf",
     name: str = NAME,
     columns: Sequence[str] | None = None,
     centre: bool = True,
     fallback: bool = False,
     force: bool = False,
-    seed: int = 0,
-    progress: Progress | None = None,
+    seed: int = DEFAULT_SEED,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Dataset, DescribeReport]:
-    """Say what each user likes, from training items alone, and keep it as a modality of users.
+    """Describe what each user likes, from training items only, as a modality of users.
 
-    With texts s_u of the provider: `p_u = unit(Embed(s_u) - mean over users)` (equation R1 of
-    RecGOAT, centred). Users without training items, and without a text, are not present. Where
-    the very same modality is there already, nothing is done.
+    With the texts s_u of the provider, `p_u = unit(Embed(s_u) - mean over users)` (equation R1
+    of RecGOAT, centred). Users without training items or without a text are not present. If
+    the same modality exists already, nothing is done.
 
     Args:
         dataset: with a folder, the modality is written to `modalities/NAME.safetensors` and the
-            texts to `profiles/NAME.parquet` (user_id, text, source); else kept in memory.
-        provider: of texts, or of vectors.
-        embedder: of texts; None takes tf-idf with a truncated SVD. It sees the items' texts
-            first. Not asked where the provider gives vectors.
+            texts to `preferences/NAME.parquet` (user_id, text, source); without one, the
+            modality is kept in memory only.
+        provider: of texts or of vectors: a name from `modalign.preferences.provider.PROVIDERS`,
+            or an object, which `make_provider` builds with options.
+        embedder: turns texts into vectors, and sees the items' texts first: the name of a text
+            encoder, or an object. Ignored if the provider gives vectors.
         name: of the modality.
         columns: item columns that make the texts; None takes the usual ones.
-        centre: take the mean over users from the vectors of texts, and scale them to length one.
-        fallback: let the template answer for questions that failed, rather than stop.
-        force: describe again even if the same modality is there. Answers of a language model
-            come from its cache all the same.
-        seed: of the choice among a user's items where times are not known.
-        progress: called with (questions done, questions in all).
+        centre: subtract the mean over users from the vectors of texts, and scale them to
+            length one.
+        fallback: use the template for questions that failed, instead of raising an error.
+        force: describe again even if the same modality exists. Stored answers of a language
+            model are used all the same.
+        seed: of the order of a user's items where times do not decide it; and of providers
+            given by name that draw random numbers.
+        progress: called with (questions done, all questions).
 
     Returns:
         The data set with the modality, and a report.
 
     Raises:
-        DataError: questions failed (what was answered is kept in the cache), or no user got a
-            vector.
-        ConfigError: a name that is no plain name, or that of a modality of items.
+        DataError: questions failed (the answers are stored), or no user has a vector.
+        ConfigError: the name is not plain, or belongs to a modality of items.
+        UnknownName: there is no such provider, encoder or column.
     """
     start = time.perf_counter()
     _check_name(dataset, name)
     side = training_side(dataset, columns, seed)
-    texting = isinstance(provider, PreferenceTextProvider)
-    if texting and embedder is None:
-        embedder = EncoderEmbedder()
-    facts = _provenance(side, provider, embedder if texting else None, centre)
-    tell = progress or (lambda done, total: None)
+    if isinstance(provider, str):
+        context = ProviderContext(answers_path(dataset), seed=seed)
+        provider = make_provider(provider, context)
+    if isinstance(embedder, str):
+        embedder = EncoderEmbedder(embedder)
+    texts = isinstance(provider, PreferenceTextProvider)
+    facts = _provenance(side, provider, embedder if texts else None, centre)
+    report_progress = progress or (lambda done, total: None)
     old = dataset.modalities.get(name)
     if old is not None and old.provenance.get("key") == facts["key"] and not force:
-        tell(len(side.active), len(side.active))
+        report_progress(len(side.active), len(side.active))
         return dataset, _report(old, start, skipped=True)
-    told: Descriptions | None = None
-    if isinstance(provider, PreferenceTextProvider) and embedder is not None:
-        told = provider.describe(side, tell)
-        if told.failures or told.unasked:
-            told = _without_failures(told, side, fallback)
-        features, present = _embedded(told, side, embedder, centre)
-        facts["sources"] = dict(Counter(one for one in told.sources if one is not None))
-        facts["failed"] = [[one.user_id, one.reason] for one in told.failures]
-    elif isinstance(provider, PreferenceVectorProvider):
+    found: Descriptions | None = None
+    if isinstance(provider, PreferenceTextProvider):
+        found = provider.describe(side, report_progress)
+        if found.failures or found.unasked:
+            found = _without_failures(found, side, fallback)
+        features, present = _embedded(found, side, embedder, centre)
+        facts["sources"] = dict(Counter(one for one in found.sources if one is not None))
+        facts["failed"] = [[one.user_id, one.reason] for one in found.failures]
+    else:
         features, present = provider.vectors(side)
-        tell(len(side.active), len(side.active))
+        report_progress(len(side.active), len(side.active))
     need_present(present, facts["provider"])
     made = Modality(name, features, present, "user", json.loads(json.dumps(facts, default=str)))
     out = dataset.with_modality(made)
     if dataset.folder is not None:
-        _write_texts(dataset, name, told)
+        _write_texts(dataset, name, found)
         write_modality(dataset.folder / "modalities", made, dataset)
     return out, _report(made, start)
 
@@ -144,7 +154,7 @@ def texts_of(dataset: Dataset, name: str = NAME) -> pl.DataFrame:
         DataError: there are none.
     """
     _plain(name)
-    path = texts_path(dataset, name)
+    path = _path(dataset, f"{name}.parquet")
     if path is None or not path.is_file():
         raise DataError(
             f"texts about users in {path or 'a data folder'}",
@@ -154,14 +164,13 @@ def texts_of(dataset: Dataset, name: str = NAME) -> pl.DataFrame:
     return pl.read_parquet(path)
 
 
-def texts_path(dataset: Dataset, name: str) -> Path | None:
-    """Where the texts of a modality are; None for a data set without a folder."""
-    return None if dataset.folder is None else dataset.folder / FOLDER / f"{name}.parquet"
-
-
 def answers_path(dataset: Dataset) -> Path | None:
-    """Where answers of language models are kept; None for a data set without a folder."""
-    return None if dataset.folder is None else dataset.folder / FOLDER / ANSWERS
+    """File of the answers of language models; None for a data set without a folder."""
+    return _path(dataset, ANSWERS)
+
+
+def _path(dataset: Dataset, file: str) -> Path | None:
+    return None if dataset.folder is None else dataset.folder / FOLDER / file
 
 
 def _check_name(dataset: Dataset, name: str) -> None:
@@ -169,19 +178,23 @@ def _check_name(dataset: Dataset, name: str) -> None:
     old = dataset.modalities.get(name)
     if old is not None and old.entity == "item":
         raise ConfigError(
-            "a name for the users' modality", f"{name!r}, features of items", "choose another name"
+            "a name for the users' modality",
+            f"{name!r}, a modality of the items",
+            "choose another name",
         )
 
 
 def _plain(name: str) -> None:
     if not name or Path(name).name != name or name.startswith("."):
-        raise ConfigError("a plain name of a modality", repr(name), "name it such as preference")
+        raise ConfigError(
+            "a plain name of a modality", repr(name), "choose a name such as preference"
+        )
 
 
 def _provenance(
     side: TrainingSide, provider: Any, embedder: TextEmbedder | None, centre: bool
 ) -> dict[str, Any]:
-    """All that the numbers depend on, with a key that hashes it. No date, no path."""
+    """All that the numbers depend on, and its hash as `key`; no date, no path."""
     facts = {
         **provider.provenance(side),
         "train": side.fingerprint,
@@ -194,48 +207,47 @@ def _provenance(
     return {**facts, "key": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
-def _without_failures(told: Descriptions, side: TrainingSide, fallback: bool) -> Descriptions:
+def _without_failures(found: Descriptions, side: TrainingSide, fallback: bool) -> Descriptions:
     """The template's sentence for users whose question failed.
 
     Raises:
-        DataError: it was not asked to answer.
+        DataError: there is no fallback, or questions were not asked.
     """
-    n, asked = len(told.failures), len(side.active)
-    if not fallback or told.unasked:
-        first = told.failures[0] if told.failures else None
-        rest = f"; {told.unasked:,} more were not asked after so many in a row" * bool(told.unasked)
+    n, asked = len(found.failures), len(side.active)
+    if not fallback or found.unasked:
+        first = found.failures[0] if found.failures else None
         raise DataError(
             f"an answer about each of {asked:,} users",
-            f"{n:,} that failed"
+            f"{n:,} failed question{'s' * (n != 1)}"
             + (f" (user {first.user_id}: {first.reason})" if first else "")
-            + rest,
-            f"run the same command again: the {asked - n - told.unasked:,} answers there are will "
-            "not be asked for again; or take the template for what fails with --fallback",
+            + f", and {found.unasked:,} not asked after them" * bool(found.unasked),
+            f"run the same command again, which reuses the {asked - n - found.unasked:,} stored "
+            "answers; or use the template for failed questions with --fallback",
         )
-    rows = side.users.rows([one.user_id for one in told.failures]).tolist()
-    return with_template(told, side, rows)
+    rows = side.users.rows([one.user_id for one in found.failures]).tolist()
+    return with_template(found, side, rows)
 
 
 def _embedded(
-    told: Descriptions, side: TrainingSide, embedder: TextEmbedder, centre: bool
+    found: Descriptions, side: TrainingSide, embedder: TextEmbedder, centre: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    embedder.fit([text for text in side.texts if text] or [text for text in told.texts if text])
-    features, present = embedder.encode(told.texts)
+    embedder.fit([text for text in side.texts if text] or [text for text in found.texts if text])
+    features, present = embedder.encode(found.texts)
     return centred(features, present) if centre else (features, present)
 
 
-def _write_texts(dataset: Dataset, name: str, told: Descriptions | None) -> None:
-    path = texts_path(dataset, name)
+def _write_texts(dataset: Dataset, name: str, found: Descriptions | None) -> None:
+    path = _path(dataset, f"{name}.parquet")
     if path is None:
         return
-    if told is None:
+    if found is None:
         path.unlink(missing_ok=True)
         return
     table = pl.DataFrame(
         {
             "user_id": dataset.users.series,
-            "text": pl.Series(told.texts, dtype=pl.Utf8),
-            "source": pl.Series(told.sources, dtype=pl.Utf8),
+            "text": pl.Series(found.texts, dtype=pl.Utf8),
+            "source": pl.Series(found.sources, dtype=pl.Utf8),
         }
     )
     with write_aside(path) as aside:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from modalign.encoding.encoders.base import FittedEncoder, UnreadableInput, make_encoder
+from modalign.encoding.encoders.encoder import FittedEncoder, UnreadableInput, make_encoder
 from modalign.errors import DataError
 
 
@@ -19,15 +19,15 @@ class TextEmbedder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that a vector depends on besides its text, and the texts of `fit`."""
+        """Hash of all that a vector depends on besides its text and the texts of `fit`."""
         ...
 
     def fit(self, texts: Sequence[str]) -> None:
-        """Learn from the items' texts, where there is anything to learn."""
+        """Learn from the texts of the items, if the embedder learns."""
         ...
 
     def encode(self, texts: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
-        """Float32 (n, d) and presence (n,); a text that is missing or unreadable is not there."""
+        """Float32 (n, d) and presence (n,); a missing or unreadable text is not present."""
         ...
 
 
@@ -35,14 +35,14 @@ class EncoderEmbedder:
     """Any text encoder of `modalign.encoding.encoders` as an embedder.
 
     Args:
-        name: `tfidf` (a truncated SVD fitted on the items' texts, 256 numbers at most), `minilm`,
+        name: `tfidf` (a truncated SVD fitted on the items' texts, at most 256 numbers), `minilm`,
             `st:NAME`, `hf:NAME`, ...
         device: where it runs.
         options: of the encoder.
 
     Raises:
         UnknownName: there is no such encoder.
-        ConfigError: it reads no texts, or an option is out of its bounds.
+        ConfigError: it does not read texts, or an option is unknown or out of its bounds.
     """
 
     def __init__(self, name: str = "tfidf", device: str = "cpu", **options: Any) -> None:
@@ -56,7 +56,7 @@ class EncoderEmbedder:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def fit(self, texts: Sequence[str]) -> None:
-        """Learn words and directions, where the encoder learns."""
+        """Learn words and directions, if the encoder learns."""
         if isinstance(self._encoder, FittedEncoder):
             self._encoder.fit(texts)
 
@@ -82,13 +82,17 @@ class EncoderEmbedder:
 
 
 def centred(features: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows less their mean over those that are there, scaled to length one.
+    """Rows minus the mean of the present rows, scaled to length one.
 
-    Sentences about people are all alike in most directions; what they share would make every
-    pair of users look near.
+    Sentences about people agree in most directions; without removing what they share, all
+    users would look similar.
+
+    Args:
+        features: (n, d).
+        present: bool (n,).
 
     Returns:
-        Float32 (n, d), and presence: a row that is the mean itself has no direction.
+        Float32 (n, d), and presence: a row equal to the mean has no direction and is absent.
 
     Example:
         >>> rows = np.float32([[3, 1], [1, 1], [9, 9]])
@@ -107,15 +111,15 @@ def centred(features: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.n
     return out.astype(np.float32), kept
 
 
-def need_present(present: np.ndarray, who: str) -> None:
-    """Raise where nobody got a vector.
+def need_present(present: np.ndarray, provider: str) -> None:
+    """Check that at least one user has a vector.
 
     Raises:
-        DataError: nobody did.
+        DataError: no user has one.
     """
     if not present.any():
         raise DataError(
-            f"a text about a user that {who} gives and the embedder can read",
-            f"none among {len(present):,} users, or the same words about all of them",
-            "check the texts with `modalign describe DATA --show 5`, or take another embedder",
+            f"a text from {provider} about at least one user that the embedder can read",
+            f"none for {len(present):,} users, or the same words for all of them",
+            "check the texts with `modalign describe DATA --show 5`, or choose another embedder",
         )

@@ -1,125 +1,144 @@
-"""A language model behind an address that speaks OpenAI's chat completions."""
+"""A language model behind an HTTP address that speaks OpenAI's chat completions."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
 import ssl
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
+import httpx
+from pydantic import BaseModel, ConfigDict, Field
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_when_event_set,
+    wait_exponential,
+    wait_random_exponential,
+)
+
+from modalign.core.settings import build
 from modalign.errors import ConfigError
-from modalign.preferences.asking import MAX_TOKENS
-from modalign.preferences.base import Answer, Refusal
-from modalign.preferences.cost import about_tokens
-from modalign.preferences.pace import Backoff, Pace, retry_after
+from modalign.preferences.pace import Pace, retry_after
+from modalign.preferences.pricing import about_tokens
+from modalign.preferences.provider import MAX_TOKENS, ModelAnswer, Refusal
 
-KEY_VARIABLE = "OPENAI_API_KEY"
 PATH = "/chat/completions"
+# Before attempt n + 1: between a half and the whole of min(0.5 * 2^(n - 1), 60) seconds.
+BACKOFF = wait_exponential(0.25, max=30) + wait_random_exponential(0.25, max=30)
 LONGEST_WAIT = 300.0
-LARGEST_ANSWER = 4_000_000  # bytes
-SHOWN = 200  # characters of a server's words in a message
+"""Seconds of `Retry-After` above which a question is given up."""
+LONGEST_ANSWER = 10
+"""Time limit of a whole answer, in units of `timeout`."""
+LARGEST_ANSWER = 4_000_000
+"""Bytes of an answer that are read."""
+SHOWN = 200
+"""Characters of a server's own words in a message."""
 
 
-@dataclass(frozen=True)
-class _Again:
-    """A failure that may pass."""
+class EndpointOptions(BaseModel):
+    """Options of `OpenAICompatible` beside the address and the model."""
 
-    reason: str
-    wait: float | None = None
-    busy: bool = False
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    key_variable: str | None = "OPENAI_API_KEY"
+    """Environment variable that holds the key; None or "none" for a server without keys."""
+    max_tokens: Annotated[int, Field(ge=1)] = MAX_TOKENS
+    """Maximum length of an answer in tokens; reasoning models need some thousands."""
+    timeout: Annotated[float, Field(ge=0.001)] = 60.0
+    """Seconds without a byte from the server after which a request fails."""
+    retries: Annotated[int, Field(ge=0)] = 6
+    """How often a failed request is repeated."""
+    concurrency: Annotated[int, Field(ge=1)] = 4
+    """Maximum number of requests at a time."""
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """Maximum number of requests in any 60 seconds; None for no limit."""
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """Maximum number of tokens (prompts estimated, answers at their maximum) in any 60 seconds;
+    None for no limit."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of the request; the value None removes a field."""
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another address."""
+class _Transient(Exception):
+    """A failure that may pass.
 
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
+    Attributes:
+        pause: seconds that the server asks to wait.
+        busy: the server is overloaded, so that no other request should be sent either.
+    """
+
+    def __init__(self, reason: str, pause: float = 0.0, busy: bool = False) -> None:
+        super().__init__(reason)
+        self.pause, self.busy = pause, busy
+
+
+class _Stopped(Exception):
+    """No answer is wanted any more."""
 
 
 class OpenAICompatible:
     """Any server with `POST BASE_URL/chat/completions`: OpenAI, vLLM, llama.cpp, Ollama, ...
 
-    Temperature 0. Status 408, 429, 5xx, time-outs, broken connections and malformed answers
-    are tried again after a pause that doubles and has a random part, or as long as the header
-    `Retry-After` says; other refusals of one question are told and do not stop the others. A
-    key, model or address that can not be right stops all at once.
+    The temperature is 0. Status 408, 429, 5xx, time-outs, broken connections and malformed
+    answers are retried, after a pause that doubles and has a random part, or after as long as
+    the header `Retry-After` says. Any other refusal of a question is its result and does not
+    stop the other questions. A wrong key, model or address stops all of them at once.
 
-    The key is read from the environment and sent in one header, and to no other address: no
-    redirect is followed. It stands in no file, no message and no cache; where a server repeats
-    it, it is blotted out.
+    The key is read from the environment and sent in one header to this address only: redirects
+    are not followed. It is in no file, message or cache; if a server echoes it, it is redacted.
 
-    Limits: time-outs hold for a silence of the server, not for a whole answer; temperature 0
-    does not make every server answer the same twice; an interruption waits for the questions
-    under way and loses their answers.
+    Limits: a whole answer may take ten times `timeout` and 4 MB. Temperature 0 does not make
+    every server answer the same twice. An interruption waits for the requests under way and
+    loses their answers.
 
     Args:
         base_url: such as https://api.openai.com/v1 or http://localhost:8000/v1.
-        model: its name there.
-        key_variable: environment variable with the key; None for a server that wants none.
-        max_tokens: of an answer; a model that thinks aloud wants some thousands.
-        timeout: seconds of silence.
-        retries: so often is a question tried again.
-        concurrency: questions under way at a time.
-        requests_per_minute: None for no limit.
-        tokens_per_minute: of prompts (roughly) and answers (at most); None for no limit.
-        extra: further fields of the request; None for a value takes a field out.
+        model: its name at that address.
         now: clock in seconds, for tests.
-        sleep: waits for some seconds, for tests.
+        sleep: waits for a number of seconds, for tests.
+        options: see `EndpointOptions`.
 
     Raises:
-        ConfigError: a base URL that is none or that carries a secret, no key, a number out of
-            its bounds.
+        ConfigError: the base URL is not valid or carries a secret, there is no key, or an
+            option is unknown or out of its bounds.
     """
 
     def __init__(
         self,
-        base_url: str,
-        model: str,
+        base_url: str = "",
+        model: str = "",
         *,
-        key_variable: str | None = KEY_VARIABLE,
-        max_tokens: int = MAX_TOKENS,
-        timeout: float = 60.0,
-        retries: int = 6,
-        concurrency: int = 4,
-        requests_per_minute: int | None = None,
-        tokens_per_minute: int | None = None,
-        extra: Mapping[str, Any] | None = None,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
+        **options: Any,
     ) -> None:
-        self.base_url = _checked_url(base_url)
+        self.options = build(EndpointOptions, options, "provider openai")
+        self.base_url, self.model = _checked_url(base_url), model
         if not model:
-            raise ConfigError("the name of a model", "none", "give --model NAME")
-        for name, value, least in (
-            ("max_tokens", max_tokens, 1),
-            ("timeout", timeout, 0.001),
-            ("retries", retries, 0),
-            ("concurrency", concurrency, 1),
-        ):
-            if value < least:
-                raise ConfigError(f"{name} of at least {least}", str(value), "give more")
-        self.model, self.max_tokens = model, max_tokens
-        self.timeout, self.retries, self.concurrency = timeout, retries, concurrency
-        self.extra = dict(extra or {})
-        self._key = _key(key_variable)
-        self._key_variable = key_variable
+            raise ConfigError("the name of a model at that address", "none", "give --model NAME")
+        self.max_tokens = self.options.max_tokens
+        self._key = _key(self.options.key_variable)
         self._stop = threading.Event()
-        self._sleep = sleep or self._stop.wait
-        self._pace = Pace(requests_per_minute, tokens_per_minute, now, self._sleep)
-        self._backoff = Backoff()
+        limits = self.options.requests_per_minute, self.options.tokens_per_minute
+        self._pace = Pace(*limits, now, sleep or self._stop.wait)
+        self._retrying = Retrying(
+            sleep=sleep or self._stop.wait,
+            stop=stop_after_attempt(self.options.retries + 1) | stop_when_event_set(self._stop),
+            wait=_pause,
+            retry=retry_if_exception_type(_Transient),
+            before_sleep=self._hold_back,
+            reraise=True,
+        )
         self._answered = False
-        self._opener = urllib.request.build_opener(_NoRedirect)
 
     def __repr__(self) -> str:
         return f"OpenAICompatible({self.base_url!r}, {self.model!r})"
@@ -132,99 +151,120 @@ class OpenAICompatible:
             "base_url": self.base_url,
             "model": self.model,
             "max_tokens": self.max_tokens,
-            "extra": self.extra,
+            "extra": self.options.extra,
         }
 
     def answers(
         self, prompts: Sequence[str]
-    ) -> Generator[tuple[int, Answer | Refusal], None, None]:
-        """Answers as they come, `concurrency` questions under way at a time.
+    ) -> Generator[tuple[int, ModelAnswer | Refusal], None, None]:
+        """Answers as they arrive, with at most `concurrency` requests at a time.
 
         Raises:
-            ConfigError: the server refuses the key, knows no such model, or is not there.
+            ConfigError: the server refuses the key, does not have the model, or is not there.
         """
         self._stop.clear()
         queue = enumerate(prompts)
-        waiting: dict[Future[Answer | Refusal], int] = {}
-        with ThreadPoolExecutor(self.concurrency) as pool:
+        waiting: dict[Future[ModelAnswer | Refusal], int] = {}
+        concurrency = self.options.concurrency
+        with self._client() as client, ThreadPoolExecutor(concurrency) as pool:
             try:
-                for place, prompt in islice(queue, 2 * self.concurrency):
-                    waiting[pool.submit(self._ask, prompt)] = place
+                for place, prompt in islice(queue, 2 * concurrency):
+                    waiting[pool.submit(self._ask, client, prompt)] = place
                 while waiting:
                     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                     for one in done:
                         place = waiting.pop(one)
                         for later, prompt in islice(queue, 1):
-                            waiting[pool.submit(self._ask, prompt)] = later
+                            waiting[pool.submit(self._ask, client, prompt)] = later
                         yield place, one.result()
             finally:
-                self._stop.set()  # ends pauses, and what has not gone out yet
+                self._stop.set()  # ends pauses, and what has not been sent yet
 
-    def _ask(self, prompt: str) -> Answer | Refusal:
-        """One question until it is answered, refused, or tried often enough."""
-        tokens = about_tokens(prompt) + self.max_tokens
-        reason = "stopped"
-        for attempt in range(self.retries + 1):
-            if not self._pace.wait(tokens, self._stop.is_set):
-                return Refusal("stopped before it was asked")
-            got = self._once(prompt)
-            if not isinstance(got, _Again):
-                return got
-            reason = got.reason
-            pause = max(self._backoff.seconds(attempt), got.wait or 0.0)
-            if pause > LONGEST_WAIT:
-                return Refusal(f"{reason}; the server asks to wait {pause:,.0f} s")
-            if attempt == self.retries:
-                break
-            if got.busy:
-                self._pace.pause(pause)
-            self._sleep(pause)
-        return Refusal(f"{reason}, {self.retries + 1} times")
+    def _client(self) -> httpx.Client:
+        headers = {"User-Agent": "modalign", "Accept-Encoding": "identity"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
+        return httpx.Client(
+            headers=headers,
+            timeout=self.options.timeout,
+            limits=httpx.Limits(max_connections=self.options.concurrency),
+            verify=ssl.create_default_context(),  # the certificates of this machine
+        )
 
-    def _once(self, prompt: str) -> Answer | Refusal | _Again:
+    def _ask(self, client: httpx.Client, prompt: str) -> ModelAnswer | Refusal:
+        """One question until it is answered, refused, or out of retries."""
         try:
-            with self._opener.open(self._request(prompt), timeout=self.timeout) as response:
-                body = response.read(LARGEST_ANSWER)
-        except urllib.error.HTTPError as error:
-            with error:
-                return self._status(error)
-        except (OSError, http.client.HTTPException) as error:
-            return self._broken(error)
-        self._answered = True
-        return self._read(body)
+            return self._retrying(self._once, client, prompt)
+        except _Transient as error:
+            attempts = self.options.retries + 1
+            return Refusal(f"{error} ({attempts} attempt{'s' * (attempts != 1)})")
+        except _Stopped:
+            return Refusal("stopped before it was asked")
 
-    def _request(self, prompt: str) -> urllib.request.Request:
+    def _hold_back(self, state: RetryCallState) -> None:
+        """Keep all other requests back as well while the server is overloaded."""
+        error = state.outcome and state.outcome.exception()
+        if isinstance(error, _Transient) and error.busy and state.next_action is not None:
+            self._pace.pause(float(state.next_action.sleep))
+
+    def _once(self, client: httpx.Client, prompt: str) -> ModelAnswer | Refusal:
+        if not self._pace.wait(about_tokens(prompt) + self.max_tokens, self._stop.is_set):
+            raise _Stopped
         fields = {
             "model": self.model,
             "messages": [{"role": "user", "content": prompt}],
             "temperature": 0,
             "max_tokens": self.max_tokens,
-            **self.extra,
+            **self.options.extra,
         }
-        body = json.dumps({key: value for key, value in fields.items() if value is not None})
-        headers = {"Content-Type": "application/json", "User-Agent": "modalign"}
-        if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
-        return urllib.request.Request(self.base_url + PATH, body.encode(), headers, method="POST")
+        sent = {key: value for key, value in fields.items() if value is not None}
+        try:
+            with client.stream("POST", self.base_url + PATH, json=sent) as response:
+                body = self._body(response)
+        except httpx.TimeoutException as error:
+            raise _Transient(f"no answer within {self.options.timeout:g} s") from error
+        except httpx.TransportError as error:
+            raise self._broken(error) from error
+        if not response.is_success:
+            return self._status(response, self._redacted(body.decode("utf-8", "replace")))
+        self._answered = True
+        return self._read(body)
 
-    def _status(self, error: urllib.error.HTTPError) -> Refusal | _Again:
-        """What a status other than 200 means.
+    def _body(self, response: httpx.Response) -> bytes:
+        """The bytes of an answer, within the limits of time and size."""
+        limit = LONGEST_ANSWER * self.options.timeout
+        late = time.monotonic() + limit
+        body = bytearray()
+        for part in response.iter_bytes():
+            body += part
+            if len(body) > LARGEST_ANSWER:
+                raise _Transient(f"an answer of more than {LARGEST_ANSWER:,} bytes")
+            if time.monotonic() > late:
+                raise _Transient(f"no whole answer within {limit:g} s")
+        return bytes(body)
+
+    def _status(self, response: httpx.Response, body: str) -> Refusal:
+        """What a status other than 200 means for a question.
 
         Raises:
-            ConfigError: no question can be answered under it.
+            ConfigError: no question can be answered.
+            _Transient: it may pass.
         """
-        said = f"HTTP {error.code}: {self._said(error)}"
-        if error.code in (408, 429) or error.code >= 500:
-            asked = retry_after(error.headers.get("Retry-After"))
-            return _Again(said, asked, busy=error.code in (429, 503))
-        if error.code in (401, 403):
+        code = response.status_code
+        said = f"HTTP {code}: {_said(body) or response.reason_phrase}"
+        if code in (408, 429) or code >= 500:
+            pause = retry_after(response.headers.get("Retry-After")) or 0.0
+            if pause > LONGEST_WAIT:
+                return Refusal(f"{said}; the server asks to wait {pause:,.0f} s")
+            raise _Transient(said, pause, busy=code in (429, 503))
+        if code in (401, 403):
             raise ConfigError(
                 f"a key that {self.base_url} accepts, in the environment variable "
-                f"{self._key_variable}",
+                f"{self.options.key_variable}",
                 said,
-                "export a valid key, or choose another variable with --key-variable",
+                "export a valid key, or name another variable with --key-variable",
             )
-        if error.code == 404 or 300 <= error.code < 400:
+        if code == 404 or 300 <= code < 400:
             raise ConfigError(
                 f"chat completions of a model {self.model!r} at {self.base_url}{PATH}",
                 said,
@@ -232,75 +272,82 @@ class OpenAICompatible:
             )
         return Refusal(said)
 
-    def _broken(self, error: Exception) -> _Again:
+    def _broken(self, error: BaseException) -> _Transient:
         """What a failed connection means.
 
         Raises:
-            ConfigError: no question can be asked that way.
+            ConfigError: no question can be asked at this address.
         """
-        cause = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(cause, TimeoutError):
-            return _Again(f"no answer within {self.timeout:g} s")
-        said = self._blot(str(cause) or type(cause).__name__)
+        cause = error
+        while (earlier := cause.__cause__ or cause.__context__) is not None:
+            cause = earlier
+        said = self._redacted(str(cause) or type(cause).__name__)
         never = isinstance(cause, socket.gaierror | ssl.SSLCertVerificationError)
         # A server that has answered before is being restarted; one that never has is not there.
         if never or (isinstance(cause, ConnectionRefusedError) and not self._answered):
             raise ConfigError(
-                f"a server at {self.base_url}", said, "check --base-url, and that it is running"
+                f"a server at {self.base_url}",
+                said,
+                "check --base-url, and that the server is running",
             )
-        return _Again(f"the connection broke: {said}")
+        return _Transient(f"the connection broke: {said}")
 
-    def _read(self, body: bytes) -> Answer | _Again:
+    def _read(self, body: bytes) -> ModelAnswer:
         try:
-            answer = json.loads(self._blot(body.decode("utf-8")))
+            answer = json.loads(self._redacted(body.decode()))
             text = answer["choices"][0]["message"]["content"]
             usage = answer.get("usage") or {}
             if text is None:
                 text = ""
             if not isinstance(text, str):
-                raise TypeError("the content is no text")
+                raise TypeError("the content is not a text")
             counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            return _Again(f"an answer that is no chat completion ({type(error).__name__})")
+            raise _Transient(
+                f"an answer that is not a chat completion ({type(error).__name__})"
+            ) from error
         tokens_in, tokens_out = (one if isinstance(one, int) else None for one in counts)
-        return Answer(text, tokens_in, tokens_out)
+        return ModelAnswer(text, tokens_in, tokens_out)
 
-    def _said(self, error: urllib.error.HTTPError) -> str:
-        """The server's own words, short and on one line."""
-        try:
-            body = error.read(LARGEST_ANSWER).decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException):
-            body = ""
-        try:
-            said = json.loads(body)["error"]
-            said = said["message"] if isinstance(said, dict) else said
-        except (ValueError, LookupError, TypeError):
-            said = body or error.reason
-        return " ".join(self._blot(str(said)).split())[:SHOWN]
-
-    def _blot(self, text: str) -> str:
+    def _redacted(self, text: str) -> str:
         return text if self._key is None else text.replace(self._key, "***")
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds before the next attempt: those of the back-off, or what the server asks for."""
+    error = state.outcome and state.outcome.exception()
+    asked = error.pause if isinstance(error, _Transient) else 0.0
+    return max(BACKOFF(state), asked)
+
+
+def _said(body: str) -> str:
+    """The server's own words, short and on one line."""
+    try:
+        said = json.loads(body)["error"]
+        said = said["message"] if isinstance(said, dict) else said
+    except (ValueError, LookupError, TypeError):
+        said = body
+    return " ".join(str(said).split())[:SHOWN]
 
 
 def _checked_url(text: str) -> str:
     """The address without the path of chat completions and without a slash at its end.
 
     Raises:
-        ConfigError: no address, or one that carries a secret.
+        ConfigError: it is not an address, or one that carries a secret.
     """
-    fix = "give one such as https://api.openai.com/v1 or http://localhost:8000/v1"
+    fix = "give --base-url an address such as https://api.openai.com/v1"
     try:
-        parts = urlsplit(text)
-        _ = parts.port
-    except ValueError as error:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
         raise ConfigError("a base URL", str(error), fix) from error
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if url.userinfo or url.query or url.fragment:
         raise ConfigError(
             "a base URL without user, password and query",
-            f"one of {parts.hostname} with them",
+            f"one of {url.host} with them",
             "put the key into the environment variable that --key-variable names",
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname or text != text.strip():
+    if url.scheme not in ("http", "https") or not url.host or text != text.strip():
         raise ConfigError("a base URL with http:// or https:// and a host", repr(text), fix)
     return text.rstrip("/").removesuffix(PATH).rstrip("/")
 
@@ -309,20 +356,20 @@ def _key(variable: str | None) -> str | None:
     """The key in an environment variable.
 
     Raises:
-        ConfigError: it is not set, empty, or has characters that no header can carry.
+        ConfigError: it is not set, empty, or has characters that a header cannot carry.
     """
-    if variable is None:
+    if variable is None or variable.lower() == "none":
         return None
     key = os.environ.get(variable, "").strip()
     if not key:
         raise ConfigError(
             f"a key in the environment variable {variable}",
             "no such variable" if variable not in os.environ else "an empty one",
-            f"export {variable}=..., or --key-variable none for a server that wants no key",
+            f"export {variable}=..., or give --key-variable none for a server without keys",
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigError(
-            f"a key of plain letters, digits and signs in {variable}",
+            f"a key of ASCII letters, digits and signs in {variable}",
             "other characters in it",
             f"export {variable} again",
         )

@@ -1,4 +1,4 @@
-"""Profiles that somebody else has made: texts or vectors in a file, joined by user id."""
+"""Preferences from your own file: texts or vectors, joined by user id."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from modalign.encoding.encoders.base import file_hash
+from modalign.core.settings import build, from_signature
+from modalign.encoding.encoders.encoder import file_hash
 from modalign.encoding.encoders.precomputed import read_precomputed
-from modalign.errors import DataError
-from modalign.preferences.base import Descriptions, Progress, Source
+from modalign.errors import ConfigError, DataError
+from modalign.preferences.provider import (
+    Descriptions,
+    ProgressCallback,
+    ProviderContext,
+    TextSource,
+)
 from modalign.preferences.side import TrainingSide
 
 ID_COLUMNS = ("user_id", "user", "id")
@@ -21,17 +27,18 @@ MATRICES = (".npy", ".safetensors")
 
 
 class FileTexts:
-    """User and text from a Parquet, CSV or JSON-lines file.
+    """Texts of users from a Parquet, CSV or JSON-lines file.
 
-    What the file was made from can not be seen: that no held-out interaction is in it is for
-    its maker to answer for.
+    Limits: nothing can check which interactions the texts were made from. Make sure that they
+    use training interactions only.
 
     Args:
-        path: the file, with a column of ids (user_id, user, id, or the first) and one of texts
-            (text, profile, preference, description, answer, or the only other one).
+        path: the file, with a column of ids (user_id, user, id, or the first column) and one of
+            texts (text, profile, preference, description, answer, or the only other column).
 
     Raises:
-        DataError: no such file, unreadable, no such column, or an id twice.
+        DataError: the file does not exist or is unreadable, has no such column, or has an id
+            twice.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -44,7 +51,7 @@ class FileTexts:
             raise DataError(
                 f"a column of ids and one of texts in {self.path}",
                 f"columns {', '.join(table.columns)}",
-                f"call the texts {TEXT_COLUMNS[0]!r}",
+                f"name the column of texts {TEXT_COLUMNS[0]!r}",
             )
         self._table = table.select(
             pl.col(ids).cast(pl.Utf8).alias("id"), pl.col(named[0]).alias("text")
@@ -52,18 +59,18 @@ class FileTexts:
         twice = self._table.filter(pl.col("id").is_duplicated())
         if len(twice):
             raise DataError(
-                f"each user once in {self.path}", f"{twice['id'][0]!r} twice", "drop one row"
+                f"each user once in {self.path}", f"{twice['id'][0]!r} twice", "remove one row"
             )
 
     def provenance(self, side: TrainingSide) -> dict[str, Any]:
         """Provider, name and hash of the file."""
         return _provenance(self.path)
 
-    def describe(self, side: TrainingSide, progress: Progress) -> Descriptions:
-        """The texts of this data's users, those without training items left out.
+    def describe(self, side: TrainingSide, progress: ProgressCallback) -> Descriptions:
+        """The texts of the users who have training items.
 
         Raises:
-            DataError: none of its users is in the data.
+            DataError: the file has no text about such a user.
         """
         users = pl.DataFrame({"id": side.users.series})
         found = users.join(self._table, on="id", how="left", maintain_order="left")["text"]
@@ -77,24 +84,24 @@ class FileTexts:
         if not any(texts):
             known = ", ".join(map(repr, side.users.series.head(3)))
             raise DataError(
-                f"texts of this data's users (such as {known})",
-                f"{self.path} without one of theirs",
-                "use ids as they stand in the data's users.parquet",
+                f"texts about users of the data (such as {known}) in {self.path}",
+                "none",
+                "use the ids of users.parquet in the data folder",
             )
-        sources: list[Source | None] = [None if text is None else "file" for text in texts]
+        sources: list[TextSource | None] = [None if text is None else "file" for text in texts]
         progress(len(side.active), len(side.active))
         return Descriptions(texts, sources)
 
 
 class FileVectors:
-    """User and vector from a .npy or .safetensors file with ids, or a table of numbers.
+    """Vectors of users from a .npy or .safetensors file with ids, or from a table of numbers.
 
     Args:
         path: the file.
-        ids: for a matrix alone, the ids of its rows: .txt, .csv or .json, one per row.
+        ids: the ids of the rows of a .npy or .safetensors file: .txt, .csv or .json, one per row.
 
     Raises:
-        DataError: no such file.
+        DataError: the file does not exist.
     """
 
     def __init__(self, path: str | Path, ids: str | Path | None = None) -> None:
@@ -108,8 +115,8 @@ class FileVectors:
         return facts if self.ids is None else {**facts, "ids": file_hash(self.ids)}
 
     def vectors(self, side: TrainingSide) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors of this data's users as they are, those without training items left out."""
-        made, _ = read_precomputed(
+        """The unchanged vectors of the users who have training items."""
+        made = read_precomputed(
             self.path, "preference", side.users, ids=self.ids, id_columns=ID_COLUMNS
         )
         present = np.zeros(side.n_users, bool)
@@ -119,10 +126,10 @@ class FileVectors:
 
 
 def from_file(path: str | Path, ids: str | Path | None = None) -> FileTexts | FileVectors:
-    """Texts where the file has some, else vectors.
+    """Texts if the file has a column of them, else vectors.
 
     Raises:
-        DataError: no such file, or unreadable.
+        DataError: the file does not exist or is unreadable.
     """
     where = Path(path)
     if where.suffix in MATRICES:
@@ -132,10 +139,21 @@ def from_file(path: str | Path, ids: str | Path | None = None) -> FileTexts | Fi
     return FileTexts(where) if texts else FileVectors(where, ids)
 
 
+def file(context: ProviderContext, **options: Any) -> FileTexts | FileVectors:
+    """The provider `file`; options as those of `from_file`.
+
+    Raises:
+        ConfigError: there is no path, or an option is unknown.
+    """
+    if "path" not in options:
+        raise ConfigError("a file of texts or vectors by user id", "no path", "add --set path=FILE")
+    return from_file(**build(from_signature(from_file), options, "provider file").model_dump())
+
+
 def _read(path: Path) -> pl.DataFrame:
     if not path.is_file() or path.suffix not in TABLES:
         raise DataError(
-            f"profiles in a file ({', '.join((*TABLES, *MATRICES))})",
+            f"texts or vectors of users in a file ({', '.join((*TABLES, *MATRICES))})",
             f"{path}, {'another kind of file' if path.is_file() else 'which does not exist'}",
             "check the path",
         )
@@ -152,7 +170,7 @@ def _read(path: Path) -> pl.DataFrame:
         ) from error
     if len(table.columns) < 2:
         raise DataError(
-            f"a column of ids and one or more others in {path}",
+            f"a column of ids and at least one other column in {path}",
             f"{len(table.columns)} columns",
             "write the file again",
         )
@@ -164,7 +182,7 @@ def _ids(table: pl.DataFrame) -> str:
 
 
 def _numbers(table: pl.DataFrame) -> pl.DataFrame:
-    """Columns of numbers read as such; ids stay the text that they are."""
+    """Columns of numbers as numbers; ids remain texts."""
     if not table.columns:
         return table
     read = table.select(pl.exclude(_ids(table)).cast(pl.Float64, strict=False))

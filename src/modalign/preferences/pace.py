@@ -1,4 +1,4 @@
-"""When the next request may go out: limits of a minute, and pauses after a failure."""
+"""When the next request may be sent: limits per minute, and pauses that a server asks for."""
 
 from __future__ import annotations
 
@@ -9,27 +9,20 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
 
-from modalign.core.seeds import numpy_generator
-from modalign.errors import ConfigError
-
 WINDOW = 60.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 
 
 class Pace:
-    """Holds requests back so that no 60 seconds see more of them, or of tokens, than allowed.
+    """Delays requests so that any 60 seconds have at most the allowed requests and tokens.
 
-    A window that slides, not one that starts anew: what went out in the last 60 seconds is
-    remembered. A request that alone has more tokens than a minute allows goes out alone.
+    The window slides: the requests of the last 60 seconds are remembered. A request that alone
+    has more tokens than a minute allows is sent alone.
 
     Args:
-        requests_per_minute: None for no limit.
-        tokens_per_minute: None for no limit.
-        now: seconds of a clock that never goes back.
-        sleep: waits for some seconds; may come back early.
-
-    Raises:
-        ConfigError: a limit is not positive.
+        requests_per_minute: at least 1; None for no limit.
+        tokens_per_minute: at least 1; None for no limit.
+        now: clock in seconds that never goes back.
+        sleep: waits for a number of seconds; may return early.
     """
 
     def __init__(
@@ -39,11 +32,6 @@ class Pace:
         now: Callable[[], float],
         sleep: Callable[[float], object],
     ) -> None:
-        for name, limit in (("requests", requests_per_minute), ("tokens", tokens_per_minute)):
-            if limit is not None and limit < 1:
-                raise ConfigError(
-                    f"1 or more {name} a minute", str(limit), "give more, or leave the limit out"
-                )
         self._most, self._tokens = requests_per_minute, tokens_per_minute
         self._now, self._sleep = now, sleep
         self._lock = threading.Lock()
@@ -51,7 +39,7 @@ class Pace:
         self._not_before = 0.0
 
     def wait(self, tokens: int, stopped: Callable[[], bool]) -> bool:
-        """Come back when a request of so many tokens may go out; False where it was stopped."""
+        """Return True once a request of `tokens` tokens may be sent, or False if it was stopped."""
         while not stopped():
             with self._lock:
                 now = self._now()
@@ -63,7 +51,7 @@ class Pace:
         return False
 
     def pause(self, seconds: float) -> None:
-        """Let nothing out for some seconds: the server has asked for it."""
+        """Send nothing for a number of seconds, as the server has asked."""
         with self._lock:
             self._not_before = max(self._not_before, self._now() + seconds)
 
@@ -83,28 +71,8 @@ class Pace:
         return free - now
 
 
-class Backoff:
-    """Pauses before trying again: doubled each time, with a random part so that not all wait alike.
-
-    Example:
-        >>> pause = Backoff(seed=1)
-        >>> [0.25 * 2**n <= pause.seconds(n) <= 0.5 * 2**n for n in range(4)]
-        [True, True, True, True]
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        self._rng = numpy_generator(seed, "profiles", "backoff")
-        self._lock = threading.Lock()
-
-    def seconds(self, attempt: int) -> float:
-        """Before the try after attempt number `attempt`, counted from 0."""
-        with self._lock:
-            share = self._rng.uniform(0.5, 1.0)
-        return float(min(FIRST_PAUSE * 2.0**attempt, LONGEST_PAUSE) * share)
-
-
 def retry_after(header: str | None) -> float | None:
-    """Seconds that a server asks to wait, told in seconds or as a date; None where it does not.
+    """Seconds to wait according to the header `Retry-After`, a number or a date; None without one.
 
     Example:
         >>> retry_after("7"), retry_after("soon"), retry_after(None)

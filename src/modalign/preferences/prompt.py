@@ -1,4 +1,4 @@
-"""What a language model is asked about a user: the only place where that is written."""
+"""The question that a language model is asked about a user."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ ITEM = "- {}{}{}"
 PROMPT_HASH = hashlib.sha256(
     repr((INSTRUCTION, ITEM, MAX_WORDS, MAX_LABELS, ANSWER_WORDS)).encode()
 ).hexdigest()[:16]
-"""Version of the prompt: another wording is another question, and asked anew."""
+"""Version of the prompt: stored answers belong to one wording."""
 
 
 def prompts(side: TrainingSide, max_items: int = MAX_ITEMS) -> tuple[np.ndarray, list[str]]:
-    """The question about each user who has training items, of those items alone.
+    """The question about each user who has training items, made from those items only.
 
     Args:
         side: the training side.
-        max_items: name so many of a user's items at most, the most recent ones; where times are
-            not known, ones at random.
+        max_items: maximum number of items named in a question: the most recent ones, or random
+            ones if times are not known.
 
     Returns:
         Rows of the users, int64 (n,), and their questions.

@@ -1,7 +1,7 @@
-"""The training side of a data set as profiles may see it. Nothing here can reach what is hidden.
+"""The training side of a data set, which is all that a provider of preferences sees.
 
-`training_side` is the one place of this package where a `Dataset` is read; all other functions
-take what it returns, which holds no validation and no test interaction.
+`training_side` is the only place of this package where a `Dataset` is read. All other functions
+take its result, which holds no validation and no test interaction.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import polars as pl
 
 from modalign.core.modality import Modality
 from modalign.core.seeds import derive
+from modalign.core.settings import DEFAULT_SEED
 from modalign.data.dataset import Dataset
 from modalign.data.vocabulary import Vocabulary
 from modalign.encoding.encode import item_texts, text_columns
@@ -28,21 +29,21 @@ MAKERS = ("brand", "store", "author", "authors", "artist", "director")
 
 @dataclass(frozen=True)
 class TrainingSide:
-    """Training interactions and what is known of items.
+    """Training interactions, and the texts and features of items.
 
     Attributes:
-        users: their ids.
-        items: theirs.
+        users: ids of users.
+        items: ids of items.
         pairs: rows of users and items of the training interactions, int64 (2, n), each pair
             once, in order of user, then item.
-        time: when, int64 (n,), the last time of a pair; None where it is not known of all.
-        titles: of all items, the id where there is none.
-        texts: all that is written of an item in one text, None where there is nothing.
+        time: last time of each pair, int64 (n,); None unless known for all pairs.
+        titles: of all items; the id of an item without one.
+        texts: all text columns of an item joined; None if all are empty.
         details: the same without title, categories and makers.
-        labels: for each item, its categories and makers; rows of `item` (row) and `label`.
+        labels: categories and makers of the items; rows of `item` (row) and `label`.
         fingerprint: hash of ids and training pairs.
         modalities: of items, by name.
-        seed: of choices among a user's items.
+        seed: of the order of a user's items where times do not decide it.
     """
 
     users: Vocabulary
@@ -55,16 +56,16 @@ class TrainingSide:
     labels: pl.DataFrame
     fingerprint: str
     modalities: dict[str, Modality] = field(default_factory=dict)
-    seed: int = 0
+    seed: int = DEFAULT_SEED
 
     @property
     def n_users(self) -> int:
-        """How many users, those without training items included."""
+        """Number of users, including those without training items."""
         return len(self.users)
 
     @property
     def n_items(self) -> int:
-        """How many items, those nobody has included."""
+        """Number of items, including those without training users."""
         return len(self.items)
 
     @cached_property
@@ -77,19 +78,20 @@ class TrainingSide:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """Places of the pairs by user, and for each the most recent first, int64 (n,).
+        """Indices of the pairs by user, the most recent pair of a user first, int64 (n,).
 
-        Where times are equal or not known, by a hash of the seed and of both ids: an order at
-        random that does not change for a user when others do.
+        Equal or unknown times are ordered by a hash of the seed and of both ids: a random order
+        of a user's items that does not depend on other users.
         """
         users, items = self.pairs
+        # Another name of the random stream gives other orders.
         salt = np.uint64(derive(self.seed, "profiles", "order"))
         chance = _mixed(_id_hash(self.users)[users] ^ _mixed(_id_hash(self.items)[items] ^ salt))
         late = np.zeros(len(users), np.int64) if self.time is None else -self.time
         return np.lexsort((chance, late, users))
 
     def latest(self, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Users and items of each user's first pairs in `order`, `limit` at most, int64 (n,)."""
+        """Users and items of each user's first `limit` pairs in `order`, int64 (n,) each."""
         users, items = self.pairs[:, self.order]
         if limit is not None:
             counts = np.bincount(users, minlength=self.n_users)
@@ -99,22 +101,22 @@ class TrainingSide:
 
     @cached_property
     def active(self) -> np.ndarray:
-        """Rows of the users who have training items, int64."""
+        """Rows of the users with training items, int64."""
         return np.unique(self.pairs[0])
 
 
 def training_side(
-    dataset: Dataset, columns: Sequence[str] | None = None, seed: int = 0
+    dataset: Dataset, columns: Sequence[str] | None = None, seed: int = DEFAULT_SEED
 ) -> TrainingSide:
-    """Cut a data set down to what a profile may see.
+    """Reduce a data set to what a provider of preferences may see.
 
     Args:
-        dataset: of its interactions only the part `train` is read.
+        dataset: only the part `train` of its interactions is read.
         columns: item columns that make the text; None takes the usual ones.
-        seed: of the choice among a user's items.
+        seed: of the order of a user's items where times do not decide it.
 
     Raises:
-        UnknownName: no such column.
+        UnknownName: there is no such column.
     """
     train = dataset.train
     keys, place = np.unique(
@@ -143,18 +145,18 @@ def training_side(
     )
 
 
-def need_texts(side: TrainingSide, who: str) -> None:
-    """Raise where no item has a text.
+def need_texts(side: TrainingSide, purpose: str) -> None:
+    """Check that at least one item has a text.
 
     Raises:
-        DataError: there is none.
+        DataError: no item has one.
     """
     if not any(side.texts):
         raise DataError(
-            f"items with texts (title, description, category, ...) for {who}",
-            "items without any",
-            "import the data with --items TABLE, or take --provider history-mean, which wants "
-            "an encoded modality only",
+            f"items with texts (title, description, category, ...) for {purpose}",
+            "items without texts",
+            "import the data with --items TABLE, or use --provider history-mean, which only "
+            "needs an encoded modality",
         )
 
 
@@ -163,7 +165,7 @@ def _texts(dataset: Dataset, columns: Sequence[str]) -> list[str | None]:
 
 
 def _labels(table: pl.DataFrame) -> pl.DataFrame:
-    """A row for each category or maker of each item: `item` (row), `label`."""
+    """One row per category or maker of an item: `item` (row) and `label`."""
     found = []
     for name in (*CATEGORIES, *MAKERS):
         if name not in table.columns:
@@ -183,13 +185,13 @@ def _labels(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _id_hash(ids: Vocabulary) -> np.ndarray:
-    """A number for each id, uint64, the same in every process."""
+    """A hash of each id, uint64, the same in every process."""
     digests = (hashlib.blake2b(one.encode(), digest_size=8).digest() for one in ids)
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
-    """A bijection of 64-bit numbers that leaves no pattern (splitmix64, Steele et al. 2014)."""
+    """A bijection of 64-bit numbers that looks random (splitmix64, Steele et al. 2014)."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""Profiles without a language model: a user's most telling words and most frequent labels."""
+"""Preferences without a language model: characteristic words and frequent categories."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from modalign.core.settings import build
 from modalign.core.sparse import place_in_row, row_of_entries
 from modalign.encoding.tfidf import tfidf_matrix
 from modalign.errors import DataError
-from modalign.preferences.base import Descriptions, Progress, Source
+from modalign.preferences.provider import (
+    Descriptions,
+    ProgressCallback,
+    ProviderContext,
+    TextSource,
+)
 from modalign.preferences.side import TrainingSide, need_texts
 
 VERSION = 1
@@ -27,20 +32,20 @@ class TemplateOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     n_words: Annotated[int, Field(ge=1)] = 20
-    """Words at most."""
+    """Maximum number of words."""
     n_labels: Annotated[int, Field(ge=0)] = 3
-    """Categories and makers at most."""
+    """Maximum number of categories and makers."""
     min_df: Annotated[int, Field(ge=1)] = 2
-    """A word must stand in the texts of so many items."""
+    """Minimum number of items whose text has the word."""
 
 
 class Template:
-    """One sentence for each user, made of words that stand in their items' texts.
+    """One sentence about each user, made of words from the texts of their items.
 
     With x_i the tf-idf row of item i's text and c the mean of these rows, the words of user u are
-    the `n_words` largest positive entries of `sum over u's training items of (x_i - c)`; before
-    them stand the `n_labels` most frequent categories and makers. Equal values are ordered by
-    the alphabet. Items without a text take no part.
+    the `n_words` largest positive entries of `sum over u's training items of (x_i - c)`. The
+    `n_labels` most frequent categories and makers precede them. Ties are in alphabetical order.
+    Items without a text are ignored.
 
     Limits: it repeats the catalogue's words and knows no synonyms. Deterministic, offline.
 
@@ -58,7 +63,7 @@ class Template:
         """Provider, version, options."""
         return {"provider": "template", "version": VERSION, **self.options.model_dump()}
 
-    def describe(self, side: TrainingSide, progress: Progress) -> Descriptions:
+    def describe(self, side: TrainingSide, progress: ProgressCallback) -> Descriptions:
         """A sentence for each user whose items have words or labels.
 
         Raises:
@@ -67,7 +72,7 @@ class Template:
         need_texts(side, "the provider template")
         words = self._words(side)
         table = words.join(self._labels(side), on="user", how="full", coalesce=True).sort("user")
-        told = table.with_columns(
+        described = table.with_columns(
             pl.concat_str(
                 (pl.lit("Most often: ") + pl.col("labels") + "."),
                 (pl.lit("Typical words: ") + pl.col("words") + "."),
@@ -76,9 +81,9 @@ class Template:
             ).alias("text")
         )
         everyone = pl.DataFrame({"user": np.arange(side.n_users)})
-        joined = everyone.join(told, on="user", how="left", maintain_order="left")
+        joined = everyone.join(described, on="user", how="left", maintain_order="left")
         texts: list[str | None] = joined["text"].to_list()
-        sources: list[Source | None] = [None if text is None else "template" for text in texts]
+        sources: list[TextSource | None] = [None if text is None else "template" for text in texts]
         progress(len(side.active), len(side.active))
         return Descriptions(texts, sources)
 
@@ -86,7 +91,7 @@ class Template:
         """User and their words with commas, for users who have some."""
         try:
             matrix, words = tfidf_matrix(side.texts, min_df=self.options.min_df)
-        except DataError:  # no word in enough texts: labels alone say something, too
+        except DataError:  # no word in enough texts; the labels are still useful
             return pl.DataFrame(schema={"user": pl.Int64, "words": pl.Utf8})
         there = np.diff(matrix.indptr) > 0
         mean = np.asarray(matrix.sum(axis=0), np.float64).ravel() / max(1, there.sum())
@@ -101,7 +106,7 @@ class Template:
             row = row_of_entries(total)
             value = total.data - counts[row] * mean[total.indices]
             kept = value > 1e-6
-            # Rounding, for what is equal in exact numbers is to be ordered by the alphabet.
+            # Rounded, so that values equal in exact arithmetic are in alphabetical order.
             row, value, column = row[kept], value[kept].round(5), total.indices[kept]
             order = np.lexsort((column, -value, row))
             row, column = row[order], column[order]
@@ -126,3 +131,8 @@ class Template:
             .group_by("user", maintain_order=True)
             .agg(pl.col("label").head(self.options.n_labels).str.join(", ").alias("labels"))
         )
+
+
+def template(context: ProviderContext, **options: Any) -> Template:
+    """The provider `template`; options as those of `Template`."""
+    return Template(**options)

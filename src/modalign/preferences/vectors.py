@@ -1,4 +1,4 @@
-"""Profiles in numbers alone: the mean of a user's history, and random numbers."""
+"""Preferences without words: the mean of a user's history, and random numbers."""
 
 from __future__ import annotations
 
@@ -9,32 +9,38 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from modalign.core.modality import Modality
 from modalign.core.seeds import numpy_generator
-from modalign.core.settings import build
+from modalign.core.settings import DEFAULT_SEED, build, from_signature
 from modalign.errors import DataError, UnknownName
-from modalign.features.history import history_mean
+from modalign.features import history
+from modalign.preferences.provider import ProviderContext
 from modalign.preferences.side import TrainingSide
 
 
 class HistoryMean:
-    """The direction of a user's items' centred features (`modalign.features.history`).
+    """The direction of the mean centred features of a user's items (`modalign.features.history`).
 
     Args:
-        modality: of the items; None takes `text`, or the only one there is.
+        modality: of the items; None takes `text`, or the only one.
     """
 
     def __init__(self, modality: str | None = None) -> None:
         self.modality = modality
 
     def provenance(self, side: TrainingSide) -> dict[str, Any]:
-        """Provider and the features it averages."""
+        """Provider and the features that it averages."""
         chosen = self._chosen(side)
         facts = {"modality": chosen.name, "features": chosen.fingerprint}
         return {"provider": "history-mean", "version": 1, **facts}
 
     def vectors(self, side: TrainingSide) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of length one, zeros for users without items that have features."""
+        """Rows of length one; zeros for users none of whose items has features.
+
+        Raises:
+            DataError: no modality of the items is encoded.
+            UnknownName: there is no modality of that name.
+        """
         users, items = side.pairs
-        made = history_mean(self._chosen(side), users, items, side.n_users)
+        made = history.history_mean(self._chosen(side), users, items, side.n_users)
         return made.features, made.present
 
     def _chosen(self, side: TrainingSide) -> Modality:
@@ -42,7 +48,7 @@ class HistoryMean:
         if not known:
             raise DataError(
                 "an encoded modality of the items for the provider history-mean",
-                "data without one",
+                "none",
                 "encode one first: `modalign encode DATA`",
             )
         name = self.modality or ("text" if "text" in known or len(known) > 1 else next(iter(known)))
@@ -57,13 +63,13 @@ class RandomOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     dim: Annotated[int, Field(ge=1)] = 64
-    """Numbers for each user."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of the numbers."""
+    """Length of a user's vector."""
+    seed: Annotated[int, Field(ge=0)] = DEFAULT_SEED
+    """Seed of the numbers."""
 
 
 class Random:
-    """Independent normal numbers, scaled to length one: says nothing, for comparison.
+    """Independent normal numbers, scaled to length one: no information, for comparison.
 
     Args:
         options: see `RandomOptions`.
@@ -81,6 +87,7 @@ class Random:
 
     def vectors(self, side: TrainingSide) -> tuple[np.ndarray, np.ndarray]:
         """Rows of length one for users with training items, zeros for others."""
+        # Another name of the random stream gives other numbers.
         rng = numpy_generator(self.options.seed, "profiles", "random")
         rows = rng.standard_normal((side.n_users, self.options.dim))
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -88,3 +95,14 @@ class Random:
         present[side.active] = True
         rows[~present] = 0.0
         return rows.astype(np.float32), present
+
+
+def history_mean(context: ProviderContext, **options: Any) -> HistoryMean:
+    """The provider `history-mean`; options as those of `HistoryMean`."""
+    chosen = build(from_signature(HistoryMean), options, "provider history-mean")
+    return HistoryMean(**chosen.model_dump())
+
+
+def random(context: ProviderContext, **options: Any) -> Random:
+    """The provider `random`; options as those of `Random`."""
+    return Random(**{"seed": context.seed, **options})

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from modalign.encoding.encode import encode
-from modalign.encoding.encoders.base import UnreadableInput, make_encoder
+from modalign.encoding.encoders.encoder import UnreadableInput, make_encoder
 from modalign.encoding.encoders.image import read_picture
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="wants the extra `encoders`")

@@ -37,10 +37,10 @@ def write(folder, kind, ids, matrix):
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])
 def test_joined_by_id_not_by_position(tmp_path, kind, order):
     files = write(tmp_path, kind, [IDS[i] for i in order], MATRIX[order])
-    modality, report = read_precomputed(name="mine", items=ITEMS, **files)
+    modality = read_precomputed(name="mine", items=ITEMS, **files)
     assert modality.features.tolist() == [[1, 2], [0, 0], [5, 6]]
     assert modality.present.tolist() == [True, False, True]
-    assert (report.rows, report.joined, report.unknown) == (3, 2, 1)
+    assert modality.provenance["join"] == {"rows": 3, "joined": 2, "unknown": 1}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -66,7 +66,7 @@ def test_wrong_ids_are_refused(tmp_path, ids, words):
 
 def test_a_matrix_without_ids_is_refused(tmp_path):
     files = write(tmp_path, "npy-txt", IDS, MATRIX)
-    with pytest.raises(DataError, match="anyone's"):
+    with pytest.raises(DataError, match="a matrix without ids"):
         read_precomputed(files["path"], "m", ITEMS)
 
 

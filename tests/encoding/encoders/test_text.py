@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from modalign.encoding.encoders.base import UnreadableInput, make_encoder
+from modalign.encoding.encoders.encoder import UnreadableInput, make_encoder
 from modalign.errors import ConfigError
 
 pytest.importorskip("sentence_transformers", reason="wants the extra `encoders`")

@@ -115,7 +115,7 @@ def test_a_process_that_is_killed_is_started_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_encoder_of_pictures_that_comes_along(tmp_path: Path) -> None:
-    from modalign.encoding.encoders.base import make_encoder
+    from modalign.encoding.encoders.encoder import make_encoder
 
     folder = shop(tmp_path / "shop", {"image": ("efficientnet-lite0", 1280)})
     with serving({"shop": folder}, tmp_path / "f.sqlite", encoder=OWN) as asked:

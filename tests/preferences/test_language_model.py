@@ -6,11 +6,11 @@ from asked_model import Said, completion, ignore
 
 from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError, DataError
-from modalign.preferences import asking
-from modalign.preferences.asking import CallableLLM, LanguageModelProvider, clean
-from modalign.preferences.base import Answer, Refusal
+from modalign.preferences import language_model
 from modalign.preferences.cache import AnswerCache
 from modalign.preferences.endpoint import OpenAICompatible
+from modalign.preferences.language_model import CallableLLM, LanguageModelProvider, clean
+from modalign.preferences.provider import ModelAnswer, Refusal
 from modalign.preferences.side import training_side
 from modalign.preferences.template import Template
 
@@ -90,7 +90,7 @@ def test_an_empty_answer_gives_way_to_the_template(library, tmp_path):
 
 
 def test_failures_are_told_recorded_and_asked_again(library, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(asking, "GIVE_UP", 2)  # in a row, which these are not
+    monkeypatch.setattr(language_model, "GIVE_UP", 2)  # in a row, which these are not
     side = training_side(library)
     path = tmp_path / "answers.sqlite"
     server.behave = lambda number, prompt: (
@@ -110,7 +110,7 @@ def test_failures_are_told_recorded_and_asked_again(library, server, tmp_path, m
 
 
 def test_a_server_that_only_fails_is_left_alone(library, server, monkeypatch):
-    monkeypatch.setattr(asking, "GIVE_UP", 5)
+    monkeypatch.setattr(language_model, "GIVE_UP", 5)
     server.behave = lambda number, prompt: completion("x") if number < 4 else Said(500)
     side = training_side(library)
     told = LanguageModelProvider(endpoint(server)).describe(side, ignore)
@@ -142,7 +142,7 @@ def test_a_callable_is_tried_again_and_its_failure_is_told():
 
     got = dict(CallableLLM(moody, "m", retries=1).answers(["a", "never", "number"]))
     assert got == {
-        0: Answer("Likes tea."),
+        0: ModelAnswer("Likes tea."),
         1: Refusal("RuntimeError: not now"),
         2: Refusal("the function returned int, not a text"),
     }
@@ -162,5 +162,5 @@ def test_items_without_texts_and_no_items_are_told(library):
     provider = LanguageModelProvider(CallableLLM(str, "m"))
     with pytest.raises(DataError, match="questions to a language model"):
         provider.estimate(bare)
-    with pytest.raises(ConfigError, match="1 item or more"):
+    with pytest.raises(ConfigError, match="max_items of 1 or more"):
         LanguageModelProvider(CallableLLM(str, "m"), max_items=0)

@@ -1,62 +1,68 @@
-"""A language model in a folder of this machine, through transformers; nothing is downloaded."""
+"""A language model in a folder on this machine, run by transformers; nothing is downloaded."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
-from modalign.encoding.encoders.base import missing_extra, versions
+from modalign.core.settings import build
+from modalign.encoding.encoders.encoder import missing_extra, versions
 from modalign.encoding.encoders.text import loading, weights_identity
 from modalign.errors import ConfigError
-from modalign.preferences.asking import MAX_TOKENS
-from modalign.preferences.base import Answer, Refusal
+from modalign.preferences.provider import MAX_TOKENS, ModelAnswer, Refusal
+
+
+class LocalModelOptions(BaseModel):
+    """Options of `LocalTransformers` beside the folder and the device."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    batch_size: Annotated[int, Field(ge=1)] = 4
+    """Prompts in one pass of the network."""
+    max_tokens: Annotated[int, Field(ge=1)] = MAX_TOKENS
+    """Maximum length of an answer in tokens."""
 
 
 class LocalTransformers:
     """A causal language model as transformers saves it: `config.json`, weights, tokenizer.
 
-    The most likely token is taken each time. Where the tokenizer has a chat template the prompt
-    is a user's message of it. Prompts of like length share a batch, padded on the left.
+    Decoding is greedy. If the tokenizer has a chat template, the prompt is a user message of
+    it. Prompts of similar length share a batch, padded on the left.
 
-    Limits: what shares a batch changes rounding, and so now and then a word; `batch_size` 1 is
-    exact. A prompt that with its answer is longer than the model's context is refused.
+    Limits: the composition of a batch changes rounding, and so occasionally a word;
+    `batch_size` 1 is exact. A prompt that does not fit into the model's context together with
+    its answer is refused.
 
     Args:
         folder: of the model.
         device: where it runs.
-        batch_size: prompts in one pass.
-        max_tokens: of an answer.
+        options: see `LocalModelOptions`.
 
     Raises:
-        ConfigError: the extra `encoders` is missing, or the folder holds no such model.
+        ConfigError: the extra `encoders` is missing, the folder holds no such model, or an
+            option is unknown or out of its bounds.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        device: str = "cpu",
-        batch_size: int = 4,
-        max_tokens: int = MAX_TOKENS,
-    ) -> None:
-        for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
-            if value < 1:
-                raise ConfigError(f"{name} of 1 or more", str(value), "give more")
+    def __init__(self, folder: str | Path, device: str = "cpu", **options: Any) -> None:
+        self.options = build(LocalModelOptions, options, "provider local")
+        self.max_tokens = self.options.max_tokens
         where = Path(folder)
         if not (where / "config.json").is_file():
+            problem = "has no config.json" if where.is_dir() else "is not a folder"
             raise ConfigError(
                 "a folder with a causal language model (config.json, weights, tokenizer)",
-                f"{where}, which {'has no config.json' if where.is_dir() else 'is no folder'}",
+                f"{where}, which {problem}" if folder else "none",
                 "give --model the folder of a model saved with save_pretrained",
             )
         try:
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError as error:
             raise missing_extra("transformers") from error
-        self.folder, self.device = where, device
-        self.batch_size, self.max_tokens = batch_size, max_tokens
+        self.device = device
         with loading(f"local:{where}"):
             self._tokens = AutoTokenizer.from_pretrained(
                 where, local_files_only=True, padding_side="left"
@@ -69,7 +75,7 @@ class LocalTransformers:
         self._weights = weights_identity(str(where), model.config)
 
     def identity(self) -> dict[str, Any]:
-        """Provider, hash of the weights, versions; not where the folder is."""
+        """Provider, hash of the weights, versions; not the place of the folder."""
         return {
             "provider": "local",
             "version": 1,
@@ -80,7 +86,7 @@ class LocalTransformers:
 
     def answers(
         self, prompts: Sequence[str]
-    ) -> Generator[tuple[int, Answer | Refusal], None, None]:
+    ) -> Generator[tuple[int, ModelAnswer | Refusal], None, None]:
         """Batch by batch, long prompts first."""
         asked = [self._tokens(self._chat(prompt))["input_ids"] for prompt in prompts]
         most = None if self._context is None else self._context - self.max_tokens
@@ -90,12 +96,12 @@ class LocalTransformers:
             yield (
                 place,
                 Refusal(
-                    f"{len(asked[place]):,} tokens of a prompt, {self.max_tokens:,} of its answer: "
-                    f"more than the model's context of {self._context:,}"
+                    f"{len(asked[place]):,} tokens of the prompt and {self.max_tokens:,} of its "
+                    f"answer exceed the model's context of {self._context:,}"
                 ),
             )
-        for start in range(0, len(fitting), self.batch_size):
-            batch = fitting[start : start + self.batch_size]
+        for start in range(0, len(fitting), self.options.batch_size):
+            batch = fitting[start : start + self.options.batch_size]
             for place, answer in zip(
                 batch, self._pass([asked[place] for place in batch]), strict=True
             ):
@@ -109,7 +115,7 @@ class LocalTransformers:
             self._tokens.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
         )
 
-    def _pass(self, asked: list[list[int]]) -> list[Answer]:
+    def _pass(self, asked: list[list[int]]) -> list[ModelAnswer]:
         inputs = self._tokens.pad({"input_ids": asked}, return_tensors="pt").to(self.device)
         with torch.inference_mode():
             out = self._model.generate(
@@ -123,6 +129,6 @@ class LocalTransformers:
         said = self._tokens.batch_decode(new, skip_special_tokens=True)
         counts = (new != self._tokens.pad_token_id).sum(dim=1).tolist()
         return [
-            Answer(text, len(one), count)
+            ModelAnswer(text, len(one), count)
             for text, one, count in zip(said, asked, counts, strict=True)
         ]

@@ -5,9 +5,9 @@ import torch
 from asked_model import ignore
 
 from modalign.errors import ConfigError
-from modalign.preferences.asking import LanguageModelProvider
-from modalign.preferences.base import Answer, Refusal
-from modalign.preferences.local import LocalTransformers
+from modalign.preferences.language_model import LanguageModelProvider
+from modalign.preferences.local_model import LocalTransformers
+from modalign.preferences.provider import ModelAnswer, Refusal
 from modalign.preferences.side import training_side
 
 transformers = pytest.importorskip("transformers", reason="wants the extra `encoders`")
@@ -61,7 +61,7 @@ def test_answers_are_the_likeliest_tokens(folder, batch_size):
     assert sorted(got) == list(range(len(PROMPTS)))
     for place, prompt in enumerate(PROMPTS):
         answer = got[place]
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, ModelAnswer)
         assert answer.text == slow(folder, prompt, 6)
         assert answer.tokens_in == len(prompt.split())
     assert len({answer.text for answer in got.values()}) > 1
@@ -79,9 +79,9 @@ def test_a_chat_template_is_used_where_there_is_one(folder, tmp_path):
 
 def test_a_prompt_past_the_context_is_refused(folder):
     got = dict(LocalTransformers(folder, max_tokens=10).answers(["w1 " * 55, "w2"]))
-    assert isinstance(got[1], Answer)
+    assert isinstance(got[1], ModelAnswer)
     assert got[0] == Refusal(
-        "55 tokens of a prompt, 10 of its answer: more than the model's context of 64"
+        "55 tokens of the prompt and 10 of its answer exceed the model's context of 64"
     )
 
 
@@ -112,7 +112,10 @@ def test_users_of_a_data_set_are_described(folder, library, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"batch_size": 0}, "batch_size of 1"), ({"max_tokens": 0}, "max_tokens of 1")],
+    [
+        ({"batch_size": 0}, "batch_size of provider local"),
+        ({"max_tokens": 0}, "max_tokens of provider local"),
+    ],
 )
 def test_options_out_of_their_bounds_are_told(options, words, folder):
     with pytest.raises(ConfigError, match=words):
@@ -122,7 +125,7 @@ def test_options_out_of_their_bounds_are_told(options, words, folder):
 def test_a_folder_without_a_model_is_told(tmp_path):
     with pytest.raises(ConfigError, match=r"has no config\.json"):
         LocalTransformers(tmp_path)
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         LocalTransformers(tmp_path / "none")
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ConfigError):

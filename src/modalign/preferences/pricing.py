@@ -1,4 +1,4 @@
-"""What asking will cost, told before the first question."""
+"""What asking a language model will cost, estimated before the first question."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from modalign.errors import ConfigError
 
 
 def about_tokens(text: str) -> int:
-    """Tokens of a text, roughly: a quarter of its ASCII characters, and each other character.
+    """Estimated tokens of a text: a quarter of its ASCII characters plus all other characters.
 
-    Tokenizers differ; for English prose and lists the error is some 20%, for other scripts
-    this is on the high side.
+    Tokenizers differ: the error is about 20% for English prose and lists; for other scripts
+    the estimate is too high.
 
     Example:
         >>> about_tokens("A red leather shoe for running")
@@ -25,15 +25,15 @@ def about_tokens(text: str) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will ask and cost, roughly.
+    """What a run will ask and cost, estimated.
 
     Attributes:
-        questions: that will be asked.
-        known: that have their answer in the cache and cost nothing.
-        tokens_in: of all prompts, roughly.
-        tokens_out: of all answers at most.
-        price: of all, at most, in the currency of the prices given; None without prices.
-        minutes: at least, by the rate limits; None without limits.
+        questions: number of questions that will be asked.
+        known: number of questions whose answer is stored and costs nothing.
+        tokens_in: estimated tokens of all prompts.
+        tokens_out: maximum number of tokens of all answers.
+        price: maximum price in the currency of the given prices; None without prices.
+        minutes: minimum duration under the rate limits; None without limits.
     """
 
     questions: int
@@ -57,16 +57,16 @@ def estimate(
     requests_per_minute: float | None = None,
     tokens_per_minute: float | None = None,
 ) -> Estimate:
-    """Count before asking.
+    """The cost of a number of questions.
 
     Args:
-        prompts: that will be asked.
-        known: how many others have their answer already.
-        max_tokens: of one answer.
-        price_in: of a million tokens of prompts.
-        price_out: of a million tokens of answers.
-        requests_per_minute: limit.
-        tokens_per_minute: limit.
+        prompts: the questions that will be asked.
+        known: number of further questions whose answer is stored.
+        max_tokens: maximum length of one answer in tokens.
+        price_in: price of a million tokens of prompts; given together with `price_out`.
+        price_out: price of a million tokens of answers.
+        requests_per_minute: maximum number of requests per minute; None for no limit.
+        tokens_per_minute: maximum number of tokens per minute; None for no limit.
 
     Raises:
         ConfigError: one price without the other.
@@ -79,9 +79,9 @@ def estimate(
     n, tokens_in, tokens_out = len(counts), sum(counts), len(counts) * max_tokens
     if (price_in is None) != (price_out is None):
         raise ConfigError(
-            "a price for tokens of prompts and one for tokens of answers",
-            f"only that of {'answers' if price_in is None else 'prompts'}",
-            "give both --price-in and --price-out, for a million tokens each",
+            "a price for the tokens of prompts and one for those of answers",
+            f"only the price of {'answers' if price_in is None else 'prompts'}",
+            "give both --price-in and --price-out, per million tokens",
         )
     price = None
     if price_in is not None and price_out is not None:

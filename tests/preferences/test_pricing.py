@@ -1,7 +1,7 @@
 import pytest
 
 from modalign.errors import ConfigError
-from modalign.preferences.cost import about_tokens, estimate
+from modalign.preferences.pricing import about_tokens, estimate
 from modalign.preferences.prompt import prompts
 from modalign.preferences.side import training_side
 
@@ -14,9 +14,9 @@ def test_price_and_time_by_hand():
     assert told.minutes == 3
     assert estimate(["abcd" * 100] * 3, 0, 50, tokens_per_minute=90).minutes == 5
     assert (estimate([], 0, 50).price, estimate([], 0, 50).minutes) == (None, None)
-    with pytest.raises(ConfigError, match="only that of prompts"):
+    with pytest.raises(ConfigError, match="only the price of prompts"):
         estimate([], 0, 50, price_in=1.0)
-    with pytest.raises(ConfigError, match="only that of answers"):
+    with pytest.raises(ConfigError, match="only the price of answers"):
         estimate([], 0, 50, price_out=1.0)
 
 

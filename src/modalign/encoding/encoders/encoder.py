@@ -1,0 +1,199 @@
+"""What an encoder is, and the table of encoders.
+
+An encoder turns the raw input of an item (a text, the path of a picture) into numbers: `read`
+prepares one input and may find it unreadable; `encode` takes a batch. Other packages add theirs
+with an entry point of the group `modalign.encoders` whose module calls `ENCODERS.register`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from modalign.core.registry import Registry
+from modalign.errors import ConfigError
+
+InputKind = Literal["text", "image"]
+
+
+class UnreadableInput(Exception):
+    """The input of one item cannot be encoded; the message says why. The item counts as absent."""
+
+
+class EncoderOptions(BaseModel):
+    """Base of an encoder's options: frozen, typed, unknown options are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Raw inputs in, float32 rows out.
+
+    Attributes:
+        name: as on the command line.
+        kind: what it reads.
+        batch_size: preferred number of inputs at a time.
+    """
+
+    name: str
+    kind: InputKind
+    batch_size: int
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        ...
+
+    def provenance(self) -> dict[str, Any]:
+        """Encoder, revision, options, library versions, hash of the weights if there are any."""
+        ...
+
+    def read(self, raw: Any) -> Any:
+        """One raw input prepared for `encode`; raises `UnreadableInput`."""
+        ...
+
+    def encode(self, batch: Sequence[Any]) -> np.ndarray:
+        """Rows of raw or prepared inputs, float32, shape (len(batch), dim).
+
+        A row does not depend on what else is in the batch, up to rounding.
+        """
+        ...
+
+
+@runtime_checkable
+class FittedEncoder(Encoder, Protocol):
+    """An encoder that must see all inputs once before it encodes any."""
+
+    def fit(self, inputs: Sequence[Any]) -> None:
+        """Learn from all inputs; a pure function of them and of the options."""
+        ...
+
+
+@runtime_checkable
+class NamesColumns(Protocol):
+    """An encoder whose columns have names, which are stored with the modality for explanations."""
+
+    @property
+    def words(self) -> list[str]:
+        """The name of each column."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Where an encoder is defined.
+
+    Attributes:
+        factories: `module:name` by kind of input, imported on first use only, since libraries
+            are heavy; called with the encoder's name, the device and the options.
+        help: one line for people.
+    """
+
+    factories: Mapping[InputKind, str]
+    help: str
+
+    def load(self, kind: InputKind) -> Callable[..., Encoder]:
+        """Import the factory for a kind of input."""
+        module, _, name = self.factories[kind].partition(":")
+        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+
+_HERE = "modalign.encoding.encoders"
+ENCODERS: Registry[EncoderSpec] = Registry("encoder", "modalign.encoders")
+"""Encoders by name; `PREFIX:NAME` stands for all names with this prefix."""
+_OWN: dict[str, tuple[dict[InputKind, str], str]] = {
+    "minilm": (
+        {"text": f"{_HERE}.text:SentenceEncoder"},
+        "all-MiniLM-L6-v2, 384 numbers, no download; the default for texts",
+    ),
+    "tfidf": (
+        {"text": "modalign.encoding.tfidf:TfidfEncoder"},
+        "tf-idf of the catalogue's own words, reduced by a truncated SVD",
+    ),
+    "words": (
+        {"text": "modalign.encoding.tfidf:WordsEncoder"},
+        "tf-idf with a column for each word, for models that read words (BANDVAE)",
+    ),
+    "efficientnet-lite0": (
+        {"image": f"{_HERE}.image:EfficientNetEncoder"},
+        "EfficientNet-Lite0 of ImageNet, 1,280 numbers, no download; the default for images",
+    ),
+    "st:NAME": (
+        {"text": f"{_HERE}.text:SentenceEncoder"},
+        "any sentence-transformers model by name or folder",
+    ),
+    "hf:NAME": (
+        {
+            "text": f"{_HERE}.text:TransformerTextEncoder",
+            "image": f"{_HERE}.image:TransformerImageEncoder",
+        },
+        "any transformers model of texts (mean pooling) or pictures by name or folder",
+    ),
+}
+for _name, _spec in _OWN.items():
+    ENCODERS.register(_name, EncoderSpec(*_spec))
+
+DEFAULTS: dict[InputKind, str] = {"text": "minilm", "image": "efficientnet-lite0"}
+
+
+def make_encoder(name: str | None, kind: InputKind, device: str = "cpu", **options: Any) -> Encoder:
+    """Build the encoder called `name`, or the default of a kind.
+
+    Args:
+        name: one of `ENCODERS`, such as `tfidf` or `st:MODEL`; None takes the default of the
+            kind.
+        kind: what will be encoded.
+        device: where the model runs; ignored by encoders without one.
+        options: of this encoder.
+
+    Raises:
+        UnknownName: there is no such encoder; the nearest name is suggested.
+        ConfigError: it reads another kind of input, an option is unknown or out of its bounds,
+            or the extra `encoders` is not installed.
+    """
+    name = name or DEFAULTS[kind]
+    prefix, colon, model = name.partition(":")
+    spec = ENCODERS[f"{prefix}:NAME" if colon and model else name]
+    if kind not in spec.factories:
+        fitting = [one for one, other in ENCODERS.items() if kind in other.factories]
+        raise ConfigError(
+            f"an encoder of {kind}",
+            f"{name!r}, which reads {' and '.join(spec.factories)}",
+            f"choose one of {', '.join(fitting)}",
+        )
+    return spec.load(kind)(name, device, **options)
+
+
+def missing_extra(library: str) -> ConfigError:
+    """The error for a library of the extra `encoders` that is not installed."""
+    return ConfigError(
+        f"the library {library}, which this encoder uses",
+        "an installation without it",
+        'run pip install "modalign[encoders]"',
+    )
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of the packages that numbers depend on."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def file_hash(path: str | Path) -> str:
+    """Hash of a file's bytes, 16 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
