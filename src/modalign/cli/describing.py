@@ -96,9 +96,9 @@ class Preview:
     ] = False
 
 
-def _option(panel: str, default: str, text: str, **bounds: float) -> Any:
+def _option(panel: str, default: str, text: str, least: float | None = None) -> Any:
     """An option whose default is the provider's own, shown as `default`."""
-    return typer.Option(help=text, show_default=default or False, rich_help_panel=panel, **bounds)
+    return typer.Option(help=text, show_default=default or False, rich_help_panel=panel, min=least)
 
 
 @dataclass(frozen=True)
@@ -125,30 +125,30 @@ class ModelOptions:
             LANGUAGE_MODEL,
             "160",
             "Maximum answer length in tokens; raise it for reasoning models.",
-            min=1,
+            1,
         ),
     ] = None
     max_items: Annotated[
-        int | None, _option(LANGUAGE_MODEL, "30", "Maximum number of items in a prompt.", min=1)
+        int | None, _option(LANGUAGE_MODEL, "30", "Maximum number of items in a prompt.", 1)
     ] = None
     batch_size: Annotated[
         int | None,
-        _option(LANGUAGE_MODEL, "4", "local: prompts in one pass of the network.", min=1),
+        _option(LANGUAGE_MODEL, "4", "local: prompts in one pass of the network.", 1),
     ] = None
     concurrency: Annotated[
-        int | None, _option(REQUESTS, "4", "Maximum number of requests at a time.", min=1)
+        int | None, _option(REQUESTS, "4", "Maximum number of requests at a time.", 1)
     ] = None
     timeout: Annotated[
-        float | None, _option(REQUESTS, "60", "Seconds without a byte from the server.", min=0.001)
+        float | None, _option(REQUESTS, "60", "Seconds without a byte from the server.", 0.001)
     ] = None
     retries: Annotated[
-        int | None, _option(REQUESTS, "6", "How often a failed request is repeated.", min=0)
+        int | None, _option(REQUESTS, "6", "How often a failed request is repeated.", 0)
     ] = None
     requests_per_minute: Annotated[
-        int | None, _option(REQUESTS, "", "Maximum number of requests per minute.", min=1)
+        int | None, _option(REQUESTS, "", "Maximum number of requests per minute.", 1)
     ] = None
     tokens_per_minute: Annotated[
-        int | None, _option(REQUESTS, "", "Maximum number of tokens per minute.", min=1)
+        int | None, _option(REQUESTS, "", "Maximum number of tokens per minute.", 1)
     ] = None
 
 

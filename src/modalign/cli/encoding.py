@@ -133,7 +133,7 @@ def _names(dataset: Any, modality: list[str] | None, encoder: str | None) -> lis
 
     if modality:
         return modality
-    if encoder in ENCODERS:
+    if encoder is not None and encoder in ENCODERS:
         return list(ENCODERS[encoder].factories)
     found = encodable(dataset)
     if not found:

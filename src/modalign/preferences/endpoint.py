@@ -128,10 +128,11 @@ class OpenAICompatible:
         self.max_tokens = self.options.max_tokens
         self._key = _key(self.options.key_variable)
         self._stop = threading.Event()
+        pause: Callable[[float], Any] = sleep or self._stop.wait
         limits = self.options.requests_per_minute, self.options.tokens_per_minute
-        self._pace = Pace(*limits, now, sleep or self._stop.wait)
+        self._pace = Pace(*limits, now, pause)
         self._retrying = Retrying(
-            sleep=sleep or self._stop.wait,
+            sleep=pause,
             stop=stop_after_attempt(self.options.retries + 1) | stop_when_event_set(self._stop),
             wait=_pause,
             retry=retry_if_exception_type(_Transient),
