@@ -37,8 +37,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from modalign.testing.artifacts import small_artifact
 from modalign_serve.artifact.artifact import Artifact, Csr
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.strings import Ids
 from modalign_serve.artifact.write import write_artifact
 from modalign_serve.command import bench

@@ -62,6 +62,6 @@ def test_mistakes_are_told_in_three_facts(
     got = cli("figures", *words, "--out", "out")
     assert got.code == 2
     assert "expected" in got.err
-    assert "to mend it" in got.err
+    assert "To fix" in got.err
     assert told in got.err
     assert snapshot(workshop) == before

@@ -101,6 +101,6 @@ def test_mistakes_are_three_facts(
     assert got.out == ""
     assert "Traceback" not in got.err
     told = " ".join(got.err.split()).lower()
-    assert "to mend it" in told
+    assert "To fix" in told
     for fact in facts:
         assert fact.lower() in told

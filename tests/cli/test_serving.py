@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from calling import Cli, snapshot
 
-from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
 from modalign_serve.service.keys import Keys
 from modalign_serve.stores.stores import Row, SqliteStore

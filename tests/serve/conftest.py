@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from served import WIDTH, Asked, serving, with_adapter
 
-from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.strings import Strings
 from modalign_serve.artifact.write import write_artifact
 

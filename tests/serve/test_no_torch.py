@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
 
 SERVE = """

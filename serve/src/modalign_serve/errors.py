@@ -86,6 +86,23 @@ class Failure(Exception):
         super().__init__(f"{status}: expected {expected}, got {got}. To fix: {fix}")
 
 
+def not_installed(package: str, purpose: str, extra: str) -> tuple[str, str, str]:
+    """The three facts of an error about a package that an extra of `modalign-serve` installs.
+
+    Args:
+        package: its name.
+        purpose: what it is needed for.
+        extra: that installs it.
+
+    Example:
+        >>> print(ConfigError(*not_installed("pyarrow", "to write Parquet", "parquet")))
+        Expected the package pyarrow, to write Parquet, got no such package. \
+To fix: pip install "modalign-serve[parquet]"
+    """
+    fix = f'pip install "modalign-serve[{extra}]"'
+    return f"the package {package}, {purpose}", "no such package", fix
+
+
 def unavailable(got: str, fix: str, seconds: int = 1) -> Failure:
     """The service cannot do it now, but may in a moment."""
     return Failure(503, "a service that can answer", got, fix, {"retry-after": str(seconds)})

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from typing import Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from modalign.cli import (
@@ -19,7 +17,6 @@ from modalign.cli import (
     explaining,
     exporting,
     figures,
-    mistakes,
     models,
     profiling,
     results,
@@ -27,7 +24,7 @@ from modalign.cli import (
     sweeping,
     training,
 )
-from modalign.errors import InputError, ModalignError
+from modalign_serve.command import mistakes, terminal
 
 ORDER = (
     "demo", "data", "encode", "describe", "models", "train", "distill", "sweep", "ablate",
@@ -55,9 +52,6 @@ class _InOrder(TyperGroup):
 app = typer.Typer(
     name="modalign",
     cls=_InOrder,
-    help="Multimodal recommendation: from a table of interactions and the items' pictures and "
-    "texts to a trained, measured recommender.\n\n"
-    "A first tour: `modalign demo --out demo`. Each command has its own `--help` with examples.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -76,44 +70,18 @@ explaining.register(app)
 figures.register(app)
 exporting.register(app)
 serving.register(app)
+app.callback(
+    help="Multimodal recommendation: from a table of interactions and the items' pictures and "
+    "texts to a trained, measured recommender.\n\n"
+    "A first tour: `modalign demo --out demo`. Each command has its own `--help` with examples."
+)(terminal.program_options)
 
 
 def run() -> None:
     """Entry point. A user's mistake: one message, exit code 2. Ctrl-C: 130."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    sys.exit(_exit_code())
-
-
-def _exit_code() -> int:
-    """Run the command line; every failure ends in a message and an exit code."""
-    console = Console(stderr=True)
-    try:
-        with warnings.catch_warnings():
-            if not sys.warnoptions:
-                # Notices of libraries are for their callers; `python -W` shows them again.
-                warnings.simplefilter("ignore")
-            return int(app(standalone_mode=False, prog_name="modalign") or 0)
-    except mistakes.UsageError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            return 2
-        mistakes.show(console, mistakes.from_usage(error))
-    except InputError as error:
-        mistakes.show(console, error)
-    except ModalignError as error:
-        console.print("[bold red]Error:[/] ", end="")
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return 1
-    except (KeyboardInterrupt, typer.Abort):
-        console.print("stopped")
-        return 130
-    except BrokenPipeError:
-        # The reader (`head`, a pager) has seen enough; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        mistakes.show(console, mistakes.from_system(error))
-    return 2
+    sys.exit(mistakes.run(app, "modalign"))
 
 
 if __name__ == "__main__":

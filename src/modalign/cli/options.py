@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modalign.errors import ConfigError, UnknownName
+from modalign_serve.command import terminal
 
 if TYPE_CHECKING:
     from modalign.experiments.options import RunOptions
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 MASKS = ("strict", "train")
 PRECISIONS = ("32-true", "bf16-mixed")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Json = terminal.Json
 Data = Annotated[
     Path | None, typer.Option(help="The prepared data, if they have moved since the training.")
 ]

@@ -1,16 +1,11 @@
-"""Tables, bars and JSON for people and programs."""
+"""Tables of metrics and progress bars for the terminal; the rest is shared with the server."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -20,70 +15,13 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
-from rich.text import Text
 
-out = Console()
-err = Console(stderr=True)
+from modalign_serve.command.terminal import err, out, plain, print_json, say, table
 
-
-def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    json.dump(value, sys.stdout, indent=2, default=str, ensure_ascii=False)
-    sys.stdout.write("\n")
-
-
-def say(text: str, console: Console = err) -> None:
-    """A sentence as it is: ids, paths and titles are no markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
-
-
-def plain(text: Any) -> str:
-    """A cell of a table as it is: titles may hold square brackets, which rich would read."""
-    return escape(str(text))
-
-
-def table(
-    title: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    numbers: Sequence[int] = (),
-    cut: Sequence[int] = (),
-) -> RenderableType:
-    """A plain table.
-
-    Args:
-        title: above it.
-        columns: their headings; all empty for none. The first column is never broken.
-        rows: cells; texts may hold markup, so pass foreign ones through `plain`.
-        numbers: indices of columns of numbers: to the right, never broken; headings may be.
-        cut: indices of columns that are cut with an ellipsis where the terminal is narrow.
-    """
-    made = Table(box=box.SIMPLE_HEAD, show_header=any(columns), show_edge=False)
-    width = _room(columns, rows, cut) if cut else None
-    for index, name in enumerate(columns):
-        number = index in numbers
-        cells = [Text.from_markup(str(row[index])).cell_len for row in rows] if number else []
-        made.add_column(
-            plain(name),
-            justify="right" if number else "left",
-            overflow="ellipsis" if index in cut else "fold",
-            no_wrap=bool(cut) or index == 0,
-            max_width=width if index in cut else None,
-            min_width=max(cells, default=None),
-        )
-    for row in rows:
-        made.add_row(*("" if cell is None else str(cell) for cell in row))
-    return Group(Text(title, "bold"), made, "")
-
-
-def _room(columns: Sequence[str], rows: Sequence[Sequence[Any]], cut: Sequence[int]) -> int:
-    """The width that each cut column may have so that the others stay whole."""
-    taken = 0
-    for index, name in enumerate(columns):
-        cells = [Text.from_markup(str(row[index])).cell_len for row in rows]
-        taken += 3 + (0 if index in cut else max([len(name), *cells]))
-    return max((out.width - taken) // len(cut), 8)
+__all__ = [
+    "aligned", "counting", "downloading", "err", "metric_table", "out", "plain", "print_json",
+    "say", "table",
+]  # fmt: skip
 
 
 def metric_table(title: str, metrics: Mapping[str, float]) -> RenderableType:

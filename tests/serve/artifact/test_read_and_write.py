@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modalign.errors import ArtifactError
-from modalign.testing.artifacts import small_artifact
 from modalign_serve.artifact.artifact import Artifact, Category
 from modalign_serve.artifact.manifest import read_manifest
 from modalign_serve.artifact.read import read_artifact
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.strings import Strings
 from modalign_serve.artifact.write import quantised, restored, write_artifact
+from modalign_serve.errors import ArtifactError
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from served import Asked, event, serving
 
-from modalign.errors import ConfigError, DataError
+from modalign_serve.errors import ConfigError, DataError
 from modalign_serve.service.keys import Keys, new_key
 from modalign_serve.service.models import Served
 from modalign_serve.service.settings import Settings

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from served import Asked, event, serving
 
-from modalign.testing.artifacts import small_artifact
 from modalign_serve.artifact.artifact import Csr
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
 from modalign_serve.ranker.ranker import Ranker
 from modalign_serve.ranker.rules import Boost

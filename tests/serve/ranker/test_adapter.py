@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from modalign.errors import DataError, UnknownName
-from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.sample import small_artifact
+from modalign_serve.errors import DataError, UnknownName
 from modalign_serve.ranker.adapter import ContentAdapter
 from modalign_serve.ranker.ranker import Ranker
 

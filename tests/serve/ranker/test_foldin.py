@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from modalign.errors import UnknownName
-from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.sample import small_artifact
+from modalign_serve.errors import UnknownName
 from modalign_serve.ranker.foldin import fold_in_of, folded_by_map, folded_by_ridge
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modalign.errors import ArtifactError
-from modalign.testing.artifacts import small_artifact
 from modalign_serve.artifact.artifact import Artifact
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
+from modalign_serve.errors import ArtifactError
 from modalign_serve.ranker.index import Hnsw, lifted
 from modalign_serve.ranker.ranker import Ranker
 

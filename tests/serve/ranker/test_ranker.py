@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modalign.errors import ArtifactError, ConfigError, DataError, UnknownName
-from modalign.testing.artifacts import small_artifact
 from modalign_serve.artifact.artifact import Artifact, Category, Csr
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.strings import UnknownIds
 from modalign_serve.artifact.write import write_artifact
+from modalign_serve.errors import ArtifactError, ConfigError, DataError, UnknownName
 from modalign_serve.ranker.ranker import Ranked, Ranker
 from modalign_serve.ranker.rules import Boost
 

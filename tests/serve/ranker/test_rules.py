@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modalign.errors import ConfigError, UnknownName
 from modalign_serve.artifact.artifact import Category, Column
 from modalign_serve.artifact.strings import Strings
+from modalign_serve.errors import ConfigError, UnknownName
 from modalign_serve.ranker.rules import Boost, Rules, matches, within_limit
 
 COLUMNS: dict[str, Column] = {

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from served import WIDTH, serving
 
-from modalign.testing.artifacts import small_artifact
 from modalign_serve.artifact.artifact import Artifact
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
-from modalign_serve.service.encoding import OWN
+from modalign_serve.command.commands import ENCODER
 
 ITEMS = "/v1/models/shop/items"
 # Two numbers for a text, three for a picture; a text of "die" ends the process.
@@ -118,7 +118,7 @@ def test_the_encoder_of_pictures_that_comes_along(tmp_path: Path) -> None:
     from modalign.encoding.encoders.encoder import make_encoder
 
     folder = shop(tmp_path / "shop", {"image": ("efficientnet-lite0", 1280)})
-    with serving({"shop": folder}, tmp_path / "f.sqlite", encoder=OWN) as asked:
+    with serving({"shop": folder}, tmp_path / "f.sqlite", encoder=ENCODER) as asked:
         answer = asked.post(ITEMS, {"item_id": "n", "image": picture()})
         assert answer.status_code == 200, answer.text
         ranker = asked.service.models.get("shop").ranker

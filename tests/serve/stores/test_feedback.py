@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from served import Asked, event, serving
 
-from modalign.errors import ConfigError, DataError
-from modalign_serve.errors import Failure
+from modalign_serve.errors import ConfigError, DataError, Failure
 from modalign_serve.ranker.ranker import Ranker
 from modalign_serve.service.schemas import Kind
 from modalign_serve.stores.export import to_parquet

@@ -12,7 +12,7 @@ from looking import look
 from onnx import TensorProto, helper, numpy_helper
 from served import serving
 
-from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
 from modalign_serve.ranker.interests import interests_of
 from modalign_serve.ranker.ranker import Ranker

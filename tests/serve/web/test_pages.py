@@ -12,8 +12,8 @@ import pytest
 from looking import NASTY, SITE, look, read
 from served import Asked, event, serving
 
-from modalign.testing.artifacts import small_artifact
 from modalign_serve.artifact.artifact import Csr
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
 
 PAGES = {

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import Asked
 
-from modalign.testing.artifacts import small_artifact
+import modalign_serve
 from modalign_serve.artifact.artifact import Csr
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
 from modalign_serve.service.models import Served
 from modalign_serve.web.forms import State
@@ -75,7 +76,7 @@ def test_reasons_rest_on_what_the_model_reads(tmp_path: Path) -> None:
 
 
 def test_every_class_of_the_pages_has_its_style() -> None:
-    folder = Path(__file__).parents[3] / "src" / "modalign" / "serve" / "web"
+    folder = Path(modalign_serve.__file__).parent / "web"
     style = (folder / "page.css").read_text()
     used = set()
     for template in (folder / "templates").glob("*.html"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modalign.testing.artifacts import small_artifact
+from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.strings import Strings
 from modalign_serve.ranker.catalogue import Catalogue
 from modalign_serve.web.titles import Titles, folded

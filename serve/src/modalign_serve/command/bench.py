@@ -123,17 +123,19 @@ def running(artifacts: Sequence[str], *options: str) -> Iterator[Running]:
     Raises:
         ModalignError: it did not come up.
     """
-    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+b") as told:
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+b") as log:
         feedback = () if "--feedback" in options else ("--feedback", str(Path(folder) / "f.sqlite"))
         begun = time.perf_counter()
         quiet = () if "--log" in options else ("--log", "warning")
-        words = ["serve", *artifacts, "--port", "0", *quiet, *feedback, *options]
+        port_file = Path(folder) / "port"
+        words = ["run", *artifacts, "--port", "0", "--port-file", str(port_file)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "modalign.cli.main", *words], stdout=told, stderr=told
-        )
+            [sys.executable, "-m", "modalign_serve.command.main", *words, *quiet, *feedback,
+             *options],
+            stdout=log, stderr=log,
+        )  # fmt: skip
         try:
-            port = _port(process, Path(told.name), begun + START_SECONDS)
-            _wait_ready(process, port, begun + START_SECONDS)
+            port = _wait_ready(process, port_file, Path(log.name), begun + START_SECONDS)
             yield Running(process.pid, port, time.perf_counter() - begun, process)
         finally:
             if process.poll() is None:
@@ -145,27 +147,21 @@ def running(artifacts: Sequence[str], *options: str) -> Iterator[Running]:
                     process.wait()
 
 
-def _port(process: subprocess.Popen[bytes], log: Path, until: float) -> int:
-    """The port that the service says it listens on."""
+def _wait_ready(process: subprocess.Popen[bytes], port_file: Path, log: Path, until: float) -> int:
+    """The port of a server, once it is ready."""
     while time.perf_counter() < until:
-        text = log.read_text("utf-8", "replace")
-        if " at http://" in text and text.endswith("\n"):
-            return int(text.partition(" at http://")[2].split(" ")[0].rpartition(":")[2])
         if process.poll() is not None:
-            raise ModalignError(f"the service ended: {text.strip()[-500:]}")
+            text = log.read_text("utf-8", "replace").strip()
+            raise ModalignError(f"the server ended: {text[-500:]}")
+        if port_file.exists():
+            port = int(port_file.read_text())
+            with (
+                contextlib.suppress(urllib.error.URLError, ConnectionError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5),
+            ):
+                return port
         time.sleep(0.01)
-    raise ModalignError("the service did not start in time")
-
-
-def _wait_ready(process: subprocess.Popen[bytes], port: int, until: float) -> None:
-    while time.perf_counter() < until and process.poll() is None:
-        with (
-            contextlib.suppress(urllib.error.URLError, ConnectionError),
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5),
-        ):
-            return
-        time.sleep(0.01)
-    raise ModalignError("the service did not become ready")
+    raise ModalignError("the server was not ready in time")
 
 
 def resident(pid: int) -> int:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
+from modalign_serve import __version__
 from modalign_serve.http.http import JSON, Endpoint, Table
 from modalign_serve.service import schemas
 
@@ -71,7 +71,7 @@ def document(table: Table, known: Known) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "modalign",
-            "version": version("modalign"),
+            "version": __version__,
             "description": "Recommendations of trained models. Every answer that is not what was "
             "asked for is a JSON object with what was expected, what came, and how to mend it.",
         },

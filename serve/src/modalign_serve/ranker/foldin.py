@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from modalign_serve.artifact.artifact import Artifact
-from modalign_serve.errors import ArtifactError, UnknownName
+from modalign_serve.errors import ArtifactError, UnknownName, not_installed
 
 Method = Literal["map", "ridge", "encoder"]
 Fold: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -131,9 +131,7 @@ def session(model: Path | bytes) -> Any:
         import onnxruntime
     except ImportError as error:
         raise ArtifactError(
-            "onnxruntime, for the encoder of this artifact",
-            "no such package",
-            "pip install 'modalign[serve]'",
+            *not_installed("onnxruntime", "to run the encoder of this artifact", "onnx")
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

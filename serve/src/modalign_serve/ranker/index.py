@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from modalign_serve.artifact.artifact import Artifact
-from modalign_serve.errors import ArtifactError
+from modalign_serve.errors import ArtifactError, not_installed
 from modalign_serve.ranker.catalogue import Catalogue
 from modalign_serve.ranker.people import Block
 
@@ -43,9 +43,7 @@ def faiss_module() -> Any:
         import faiss
     except ImportError as error:
         raise ArtifactError(
-            "faiss, for the index of this artifact",
-            "no such package",
-            "pip install 'modalign[serve]'",
+            *not_installed("faiss", "to search the index of this artifact", "index")
         ) from error
     return faiss
 

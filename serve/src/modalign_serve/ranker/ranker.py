@@ -100,7 +100,7 @@ class Ranker:
         ArtifactError: a part is missing that this needs.
 
     Example:
-        >>> from modalign.testing.artifacts import small_artifact
+        >>> from modalign_serve.artifact.sample import small_artifact
         >>> ranker = Ranker(small_artifact())
         >>> ranker.recommend(["u0"], k=3).ids()
         ['i6', 'i1', 'i5']

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,6 @@ import msgspec
 from modalign_serve.errors import Failure, unavailable
 from modalign_serve.service.models import Served
 
-OWN = (sys.executable, "-m", "modalign.encoding.standing")
-"""The encoder that comes with modalign."""
 PATIENCE = 60.0
 """Seconds for one item; the first one also loads the encoder's weights."""
 LONGEST = 16 * 1024 * 1024

@@ -11,12 +11,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
-from modalign_serve.errors import InputError, unavailable
+from modalign_serve.errors import ConfigError, InputError, not_installed, unavailable
 from modalign_serve.stores.stores import COLUMNS, StoreFailed, open_store
 
 PATIENCE = 600.0
+_NO_PARQUET = not_installed("pyarrow", "to write Parquet", "parquet")
 
 
 def to_parquet(address: str, out: Path, since: int = 0) -> int:
@@ -26,10 +28,16 @@ def to_parquet(address: str, out: Path, since: int = 0) -> int:
         address: of the store, see `modalign_serve.stores.stores.open_store`.
         out: file to write; nothing half written is ever seen there.
         since: only events received at this second since 1970, or later.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    Raises:
+        ConfigError: pyarrow is not installed.
+        DataError: the store cannot be used.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ConfigError(*_NO_PARQUET) from error
     texts = [(name, pa.string()) for name in COLUMNS[:4]]
     schema = pa.schema([*texts, ("time", pa.int64()), ("received", pa.int64())])
     store = open_store(address)
@@ -54,6 +62,9 @@ async def in_process(address: str, since: int) -> tuple[Path, Callable[[], None]
     Raises:
         Failure: 503 where the other process fails.
     """
+    if find_spec("pyarrow") is None:
+        _, got, fix = _NO_PARQUET
+        raise unavailable(got=f"{got}: pyarrow", fix=f"ask the operator to {fix}")
     folder = Path(tempfile.mkdtemp(prefix="modalign-"))
     out = folder / "feedback.parquet"
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from modalign_serve.errors import ConfigError, DataError, ModalignError
+from modalign_serve.errors import ConfigError, DataError, ModalignError, not_installed
 
 if TYPE_CHECKING:
     import psycopg
@@ -253,9 +253,7 @@ class PostgresStore:
             import psycopg
         except ImportError as error:
             raise ConfigError(
-                "the PostgreSQL driver psycopg",
-                "none installed",
-                "install modalign[serve], or use SQLite",
+                *not_installed("psycopg", "to keep feedback in PostgreSQL", "postgresql")
             ) from error
         self._errors = psycopg.Error
         self._broken = (psycopg.OperationalError, psycopg.InterfaceError)

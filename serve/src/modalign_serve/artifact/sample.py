@@ -1,4 +1,4 @@
-"""A small artifact for tests and examples."""
+"""A small artifact, to try a server without a trained model, and for examples and tests."""
 
 from __future__ import annotations
 

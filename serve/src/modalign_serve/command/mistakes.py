@@ -1,9 +1,11 @@
-"""How mistakes are reported: what was expected, what came, and how to fix it."""
+"""How a command line ends: the exit code, and errors as what was expected, what came, the fix."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +14,49 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modalign.errors import ConfigError, DataError, InputError
+from modalign_serve.command.terminal import err
+from modalign_serve.errors import ConfigError, DataError, InputError, ModalignError
 
 # The parser's own error class has no public name; every bad parameter is one of it.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def run(app: typer.Typer, name: str) -> int:
+    """Run a command line and print its errors; the exit code.
+
+    0 for success, 2 for a user's mistake, 1 for any other error that is raised on purpose, 130
+    after Ctrl-C.
+
+    Args:
+        app: the commands.
+        name: of the program, in messages.
+    """
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                # Warnings of libraries are for developers; `python -W` shows them again.
+                warnings.simplefilter("ignore")
+            return int(app(standalone_mode=False, prog_name=name) or 0)
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return 2
+        show(err, from_usage(error))
+    except InputError as error:
+        show(err, error)
+    except ModalignError as error:
+        err.print("[bold red]Error:[/] ", end="")
+        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("stopped")
+        return 130
+    except BrokenPipeError:
+        # The reader (`head`, a pager) has closed the pipe; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        show(err, from_system(error))
+    return 2
 
 
 def show(console: Console, error: InputError) -> None:
@@ -34,9 +75,9 @@ def show(console: Console, error: InputError) -> None:
 
 
 def from_usage(error: Any) -> InputError:
-    """A mistake in the command itself (option, argument, command), in three facts."""
+    """A mistake in the command line itself (option, argument, command), in three facts."""
     context = error.ctx
-    command = context.command_path if context is not None else "modalign COMMAND"
+    command = context.command_path if context is not None else "the program"
     parameter = getattr(error, "param", None)
     if parameter is not None:
         return _parameter(error, parameter, command)
@@ -48,14 +89,15 @@ def from_usage(error: Any) -> InputError:
         return _command(error, context, commands)
     usage = "" if context is None else context.get_usage()
     return ConfigError(
-        " ".join(usage.split()).removeprefix("Usage: ") or "options and values as in --help",
+        " ".join(usage.split()).removeprefix("Usage: ")
+        or "options and values as --help lists them",
         _sentence(error.format_message()),
         f"see {command} --help",
     )
 
 
 def from_system(error: OSError) -> InputError:
-    """A file that the system cannot read or write, in three facts."""
+    """A file that cannot be read or written, in three facts."""
     where = error.filename or "a file"
     return DataError(
         "a file or folder that can be read or written",
@@ -77,7 +119,7 @@ def _parameter(error: Any, parameter: Any, command: str) -> InputError:
         )
     given = _given(parameter.opts)
     return ConfigError(
-        f"a valid value of {name} of {command}",
+        f"a valid value for {name} of {command}",
         _sentence(error.message) if given is None else f"{given!r}: {_sentence(error.message)}",
         f"see {command} --help",
     )
@@ -106,7 +148,7 @@ def _option(error: Any, option: str, context: Any) -> InputError:
 
 
 def _given(names: Sequence[str]) -> str | None:
-    """The value after an option on the command line, for messages."""
+    """The value given for an option on the command line, for messages."""
     words = sys.argv[1:]
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
@@ -128,6 +170,6 @@ def _command(error: Any, context: Any, commands: Mapping[str, Any]) -> InputErro
 
 
 def _sentence(text: str) -> str:
-    """The parser's message as part of a sentence."""
+    """The parser's message, made part of a sentence."""
     text = " ".join(text.split()).rstrip(".").removeprefix("Got ")
     return text[:1].lower() + text[1:]

@@ -1,0 +1,99 @@
+"""Tables, sentences and JSON on the terminal, for `modalign` and `modalign-serve` alike."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+out = Console()
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def _show_version(context: typer.Context, asked: bool) -> None:
+    if asked:
+        # Programs have the names of their distributions.
+        name = str(context.info_name)
+        say(f"{name} {version(name)}", out)
+        raise typer.Exit
+
+
+def program_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Register it with `app.callback(help=...)`: the options that stand before a command."""
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    json.dump(value, sys.stdout, indent=2, default=str, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def say(text: str, console: Console = err) -> None:
+    """Print a sentence as it is: ids, paths and titles are not read as markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def plain(text: Any) -> str:
+    """A cell of a table as it is: rich would read square brackets in a title as markup."""
+    return escape(str(text))
+
+
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    numbers: Sequence[int] = (),
+    cut: Sequence[int] = (),
+) -> RenderableType:
+    """A plain table.
+
+    Args:
+        title: printed above the table.
+        columns: headings; if all are empty, no heading is printed. The first column never wraps.
+        rows: cells; they are read as markup, so pass users' texts through `plain`.
+        numbers: indices of numeric columns: aligned right; only their headings may wrap.
+        cut: indices of columns that are shortened with an ellipsis on a narrow terminal.
+    """
+    made = Table(box=box.SIMPLE_HEAD, show_header=any(columns), show_edge=False)
+    width = _room(columns, rows, cut) if cut else None
+    for index, name in enumerate(columns):
+        number = index in numbers
+        cells = [Text.from_markup(str(row[index])).cell_len for row in rows] if number else []
+        made.add_column(
+            plain(name),
+            justify="right" if number else "left",
+            overflow="ellipsis" if index in cut else "fold",
+            no_wrap=bool(cut) or index == 0,
+            max_width=width if index in cut else None,
+            min_width=max(cells, default=None),
+        )
+    for row in rows:
+        made.add_row(*("" if cell is None else str(cell) for cell in row))
+    return Group(Text(title, "bold"), made, "")
+
+
+def _room(columns: Sequence[str], rows: Sequence[Sequence[Any]], cut: Sequence[int]) -> int:
+    """The width left for each shortened column when the others keep theirs."""
+    taken = 0
+    for index, name in enumerate(columns):
+        cells = [Text.from_markup(str(row[index])).cell_len for row in rows]
+        taken += 3 + (0 if index in cut else max([len(name), *cells]))
+    return max((out.width - taken) // len(cut), 8)
