@@ -25,8 +25,11 @@ def test_both_have_one_version_and_modalign_pins_the_server() -> None:
     assert modalign_serve.__version__ == modalign.__version__ == whole["version"]
     pinned = [one for one in whole["dependencies"] if one.startswith("modalign-serve")]
     assert pinned == [f"modalign-serve=={whole['version']}"]
-    (extra,) = whole["optional-dependencies"]["serve"]
-    assert re.fullmatch(r"modalign-serve\[[a-z,]+\]==" + re.escape(whole["version"]), extra)
+    extras = [one for extra in whole["optional-dependencies"].values() for one in extra]
+    pinned = [one for one in extras if one.startswith("modalign-serve")]
+    assert pinned
+    for one in pinned:
+        assert re.fullmatch(r"modalign-serve\[[a-z,]+\]==" + re.escape(whole["version"]), one)
 
 
 def test_the_lean_one_requires_nothing_heavy() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from modalign.core import seeds
 from modalign_serve.artifact.artifact import Artifact, Category, Csr
 from modalign_serve.artifact.manifest import Manifest
 from modalign_serve.artifact.strings import Ids, Strings
@@ -22,7 +21,7 @@ def small_artifact(
         >>> small_artifact().item_record(1)
         {'title': 'Item 1', 'category': 'b', 'price': 2.0}
     """
-    rng = seeds.numpy_generator(seed, "artifact")
+    rng = np.random.default_rng(seed)
     users = rng.normal(size=(n_users, width)).astype(np.float32)
     items = rng.normal(size=(n_items, width)).astype(np.float32)
     chance = min(1.0, mean_seen / max(1, n_items))

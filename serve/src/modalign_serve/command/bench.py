@@ -30,7 +30,7 @@ WARM_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Measured:
+class LoadResult:
     """What a load found.
 
     Attributes:
@@ -64,7 +64,7 @@ class Measured:
 
 def measure(
     artifact: str | Path, users: int, seconds: float, connections: int = 8, k: int = 20
-) -> Measured:
+) -> LoadResult:
     """Start a service of an artifact, load it from a third process, and stop it.
 
     Raises:
@@ -86,7 +86,7 @@ def measure(
         _loaded({**load, "seconds": WARM_SECONDS})
         found = _loaded({**load, "seconds": seconds})
         memory = resident(service.pid)
-    return Measured(
+    return LoadResult(
         users=len(ids),
         n_items=held.n_items,
         k=k,

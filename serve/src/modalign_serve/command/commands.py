@@ -17,7 +17,7 @@ from modalign_serve.command.terminal import Json, out, print_json, say, table
 from modalign_serve.errors import ConfigError
 
 if TYPE_CHECKING:
-    from modalign_serve.command.bench import Measured
+    from modalign_serve.command.bench import LoadResult
 
 ENCODER = (sys.executable, "-m", "modalign.encoding.standing")
 """The encoder of new items that comes with modalign."""
@@ -264,7 +264,7 @@ def _shares(split: list[str]) -> dict[str, float]:
     return found
 
 
-def _show(found: Measured) -> None:
+def _show(found: LoadResult) -> None:
     columns = ["requests/s", "p50 ms", "p99 ms", "slowest ms", "MB", "failed"]
     row = [
         f"{found.per_second:,.0f}",

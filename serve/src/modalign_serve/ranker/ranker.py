@@ -103,7 +103,7 @@ class Ranker:
         >>> from modalign_serve.artifact.sample import small_artifact
         >>> ranker = Ranker(small_artifact())
         >>> ranker.recommend(["u0"], k=3).ids()
-        ['i6', 'i1', 'i5']
+        ['i1', 'i6', 'i7']
     """
 
     def __init__(
