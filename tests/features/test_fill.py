@@ -1,7 +1,13 @@
+from dataclasses import replace
+from typing import get_args
+
 import numpy as np
 import pytest
+import torch
 
+from modalign.core.interfaces import MissingPolicy
 from modalign.core.modality import Modality
+from modalign.core.view import TrainView
 from modalign.errors import ConfigError, UnknownName
 from modalign.features import fill as module
 from modalign.features.fill import fill
@@ -13,6 +19,11 @@ def made(name, n, d, missing, seed):
     features = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
     features[~present] = 0
     return Modality(name, features, present)
+
+
+def seen(modality, others, users=(), items=()):
+    pairs = torch.tensor(np.array([users, items], np.int64).reshape(2, -1))
+    return TrainView(9, len(modality), *pairs, {"m": modality, **others})
 
 
 def oracle(modality, others, pairs, k):
@@ -46,7 +57,8 @@ def test_neighbours_equal_the_slow_loop(k, monkeypatch):
     rng = np.random.default_rng(3)
     users, items = rng.integers(0, 9, 120), rng.integers(0, 39, 120)
     items[items == 39] = 0
-    got = fill(modality, "neighbours", others=others, users=users, items=items, k=k)
+    view = seen(modality, others, users, items)
+    got = fill(modality, "neighbours", view, k)
     pairs = set(zip(users.tolist(), items.tolist(), strict=True))
     expected = oracle(modality, list(others.values()), pairs, k)
     np.testing.assert_allclose(got, expected, atol=1e-5)
@@ -56,8 +68,9 @@ def test_zero_and_mean():
     modality = made("m", 6, 3, [1, 4], 0)
     there = modality.features[modality.present]
     np.testing.assert_array_equal(fill(modality, "zero")[[1, 4]], 0)
+    np.testing.assert_array_equal(fill(modality, "learned")[[1, 4]], 0)
     np.testing.assert_allclose(fill(modality, "mean")[1], there.mean(axis=0), atol=1e-6)
-    for policy in ("zero", "mean", "neighbours"):
+    for policy in get_args(MissingPolicy):
         np.testing.assert_array_equal(fill(modality, policy)[modality.present], there)
 
 
@@ -74,4 +87,7 @@ def test_mistakes():
     with pytest.raises(ConfigError, match="positive k"):
         fill(modality, "neighbours", k=0)
     with pytest.raises(ConfigError, match="of 5 items"):
-        fill(modality, "neighbours", others={"a": made("a", 5, 2, [], 0)})
+        fill(made("m", 5, 3, [1], 0), "neighbours", seen(modality, {}))
+    users = replace(modality, entity="user")
+    with pytest.raises(ConfigError, match="of 6 users"):
+        fill(users, "neighbours", seen(modality, {}))

@@ -4,7 +4,7 @@ import pytest
 
 from modalign.errors import DataError
 from modalign.preferences.cache import AnswerCache, question_key
-from modalign.preferences.provider import ModelAnswer, Refusal
+from modalign.preferences.provider import ModelAnswer
 
 
 def test_a_key_depends_on_model_and_prompt_alone():
@@ -21,25 +21,22 @@ def test_a_key_depends_on_model_and_prompt_alone():
 def test_answers_are_there_for_whoever_opens_the_file_next(tmp_path):
     path = tmp_path / "deep" / "answers.sqlite"
     with AnswerCache(path) as cache:
-        cache.keep("k1", "u1", ModelAnswer("Likes tea.", 10, 3))
-        cache.keep("k2", "u2", ModelAnswer(""))
-        cache.keep("k3", "u3", Refusal("HTTP 500"))
+        cache.keep("k1", ModelAnswer("Likes tea.", 10, 3))
+        cache.keep("k2", ModelAnswer(""))
         # Another process reads while this one still writes.
         with AnswerCache(path) as other:
             assert other.known(["k1", "k2", "k3"]) == {
                 "k1": ModelAnswer("Likes tea.", 10, 3),
                 "k2": ModelAnswer(""),
             }
-            assert other.refusals() == {"u3": "HTTP 500"}
-        cache.keep("k3", "u3", ModelAnswer("Likes rum."))
-        assert cache.refusals() == {}
+        cache.keep("k3", ModelAnswer("Likes rum."))
         assert cache.known(["k3"])["k3"].text == "Likes rum."
 
 
 def test_many_keys_at_once():
     with AnswerCache(None) as cache:
         for n in range(1203):
-            cache.keep(f"k{n}", "u", ModelAnswer(str(n)))
+            cache.keep(f"k{n}", ModelAnswer(str(n)))
         found = cache.known([f"k{n}" for n in range(2000)])
     assert {key: one.text for key, one in found.items()} == {f"k{n}": str(n) for n in range(1203)}
 

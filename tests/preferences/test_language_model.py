@@ -7,7 +7,6 @@ from asked_model import Said, completion, ignore
 from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError, DataError
 from modalign.preferences import language_model
-from modalign.preferences.cache import AnswerCache
 from modalign.preferences.endpoint import OpenAICompatible
 from modalign.preferences.language_model import CallableLLM, LanguageModelProvider, clean
 from modalign.preferences.provider import ModelAnswer, Refusal
@@ -98,15 +97,11 @@ def test_failures_are_told_recorded_and_asked_again(library, server, tmp_path, m
     )
     told = LanguageModelProvider(endpoint(server), path).describe(side, ignore)
     assert [one.reason for one in told.failures] == ["HTTP 400: no"] * 2
-    with AnswerCache(path) as cache:
-        assert set(cache.refusals()) == {one.user_id for one in told.failures}
     server.behave = lambda number, prompt: completion("Likes tea.")
     before = len(server.requests)
     again = LanguageModelProvider(endpoint(server), path).describe(side, ignore)
     assert len(server.requests) - before == 2
     assert again.failures == ()
-    with AnswerCache(path) as cache:
-        assert cache.refusals() == {}
 
 
 def test_a_server_that_only_fails_is_left_alone(library, server, monkeypatch):

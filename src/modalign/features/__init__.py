@@ -1,1 +1,1 @@
-"""Feature vectors to better ones: filled, reduced, averaged, coded."""
+"""Numeric treatment of feature matrices: filled, reduced, averaged, turned into bags."""

@@ -1,4 +1,4 @@
-"""Items as bags: rows of words as they are, other features as visual (or other) words."""
+"""Items as bags of words: counts of words as they are, other features by a codebook."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from modalign.core.modality import Modality
 from modalign.errors import DataError
 
 EMPTY = 0.5
-"""A modality whose rows are at least so empty, without a negative number, is one of words."""
+"""Minimum share of zeros, among present rows without a negative number, of counts of words."""
 ROWS = 4096
-"""Rows that are looked at or compared at a time."""
+"""Number of rows processed at a time."""
 
 
 def is_bag(modality: Modality) -> bool:
-    """Whether a modality can be read as counts of words: no negative number, mostly zeros.
+    """Whether a modality can be read as counts of words: no negative number, at least half zeros.
 
     Example:
         >>> every = np.ones(2, bool)
@@ -37,8 +37,8 @@ def word_bags(modality: Modality, features: np.ndarray | None = None) -> sp.csr_
     """The features of present rows as a sparse matrix, float32 CSR (n, d).
 
     Args:
-        modality: without negative numbers.
-        features: other rows in place of the modality's own; all of them count as present.
+        modality: without negative numbers, (n, d).
+        features: rows (n, d) that replace the modality's own; all of them count as present.
 
     Raises:
         DataError: a number is negative.
@@ -51,9 +51,9 @@ def word_bags(modality: Modality, features: np.ndarray | None = None) -> sp.csr_
             rows = np.where(modality.present[start : start + ROWS, None], rows, np.float32(0))
         if rows.size and rows.min() < 0:
             raise DataError(
-                f"counts or weights of words, none below 0, in modality {modality.name!r}",
+                f"counts or weights of words of at least 0 in modality {modality.name!r}",
                 f"{rows.min():g}",
-                "encode it with the encoder `words`, or let a codebook make words of it",
+                "encode it with the encoder `words`, or use a codebook",
             )
         blocks.append(sp.csr_array(rows))
     return sp.csr_array(sp.vstack(blocks, format="csr", dtype=np.float32))
@@ -68,23 +68,24 @@ def codebook_bags(
 ) -> sp.csr_array:
     """Soft assignments of the items to centroids of their features, float32 CSR (n, size).
 
-    K-means of the rows, scaled to length 1, gives `size` centroids. An item has its
-    `neighbours` nearest ones by cosine c with weights `softmax(c / temperature)`, times
-    `ln((1 + N) / (1 + df)) + 1` of the centroid, and is scaled to length 1: then a centroid is
-    treated as a word is. Items without features have none.
+    K-means of the rows, scaled to length 1, gives `size` centroids. The weights of an item's
+    `neighbours` nearest centroids by cosine c are `softmax(c / temperature)` times
+    `ln((1 + N) / (1 + df)) + 1`, as tf-idf weights a word, where N is the number of items and df
+    the number of those with the centroid; rows are scaled to length 1. Rows of items without
+    features are empty.
 
     Args:
-        modality: any features.
-        size: centroids; at most as many as there are different rows.
-        neighbours: centroids of an item.
-        temperature: of their weights.
+        modality: features (n, d), of any sign.
+        size: maximum number of centroids; fewer if there are fewer distinct rows.
+        neighbours: number of centroids of an item.
+        temperature: of the softmax, positive.
         seed: of k-means.
 
     Raises:
         DataError: no item has features.
 
-    Source: the seed and the sizes are ours; words of pictures go back to Sivic and Zisserman,
-    "Video Google", ICCV 2003.
+    Source: visual words by Sivic and Zisserman, "Video Google", ICCV 2003; the soft weights and
+    the default sizes are our own choice.
 
     Example:
         >>> rows = np.float32([[1, 0], [1, 0.1], [0, 1], [0, 0]])
@@ -92,7 +93,7 @@ def codebook_bags(
         >>> codebook_bags(modality, size=2, neighbours=1).toarray().round(1).sum(1).tolist()
         [1.0, 1.0, 1.0, 0.0]
     """
-    # Heavy, and needed by few who import this module.
+    # Heavy, and not needed by most importers of this module.
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -101,10 +102,10 @@ def codebook_bags(
     distinct = len(np.unique(rows, axis=0)) if len(rows) <= 2 * size else len(rows)
     if not distinct:
         raise DataError(
-            f"features of modality {modality.name!r}", "none of any item", "encode it again"
+            f"features of modality {modality.name!r}", "no item with any", "encode it again"
         )
     size = min(size, distinct)
-    # Several threads add up in an order of their own, and then one seed has several codebooks.
+    # With several threads the order of sums varies, and one seed gives several codebooks.
     with threadpool_limits(limits=1):
         fitted = KMeans(size, n_init=1, max_iter=50, random_state=seed).fit(rows)
     centroids = _unit(fitted.cluster_centers_.astype(np.float32))

@@ -1,33 +1,39 @@
-"""What stands in for a missing row: the missing-modality policies that need no training.
+"""Missing rows of features: the one place that replaces them, by one of four policies.
 
-The fourth policy, a learned vector, is a parameter and so lives in
-`modalign.nn.modality_input`.
+| policy | the replacement of a missing row |
+| --- | --- |
+| `zero` | zeros |
+| `mean` | the mean of the present rows (`present_mean`) |
+| `neighbours` | the mean of the rows of the nearest items that are present |
+| `learned` | zeros; `modalign.nn.modality_input` adds a trained vector, which starts at the mean |
+
+A model reads features through `modalign.nn.modality_input.ModalityInput` or calls `fill` itself.
+What reads no features for missing items does not fill: a graph of nearest neighbours gives an item
+no edges in a modality that it lacks, and a mean over modalities or items leaves it out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import ArrayLike
 
+from modalign.core.interfaces import MissingPolicy
 from modalign.core.modality import Modality
 from modalign.core.topk import MASKED, top
+from modalign.core.view import TrainView
 from modalign.errors import ConfigError, UnknownName
 
-FillPolicy = Literal["zero", "mean", "neighbours"]
-
 ROWS = 4096
-"""Rows that are copied at a time to sum them."""
+"""Number of rows copied at a time to sum them."""
 SCORES = 4_000_000
-"""Similarities (missing rows x all rows) that are held at a time."""
+"""Number of similarities (missing rows x all rows) held at a time."""
 
 
 def present_mean(modality: Modality) -> np.ndarray:
-    """Mean of the rows that are there, float32, shape (d,); zeros where none is."""
+    """Mean of the present rows, float32, shape (d,); zeros if no row is present."""
     total = np.zeros(modality.dim)
     for start in range(0, len(modality), ROWS):
         rows = slice(start, start + ROWS)
@@ -36,36 +42,29 @@ def present_mean(modality: Modality) -> np.ndarray:
 
 
 def fill(
-    modality: Modality,
-    policy: FillPolicy,
-    *,
-    others: Mapping[str, Modality] | None = None,
-    users: ArrayLike | None = None,
-    items: ArrayLike | None = None,
-    k: int = 10,
+    modality: Modality, policy: MissingPolicy, view: TrainView | None = None, k: int = 10
 ) -> np.ndarray:
-    """Features with every missing row replaced by a policy.
+    """Features with every missing row replaced by a policy; present rows are never changed.
 
-    `zero` writes zeros, `mean` the mean of the rows that are there. `neighbours` writes the
-    mean of the `k` items nearest by the mean cosine over the other modalities that both items
-    have; an item without any other modality takes the `k` items with which it shares most
-    users, and an item without either the mean. Ties go to the smaller row.
+    `neighbours` writes the mean of the `k` nearest items that have the modality. Nearness is
+    the mean cosine over the other modalities that both items have; for an item without any
+    other modality, the number of common users in training. An item without both gets the mean
+    of the present rows. Ties are resolved by the smaller row.
 
     Args:
-        modality: features of shape (n, d); rows that are there are never changed.
-        policy: one of the three.
-        others: the other modalities of the same n items, by name (for `neighbours`).
-        users: users' rows of the training interactions (for `neighbours`).
-        items: items' rows of the same, parallel to `users`.
-        k: how many neighbours.
+        modality: features of shape (n, d).
+        policy: see the table of this module.
+        view: the other modalities of the items, and the training interactions, for
+            `neighbours`; without it, `neighbours` is `mean`.
+        k: number of neighbours, at least 1.
 
     Returns:
-        float32, shape (n, d). Where nothing is missing, the modality's own array, not a copy:
-        do not write to it.
+        float32, shape (n, d). If nothing is missing, the modality's own array, not a copy: do
+        not write to it.
 
     Raises:
-        UnknownName: no such policy.
-        ConfigError: `k` is not positive, or another modality has other rows.
+        UnknownName: there is no such policy.
+        ConfigError: `k` is not positive, or `modality` is not one of the view's items.
 
     Limits:
         `neighbours` costs (missing rows) x n x (width of the others) multiplications; at most
@@ -77,33 +76,33 @@ def fill(
         >>> fill(x, "mean")[2].tolist()
         [2.0, 4.0]
     """
-    if policy not in get_args(FillPolicy):
-        raise UnknownName("policy for missing rows", policy, get_args(FillPolicy))
+    if policy not in get_args(MissingPolicy):
+        raise UnknownName("policy for missing rows", policy, get_args(MissingPolicy))
     if k < 1:
-        raise ConfigError("1 or more neighbours", f"k={k}", "give a positive k")
+        raise ConfigError("k of 1 or more neighbours", f"k={k}", "give a positive k")
     if modality.present.all():
         return modality.features.astype(np.float32, copy=False)
     out = np.array(modality.features, dtype=np.float32)
     missing = np.flatnonzero(~modality.present)
-    out[missing] = 0.0 if policy == "zero" else present_mean(modality)
-    if policy == "neighbours" and modality.present.any():
-        todo = _fill_by_features(out, modality, missing, list((others or {}).values()), k)
-        if users is not None and items is not None and len(todo):
-            _fill_by_users(out, modality, todo, np.asarray(users), np.asarray(items), k)
+    out[missing] = present_mean(modality) if policy in ("mean", "neighbours") else 0.0
+    if policy == "neighbours" and view is not None and modality.present.any():
+        if modality.entity != "item" or len(modality) != view.n_items:
+            raise ConfigError(
+                f"a modality of the {view.n_items} items of the view",
+                f"{modality.name!r} of {len(modality)} {modality.entity}s",
+                "give a modality and a view of one data set",
+            )
+        todo = _fill_by_features(out, modality, missing, view, k)
+        if len(todo):
+            _fill_by_users(out, modality, todo, view, k)
     return out
 
 
 def _fill_by_features(
-    out: np.ndarray, modality: Modality, missing: np.ndarray, others: list[Modality], k: int
+    out: np.ndarray, modality: Modality, missing: np.ndarray, view: TrainView, k: int
 ) -> np.ndarray:
-    """Fill what the other modalities can tell of; return the rows they cannot."""
-    for other in others:
-        if len(other) != len(modality) or other.entity != modality.entity:
-            raise ConfigError(
-                f"other modalities of the same {len(modality)} {modality.entity}s",
-                f"modality {other.name!r} of {len(other)} {other.entity}s",
-                "give modalities of one data set",
-            )
+    """Fill the rows that share another modality with present ones; return the others."""
+    others = [one for name, one in view.modalities.items() if name != modality.name]
     inverse_norms = [_inverse_norms(other.features) for other in others]
     left = []
     for block in _blocks(missing, len(modality)):
@@ -123,18 +122,13 @@ def _fill_by_features(
 
 
 def _fill_by_users(
-    out: np.ndarray,
-    modality: Modality,
-    missing: np.ndarray,
-    users: np.ndarray,
-    items: np.ndarray,
-    k: int,
+    out: np.ndarray, modality: Modality, missing: np.ndarray, view: TrainView, k: int
 ) -> None:
-    """Fill by the items with most common users."""
-    shape = (len(modality), int(users.max(initial=0)) + 1)
-    matrix = sp.csr_array((np.ones(len(users), np.float32), (items, users)), shape=shape)
-    matrix.sum_duplicates()
-    matrix.data[:] = 1.0
+    """Fill rows by the items with most common users."""
+    users, items = view.users.cpu().numpy(), view.items.cpu().numpy()
+    ones = np.ones(len(users), np.float32)
+    matrix = sp.csr_array((ones, (items, users)), shape=(view.n_items, view.n_users))
+    matrix.data[:] = 1.0  # a pair that is given twice counts once
     for block in _blocks(missing, len(modality)):
         common = (matrix[block] @ matrix.T).toarray()
         common[:, ~modality.present] = 0
@@ -144,7 +138,7 @@ def _fill_by_users(
 def _write_means(
     out: np.ndarray, modality: Modality, block: np.ndarray, scores: np.ndarray, k: int
 ) -> np.ndarray:
-    """Write the mean of each row's k best scored items; return which rows had any."""
+    """Write the mean of the k items with the highest scores; return which rows had any."""
     values, best = (part.numpy() for part in top(torch.from_numpy(scores), k))
     rows, places = np.nonzero(values > MASKED)
     columns = best[rows, places]

@@ -1,8 +1,8 @@
-"""Fewer columns for frozen features: an exact rank reduction, or a truncation with its price.
+"""Fewer columns for frozen features: an exact rank reduction, or a truncation.
 
-With the thin singular value decomposition `X = R S Q'` a linear map of `X` is a linear map of
-`R S` and the other way round, and all inner products between rows are the same; so a model may
-train on `R S`, which has as many columns as `X` has rank.
+With the thin singular value decomposition `X = R S Q'`, a linear map of `X` is a linear map of
+`R S` and vice versa, and all inner products between rows are equal. A model may therefore train on
+`R S`, which has as many columns as the rank of `X`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from modalign.core.modality import Modality
 from modalign.errors import ConfigError
 
 BLOCK = 4096
-"""Rows that are held in float64 at a time."""
+"""Number of rows held in float64 at a time."""
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """`R S` of a thin singular value decomposition, columns by falling singular value.
+    """`R S` of a thin singular value decomposition, columns in order of falling singular value.
 
     Attributes:
         features: float32, shape (n, r).
-        retained: share of the squared Frobenius norm that is kept, in [0, 1].
+        retained: retained share of the squared Frobenius norm, in [0, 1].
     """
 
     features: np.ndarray
@@ -34,30 +34,30 @@ class Reduction:
 
     @property
     def rank(self) -> int:
-        """Number of columns kept."""
+        """Number of columns."""
         return int(self.features.shape[1])
 
 
 def thin_svd(features: np.ndarray, rank: int | None = None, tolerance: float = 1e-6) -> Reduction:
     """`R S` of `X = R S Q'`, restricted to the `rank` largest singular values.
 
-    The eigenvectors of the Gram matrix on the smaller side, in float64, give `R S`; the larger
+    The eigenvectors of the Gram matrix of the smaller side, in float64, give `R S`; the larger
     side is read in blocks. Singular values below `tolerance` times the largest are dropped: an
     inner product of rows changes by at most `tolerance**2` times the squared largest singular
-    value, and squaring leaves nothing reliable below 1e-7. The sign of a column is fixed by its
-    largest entry.
+    value. Below 1e-7, squared singular values are not reliable in float64. The sign of a column
+    is fixed by its largest entry.
 
     Args:
         features: numbers, shape (n, d).
-        rank: columns to keep at most; None keeps all that the tolerance lets through.
+        rank: maximum number of columns, at least 1; None keeps all above the tolerance.
         tolerance: relative to the largest singular value.
 
     Raises:
         ConfigError: `rank` is not positive.
 
     Limits:
-        Memory is the result and two float64 matrices of min(n, d) squared; an exact reduction
-        of 4,096 columns takes some 20 seconds on one core, a truncation to 256 a third of it.
+        Memory is the result and two float64 matrices of min(n, d) squared. An exact reduction
+        of 4,096 columns takes about 20 seconds on one core, a truncation to 256 a third of it.
 
     Example:
         >>> import numpy as np
@@ -93,16 +93,11 @@ def thin_svd(features: np.ndarray, rank: int | None = None, tolerance: float = 1
     return Reduction(out, min(1.0, float(values.sum()) / energy))
 
 
-def exact_rank(features: np.ndarray) -> np.ndarray:
-    """`thin_svd` at full rank: (n, r) float32 with the inner products of `features`."""
-    return thin_svd(features).features
-
-
 def reduced(modality: Modality, rank: int | None = None) -> Modality:
-    """A modality with its columns reduced by `thin_svd`; presence stays as it is.
+    """A modality with its columns reduced by `thin_svd` and its presence unchanged.
 
-    The policies for missing rows commute with this: they average rows that they choose by
-    inner products, and an exact reduction keeps both.
+    An exact reduction commutes with the policies for missing rows, which average rows that they
+    choose by inner products.
     """
     features = np.where(modality.present[:, None], modality.features, np.float32(0))
     result = thin_svd(features, rank)

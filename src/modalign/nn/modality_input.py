@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as affine
 
+from modalign.core.interfaces import MissingPolicy
 from modalign.core.modality import Modality
 from modalign.core.view import TrainView
 from modalign.features.fill import fill, present_mean
@@ -80,21 +79,13 @@ class ModalityInput(nn.Module):
     def __init__(
         self,
         modality: Modality,
-        policy: Literal["zero", "mean", "neighbours", "learned"],
+        policy: MissingPolicy,
         view: TrainView,
         k: int = 10,
     ) -> None:
         super().__init__()
         self.policy = policy
-        filled = fill(
-            modality,
-            "zero" if policy == "learned" else policy,
-            others={name: m for name, m in view.modalities.items() if name != modality.name},
-            users=view.users.cpu().numpy(),
-            items=view.items.cpu().numpy(),
-            k=k,
-        )
-        features = apart(filled)
+        features = apart(fill(modality, policy, view, k))
         present = torch.from_numpy(modality.present.copy())
         self.register_buffer("features", features, persistent=False)
         self.register_buffer("present", present, persistent=False)

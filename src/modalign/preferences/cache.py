@@ -12,13 +12,11 @@ from types import TracebackType
 from typing import Any
 
 from modalign.errors import DataError
-from modalign.preferences.provider import ModelAnswer, Refusal
+from modalign.preferences.provider import ModelAnswer
 
 TABLES = """
 create table if not exists answers
     (key text primary key, text text not null, tokens_in integer, tokens_out integer);
-create table if not exists refusals
-    (key text primary key, user_id text not null, reason text not null);
 """
 AT_ONCE = 500
 
@@ -30,7 +28,7 @@ def question_key(identity: Mapping[str, Any], prompt: str) -> str:
 
 
 class AnswerCache:
-    """One SQLite file of answers, and of the questions that were refused.
+    """One SQLite file of answers.
 
     Each answer is on disk before the next one is awaited, so that an interruption loses only
     the requests under way. Of prompts, only hashes are stored.
@@ -43,7 +41,7 @@ class AnswerCache:
 
     Example:
         >>> with AnswerCache(None) as cache:
-        ...     cache.keep("k", "u1", ModelAnswer("Likes tea."))
+        ...     cache.keep("k", ModelAnswer("Likes tea."))
         ...     cache.known(["k", "other"])
         {'k': ModelAnswer(text='Likes tea.', tokens_in=None, tokens_out=None)}
     """
@@ -81,30 +79,15 @@ class AnswerCache:
                 found[key] = ModelAnswer(*rest)
         return found
 
-    def keep(self, key: str, user_id: str, given: ModelAnswer | Refusal) -> None:
-        """Store one answer, which replaces an earlier refusal, or one refusal.
-
-        Args:
-            key: of the question, from `question_key`.
-            user_id: whom the question is about.
-            given: what the model returned.
+    def keep(self, key: str, answer: ModelAnswer) -> None:
+        """Store one answer.
 
         Raises:
             DataError: the file cannot be written.
         """
-        if isinstance(given, Refusal):
-            self._run(
-                "insert or replace into refusals values (?, ?, ?)", (key, user_id, given.reason)
-            )
-        else:
-            row = (key, given.text, given.tokens_in, given.tokens_out)
-            self._run("insert or replace into answers values (?, ?, ?, ?)", row)
-            self._run("delete from refusals where key = ?", (key,))
+        row = (key, answer.text, answer.tokens_in, answer.tokens_out)
+        self._run("insert or replace into answers values (?, ?, ?, ?)", row)
         self._db.commit()
-
-    def refusals(self) -> dict[str, str]:
-        """Reasons of the refused questions, by user id."""
-        return dict(self._run("select user_id, reason from refusals order by user_id", ()))
 
     def _run(self, query: str, values: Iterable[Any]) -> list[tuple[Any, ...]]:
         try:

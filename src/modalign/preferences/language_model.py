@@ -103,9 +103,8 @@ class LanguageModelProvider:
         with AnswerCache(self.cache) as cache:
             answers = cache.known([key for key, _ in keyed])
             cached = set(answers)
-            owner = {key: row for (key, _), row in zip(keyed, users.tolist(), strict=True)}
             todo = {key: prompt for key, prompt in keyed if key not in answers}
-            new, refused = self._ask(cache, side, todo, owner, progress)
+            new, refused = self._ask(cache, todo, progress)
         answers |= new
         texts: list[str | None] = [None] * side.n_users
         sources: list[TextSource | None] = [None] * side.n_users
@@ -127,12 +126,7 @@ class LanguageModelProvider:
         return [(question_key(identity, question), question) for question in questions]
 
     def _ask(
-        self,
-        cache: AnswerCache,
-        side: TrainingSide,
-        todo: Mapping[str, str],
-        owner: Mapping[str, int],
-        progress: ProgressCallback,
+        self, cache: AnswerCache, todo: Mapping[str, str], progress: ProgressCallback
     ) -> tuple[dict[str, ModelAnswer], dict[str, str]]:
         """New answers and reasons of refusals, by key."""
         keys = list(todo)
@@ -143,15 +137,14 @@ class LanguageModelProvider:
         # Closed as soon as something fails in here, so that nothing more is asked.
         with closing(self.model.answers(list(todo.values()))) as coming:
             for done, (place, given) in enumerate(coming, start=1):
-                key = keys[place]
-                cache.keep(key, side.users.ids([owner[key]])[0], given)
-                progress(done, len(keys))
                 if isinstance(given, ModelAnswer):
-                    answers[key] = given
+                    cache.keep(keys[place], given)
+                    answers[keys[place]] = given
                     in_a_row = 0
-                    continue
-                refused[key] = given.reason
-                in_a_row += 1
+                else:
+                    refused[keys[place]] = given.reason
+                    in_a_row += 1
+                progress(done, len(keys))
                 if in_a_row >= GIVE_UP:
                     break
         return answers, refused

@@ -17,6 +17,7 @@ import polars as pl
 from modalign.core.modality import Modality
 from modalign.core.seeds import derive
 from modalign.core.settings import DEFAULT_SEED
+from modalign.core.sparse import place_in_row
 from modalign.data.dataset import Dataset
 from modalign.data.vocabulary import Vocabulary
 from modalign.encoding.encode import item_texts, text_columns
@@ -94,9 +95,8 @@ class TrainingSide:
         """Users and items of each user's first `limit` pairs in `order`, int64 (n,) each."""
         users, items = self.pairs[:, self.order]
         if limit is not None:
-            counts = np.bincount(users, minlength=self.n_users)
-            place = np.arange(len(users)) - (np.cumsum(counts) - counts)[users]
-            users, items = users[place < limit], items[place < limit]
+            first = place_in_row(np.bincount(users, minlength=self.n_users)) < limit
+            users, items = users[first], items[first]
         return users, items
 
     @cached_property

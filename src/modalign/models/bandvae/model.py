@@ -248,7 +248,7 @@ class BANDVAE(Variational):
         modality, config = view.modalities[name], self.config
         coded = not is_bag(modality) if config.codebook is None else name in config.codebook
         present = torch.from_numpy(modality.present.copy())
-        filled = _borrowed(modality, view) if config.missing == "neighbours" else None
+        filled = fill(modality, "neighbours", view) if config.missing == "neighbours" else None
         if filled is not None:
             present = torch.ones_like(present)
         if coded:
@@ -581,16 +581,6 @@ def _side(config: BANDVAEConfig, modality: str | None) -> SideOptions:
         unit_samples=config.unit_samples,
         prototype_gradient=config.prototype_gradient,
         raw_updates=config.raw_updates,
-    )
-
-
-def _borrowed(modality: Modality, view: TrainView) -> np.ndarray:
-    return fill(
-        modality,
-        "neighbours",
-        others={name: m for name, m in view.modalities.items() if name != modality.name},
-        users=view.users.numpy(),
-        items=view.items.numpy(),
     )
 
 
