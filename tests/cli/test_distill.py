@@ -17,7 +17,8 @@ from modalign.data.dataset import Dataset
 from modalign.distillation.plan import VARIANTS
 from modalign.experiments.fit import fit, load_model
 from modalign.export.export_run import export_run
-from modalign.report import _canvas, _flow
+from modalign.report import style
+from modalign.report.paper_figures import flows
 from modalign.testing.toy import toy_dataset
 
 QUICK = ["--set", "epochs=2", "--set", "embedding_size=8", "--logit", "sort", "--k", "5,10"]
@@ -134,10 +135,10 @@ def test_a_teacher_measured_otherwise_is_left_out_of_the_table(shop: Path, cli: 
 def test_the_folders_are_runs_for_every_command(
     shop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = _flow.flows
-    monkeypatch.setattr(_flow, "SHOWN", (0, 1, 2, 3))
-    monkeypatch.setattr(_flow, "flows", lambda seed: whole(seed, 3))
-    monkeypatch.setattr(_canvas, "files", lambda figure: {"png": b"png", "svg": b"<svg/>"})
+    whole = flows.flows
+    monkeypatch.setattr(flows, "SHOWN", (0, 1, 2, 3))
+    monkeypatch.setattr(flows, "flows", lambda seed: whole(seed, 3))
+    monkeypatch.setattr(style, "files", lambda figure: {"png": b"png", "svg": b"<svg/>"})
     stages = ["runs/tarec/assistant", "runs/tarec/student"]
     found = answer(cli, "compare", "runs/bpr", *stages)
     assert found["runs"] == ["bpr", "assistant", "student"]

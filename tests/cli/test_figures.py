@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 from calling import Cli, snapshot
 
-from modalign.report import _canvas, _flow
+from modalign.report import style
+from modalign.report.paper_figures import flows
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short flows and nothing painted: pictures are tested where they are made."""
-    whole = _flow.flows
-    monkeypatch.setattr(_flow, "SHOWN", (0, 1, 2, 3))
-    monkeypatch.setattr(_flow, "flows", lambda seed: whole(seed, 3))
-    monkeypatch.setattr(_canvas, "files", lambda figure: {"png": b"png", "svg": b"<svg/>"})
+    whole = flows.flows
+    monkeypatch.setattr(flows, "SHOWN", (0, 1, 2, 3))
+    monkeypatch.setattr(flows, "flows", lambda seed: whole(seed, 3))
+    monkeypatch.setattr(style, "files", lambda figure: {"png": b"png", "svg": b"<svg/>"})
 
 
 def test_runs_are_drawn_and_told_as_text_and_as_json(workshop: Path, cli: Cli) -> None:

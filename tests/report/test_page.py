@@ -25,11 +25,11 @@ from modalign.data.vocabulary import Vocabulary
 from modalign.errors import ConfigError, DataError, InputError, RunError
 from modalign.experiments.fit import load_model
 from modalign.report import page as module
+from modalign.report.finding import p_value
 from modalign.report.gallery import Pictures, chosen_users, thumbnail
-from modalign.report.lists import hidden_items
 from modalign.report.page import write_report
 from modalign.report.side_by_side import compare_all, compare_runs
-from modalign.report.words import p_value
+from modalign.report.user_items import hidden_items
 from modalign.testing.toy import toy_dataset
 
 FOLDERS = ("bpr", "ease", "popularity", "bpr_again")
@@ -160,7 +160,7 @@ def test_hits_are_marked_exactly_where_the_item_is_hidden(page, folders, shop):
             assert tiles == [item in hidden for item in items]
             assert f"{name} {sum(tiles)} of {len(hidden)}" in part.shown
             marked += sum(tiles)
-        assert f"Hidden, to be found ({len(hidden)})" in part.shown
+        assert f"Hidden items ({len(hidden)})" in part.shown
     assert marked == page.text.count("✓ found</span>") > 0
 
 
@@ -246,7 +246,7 @@ def test_runs_of_other_cut_offs_share_what_they_share(runs, tmp_path):
     assert [text for _, text in rows["recall@5"]][1] == "" == rows["recall@3"][0][1]
     page = Page(write_report([runs.bpr, runs.only_7], tmp_path / "b.html").read_text())
     check(page)
-    assert "no common cut-off" in page.shown
+    assert "no cut-off in common" in page.shown
     assert "★ winner" not in page.shown
 
 
@@ -327,9 +327,9 @@ def test_mistakes_are_told_before_anything_is_drawn(runs, tmp_path, monkeypatch)
     no_test = replace(small_data(), test=Interactions.empty())
     modalign.fit(no_test, "popularity", out=tmp_path / "untested")
     for folders, out, options, kind, words in (
-        ([], tmp_path / "r.html", {}, RunError, "one or more run folders"),
-        ([runs.ease], tmp_path / "r.html", {"gallery_users": 0}, ConfigError, "1 user or more"),
-        ([runs.ease], tmp_path, {}, DataError, "which is a folder"),
+        ([], tmp_path / "r.html", {}, RunError, "at least one run folder"),
+        ([runs.ease], tmp_path / "r.html", {"gallery_users": 0}, ConfigError, "at least 1 user"),
+        ([runs.ease], tmp_path, {}, DataError, "got the folder"),
         ([runs.ease], file / "below" / "r.html", {}, DataError, "the file"),
         ([tmp_path / "none"], tmp_path / "r.html", {}, RunError, "none, which does not exist"),
         ([tmp_path / "untested"], tmp_path / "r.html", {}, DataError, "a test part"),

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 
-from modalign.report import plots
+from modalign.report import plots, style
 
 NAMES = [
     "plain",
@@ -115,7 +115,7 @@ def test_a_very_long_name_keeps_its_ends():
     name = "runs/" + "x" * 100 + "/seed-7"
     _, _, texts = parts(plots.lines({name: ([1], [1]), "b": ([1], [2])}, "x", "y"))
     short = next(text for text in texts if "…" in text)
-    assert len(short) <= plots.LONGEST
+    assert len(short) <= style.LONGEST
     assert short.startswith("runs/")
     assert short.endswith("/seed-7")
 
@@ -137,12 +137,12 @@ def test_from_the_ninth_name_on_lines_are_dashed_and_bars_hatched():
 
 def test_colours_follow_the_page_and_nothing_leads_outside():
     for svg in (plots.lines(series(9), "x", "y"), plots.bars(["a"], {"b": [1], "c": [1]}, "y")):
-        assert plots.INK not in svg
+        assert style.PAGE_INK not in svg
         assert "currentColor" in svg
         bare = svg
-        for index, colour in enumerate(plots.COLOURS):
+        for index, colour in enumerate(style.COLOURS):
             bare = bare.replace(f"var(--series-{index}, {colour})", "")
-        assert not any(colour in bare for colour in plots.COLOURS)
+        assert not any(colour in bare for colour in style.COLOURS)
         assert "http" not in svg.replace('xmlns="http://www.w3.org/2000/svg"', "")
         assert "<style" not in svg
         assert "font-family" not in svg

@@ -66,7 +66,7 @@ def test_cut_offs_are_10_and_20_where_shared_else_what_is_shared(runs):
 
 
 def test_cut_offs_that_are_not_there_are_refused(runs):
-    with pytest.raises(ConfigError, match=r"5, 10, 20, 50; got 7\b"):
+    with pytest.raises(ConfigError, match=r"\(5, 10, 20, 50\), got 7\b"):
         compare_runs([runs.bpr, runs.popularity], ks=[7, 10])
     with pytest.raises(ConfigError, match="there are none"):
         compare_runs([runs.bpr, runs.only_7])
@@ -79,7 +79,7 @@ def test_one_result_has_no_comparison(runs):
     assert [one.name for one in results] == ["bpr (2 seeds)"]
     assert comparison is None
     for folders in ([runs.bpr], [runs.bpr, runs.bpr_again]):
-        with pytest.raises(RunError, match=f"{len(folders[:1])} such"):
+        with pytest.raises(RunError, match=f"got {len(folders[:1])} in"):
             compare_runs(folders)
 
 

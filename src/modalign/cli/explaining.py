@@ -42,10 +42,10 @@ def explain(
     is aligned with every other.
     """
     from modalign.experiments.fit import load_model
-    from modalign.report.interests import interests, without_rows, write_page
+    from modalign.report.explanations import explain_users, without_rows, write_page
 
     fitted = load_model(run, data)
-    document = interests(fitted, user, items, words)
+    document = explain_users(fitted, user, items, words)
     if out is not None:
         write_page(document, fitted.dataset, out)
     if json:

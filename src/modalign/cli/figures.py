@@ -26,27 +26,28 @@ def register(root: typer.Typer) -> None:
 def figures(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Run folders; the others are compared with the first."),
+        typer.Argument(help="Run folders; the others are compared with the first one."),
     ] = None,
     folder: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("figures"),
     flow: Annotated[
         bool,
-        typer.Option("--flow", help="Only the gradient flows of transport losses, without runs."),
+        typer.Option("--flow", help="Draw only the figures that need no run (gradient flows)."),
     ] = False,
     pairs: Annotated[
-        int, typer.Option(min=1, help="Most observed pairs, and random ones, to score.")
+        int,
+        typer.Option(min=1, help="Maximum number of observed and of random pairs to score."),
     ] = 20_000,
     seed: Seed = 1,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Distances of vectors, likeness of neighbours, distributions and maps of scores.
+    """Draw distances of vectors, similarity of neighbours, distributions and maps of scores.
 
     Each figure is a PNG, an SVG and a file with its data; index.html shows all with captions.
     A run whose model has no user and item vectors (EASE) is left out of the figures that need
-    them, and named.
+    them; the page names it.
     """
-    from modalign.report.figures import write_figures
+    from modalign.report.paper_figures.write import write_figures
 
     if bool(runs) == flow:
         raise ConfigError(

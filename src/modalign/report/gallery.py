@@ -1,4 +1,4 @@
-"""Recommendations of a few users with pictures: what they liked, what was hidden, what came."""
+"""Recommendations for a few users with pictures: liked, hidden and recommended items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from modalign.data.dataset import Dataset
 from modalign.evaluate.protocol import Evaluation
 from modalign.experiments.fitted import FittedModel
-from modalign.report.lists import hidden_items, liked
+from modalign.report.user_items import hidden_items, liked
 
 LIST = 10
 WIDTH, HEIGHT = 96, 120
@@ -23,18 +23,14 @@ WELL, MIDDLE, BADLY = "served well", "in the middle", "served badly"
 
 
 class Pictures:
-    """Small pictures of items as data addresses, each drawn once.
-
-    Args:
-        dataset: whose items.
-    """
+    """Small pictures of a data set's items as `data:` addresses, each made once."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self._known: dict[int, str | None] = {}
 
     def of(self, item: int) -> str | None:
-        """The picture of an item's row; None where it has none that can be read."""
+        """The picture of an item's row; None if it has none that can be read."""
         if item not in self._known:
             path = self.dataset.image_path(item)
             self._known[item] = None if path is None else thumbnail(path)
@@ -42,13 +38,13 @@ class Pictures:
 
 
 def thumbnail(path: Path) -> str | None:
-    """A picture at most 96 x 120 pixels as a `data:` address; None where it can not be read.
+    """A picture of at most 96 x 120 pixels as a `data:` address; None if it cannot be read.
 
-    It is turned as its camera held it, and what is transparent becomes white.
+    It is rotated as its EXIF data say; transparent parts become white.
     """
     try:
         with warnings.catch_warnings():
-            # A damaged header is no news to the reader of a report; a bomb is not opened.
+            # Warnings about damaged headers are dropped; a decompression bomb is not opened.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
@@ -59,7 +55,7 @@ def thumbnail(path: Path) -> str | None:
         flat.paste(small, mask=small.getchannel("A"))
         file = io.BytesIO()
         flat.save(file, "JPEG", quality=80, optimize=True)
-    # The readers of single formats raise all of these for a damaged file.
+    # For a damaged file, the readers of single formats raise any of these.
     except (
         OSError,
         ValueError,
@@ -73,10 +69,15 @@ def thumbnail(path: Path) -> str | None:
 
 
 def chosen_users(evaluations: Sequence[Evaluation], n: int, k: int) -> pl.DataFrame:
-    """Up to `n` users by how well all the runs together serve them, always the same ones.
+    """Up to `n` users by how well all runs together serve them; always the same ones.
 
-    Ordered by the mean NDCG@k over runs (then by more hidden items, then by id): a third each
-    from the top, from the middle of those with any hit, and of those at the bottom.
+    Ordered by mean NDCG@k over runs (then by more hidden items, then by id): a third each from the
+    top, from the middle of the users with any hit, and from the bottom.
+
+    Args:
+        evaluations: one for each run, with NDCG@k by user.
+        n: maximum number of users.
+        k: cut-off of the NDCG.
 
     Returns:
         Columns user_id and why.
@@ -92,7 +93,7 @@ def chosen_users(evaluations: Sequence[Evaluation], n: int, k: int) -> pl.DataFr
         .with_row_index("place")
     )
     found = ranked.filter(pl.col(key) > 0)
-    # At the bottom: worst first, and of equals those with the most to find.
+    # At the bottom: worst first, and among equals those with the most hidden items.
     bottom = ranked.sort(key, "n_relevant", "user_id", descending=[False, True, False])
     order = pl.concat(
         [
@@ -105,7 +106,7 @@ def chosen_users(evaluations: Sequence[Evaluation], n: int, k: int) -> pl.DataFr
 
 
 def _part(n: int, which: int) -> int:
-    """Thirds of `n`; what is left over goes to the first, then to the last."""
+    """Thirds of `n`; a remainder goes to the first, then to the last."""
     return n // 3 + (n % 3 > (0, 2, 1)[which])
 
 
@@ -116,12 +117,12 @@ def _around_middle(frame: pl.DataFrame, n: int) -> pl.DataFrame:
 def gallery(
     runs: Mapping[str, FittedModel], users: pl.DataFrame, pictures: Pictures
 ) -> list[dict[str, Any]]:
-    """For each user what was liked, what was hidden, and the first ten of each run.
+    """For each user the liked items, the hidden items, and the first ten items of each run.
 
     Args:
-        runs: fitted models of the same data by name.
-        users: as `chosen_users` returns them.
-        pictures: of that data's items.
+        runs: fitted models on the same data by name.
+        users: columns user_id and why, from `chosen_users`.
+        pictures: pictures of that data's items.
     """
     ids = users["user_id"].to_list()
     if not ids:

@@ -8,33 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import polars as pl
 
-from modalign.core.files import write_aside
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError, RunError
 from modalign.evaluate.compare import Comparison, RunResult
 from modalign.evaluate.metrics import METRICS
 from modalign.evaluate.protocol import Evaluation
-from modalign.experiments.fit import load_model
 from modalign.experiments.fitted import FittedModel
 from modalign.experiments.run_folder import read_run
-from modalign.report import plots
+from modalign.report import html, plots
+from modalign.report.finding import finding, p_value
 from modalign.report.gallery import LIST, Pictures, chosen_users, gallery
 from modalign.report.side_by_side import (
     activity_groups,
     compare_all,
-    folder_names,
+    load_runs,
     popularity_groups,
 )
-from modalign.report.words import finding, p_value
 
 K = 20
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Shown:
+    """A run on the page."""
+
     name: str
     fitted: FittedModel
     history: list[dict[str, float]]
@@ -46,6 +45,15 @@ class _Run:
         return found
 
 
+@dataclass(frozen=True)
+class _Column:
+    """A column of the tables of metrics: a run, or the mean over seeds, which are not compared."""
+
+    name: str
+    metrics: Mapping[str, float]
+    compared: bool
+
+
 def write_report(
     runs: Sequence[str | Path],
     out: str | Path,
@@ -53,91 +61,78 @@ def write_report(
     gallery_users: int = 6,
     data: str | Path | None = None,
 ) -> Path:
-    """Draw the page for runs on the same data, and write it (aside first).
+    """Write the page of runs on the same data.
 
     Args:
-        runs: run folders; those that differ in their seed alone are compared by their mean.
-        out: HTML file.
-        gallery_users: how many users' recommendations to show; a third each of those the runs
-            together serve best, of the middle, and of those they serve worst.
-        data: the prepared data, where they are no longer where the runs found them.
+        runs: run folders; the mean of those that differ only in their seed is compared.
+        out: HTML file; an earlier one is replaced when the new one is complete.
+        gallery_users: number of users whose recommendations are shown; a third each of those whom
+            the runs together serve best, of the middle, and of those whom they serve worst.
+        data: the prepared data, if they have moved since the runs were trained.
+
+    Returns:
+        `out`.
 
     Raises:
-        RunError: a folder is no finished run, or the runs can not be compared.
-        DataError: the data have no test part, or `out` can not be a file.
+        RunError: a folder is not a finished run, or the runs cannot be compared.
+        DataError: the data have no test part, or `out` cannot be a file.
         ConfigError: fewer than one user for the gallery.
     """
     folders, out = [Path(run) for run in runs], Path(out)
     _check(folders, out, gallery_users)
     results, comparison = compare_all(folders) if len(folders) > 1 else ([], None)
-    loaded = _load(folders, data)
-    dataset = loaded[0].fitted.dataset
-    k = _main_k([run.test for run in loaded])
-    columns = _columns(loaded, results)
+    shown = _load(folders, data)
+    dataset = shown[0].fitted.dataset
+    k = _main_k([run.test for run in shown])
+    columns = _columns(shown, results)
     main = f"recall@{k}"
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    compared = {name: values[main] for name, values, own in columns if own and main in values}
-    users = chosen_users([run.evaluation for run in loaded], gallery_users, k)
-    html = environment.get_template("page.html").render(
+    compared = {
+        one.name: one.metrics[main] for one in columns if one.compared and main in one.metrics
+    }
+    users = chosen_users([run.evaluation for run in shown], gallery_users, k)
+    page = html.render(
+        "page.html",
         dataset=dataset,
         synthetic=bool(dataset.info.get("synthetic", False)),
         split=_split(dataset),
-        mask=loaded[0].fitted.results["mask"],
-        names=[run.name for run in loaded],
+        mask=shown[0].fitted.results["mask"],
+        names=[run.name for run in shown],
         k=k,
-        finding=finding(main, compared, comparison, loaded[0].evaluation.n_users),
-        columns=[{"name": name, "compared": own} for name, _, own in columns],
+        finding=finding(main, compared, comparison, shown[0].evaluation.n_users),
+        columns=columns,
         tables=_tables(columns, comparison, k),
         tests=_tests(comparison, k),
-        curves=_at_k(loaded) + _curves(loaded),
-        groups=_groups(loaded, k),
-        gallery=gallery({run.name: run.fitted for run in loaded}, users, Pictures(dataset)),
+        curves=_at_k(shown) + _curves(shown),
+        groups=_groups(shown, k),
+        gallery=gallery({run.name: run.fitted for run in shown}, users, Pictures(dataset)),
         list_length=LIST,
-        runs=[_card(run) for run in loaded],
+        runs=[_card(run) for run in shown],
         modalities=_modalities(dataset),
     )
-    with write_aside(out) as aside:
-        aside.write_text(html, encoding="utf-8")
-    return out
+    return html.save(out, page)
 
 
 def _check(folders: Sequence[Path], out: Path, gallery_users: int) -> None:
     if not folders:
-        raise RunError("one or more run folders", "none", "name the folder of a finished run")
+        raise RunError("at least one run folder", "none", "name the folder of a finished run")
     if gallery_users < 1:
-        raise ConfigError("1 user or more in the gallery", str(gallery_users), "ask for 6")
-    if out.is_dir():
-        raise DataError("a file to write the page to", f"{out}, which is a folder", "name a file")
-    above = next(one for one in out.absolute().parents if one.exists())
-    if not above.is_dir():
-        raise DataError("a folder to write the page into", f"the file {above}", "choose another")
+        raise ConfigError("at least 1 user in the gallery", str(gallery_users), "ask for 6")
+    html.check_target(out)
     for folder in folders:
         if not read_run(folder)[1]["test"]:
             raise DataError("a test part to report on", f"{folder}, trained on data without one",
                             "split the data and train again")  # fmt: skip
 
 
-def _load(folders: Sequence[Path], data: str | Path | None) -> list[_Run]:
-    names = folder_names(folders)
+def _load(folders: Sequence[Path], data: str | Path | None) -> list[_Shown]:
     k = _main_k([read_run(folder)[1]["test"] for folder in folders])
-    # Runs on one data folder share what is read of it.
-    homes: dict[Path, Dataset] = {}
-    loaded = []
-    for folder in folders:
-        home = (folder / str(read_run(folder)[0]["data"])).resolve() if data is None else Path(data)
-        fitted = load_model(folder, homes.get(home, data))
-        homes[home] = fitted.dataset
+    shown = []
+    for folder, (name, fitted) in zip(folders, load_runs(folders, data).items(), strict=True):
         evaluation = fitted.evaluate(
             "test", mask=fitted.results["mask"], ks=[k], metrics=("recall", "ndcg")
         )
-        loaded.append(_Run(names[folder], fitted, _history(folder), evaluation))
-    return loaded
+        shown.append(_Shown(name, fitted, _history(folder), evaluation))
+    return shown
 
 
 def _history(folder: Path) -> list[dict[str, float]]:
@@ -153,7 +148,7 @@ def _history(folder: Path) -> list[dict[str, float]]:
 
 
 def _main_k(tests: Sequence[Mapping[str, float]]) -> int:
-    """20 where all runs were measured at it, else the largest cut-off all have."""
+    """20 if all runs were measured at it, otherwise the largest cut-off that all have."""
     shared = set.intersection(*(_ks(test, "recall") for test in tests))
     return K if K in shared or not shared else max(shared)
 
@@ -165,55 +160,48 @@ def _ks(test: Mapping[str, float], metric: str) -> set[int]:
 # ---------------------------------------------------------------------- tables
 
 
-def _columns(
-    runs: Sequence[_Run], results: Sequence[RunResult]
-) -> list[tuple[str, Mapping[str, float], bool]]:
-    """Name, metrics, and whether it is compared: means over seeds come before their seeds."""
+def _columns(runs: Sequence[_Shown], results: Sequence[RunResult]) -> list[_Column]:
+    """The means over seeds come before their seeds."""
     if not results:
-        return [(run.name, run.test, True) for run in runs]
-    compared = [(one.name, one.metrics, True) for one in results]
+        return [_Column(run.name, run.test, True) for run in runs]
+    compared = [_Column(one.name, one.metrics, True) for one in results]
     names = {one.name for one in results}
-    return compared + [(run.name, run.test, False) for run in runs if run.name not in names]
+    return compared + [_Column(run.name, run.test, False) for run in runs if run.name not in names]
 
 
 def _tables(
-    columns: Sequence[tuple[str, Mapping[str, float], bool]], comparison: Comparison | None, k: int
+    columns: Sequence[_Column], comparison: Comparison | None, k: int
 ) -> list[dict[str, Any]]:
     """The metrics at `k`, then all others."""
-    every = {name for _, values, _ in columns for name in values}
+    every = {name for one in columns for name in one.metrics}
     kinds = [*METRICS, *sorted({name.split("@")[0] for name in every} - set(METRICS))]
     order = sorted(every, key=lambda name: (kinds.index(name.split("@")[0]), _k(name)))
     main = [name for name in order if _k(name) == k]
     rest = [name for name in order if _k(name) != k]
-    found = []
-    for title, names in ((f"At {k}", main), ("All other cut-offs", rest)):
-        if names:
-            rows = [_row(name, columns, comparison) for name in names]
-            found.append({"title": title, "rows": rows})
-    return found
+    return [
+        {"title": title, "rows": [_row(name, columns, comparison) for name in names]}
+        for title, names in ((f"At {k}", main), ("All other cut-offs", rest))
+        if names
+    ]
 
 
 def _k(metric: str) -> int:
     return int(metric.split("@")[1])
 
 
-def _row(
-    metric: str,
-    columns: Sequence[tuple[str, Mapping[str, float], bool]],
-    comparison: Comparison | None,
-) -> dict[str, Any]:
+def _row(metric: str, columns: Sequence[_Column], comparison: Comparison | None) -> dict[str, Any]:
     kind = METRICS.get(metric.partition("@")[0])
-    rivals = [values[metric] for _, values, own in columns if own and metric in values]
+    rivals = [one.metrics[metric] for one in columns if one.compared and metric in one.metrics]
     winner = None if comparison is None else comparison.winner.get(metric)
     cells = []
-    for name, values, own in columns:
-        value = values.get(metric)
-        ranked = own and kind is not None and kind.accuracy and len(rivals) > 1
+    for one in columns:
+        value = one.metrics.get(metric)
+        ranked = one.compared and kind is not None and kind.accuracy and len(rivals) > 1
         cells.append(
             {
                 "text": "" if value is None else f"{value:.4f}",
                 "best": ranked and value is not None and value == max(rivals),
-                "winner": own and winner == name,
+                "winner": one.compared and winner == one.name,
             }
         )
     return {"metric": metric, "cells": cells}
@@ -237,7 +225,7 @@ def _tests(comparison: Comparison | None, k: int) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------------- figures
 
 
-def _curves(runs: Sequence[_Run]) -> list[dict[str, str]]:
+def _curves(runs: Sequence[_Shown]) -> list[dict[str, str]]:
     key = "valid/recall@20"
     trained = [run for run in runs if len(run.history) > 1]
     measured = {
@@ -276,7 +264,7 @@ def _curves(runs: Sequence[_Run]) -> list[dict[str, str]]:
     return found
 
 
-def _at_k(runs: Sequence[_Run]) -> list[dict[str, str]]:
+def _at_k(runs: Sequence[_Shown]) -> list[dict[str, str]]:
     found = []
     for metric in ("recall", "ndcg"):
         series = {run.name: sorted(_ks(run.test, metric)) for run in runs}
@@ -297,7 +285,7 @@ def _at_k(runs: Sequence[_Run]) -> list[dict[str, str]]:
     return found
 
 
-def _groups(runs: Sequence[_Run], k: int) -> list[dict[str, Any]]:
+def _groups(runs: Sequence[_Shown], k: int) -> list[dict[str, Any]]:
     activity = {run.name: activity_groups(run.evaluation) for run in runs}
     popularity = {
         run.name: popularity_groups(run.evaluation, run.fitted.dataset, k) for run in runs
@@ -327,10 +315,10 @@ def _group_figure(
     }
 
 
-# ---------------------------------------------------------------------- where it came from
+# ---------------------------------------------------------------------- runs and data
 
 
-def _card(run: _Run) -> dict[str, Any]:
+def _card(run: _Shown) -> dict[str, Any]:
     r = run.fitted.results
     closed = "one pass, no epochs" if not r.get("epochs") else f"{r['epochs']} epochs"
     facts = [f"{r['parameters']:,} parameters", f"{closed} in {r['seconds']:.1f} s"]

@@ -1,4 +1,4 @@
-"""Run folders side by side: read, averaged over seeds, compared; and results by groups."""
+"""Several run folders: loading, averages over seeds, comparison, and results by groups."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from modalign.evaluate import groups
 from modalign.evaluate.compare import Comparison, RunResult, average, compare
 from modalign.evaluate.metrics import hit_matrix
 from modalign.evaluate.protocol import Evaluation
+from modalign.experiments.fit import load_model
+from modalign.experiments.fitted import FittedModel
 from modalign.experiments.run_folder import read_run
 
 USUAL = (10, 20)
@@ -26,31 +28,31 @@ USUAL = (10, 20)
 def compare_runs(
     folders: Sequence[str | Path], ks: Sequence[int] | None = None, level: float = 0.05
 ) -> Comparison:
-    """Compare finished runs; runs that differ in their seed alone count as one, their mean.
+    """Compare finished runs; runs that differ only in their seed are replaced by their mean.
 
     Args:
-        folders: run folders, at least two different models or options among them.
-        ks: cut-offs to compare at; None takes 10 and 20 where all runs have them, else all
+        folders: run folders with at least two different models or sets of options.
+        ks: cut-offs to compare at; None takes 10 and 20 where all runs have them, otherwise all
             that they share.
-        level: of the corrected tests.
+        level: significance level of the corrected tests, in (0, 1).
 
     Raises:
-        RunError: a folder is no finished run, a run stands twice, or the runs cannot be
-            compared (other data, another mask).
-        ConfigError: a cut-off that not all runs were measured at.
+        RunError: a folder is not a finished run, a run is given twice, or the runs cannot be
+            compared (different data, different mask).
+        ConfigError: a cut-off at which not all runs were measured.
     """
     runs = by_options([Path(folder) for folder in folders])
     if len(runs) < 2:
         raise RunError(
             "two or more runs that differ in more than their seed",
-            f"{', '.join(map(str, folders))}: {len(runs)} such",
-            "name another run as well",
+            f"{len(runs)} in {', '.join(map(str, folders))}",
+            "add another run",
         )
     shared = set.intersection(*(_cutoffs(run) for run in runs))
     chosen = set(ks) if ks is not None else (set(USUAL) & shared or shared)
     if not chosen or chosen - shared:
         raise ConfigError(
-            f"cut-offs that all runs were measured at: {_listed(shared) or 'there are none'}",
+            f"cut-offs at which all runs were measured ({_listed(shared) or 'there are none'})",
             _listed(chosen - shared) or "none",
             "choose among those, or train again with another --k",
         )
@@ -61,11 +63,12 @@ def compare_all(folders: Sequence[Path]) -> tuple[list[RunResult], Comparison | 
     """The results of `by_options`, and their comparison in every metric they share.
 
     Returns:
-        The results, and None in place of a comparison where there is but one. Runs without a
-        cut-off in common have a comparison without metrics.
+        The results, and their comparison; None if there is only one result. Runs without a common
+        cut-off have a comparison without metrics.
 
     Raises:
-        RunError: as `compare_runs`.
+        RunError: a folder is not a finished run, a run is given twice, or the runs cannot be
+            compared (different data, different mask).
     """
     runs = by_options(folders)
     if len(runs) < 2:
@@ -77,17 +80,17 @@ def compare_all(folders: Sequence[Path]) -> tuple[list[RunResult], Comparison | 
 def by_options(folders: Sequence[Path]) -> list[RunResult]:
     """One result for each model with its options: of a single run, or the mean over seeds.
 
-    A single run is called as its folder; several seeds "MODEL (n seeds)", or as the folder of
-    the first where another group has the same model.
+    A single run has the name of its folder. Several seeds are called "MODEL (n seeds)", or after
+    the folder of the first seed if another group has the same model.
 
     Raises:
-        RunError: a folder is no finished run, or the same run is named twice.
+        RunError: a folder is not a finished run, or the same run is given twice.
     """
     found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for folder in folders:
         config, _ = read_run(folder)
         same = [config[key] for key in ("model", "options", "modalities", "fingerprint")]
-        same.append(_lesson(config))
+        same.append(_teaching(config))
         key = json.dumps([*same, config.get("precision"), config.get("mask")], sort_keys=True)
         found.setdefault(key, []).append((folder, config))
     models = Counter(members[0][1]["model"] for members in found.values())
@@ -98,7 +101,7 @@ def by_options(folders: Sequence[Path]) -> list[RunResult]:
         if len(set(seeds)) < len(seeds):
             twice = ", ".join(str(folder) for folder, _ in members)
             raise RunError("every run once", f"the same model, options and seed in {twice}",
-                           "leave one of them out")  # fmt: skip
+                           "remove one of them")  # fmt: skip
         results = [RunResult.read(folder, names[folder]) for folder, _ in members]
         model = members[0][1]["model"]
         name = model if models[model] == 1 else names[members[0][0]]
@@ -108,19 +111,25 @@ def by_options(folders: Sequence[Path]) -> list[RunResult]:
     return runs
 
 
-def _lesson(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How a model was taught, whatever the seed: the teacher's own weights are left out."""
-    taught = config.get("distillation")
-    return taught and {key: value for key, value in taught.items() if key != "source"}
+def _teaching(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How a model was distilled, independent of the seed: without the teacher's weights."""
+    distilled = config.get("distillation")
+    return distilled and {key: value for key, value in distilled.items() if key != "source"}
 
 
 def activity_groups(evaluation: Evaluation) -> pl.DataFrame:
-    """Metrics by how many training items a user has; see `groups.by_activity`."""
+    """Metrics by the number of a user's training items; see `groups.by_activity`."""
     return groups.by_activity(evaluation.per_user)
 
 
 def popularity_groups(evaluation: Evaluation, dataset: Dataset, k: int) -> pl.DataFrame:
-    """Recall of popular and of other items; see `groups.by_popularity`."""
+    """Recall of popular and of other items; see `groups.by_popularity`.
+
+    Args:
+        evaluation: of a run.
+        dataset: the data it was measured on.
+        k: cut-off of the recall.
+    """
     shape = (dataset.n_users, dataset.n_items)
     ranking = evaluation.ranking
     relevant = dataset.part(evaluation.split).csr(*shape)[ranking.users]
@@ -129,8 +138,29 @@ def popularity_groups(evaluation: Evaluation, dataset: Dataset, k: int) -> pl.Da
     return groups.by_popularity(ranking.items, hits, relevant.indices, counts, k)
 
 
+def load_runs(folders: Sequence[Path], data: str | Path | None = None) -> dict[str, FittedModel]:
+    """The models of run folders by short name; runs on one data folder share it in memory.
+
+    Args:
+        folders: finished runs.
+        data: the prepared data, if they have moved since the runs were trained.
+
+    Raises:
+        RunError: a folder is not a finished run, or was trained on other data.
+    """
+    names, loaded = folder_names(folders), {}
+    datasets: dict[Path, Dataset] = {}
+    for folder in folders:
+        # Copies of the data may have features of their own: only the same folder is shared.
+        home = (folder / str(read_run(folder)[0]["data"])).resolve() if data is None else Path(data)
+        fitted = load_model(folder, datasets.get(home, data))
+        datasets[home] = fitted.dataset
+        loaded[names[folder]] = fitted
+    return loaded
+
+
 def folder_names(folders: Sequence[Path]) -> dict[Path, str]:
-    """Short names, unless two folders would share one."""
+    """The names of the folders themselves, or their paths if two folders have the same name."""
     short = {folder: folder.resolve().name for folder in folders}
     return short if len(set(short.values())) == len(short) else {f: str(f) for f in folders}
 

@@ -11,38 +11,22 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from modalign.core.files import write_aside
 from modalign.evaluate.compare import MetricDifference
-from modalign.report.plots import COLOURS, DASHES, MARKERS
+from modalign.report import style
+from modalign.report.style import COLOURS, DASHES, INK, MARKERS
 from modalign.sweeps.plan import text
 from modalign.sweeps.result import Sweep
 from modalign.sweeps.table import Stat, SweepRow
 
-INK = "#333333"
 DECADES = 50  # the largest over the smallest value from which an axis is logarithmic
 MOST_LINES = 16
 CHARACTERS = 32  # of labels that stand side by side below a panel
 INTERVALS = 5  # between the ticks below a panel of names, at most: more labels than that touch
-
-_STYLE = {
-    "text.parse_math": False,
-    "font.size": 11,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-}
 
 
 def draw(found: Sweep) -> list[Path]:
@@ -62,7 +46,7 @@ def draw(found: Sweep) -> list[Path]:
         return []
     varied = {key: values for key, values in found.plan.grid.items() if len(values) > 1}
     made = []
-    with mpl.style.context(["default", _STYLE]):
+    with style.look():
         if not found.plan.grid:
             order = [row for name in found.plan.settings for row in rows if row.name == name]
             made.append(_save(_bars(order, metrics), found.folder / "settings.png"))
@@ -92,7 +76,7 @@ def draw_differences(found: Sweep, tests: Sequence[MetricDifference]) -> list[Pa
     metrics = [metric for metric in siblings(found.metric, found.rows) if metric in known]
     if not metrics:
         return []
-    with mpl.style.context(["default", _STYLE]):
+    with style.look():
         return [_save(_forest(tests, metrics), found.folder / "differences.png")]
 
 
@@ -149,7 +133,7 @@ def _curves(
         else:
             _line(axes, points, 0, "")
         _scaled(axes, key, values, places)
-    _legend(figure, panels[0])
+    style.legend(figure, *panels[0].get_legend_handles_labels())
     return figure
 
 
@@ -182,6 +166,7 @@ def _heat_map(rows: Sequence[SweepRow], varied: Mapping[str, Sequence[Any]], met
     figure = Figure((2.6 + 0.75 * len(xs), 1.6 + 0.45 * len(ys)), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(table, cmap="viridis", aspect="auto", origin="lower")
+    axes.grid(visible=False)
     figure.colorbar(image, label=f"validation {metric}")
     middle = (np.nanmin(table) + np.nanmax(table)) / 2
     for (y, x), value in np.ndenumerate(table):
@@ -204,7 +189,6 @@ def _bars(rows: Sequence[SweepRow], metrics: Sequence[str]) -> Figure:
             axes.errorbar(stat.mean, place, xerr=stat.std or 0.0, fmt="o", color=COLOURS[0],
                           capsize=3)  # fmt: skip
         axes.set_xlabel(f"validation {metric}")
-        axes.grid(alpha=0.25)
     return figure
 
 
@@ -227,7 +211,7 @@ def _forest(tests: Sequence[MetricDifference], metrics: Sequence[str]) -> Figure
                 capsize=3,
             )
         axes.set_xlabel(f"test {metric}, less that of the full model")
-        axes.grid(alpha=0.25, axis="x")
+        axes.grid(visible=False, axis="y")
     return figure
 
 
@@ -248,7 +232,6 @@ def _panels(metrics: Sequence[str]) -> tuple[Figure, Any]:
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
         axes.set_ylabel(f"validation {metric}")
-        axes.grid(alpha=0.25)
     return figure, panels
 
 
@@ -268,12 +251,6 @@ def _scaled(axes: Any, key: str, values: Sequence[Any], places: Mapping[str, flo
     axes.set_xticks(list(places.values()), list(places), rotation=45 if many else 0)
     axes.minorticks_off()
     axes.set_xlabel(key)
-
-
-def _legend(figure: Figure, axes: Any) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    if any(names):
-        figure.legend(handles, names, loc="outside upper left", ncols=4, fontsize=9)
 
 
 def _wider_first(varied: Mapping[str, Sequence[Any]]) -> tuple[str, str]:

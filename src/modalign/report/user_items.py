@@ -1,7 +1,8 @@
-"""What a user had, as small lists for tables and galleries."""
+"""A user's items as short lists with titles, for tables and galleries."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from modalign.data.interactions import Interactions
 
 
 def liked(dataset: Dataset, user_id: str | int) -> list[dict[str, Any]]:
-    """What the user had in training (or, held out, is known to have had): newest first where
-    times are known, else strongest first, else in row order.
+    """The user's training items, or the known part of a user without any: newest first if times
+    are known, otherwise by decreasing weight, otherwise in row order.
     """
     user = int(dataset.users.rows([user_id])[0])
-    return _titles(dataset, _ordered(dataset.history.of(user)))
+    return named(dataset, _ordered(dataset.history.of(user)))
 
 
 def hidden_items(dataset: Dataset, user_id: str | int) -> set[str]:
@@ -34,10 +35,15 @@ def _ordered(part: Interactions) -> np.ndarray:
     return items[np.sort(first)]
 
 
-def _titles(dataset: Dataset, items: np.ndarray) -> list[dict[str, Any]]:
-    titles = dataset.titles()
-    ids = dataset.items.ids(items)
+def named(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+    """Id, title and row of each item; an item without a title has its id as title.
+
+    Args:
+        dataset: with the items.
+        rows: rows of items.
+    """
+    titles, rows = dataset.titles(), np.asarray(rows, np.int64)
     return [
-        {"item_id": one, "title": titles[int(row)], "item": int(row)}
-        for one, row in zip(ids, items, strict=True)
+        {"item_id": one, "title": titles[row], "item": row}
+        for one, row in zip(dataset.items.ids(rows), rows.tolist(), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""What the runs show, in words: no more than the tests allow."""
+"""The conclusion of a comparison in sentences that say no more than the tests allow."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ def finding(
     """Sentences for the top of a page: the best run in `metric`, or that there is none.
 
     Args:
-        metric: as `recall@20`.
-        values: of each run, or of the mean over seeds; not read where `metric` is not shared.
-        comparison: None where there is one run, or one with several seeds.
-        n_users: in the average.
+        metric: a metric such as `recall@20`.
+        values: its value for each run, or for the mean over seeds; not read if the comparison
+            lacks `metric`.
+        comparison: None if there is one run, or one with several seeds.
+        n_users: number of users in the average.
     """
     if comparison is not None and metric not in comparison.winner:
-        return ["The runs were measured at no common cut-off, so there is nothing to compare."]
+        return ["The runs have no cut-off in common, so they cannot be compared."]
     best = max(values, key=lambda name: values[name])
     if comparison is None:
         reached = f"{best} reaches {metric} {values[best]:.4f} over {n_users:,} users."
@@ -35,20 +36,30 @@ def finding(
         first = (
             f"{best} is best in {metric}: {values[best]:.4f}, {near.difference:+.4f} over {which}."
         )
-        ahead = " It is ahead of every other run significantly." if len(leads) > 1 else ""
+        ahead = " It is significantly better than every other run." if len(leads) > 1 else ""
         return [first, f"{_numbers(near)}.{ahead}", _count(comparison)]
     near, *more = [pair for pair in leads if not pair.significant]
     rest = f" and {len(more)} more" if more else ""
     first = (
         f"No run is best in {metric}: {best} has the highest mean, {values[best]:.4f}, "
-        f"but its lead over {near.second}{rest} is within chance."
+        f"but its lead over {near.second}{rest} is not significant."
     )
     second = f"{near.difference:+.4f} over {near.second}, {_numbers(near)}."
     return [first, second, _count(comparison)]
 
 
 def lead(best: str, other: str, metric: str, comparison: Comparison) -> MetricDifference:
-    """The test of two runs with `best` first."""
+    """The test of two runs, turned so that `best` comes first.
+
+    Args:
+        best: name of a run.
+        other: name of another run.
+        metric: a metric such as `recall@20`.
+        comparison: holds the tests.
+
+    Raises:
+        KeyError: the comparison has no such test.
+    """
     for pair in comparison.pairs:
         if pair.metric == metric and {pair.first, pair.second} == {best, other}:
             if pair.first == best:
@@ -60,7 +71,7 @@ def lead(best: str, other: str, metric: str, comparison: Comparison) -> MetricDi
 
 
 def p_value(p: float) -> str:
-    """As a reader wants it: `p = 0.041`, or `p < 0.001`."""
+    """For readers: `p = 0.041`, or `p < 0.001`."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
@@ -76,4 +87,4 @@ def _count(comparison: Comparison) -> str:
     none = wins.pop(None, 0)
     parts = [f"{name} wins {n}" for name, n in wins.most_common()]
     parts += [f"{none} {'has' if none == 1 else 'have'} no winner"] if none else []
-    return f"Of {len(comparison.winner)} accuracy metrics and cut-offs, {', '.join(parts)}."
+    return f"Of {len(comparison.winner)} combinations of metric and cut-off, {', '.join(parts)}."

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from scipy.spatial.distance import pdist
 
 from modalign.core import seeds
 from modalign.data.interactions import Interactions
-from modalign.errors import ConfigError, RunError
-from modalign.experiments.fit import fit
-from modalign.report import _alignment_canvas, alignment
-from modalign.report._alignment_canvas import entropy_bits
-from modalign.report.alignment import Triples, claim, gaps_and_bounds, watch, write_alignment
+from modalign.errors import ConfigError
+from modalign.experiments.fit import fit, load_model
+from modalign.report.paper_figures import recgoat, space_errors
+from modalign.report.paper_figures.figure import FIGURES
+from modalign.report.paper_figures.recgoat import entropy_bits
+from modalign.report.paper_figures.space_errors import Triples, claim, gaps_and_bounds, watch
+from modalign.report.paper_figures.write import write_figures
 from modalign.testing.toy import toy_dataset
 
 DATA = toy_dataset()
@@ -50,7 +53,7 @@ def test_negatives_are_unseen_and_fixed():
 
 @pytest.mark.parametrize("block", [7, 1024])
 def test_the_auc_is_the_loop_over_users_positives_and_negatives(monkeypatch, block):
-    monkeypatch.setattr(alignment, "BLOCK", block)
+    monkeypatch.setattr(space_errors, "BLOCK", block)
     triples = Triples(DATA, 20)
     users, items = tables()
     items[3] = items[5]  # ties
@@ -82,12 +85,12 @@ def test_a_user_who_has_seen_everything_does_not_hang():
         np.r_[DATA.train.users, np.zeros(len(rows), np.int64)], np.r_[DATA.train.items, rows]
     )
     keys = np.unique(everything.users * DATA.n_items + everything.items)
-    found = alignment._unseen(keys, np.array([0, 1]), DATA.n_items, 5, 0)
+    found = space_errors._unseen(keys, np.array([0, 1]), DATA.n_items, 5, 0)
     assert found.shape == (2, 5)
 
 
 def test_no_negatives_are_refused():
-    with pytest.raises(ConfigError, match="1 negative or more"):
+    with pytest.raises(ConfigError, match="at least 1 negative"):
         Triples(DATA, 0)
 
 
@@ -147,12 +150,23 @@ def test_a_gap_that_never_changes_has_no_correlation():
 
 def test_figures_of_a_watched_run(run, tmp_path):
     folder, data, document = run
-    summary = write_alignment([folder], tmp_path / "figures", data=data)
-    assert summary == {str(folder): document["claim"]}
-    for name in ("distances", "gaps", "plans", "spaces", "weights"):
+    summary = write_figures([folder], tmp_path / "figures", data=data, pairs=20)
+    found = {one["name"]: one for one in summary["figures"]}
+    names = {name for name in FIGURES if name.startswith("spaces-")}
+    assert names == {
+        f"spaces-{name}" for name in ("distances", "gaps", "plans", "weights", "items")
+    }
+    assert names < set(found)
+    for name in names:
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert b"mathdefault" not in (tmp_path / "figures" / f"{name}.svg").read_bytes()
-    assert json.loads((tmp_path / "figures" / "alignment.json").read_text()) == summary
+    claimed = {row["space"]: row for row in found["spaces-gaps"]["numbers"]}
+    assert claimed["watched: text"]["above"] == document["claim"]["text"]["above"]
+    assert claimed["watched: id"]["correlation"] is None
+    table = pl.read_csv(tmp_path / "figures" / "spaces-distances.csv")
+    assert table["w1_after/text"].to_list() == [row["w1_after/text"] for row in document["epochs"]]
+    plans = json.loads((tmp_path / "figures" / "spaces-plans.json").read_text())
+    model = load_model(folder, data).model
+    np.testing.assert_allclose(plans["text"], model.plans()["text"].double().numpy())
 
 
 def test_spaces_are_drawn_where_their_two_main_directions_put_them():
@@ -160,8 +174,9 @@ def test_spaces_are_drawn_where_their_two_main_directions_put_them():
     plane = np.linalg.qr(rng.standard_normal((6, 2)))[0]
     before = {"id": rng.standard_normal((20, 2)) @ plane.T, "text": rng.random((20, 2)) @ plane.T}
     after = {"id": before["id"], "text": 7 * before["id"], "unified": np.zeros((20, 6))}
-    figure = _alignment_canvas.spaces({"before": before, "after": after})
+    figure, places = recgoat.scatter({"before": before, "after": after})
     left, right = (axes.collections for axes in figure.axes)
+    np.testing.assert_allclose(places["after"]["text"], np.asarray(right[1].get_offsets()))
     points = [np.asarray(one.get_offsets()) for one in (*left, *right)]
     unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (before["id"], before["text"])]
     # All lies in one plane, so that the drawing keeps every distance; length is left out of it.
@@ -176,23 +191,15 @@ def test_spaces_are_drawn_where_their_two_main_directions_put_them():
 
 def test_plans_are_ordered_without_losing_a_number():
     plan = seeds.numpy_generator(0, "plan").random((6, 6))
-    found = _alignment_canvas._ordered(plan)
+    found = recgoat.ordered(plan)
     np.testing.assert_allclose(np.sort(found, axis=None), np.sort(plan, axis=None))
     shuffled = np.eye(6)[seeds.numpy_generator(1, "order").permutation(6)]
-    np.testing.assert_array_equal(_alignment_canvas._ordered(shuffled), np.eye(6))
+    np.testing.assert_array_equal(recgoat.ordered(shuffled), np.eye(6))
 
 
 def test_bits_of_even_and_of_single_rows():
     np.testing.assert_allclose(entropy_bits(np.ones((2, 8))), [3.0, 3.0])
     np.testing.assert_allclose(entropy_bits(np.eye(4)), np.zeros(4))
-
-
-def test_a_run_that_was_not_watched_is_refused(tmp_path):
-    with pytest.raises(RunError, match=r"alignment\.watch"):
-        write_alignment([tmp_path], tmp_path / "figures")
-    with pytest.raises(RunError, match="one run or more"):
-        write_alignment([], tmp_path / "figures")
-    assert not (tmp_path / "figures").exists()
 
 
 def test_a_model_without_spaces_is_refused(tmp_path):

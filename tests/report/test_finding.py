@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from modalign.evaluate.compare import RunResult, compare
-from modalign.report.words import finding, lead, p_value
+from modalign.report.finding import finding, lead, p_value
 
 N = 400
 
@@ -43,8 +43,8 @@ def test_a_winner_is_named_with_the_next_best(values):
     test = lead("best", "near", "recall@20", comparison)
     assert f"95% interval {test.low:+.4f} to {test.high:+.4f} over users; p < 0.001" in second
     assert 0 < test.low < gap < test.high
-    assert "ahead of every other run" in second
-    assert third == "Of 1 accuracy metrics and cut-offs, best wins 1."
+    assert "significantly better than every other run" in second
+    assert third == "Of 1 combinations of metric and cut-off, best wins 1."
 
 
 def test_two_runs_have_no_next_best(values):
@@ -60,18 +60,18 @@ def test_a_lead_within_chance_is_no_win(values):
     (first, second, third), _, means = told(values)
     assert first == (
         f"No run is best in recall@20: best has the highest mean, {means['best']:.4f}, "
-        "but its lead over near is within chance."
+        "but its lead over near is not significant."
     )
     assert second.startswith("+0.0010 over near, 95% interval -")
     assert "p = " in second
-    assert third == "Of 1 accuracy metrics and cut-offs, 1 has no winner."
+    assert third == "Of 1 combinations of metric and cut-off, 1 has no winner."
 
 
 def test_equal_runs_and_several_rivals_within_chance(values):
     same = dict.fromkeys(("a", "b", "c"), values["best"])
     (first, second, _), _, _ = told(same)
     assert first.startswith("No run is best")
-    assert "over b and 1 more is within chance" in first
+    assert "over b and 1 more is not significant" in first
     assert "p = 1.000" in second
 
 
@@ -99,7 +99,7 @@ def test_without_a_comparison_nothing_is_claimed(values):
     ]
     _, comparison, means = told(values)
     (only,) = finding("recall@7", means, comparison, N)
-    assert "no common cut-off" in only
+    assert "no cut-off in common" in only
 
 
 @pytest.mark.parametrize(

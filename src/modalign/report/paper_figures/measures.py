@@ -1,4 +1,4 @@
-"""The numbers behind the figures: distances and angles of trained vectors, scores of pairs."""
+"""Measures of trained models: distances and angles of vectors, scores of pairs, densities."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import orthogonal_procrustes
+from scipy.stats import gaussian_kde, norm
 
 from modalign.core.interfaces import Factors, Queries
 from modalign.core.sparse import csr_tensor
@@ -17,10 +19,10 @@ from modalign.experiments.fitted import FittedModel
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-BLOCK = 256
-"""Users that a model without vectors scores at once."""
-PAIRS = 65_536
-"""Pairs of vectors that are multiplied at once."""
+USERS_AT_ONCE = 256
+"""For a model without vectors, which scores all items of a user."""
+PAIRS_AT_ONCE = 65_536
+"""For a model with vectors."""
 
 
 def vectors(fitted: FittedModel) -> tuple[Floats, Floats] | None:
@@ -41,9 +43,9 @@ def _numpy(table: torch.Tensor) -> Floats:
 def procrustes(source: Floats, target: Floats) -> tuple[Floats, float]:
     """The rotation and the factor that bring one table nearest to another.
 
-    `R = argmin |source R - target|` over orthogonal matrices, in the Frobenius norm: with the
-    singular vectors of `source^T target = U S V^T` it is `U V^T`. The factor
-    `trace(S) / |source|^2` then minimises `|factor source R - target|`.
+    The rotation R minimises `|source R - target|` in the Frobenius norm over orthogonal matrices
+    (Schoenemann 1966, as in `scipy.linalg.orthogonal_procrustes`); with the singular values s of
+    `source^T target` the factor `sum(s) / |source|^2` then minimises `|factor source R - target|`.
 
     Args:
         source: (n, d).
@@ -52,17 +54,16 @@ def procrustes(source: Floats, target: Floats) -> tuple[Floats, float]:
     Returns:
         R, (d, d), and the factor; 0 for a source of zeros.
 
-    Source: Schoenemann 1966.
-
     Example:
         >>> target = np.array([[0.0, 2.0], [-4.0, 0.0]])
         >>> turn, factor = procrustes(np.array([[1.0, 0.0], [0.0, 2.0]]), target)
-        >>> (turn + 0.0).round(6).tolist(), round(factor, 6)
+        >>> (turn + 0.0).round(6).tolist(), round(float(factor), 6)
         ([[0.0, 1.0], [-1.0, 0.0]], 2.0)
     """
-    left, singular, right = np.linalg.svd(source.T @ target)
+    found: tuple[Floats, float] = orthogonal_procrustes(source, target)
+    rotation, singular = found
     size = float(np.square(source).sum())
-    return left @ right, float(singular.sum()) / size if size else 0.0
+    return rotation, float(singular) / size if size else 0.0
 
 
 def neighbour_cosines(users: Floats, items: Floats, train: sp.csr_array) -> tuple[Floats, Floats]:
@@ -105,7 +106,7 @@ class Sample:
 
     Attributes:
         users: rows, (n,); of the test part.
-        observed: rows of the items these users had there, (n,).
+        observed: rows of the items that these users have there, (n,).
         random: rows of items drawn from the whole catalogue for the same users, (n,).
         block_users: rows, most active first.
         block_items: rows, most popular first.
@@ -121,14 +122,14 @@ class Sample:
 def draw(
     dataset: Dataset, known: NDArray[np.bool_], n: int, block: int, rng: np.random.Generator
 ) -> Sample:
-    """A sample that depends on its arguments alone.
+    """Draw the pairs to score.
 
     Args:
-        dataset: whose test part is sampled, without replacement.
-        known: users that can be scored, (n_users,).
-        n: at most so many pairs.
-        block: at most so many users, and items that have training interactions.
-        rng: of the draw.
+        dataset: its test part is sampled, without replacement.
+        known: mask of the users that can be scored, (n_users,).
+        n: maximum number of pairs.
+        block: maximum number of users in the block, and of items that have training interactions.
+        rng: random generator; nothing else is random.
     """
     test, train = dataset.test, dataset.train
     places = np.flatnonzero(known[test.users])
@@ -148,7 +149,7 @@ def draw(
 
 
 def pair_scores(fitted: FittedModel, users: Rows, items: Rows) -> Floats:
-    """The model's score of each pair, (n,); never all users against all items.
+    """The model's score of each pair, (n,); the matrix of users x items is never held whole.
 
     Args:
         fitted: the model.
@@ -158,21 +159,21 @@ def pair_scores(fitted: FittedModel, users: Rows, items: Rows) -> Floats:
     scorer = fitted.model.scorer()
     with torch.inference_mode():
         if isinstance(scorer, Factors):
-            halves = torch.from_numpy(users).split(PAIRS), torch.from_numpy(items).split(PAIRS)
-            parts = zip(*halves, strict=True)
+            rows = (torch.from_numpy(one).split(PAIRS_AT_ONCE) for one in (users, items))
+            parts = zip(*rows, strict=True)
             found = [(scorer.users[u] * scorer.items[i]).sum(1) for u, i in parts]
             return _numpy(torch.cat(found))
         had = fitted.dataset.history
-        told, trained = had.read("test"), had.trained
+        known, trained = had.read("test"), had.trained
         order = np.argsort(users, kind="stable")
         scores = np.empty(len(users))
         people, starts = np.unique(users[order], return_index=True)
         ends = np.append(starts, len(users))
-        for first in range(0, len(people), BLOCK):
-            some = people[first : first + BLOCK]
-            places = order[ends[first] : ends[min(first + BLOCK, len(people))]]
+        for first in range(0, len(people), USERS_AT_ONCE):
+            some = people[first : first + USERS_AT_ONCE]
+            places = order[ends[first] : ends[min(first + USERS_AT_ONCE, len(people))]]
             queries = Queries(
-                torch.from_numpy(np.where(trained[some], some, -1)), _rows(told, some)
+                torch.from_numpy(np.where(trained[some], some, -1)), _rows(known, some)
             )
             block = _numpy(scorer.score(queries))
             scores[places] = block[np.searchsorted(some, users[places]), items[places]]
@@ -187,7 +188,14 @@ def _rows(matrix: sp.csr_array, rows: Rows) -> torch.Tensor:
 
 
 def grid(series: list[Floats], high: float | None = None, points: int = 320) -> Floats:
-    """Places to draw densities at, with nearly all of the values between their ends."""
+    """Places at which to draw densities: the range of all values but 0.2% at each end, and a
+    margin of 6%.
+
+    Args:
+        series: arrays of values.
+        high: upper end of the range where the values have one.
+        points: number of places.
+    """
     ends = np.array([np.quantile(values, (0.002, 0.998)) for values in series])
     low, top = float(ends[:, 0].min()), float(ends[:, 1].max())
     room = 0.06 * (top - low) or 0.05 * abs(top) or 0.5
@@ -195,22 +203,24 @@ def grid(series: list[Floats], high: float | None = None, points: int = 320) -> 
 
 
 def density(values: Floats, places: Floats, high: float | None = None) -> Floats:
-    """A Gaussian kernel density, with Silverman's bandwidth but never below a step of the grid.
+    """A Gaussian kernel density with Silverman's bandwidth, at least a step of the grid.
 
-    `sum_i exp(-(x - v_i)^2 / 2 h^2) / (n h sqrt(2 pi))`, with
-    `h = 0.9 min(deviation, interquartile range / 1.34) n^(-1/5)`.
+    The bandwidth is `0.9 min(deviation, interquartile range / 1.34) n^(-1/5)` (Silverman 1986,
+    equation 3.31).
 
     Args:
         values: (n,).
-        places: where, rising by equal steps.
-        high: an end of the values' range, at which kernels are mirrored.
-
-    Source: Silverman 1986, equation 3.31.
+        places: where to evaluate, rising by equal steps.
+        high: upper end of the values' range, at which kernels are mirrored.
     """
     quarter, three = np.quantile(values, (0.25, 0.75))
     spread = min(values.std(), (three - quarter) / 1.34) or values.std()
     width = max(0.9 * spread * len(values) ** -0.2, places[1] - places[0])
     mirrored = values if high is None else np.append(values, 2 * high - values)
-    heights = [np.exp(-0.5 * np.square((x - mirrored) / width)).sum() for x in places]
-    found: Floats = np.array(heights) / (len(values) * width * np.sqrt(2 * np.pi))
-    return found
+    deviation = mirrored.std(ddof=1)
+    found: Floats = (
+        gaussian_kde(mirrored, width / deviation)(places)
+        if deviation
+        else norm.pdf(places, mirrored[0], width)
+    )
+    return found * (len(mirrored) / len(values))

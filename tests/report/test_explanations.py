@@ -17,7 +17,7 @@ from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError, DataError
 from modalign.experiments.fit import fit
 from modalign.experiments.fitted import FittedModel
-from modalign.report.interests import interests, without_rows, write_page
+from modalign.report.explanations import explain_users, without_rows, write_page
 from modalign.testing.toy import toy_dataset
 
 OPTIONS = {
@@ -48,7 +48,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> FittedModel:
 
 
 def test_document_names_what_the_model_says(fitted: FittedModel) -> None:
-    document = interests(fitted, ["u3", "u5"], n_items=4, n_words=3)
+    document = explain_users(fitted, ["u3", "u5"], n_items=4, n_words=3)
     assert [person["user"] for person in document["users"]] == ["u3", "u5"]
     history = fitted.dataset.view().rows().history(torch.tensor([3, 5]))
     told = fitted.model.eval().explain(history, 4, 3)
@@ -69,7 +69,7 @@ def test_document_names_what_the_model_says(fitted: FittedModel) -> None:
 
 
 def test_averages_are_over_users_with_a_history(fitted: FittedModel) -> None:
-    average = interests(fitted, ["u0"])["average"]
+    average = explain_users(fitted, ["u0"])["average"]
     assert average["users"] == 59  # the last of the toy has nothing
     history = fitted.dataset.view().rows().history(torch.arange(59))
     plans = {one.modality: one.plan for one in fitted.model.eval().explain(history).content}
@@ -81,20 +81,20 @@ def test_averages_are_over_users_with_a_history(fitted: FittedModel) -> None:
 def test_new_users_are_explained_by_what_is_known_of_them(fitted: FittedModel) -> None:
     dataset = fitted.dataset
     known = Interactions(np.array([59, 59]), np.array([1, 2]))
-    told = interests(replace(fitted, dataset=replace(dataset, test_history=known)), ["u59"])
+    told = explain_users(replace(fitted, dataset=replace(dataset, test_history=known)), ["u59"])
     assert len(told["users"][0]["liked"]) == 2
 
 
 def test_who_can_not_be_explained(fitted: FittedModel) -> None:
     with pytest.raises(DataError, match="u59"):
-        interests(fitted, ["u0", "u59"])
+        explain_users(fitted, ["u0", "u59"])
     popular = fit(fitted.dataset, "popularity")
     with pytest.raises(ConfigError, match="popularity"):
-        interests(popular, ["u0"])
+        explain_users(popular, ["u0"])
 
 
 def test_page_is_self_contained_and_escapes_titles(fitted: FittedModel, tmp_path: Path) -> None:
-    document = interests(fitted, ["u3"], n_items=40)
+    document = explain_users(fitted, ["u3"], n_items=40)
     page = write_page(document, fitted.dataset, tmp_path / "page.html").read_text()
     assert "data:image/jpeg;base64," in page
     assert "<b>title" not in page
@@ -103,9 +103,9 @@ def test_page_is_self_contained_and_escapes_titles(fitted: FittedModel, tmp_path
     for cell in document["users"][0]["content"][1]["plan"][0]:
         assert f"{cell:.3f}" in page
     assert "word1" in page
-    with pytest.raises(DataError, match="a folder"):
+    with pytest.raises(DataError, match="the folder"):
         write_page(document, fitted.dataset, tmp_path)
 
 
 def test_rows_of_items_stay_inside(fitted: FittedModel) -> None:
-    assert "'item':" not in str(without_rows(interests(fitted, ["u3"])))
+    assert "'item':" not in str(without_rows(explain_users(fitted, ["u3"])))

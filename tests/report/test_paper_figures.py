@@ -24,12 +24,15 @@ from modalign.core.interfaces import Queries
 from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError, DataError, RunError
 from modalign.experiments.fit import load_model
-from modalign.report import _canvas, _flow, _measures
-from modalign.report._canvas import Curves
-from modalign.report.figures import NAMES, write_figures
+from modalign.report import style
+from modalign.report.paper_figures import canvas, flows, measures, tarec
+from modalign.report.paper_figures.canvas import Curves
+from modalign.report.paper_figures.figure import FIGURES
+from modalign.report.paper_figures.write import write_figures
 from modalign.testing.toy import toy_dataset
 
 RNG = np.random.default_rng(0)
+NAMES = [name for name in FIGURES if name.startswith("fig")]
 OF_FLOWS = {name for name in NAMES if name.startswith("fig3")}
 
 
@@ -38,7 +41,7 @@ OF_FLOWS = {name for name in NAMES if name.startswith("fig3")}
 
 def test_rotation_and_factor_are_scipys():
     source, target = RNG.normal(size=(30, 5)), RNG.normal(size=(30, 5))
-    turn, factor = _measures.procrustes(source, target)
+    turn, factor = measures.procrustes(source, target)
     expected, scale = orthogonal_procrustes(source, target)
     np.testing.assert_allclose(turn, expected, atol=1e-12)
     np.testing.assert_allclose(factor, scale / np.square(source).sum(), rtol=1e-12)
@@ -46,10 +49,10 @@ def test_rotation_and_factor_are_scipys():
 
 def test_a_turned_and_shrunken_copy_is_found_again():
     target, turn = RNG.normal(size=(40, 6)), ortho_group.rvs(6, random_state=1)
-    found, factor = _measures.procrustes(0.25 * target @ turn.T, target)
+    found, factor = measures.procrustes(0.25 * target @ turn.T, target)
     np.testing.assert_allclose(found, turn, atol=1e-12)
     np.testing.assert_allclose(factor, 4.0)
-    assert _measures.procrustes(np.zeros((3, 2)), np.ones((3, 2)))[1] == 0.0
+    assert measures.procrustes(np.zeros((3, 2)), np.ones((3, 2)))[1] == 0.0
 
 
 def test_neighbour_cosines_are_those_of_a_slow_loop():
@@ -57,7 +60,7 @@ def test_neighbour_cosines_are_those_of_a_slow_loop():
     users[3], items[2] = 0.0, 0.0
     dense = (RNG.random((9, 7)) < 0.4).astype(np.float32)
     dense[5], dense[:, 6] = 0.0, 0.0
-    found = _measures.neighbour_cosines(users, items, sp.csr_array(dense))
+    found = measures.neighbour_cosines(users, items, sp.csr_array(dense))
 
     def cosine(u, i):
         length = np.linalg.norm(users[u]) * np.linalg.norm(items[i])
@@ -70,27 +73,27 @@ def test_neighbour_cosines_are_those_of_a_slow_loop():
         np.testing.assert_allclose(values, expected, atol=1e-12)
 
 
-def test_densities_are_scipys_and_have_the_area_of_one():
+def test_densities_have_silvermans_bandwidth_and_the_area_of_one():
     values = RNG.normal(size=400)
-    places = _measures.grid([values, values + 2])
+    places = measures.grid([values, values + 2])
     assert places[0] < np.quantile(values, 0.002)
     assert places[-1] > np.quantile(values, 0.998) + 2
-    own = _measures.density(values, places)
+    own = measures.density(values, places)
     spread = min(values.std(), np.subtract(*np.quantile(values, (0.75, 0.25))) / 1.34)
     width = 0.9 * spread * 400**-0.2
     np.testing.assert_allclose(own, gaussian_kde(values, width / values.std(ddof=1))(places))
     cosines = 1.0 - np.abs(RNG.normal(size=500)) / 9
     places = np.linspace(0.0, 1.0, 400)
-    mirrored = _measures.density(cosines, places, high=1.0)
+    mirrored = measures.density(cosines, places, high=1.0)
     np.testing.assert_allclose(np.trapezoid(mirrored, places), 1.0, atol=0.01)
-    assert np.trapezoid(_measures.density(cosines, places), places) < 0.97
+    assert np.trapezoid(measures.density(cosines, places), places) < 0.97
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -1.0])
 def test_equal_values_are_one_narrow_hill(value):
     values = np.full(10, value)
-    places = _measures.grid([values])
-    heights = _measures.density(values, places)
+    places = measures.grid([values])
+    heights = measures.density(values, places)
     assert places[0] < value < places[-1]
     np.testing.assert_allclose(places[heights.argmax()], value, atol=places[1] - places[0])
     np.testing.assert_allclose(np.trapezoid(heights, places), 1.0, atol=0.01)
@@ -98,7 +101,7 @@ def test_equal_values_are_one_narrow_hill(value):
 
 def sample(data, n=50, block=20, seed=1):
     known = np.bincount(data.train.users, minlength=data.n_users) > 0
-    return _measures.draw(data, known, n, block, seeds.numpy_generator(seed, "figures", "sample"))
+    return measures.draw(data, known, n, block, seeds.numpy_generator(seed, "figures", "sample"))
 
 
 def test_the_sample_is_fixed_by_its_seed_and_holds_test_pairs_once():
@@ -124,7 +127,7 @@ def test_a_sample_takes_all_there_is_and_leaves_out_who_is_not_known():
     assert len(whole.users) == len(data.test)
     assert len(whole.block_users) == data.n_users - 1
     known = np.arange(data.n_users) % 2 == 0
-    part = _measures.draw(data, known, 10**6, 9, np.random.default_rng(0))
+    part = measures.draw(data, known, 10**6, 9, np.random.default_rng(0))
     assert not (part.users % 2).any()
     assert not (part.block_users % 2).any()
 
@@ -141,11 +144,11 @@ def whole_scores(fitted):
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 @pytest.mark.parametrize("name", ["bpr", "ease", "popularity"])
 def test_scores_of_pairs_are_the_models_scores_in_any_order(name, runs, monkeypatch):
-    monkeypatch.setattr(_measures, "BLOCK", 7)
-    monkeypatch.setattr(_measures, "PAIRS", 5)
+    monkeypatch.setattr(measures, "USERS_AT_ONCE", 7)
+    monkeypatch.setattr(measures, "PAIRS_AT_ONCE", 5)
     fitted = load_model(getattr(runs, name))
     users, items = RNG.integers(60, size=200), RNG.integers(40, size=200)
-    found = _measures.pair_scores(fitted, users, items)
+    found = measures.pair_scores(fitted, users, items)
     np.testing.assert_allclose(found, whole_scores(fitted)[users, items], rtol=1e-5, atol=1e-6)
 
 
@@ -153,31 +156,31 @@ def test_scores_of_pairs_are_the_models_scores_in_any_order(name, runs, monkeypa
 
 
 @pytest.fixture(scope="module")
-def flows():
-    return _flow.flows(1)
+def both():
+    return flows.flows(1)
 
 
-def test_the_debiased_flow_arrives_and_the_biased_one_shrinks(flows):
-    for pair in flows.values():
+def test_the_debiased_flow_arrives_and_the_biased_one_shrinks(both):
+    for pair in both.values():
         spread = {n: r.points[-1].var(0).sum() / pair.target.var(0).sum()
-                  for n, r in pair.runs.items()}  # fmt: skip
+                  for n, r in pair.by_loss.items()}  # fmt: skip
         assert spread["biased"] < 0.7
         assert 0.95 < spread["debiased"] < 1.05
-        losses = {name: run.losses for name, run in pair.runs.items()}
+        losses = {name: run.losses for name, run in pair.by_loss.items()}
         assert losses["debiased"][-1] < 0.002 * losses["debiased"][0]
         assert losses["biased"][-1] > 0.2 * losses["biased"][0]
-        assert pair.runs["debiased"].exact[-1] < 0.3 * pair.runs["biased"].exact[-1]
+        assert pair.by_loss["debiased"].exact[-1] < 0.3 * pair.by_loss["biased"].exact[-1]
 
 
-def test_points_go_along_the_arrows_and_the_exact_cost_is_the_sorted_one(flows):
-    for pair in flows.values():
-        for run in pair.runs.values():
-            assert len(run.points) == len(run.descent) == len(run.losses) == _flow.STEPS + 1
-            moved = run.points[:-1] + _flow.RATE * run.descent[:-1]
+def test_points_go_along_the_arrows_and_the_exact_cost_is_the_sorted_one(both):
+    for pair in both.values():
+        for run in pair.by_loss.values():
+            assert len(run.points) == len(run.descent) == len(run.losses) == flows.STEPS + 1
+            moved = run.points[:-1] + flows.RATE * run.descent[:-1]
             np.testing.assert_allclose(moved, run.points[1:], atol=1e-12)
-    line = flows[1]
+    line = both[1]
     target = np.sort(line.target[:, 0])
-    for run in line.runs.values():
+    for run in line.by_loss.values():
         gaps = np.sort(run.points[..., 0], 1) - target
         np.testing.assert_allclose(run.exact, np.square(gaps).mean(1) / 2)
 
@@ -189,16 +192,16 @@ def test_points_go_along_the_arrows_and_the_exact_cost_is_the_sorted_one(flows):
 def few_steps():
     """Flows of a few steps, where a test is not about them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_flow, "SHOWN", (0, 1, 2, 3))
-        short, steps = _flow.flows, 3
-        patch.setattr(_flow, "flows", lambda seed: short(seed, steps))
+        patch.setattr(flows, "SHOWN", (0, 1, 2, 3))
+        whole, steps = flows.flows, 3
+        patch.setattr(flows, "flows", lambda seed: whole(seed, steps))
         yield
 
 
 @pytest.fixture
 def no_pictures(few_steps, monkeypatch):
     """Figures that are made but not painted, where a test is not about that."""
-    monkeypatch.setattr(_canvas, "files", lambda figure: {"png": b"png", "svg": b"<svg/>"})
+    monkeypatch.setattr(style, "files", lambda figure: {"png": b"png", "svg": b"<svg/>"})
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +273,7 @@ def test_neighbours_in_the_file_are_those_of_the_model(drawn, runs):
     with torch.no_grad():
         users, items = (t.double().numpy() for t in fitted.model.tables())
     matrix = data.train.csr(data.n_users, data.n_items)
-    expected = np.concatenate(_measures.neighbour_cosines(users, items, matrix))
+    expected = np.concatenate(measures.neighbour_cosines(users, items, matrix))
     own = table.filter(pl.col("run") == "bpr")["cosine"].to_numpy()
     np.testing.assert_allclose(own, expected[~np.isnan(expected)])
 
@@ -318,8 +321,8 @@ def test_what_is_drawn_is_the_block_under_one_colour_scale(
     monkeypatch, three, no_pictures, tmp_path
 ):
     made = []
-    whole = _canvas.heat_maps
-    monkeypatch.setattr(_canvas, "heat_maps", lambda rows: made.append(whole(rows)) or made[0])
+    whole = tarec.score_maps
+    monkeypatch.setattr(tarec, "score_maps", lambda rows: made.append(whole(rows)) or made[0])
     write_figures(three, tmp_path, pairs=20)
     table = pl.read_csv(tmp_path / "fig4-differences.csv")
     maps = [axes for axes in made[0].axes if axes.get_images()]
@@ -337,9 +340,9 @@ def test_legends_show_recall_and_curves_keep_their_colours(
     monkeypatch, three, no_pictures, tmp_path
 ):
     made = {}
-    draw = _canvas.densities
+    draw = canvas.densities
     monkeypatch.setattr(
-        _canvas, "densities", lambda p, labels: made.setdefault(len(made), draw(p, labels))
+        canvas, "densities", lambda p, labels: made.setdefault(len(made), draw(p, labels))
     )
     write_figures(three, tmp_path, pairs=20)
     distances, neighbours, scores = made.values()
@@ -396,7 +399,7 @@ def panels(names):
 
 
 def test_equal_figures_are_equal_bytes():
-    one, two = (_canvas.files(_canvas.densities(panels("ab"), {"a": "A", "b": "B"})) for _ in "12")
+    one, two = (style.files(canvas.densities(panels("ab"), {"a": "A", "b": "B"})) for _ in "12")
     assert one == two
     assert one["png"].startswith(b"\x89PNG")
     assert b"<dc:date>" not in one["svg"]
@@ -425,7 +428,7 @@ def test_a_reference_without_vectors_and_runs_with_others_are_told(
 ):
     summary = write_figures([runs.ease, runs.bpr], tmp_path / "a", pairs=20)
     assert {one["name"] for one in summary["figures"]} == set(NAMES) - {"fig1ab-distances"}
-    assert "the first run, ease, has no vectors" in summary["notes"][1]
+    assert "the first run, ease, has no vectors" in summary["notes"][0]
     modalign.fit(shop, "bpr", out=tmp_path / "narrow", epochs=1, embedding_size=3)
     summary = write_figures(
         [runs.bpr, tmp_path / "narrow", runs.bpr_again], tmp_path / "b", pairs=20
@@ -433,8 +436,8 @@ def test_a_reference_without_vectors_and_runs_with_others_are_told(
     assert set(numbers(summary, "fig1ab-distances")) == {"bpr-again"}
     assert set(numbers(summary, "fig1c-neighbours")) == {"bpr", "narrow", "bpr-again"}
     assert summary["notes"] == [
-        "Left out of figures 1(a) and (b): narrow, whose vectors have 3 numbers, not 64 as those "
-        "of bpr."
+        "Left out of figures 1(a) and (b): narrow, whose vectors have 3 dimensions; those of bpr "
+        "have 64."
     ]
     summary = write_figures([runs.ease, runs.other_ks], tmp_path / "c", pairs=20)
     assert "fig1c-neighbours" not in {one["name"] for one in summary["figures"]}
@@ -517,20 +520,20 @@ def test_the_page_holds_any_name(no_pictures, runs, tmp_path):
     page = Page((tmp_path / "out" / "index.html").read_text())
     assert "<b>b &amp;" in page.shown
     assert not page.all("b")
-    assert _canvas.short("very long " * 12) in page.shown
+    assert style.short("very long " * 12) in page.shown
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
 @pytest.mark.parametrize("many", [1, 2, 5])
 def test_legends_and_titles_of_any_name_stay_inside_the_figure(many):
-    names = [_canvas.short(name) for name in HARD[-many:]]
-    figure = _canvas.densities(panels(names), {name: f"{name}, Recall@20 0.1" for name in names})
-    maps = _canvas.heat_maps([("what", {name: np.eye(3) for name in HARD[-many:]})] * 2)
+    names = [style.short(name) for name in HARD[-many:]]
+    figure = canvas.densities(panels(names), {name: f"{name}, Recall@20 0.1" for name in names})
+    maps = tarec.score_maps({key: {name: np.eye(3) for name in HARD[-many:]} for key in "ab"})
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         f"{name}, Recall@20 0.1" for name in names
     ]
     for one in (figure, maps):
-        _canvas.files(one)
+        style.files(one)
         whole = one.bbox
         texts = [axes.title for axes in one.axes] + [*one.legends]
         for text in texts:

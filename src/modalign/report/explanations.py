@@ -1,4 +1,4 @@
-"""`modalign explain`: what a model says of a user's interests, as a document and as a page."""
+"""`modalign explain`: the interests that a model finds in a history, as JSON and as a page."""
 
 from __future__ import annotations
 
@@ -6,40 +6,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 from torch import Tensor
 
 from modalign.core import devices
 from modalign.core.explain import ContentInterests, Explains, Interests, overlap, plan_entropy
-from modalign.core.files import write_aside
 from modalign.core.sparse import csr_tensor
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError
 from modalign.experiments.fitted import FittedModel
+from modalign.report import html
 from modalign.report.gallery import Pictures
-from modalign.report.lists import liked
+from modalign.report.user_items import liked, named
 
 AVERAGED = 200
 """Users, evenly spaced among those with a history, over whom averages are taken."""
 BLOCK = 50
 WORDS = 10
-"""Words in which factors are compared, as in the paper's table."""
+"""Words by which factors are compared, as in the table of the BANDVAE paper."""
 SHOWN = 10
 """Items of the history shown on the page."""
 
 
-def interests(
+def explain_users(
     fitted: FittedModel, user_ids: Sequence[str], n_items: int = 3, n_words: int = 10
 ) -> dict[str, Any]:
-    """What the model says of users' interests, with names for all rows: plain values, for JSON.
+    """The interests of users by a model, as plain values for JSON, with names for all rows.
 
     Args:
         fitted: a model that explains.
-        user_ids: of users with a history.
-        n_items: best items of a rating factor.
-        n_words: best words of a content factor.
+        user_ids: ids of users with a history.
+        n_items: number of best items of a rating factor.
+        n_words: number of best words of a content factor.
 
     Returns:
         model, data, `users` (for each: liked, rating factors with items and gates, and for each
@@ -48,14 +47,14 @@ def interests(
 
     Raises:
         ConfigError: the model does not explain.
-        DataError: an unknown user id, or a user of whom nothing is known.
+        DataError: an unknown user id, or a user without a history.
     """
     model, dataset = fitted.model, fitted.dataset
     if not isinstance(model, Explains):
         raise ConfigError(
-            "a model that explains the interests of users",
+            "a model that explains interests",
             fitted.spec.name,
-            "explain a run of bandvae; `modalign recommend` lists what any model recommends",
+            "explain a run of bandvae; `modalign recommend` works with any model",
         )
     rows = dataset.users.rows(user_ids)
     known = dataset.history.read()
@@ -63,25 +62,24 @@ def interests(
     if not counts[rows].all():
         who = user_ids[int(np.flatnonzero(counts[rows] == 0)[0])]
         raise DataError(
-            "a user with items in training, or known in advance", f"user {who!r} without any",
-            "ask for another user",
+            "a user with training items or a known part", f"user {who!r} without any",
+            "choose another user",
         )  # fmt: skip
     model.eval()
     some = np.flatnonzero(counts)
     some = some[np.linspace(0, len(some) - 1, min(AVERAGED, len(some))).astype(np.int64)]
-    told = _ask(model, known[rows], n_items, n_words)
+    found = _explain(model, known[rows], n_items, n_words)
     return {
         "model": fitted.spec.name,
         "data": dataset.fingerprint,
         "users": [
-            _person(dataset, user_id, told, place, n_words)
-            for place, user_id in enumerate(user_ids)
+            _person(dataset, user_id, found, place) for place, user_id in enumerate(user_ids)
         ],
         "average": {"users": len(some), **_averages(model, known[some])},
     }
 
 
-def _ask(model: Any, matrix: Any, n_items: int, n_words: int) -> Interests:
+def _explain(model: Any, matrix: Any, n_items: int, n_words: int) -> Interests:
     device = devices.of(model)
     history = csr_tensor(
         torch.from_numpy(matrix.indptr.astype(np.int64)),
@@ -97,7 +95,7 @@ def _averages(model: Any, matrix: Any) -> dict[str, Any]:
     """Mean entropy of plans and overlap of words over users, by modality."""
     sums: dict[str, list[Tensor]] = {}
     for start in range(0, matrix.shape[0], BLOCK):
-        for one in _ask(model, matrix[start : start + BLOCK], 1, WORDS).content:
+        for one in _explain(model, matrix[start : start + BLOCK], 1, WORDS).content:
             values = torch.stack([plan_entropy(one.plan), overlap(one.tops.index)], 1)
             sums.setdefault(one.modality, []).append(values)
     means = {name: torch.cat(parts).mean(0).tolist() for name, parts in sums.items()}
@@ -109,30 +107,29 @@ def _averages(model: Any, matrix: Any) -> dict[str, Any]:
     }
 
 
-def _person(
-    dataset: Dataset, user_id: str, told: Interests, place: int, n_words: int
-) -> dict[str, Any]:
+def _person(dataset: Dataset, user_id: str, interests: Interests, place: int) -> dict[str, Any]:
     before = liked(dataset, user_id)
     had = {one["item"] for one in before}
+    ratings = interests.ratings
     factors = []
     for k, (items, scores) in enumerate(
-        zip(told.ratings.index[place].tolist(), told.ratings.scores[place].tolist(), strict=True)
+        zip(ratings.index[place].tolist(), ratings.scores[place].tolist(), strict=True)
     ):
         gates = {
             one.modality: float(one.rating_gates[place, k])
-            for one in told.content
+            for one in interests.content
             if one.rating_gates is not None
         }
         shown = [
             {**item, "score": score, "liked": item["item"] in had}
-            for item, score in zip(_items(dataset, items), scores, strict=True)
+            for item, score in zip(named(dataset, items), scores, strict=True)
         ]
         factors.append({"items": shown, "gates": gates})
     return {
         "user": user_id,
         "liked": before,
         "factors": factors,
-        "content": [_content(dataset, one, place) for one in told.content],
+        "content": [_content(dataset, one, place) for one in interests.content],
     }
 
 
@@ -144,7 +141,7 @@ def _content(dataset: Dataset, one: ContentInterests, place: int) -> dict[str, A
         if one.words is not None:
             words = [{"word": one.words[column]} for column in columns]
         else:
-            near = _items(dataset, one.examples[index[j]].tolist())
+            near = named(dataset, one.examples[index[j]].tolist())
             words = [
                 {"word": f"#{c}", "example": item} for c, item in zip(columns, near, strict=True)
             ]
@@ -162,17 +159,8 @@ def _content(dataset: Dataset, one: ContentInterests, place: int) -> dict[str, A
     }
 
 
-def _items(dataset: Dataset, rows: Sequence[int]) -> list[dict[str, Any]]:
-    titles = dataset.titles()
-    ids = dataset.items.ids(np.array(rows, np.int64))
-    return [
-        {"item_id": one, "title": titles[row], "item": row}
-        for one, row in zip(ids, rows, strict=True)
-    ]
-
-
 def without_rows(document: Any) -> Any:
-    """The document without the rows of items, which mean nothing outside; for JSON.
+    """The document without the internal rows of items, for JSON.
 
     Example:
         >>> without_rows({"liked": [{"item_id": "a", "item": 3}]})
@@ -186,29 +174,26 @@ def without_rows(document: Any) -> Any:
 
 
 def write_page(document: dict[str, Any], dataset: Dataset, out: str | Path) -> Path:
-    """The document as one self-contained HTML page with the items' pictures.
+    """Write the document as one self-contained HTML page with the items' pictures.
 
     Args:
-        document: of `interests`.
-        dataset: whose pictures are shown.
-        out: HTML file; written aside first.
+        document: made by `explain_users`.
+        dataset: data with the pictures of the items.
+        out: HTML file; an earlier one is replaced when the new one is complete.
+
+    Returns:
+        `out`.
 
     Raises:
-        DataError: `out` is a folder.
+        DataError: `out` cannot be a file.
     """
     out = Path(out)
-    if out.is_dir():
-        raise DataError("a file to write the page to", f"{out}, which is a folder", "name a file")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+    html.check_target(out)
+    page = html.render(
+        "explanations.html",
+        document=document,
+        pictures=Pictures(dataset),
+        dataset=dataset,
+        shown=SHOWN,
     )
-    html = environment.get_template("interests.html").render(
-        document=document, pictures=Pictures(dataset), dataset=dataset, shown=SHOWN
-    )
-    with write_aside(out) as aside:
-        aside.write_text(html, encoding="utf-8")
-    return out
+    return html.save(out, page)
