@@ -13,6 +13,7 @@ import polars as pl
 
 from modalign.core.interfaces import Recommender
 from modalign.data.dataset import Dataset
+from modalign.errors import RunError
 from modalign.evaluate.protocol import Evaluation, Evaluator
 from modalign.experiments import run_folder
 from modalign.experiments.options import RunOptions
@@ -101,6 +102,16 @@ def write(
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The records of a run's epochs."""
+    """The records of a run's epochs.
+
+    Raises:
+        RunError: the log is damaged.
+    """
     path = folder / run_folder.HISTORY
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    lines = path.read_text().splitlines() if path.is_file() else []
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise RunError(
+            f"one JSON object on each line of {path}", str(error), "train the run again"
+        ) from error

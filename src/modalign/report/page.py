@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,6 @@ class _Shown:
 
     name: str
     fitted: FittedModel
-    history: list[dict[str, float]]
     evaluation: Evaluation
 
     @property
@@ -127,24 +125,12 @@ def _check(folders: Sequence[Path], out: Path, gallery_users: int) -> None:
 def _load(folders: Sequence[Path], data: str | Path | None) -> list[_Shown]:
     k = _main_k([read_run(folder)[1]["test"] for folder in folders])
     shown = []
-    for folder, (name, fitted) in zip(folders, load_runs(folders, data).items(), strict=True):
+    for name, fitted in load_runs(folders, data).items():
         evaluation = fitted.evaluate(
             "test", mask=fitted.results["mask"], ks=[k], metrics=("recall", "ndcg")
         )
-        shown.append(_Shown(name, fitted, _history(folder), evaluation))
+        shown.append(_Shown(name, fitted, evaluation))
     return shown
-
-
-def _history(folder: Path) -> list[dict[str, float]]:
-    log = folder / "metrics.jsonl"
-    try:
-        return [json.loads(line) for line in log.read_text().splitlines()]
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise RunError(
-            f"one JSON object on each line of {log}", str(error), "train the run again"
-        ) from error
 
 
 def _main_k(tests: Sequence[Mapping[str, float]]) -> int:
@@ -227,11 +213,11 @@ def _tests(comparison: Comparison | None, k: int) -> list[dict[str, Any]]:
 
 def _curves(runs: Sequence[_Shown]) -> list[dict[str, str]]:
     key = "valid/recall@20"
-    trained = [run for run in runs if len(run.history) > 1]
+    trained = [run for run in runs if len(run.fitted.history) > 1]
     measured = {
-        run.name: {h["epoch"]: h[key] for h in run.history if key in h}
+        run.name: {h["epoch"]: h[key] for h in run.fitted.history if key in h}
         for run in trained
-        if any(key in h for h in run.history)
+        if any(key in h for h in run.fitted.history)
     }
     found = []
     if measured:
@@ -249,11 +235,11 @@ def _curves(runs: Sequence[_Shown]) -> list[dict[str, str]]:
         )
         found.append({"title": "Validation recall@20, a star at the best epoch", "svg": svg})
     for index, run in enumerate(trained):
-        parts = sorted({key for h in run.history for key in h if key.startswith("loss/")})
+        parts = sorted({key for h in run.fitted.history for key in h if key.startswith("loss/")})
         if parts:
-            epochs = [h["epoch"] for h in run.history]
+            epochs = [h["epoch"] for h in run.fitted.history]
             series = {
-                part[5:]: (epochs, [h.get(part, float("nan")) for h in run.history])
+                part[5:]: (epochs, [h.get(part, float("nan")) for h in run.fitted.history])
                 for part in parts
             }
             svg = plots.lines(series, "epoch", "loss part, weighted", ids=f"loss-{index}")

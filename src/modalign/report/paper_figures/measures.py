@@ -60,10 +60,9 @@ def procrustes(source: Floats, target: Floats) -> tuple[Floats, float]:
         >>> (turn + 0.0).round(6).tolist(), round(float(factor), 6)
         ([[0.0, 1.0], [-1.0, 0.0]], 2.0)
     """
-    found: tuple[Floats, float] = orthogonal_procrustes(source, target)
-    rotation, singular = found
+    rotation, singular = orthogonal_procrustes(source, target)
     size = float(np.square(source).sum())
-    return rotation, float(singular) / size if size else 0.0
+    return np.asarray(rotation, np.float64), float(singular) / size if size else 0.0
 
 
 def neighbour_cosines(users: Floats, items: Floats, train: sp.csr_array) -> tuple[Floats, Floats]:
