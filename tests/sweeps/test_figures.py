@@ -5,8 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-import matplotlib as mpl
-import matplotlib.style
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
@@ -14,6 +12,7 @@ from sweep_jobs import Formula
 
 from modalign import sweeps
 from modalign.evaluate.compare import MetricDifference
+from modalign.report import style
 from modalign.sweeps import SweepPlan, figures
 
 
@@ -97,7 +96,7 @@ def test_labels_below_the_differences_stand_clear_of_each_other(name: str, width
         for metric in metrics
         for shift in (0.0, -0.6 * width)
     ]
-    with mpl.style.context(["default", figures._STYLE]):
+    with style.look():
         figure = figures._forest(tests, metrics)
         FigureCanvasAgg(figure).draw()
     for axes in figure.axes:
