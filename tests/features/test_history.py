@@ -1,4 +1,4 @@
-"""Users' profiles from their training items: a hand example, and what must not matter."""
+"""Users' preferences from their training items: a hand example, and what must not matter."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_length_of_a_row_does_not_matter():
     np.testing.assert_allclose(again.features, found.features, atol=1e-5)
 
 
-def test_items_that_cancel_out_leave_a_user_without_a_profile():
+def test_items_that_cancel_out_leave_a_user_without_a_preference():
     # All items, equally popular: nothing is left but rounding.
     rows = seeds.numpy_generator(3, "cancel").normal(size=(7, 5))
     found = history_mean(text(rows), np.zeros(7, np.int64), np.arange(7), 1)

@@ -1,4 +1,4 @@
-"""What the tests of profiles share beside fixtures."""
+"""What the tests of preferences share besides fixtures."""
 
 from __future__ import annotations
 

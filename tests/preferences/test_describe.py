@@ -74,7 +74,7 @@ def test_no_prompt_names_an_item_the_user_does_not_have_in_training(library, ser
         assert frozenset(line.partition(" (")[0] for line in lines) in allowed
 
 
-def test_users_of_the_unseen_protocol_have_no_profile(library):
+def test_users_of_the_unseen_protocol_have_no_preference(library):
     hidden = library.train.users < 10
     data = replace(
         library,
@@ -218,7 +218,7 @@ def test_the_key_is_in_no_file(shelf, server):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
-def test_profiles_of_another_split_are_refused(shelf):
+def test_preferences_of_another_split_are_refused(shelf):
     out, _ = describe(shelf, Template())
     swapped = replace(out, train=shelf.test, test=shelf.train)
     with pytest.raises(DataError, match=r"another one, which may hold what is to be predicted"):

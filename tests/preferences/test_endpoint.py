@@ -221,6 +221,27 @@ def test_a_wrong_host_name_or_certificate_stops_at_once(cause, server, clock, mo
         ask(model, ["a"] * 5)
 
 
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "what://127.0.0.1:9"])
+def test_a_proxy_that_cannot_be_used_stops_at_once(proxy, server, clock, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    assert ask(asker(server, clock), ["a"])  # NO_PROXY has its host
+    monkeypatch.delenv("NO_PROXY")
+    with pytest.raises(ConfigError, match=r"an HTTP proxy in HTTP_PROXY.*127\.0\.0\.1 to NO_PROXY"):
+        ask(asker(server, clock), ["a"])
+    monkeypatch.delenv("HTTP_PROXY")
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    assert ask(asker(server, clock), ["a"])
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_a_proxy_gets_the_request(scheme, server, clock, monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1").replace("http://", scheme))
+    model = OpenAICompatible("http://somewhere.invalid/v1", "m", key_variable=None)
+    assert ask(model, ["a"]) == {0: ModelAnswer("Likes 1 red shoes.")}
+    assert server.paths == ["http://somewhere.invalid/v1/chat/completions"]
+
+
 def test_a_server_that_restarts_is_asked_again(server, clock, monkeypatch):
     model = asker(server, clock, retries=1)
     ask(model, ["a"])

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
@@ -71,7 +72,8 @@ class EndpointOptions(BaseModel):
 class _Transient(Exception):
     """A failure that may pass.
 
-    Attributes:
+    Args:
+        reason: in words.
         pause: seconds that the server asks to wait.
         busy: the server is overloaded, so that no other request should be sent either.
     """
@@ -182,15 +184,35 @@ class OpenAICompatible:
                 self._stop.set()  # ends pauses, and what has not been sent yet
 
     def _client(self) -> httpx.Client:
+        """Connections for one run, with the proxy that the environment names for this address.
+
+        Raises:
+            ConfigError: this proxy cannot be used.
+        """
+        url = httpx.URL(self.base_url)
+        # httpx would also read ALL_PROXY, and fail on a SOCKS proxy even for excepted hosts.
+        excepted = urllib.request.proxy_bypass(url.netloc.decode())
+        proxy = None if excepted else urllib.request.getproxies().get(url.scheme)
+        if proxy is not None and "://" not in proxy:
+            proxy = f"http://{proxy}"
         headers = {"User-Agent": "modalign", "Accept-Encoding": "identity"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
-        return httpx.Client(
-            headers=headers,
-            timeout=self.options.timeout,
-            limits=httpx.Limits(max_connections=self.options.concurrency),
-            verify=ssl.create_default_context(),  # the certificates of this machine
-        )
+        try:
+            return httpx.Client(
+                headers=headers,
+                timeout=self.options.timeout,
+                limits=httpx.Limits(max_connections=self.options.concurrency),
+                verify=ssl.create_default_context(),  # the certificates of this machine
+                proxy=proxy,
+                trust_env=False,
+            )
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"an HTTP proxy in {url.scheme.upper()}_PROXY",
+                str(error).partition(". ")[0],
+                f"name another proxy, or add {url.host} to NO_PROXY",
+            ) from error
 
     def _ask(self, client: httpx.Client, prompt: str) -> ModelAnswer | Refusal:
         """One question until it is answered, refused, or out of retries."""

@@ -75,12 +75,8 @@ class FileTexts:
         users = pl.DataFrame({"id": side.users.series})
         found = users.join(self._table, on="id", how="left", maintain_order="left")["text"]
         blank = found.str.strip_chars().fill_null("") == ""
-        there = np.zeros(side.n_users, bool)
-        there[side.active] = True
-        texts = [
-            text if keep else None
-            for text, keep in zip(found, there & ~blank.to_numpy(), strict=True)
-        ]
+        kept = side.is_active & ~blank.to_numpy()
+        texts = [text if keep else None for text, keep in zip(found, kept, strict=True)]
         if not any(texts):
             known = ", ".join(map(repr, side.users.series.head(3)))
             raise DataError(
@@ -119,9 +115,7 @@ class FileVectors:
         made = read_precomputed(
             self.path, "preference", side.users, ids=self.ids, id_columns=ID_COLUMNS
         )
-        present = np.zeros(side.n_users, bool)
-        present[side.active] = True
-        present &= made.present
+        present = side.is_active & made.present
         return np.where(present[:, None], made.features, np.float32(0)), present
 
 

@@ -35,7 +35,16 @@ GIVE_UP = 20
 def openai(
     context: ProviderContext, max_items: int = MAX_ITEMS, **options: Any
 ) -> LanguageModelProvider:
-    """The provider `openai`; options as those of `OpenAICompatible`."""
+    """The provider `openai`.
+
+    Args:
+        context: file of the answers.
+        max_items: maximum number of a user's items in a question.
+        options: as those of `OpenAICompatible`, among them `base_url` and `model`.
+
+    Raises:
+        ConfigError: see `OpenAICompatible`.
+    """
     from modalign.preferences.endpoint import OpenAICompatible
 
     return LanguageModelProvider(OpenAICompatible(**options), context.answers, max_items)
@@ -44,7 +53,17 @@ def openai(
 def local(
     context: ProviderContext, model: str = "", max_items: int = MAX_ITEMS, **options: Any
 ) -> LanguageModelProvider:
-    """The provider `local` with the model of a folder; options as those of `LocalTransformers`."""
+    """The provider `local`.
+
+    Args:
+        context: file of the answers, and the device of the model.
+        model: folder of the model.
+        max_items: maximum number of a user's items in a question.
+        options: as those of `LocalTransformers`.
+
+    Raises:
+        ConfigError: see `LocalTransformers`.
+    """
     from modalign.preferences.local_model import LocalTransformers
 
     made = LocalTransformers(model, context.device, **options)

@@ -102,7 +102,12 @@ class TrainingSide:
     @cached_property
     def active(self) -> np.ndarray:
         """Rows of the users with training items, int64."""
-        return np.unique(self.pairs[0])
+        return np.flatnonzero(self.is_active)
+
+    @cached_property
+    def is_active(self) -> np.ndarray:
+        """Whether a user has training items, bool (n_users,)."""
+        return np.bincount(self.pairs[0], minlength=self.n_users) > 0
 
 
 def training_side(

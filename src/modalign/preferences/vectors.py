@@ -91,15 +91,13 @@ class Random:
         rng = numpy_generator(self.options.seed, "profiles", "random")
         rows = rng.standard_normal((side.n_users, self.options.dim))
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        present = np.zeros(side.n_users, bool)
-        present[side.active] = True
-        rows[~present] = 0.0
-        return rows.astype(np.float32), present
+        rows[~side.is_active] = 0.0
+        return rows.astype(np.float32), side.is_active
 
 
 def history_mean(context: ProviderContext, **options: Any) -> HistoryMean:
     """The provider `history-mean`; options as those of `HistoryMean`."""
-    chosen = build(from_signature(HistoryMean), options, "provider history-mean")
+    chosen = build(from_signature(HistoryMean.__init__, skip=1), options, "provider history-mean")
     return HistoryMean(**chosen.model_dump())
 
 
