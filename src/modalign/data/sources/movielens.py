@@ -152,9 +152,6 @@ def _needed(path: Path) -> Path:
 
 
 def _ratings(path: Path, separator: str, fields: tuple[int, int, int, int]) -> pl.LazyFrame:
-    labels = dict(zip((f"column_{i}" for i in fields), (
-        "'user id'", "'item id'", "'rating'", "'timestamp'"), strict=True))  # fmt: skip
-    origin = _flat.Origin(str(path), path, separator, header=False, shown=labels)
     try:
         frame = pl.scan_csv(path, separator=separator, has_header=False, infer_schema=False)
         names = frame.collect_schema().names()
@@ -169,6 +166,10 @@ def _ratings(path: Path, separator: str, fields: tuple[int, int, int, int]) -> p
             f"{_flat.first_line(path)!r} in line 1",
             "unpack the official archive again",
         )
+    # polars calls the first column column_0 from version 2 on and column_1 before.
+    labels = dict(zip((names[i] for i in fields), (
+        "'user id'", "'item id'", "'rating'", "'timestamp'"), strict=True))  # fmt: skip
+    origin = _flat.Origin(str(path), path, separator, header=False, shown=labels)
     columns = _flat.Columns(*labels)
     return _flat.typed(frame, columns, origin)[0]
 
