@@ -99,6 +99,7 @@ def undocumented(module: ModuleType) -> list[str]:
     return [name for name, thing in public(module) if not (inspect.getdoc(thing) or "").strip()]
 
 
+@pytest.mark.slow
 def test_importing_changes_nothing_outside() -> None:
     subprocess.run([sys.executable, "-c", IMPORT_ALL], check=True)
 

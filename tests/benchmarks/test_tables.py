@@ -270,6 +270,7 @@ def test_a_leaderboard_goes_on_with_an_interrupted_run(
     assert json.loads((folder / "results.json").read_text())["epochs"] == 4
 
 
+@pytest.mark.slow
 def test_a_leaderboard_keeps_what_was_measured_before(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

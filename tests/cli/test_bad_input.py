@@ -668,6 +668,7 @@ def assert_three_facts(text: str) -> None:
     assert all(f.removeprefix(one) for f, one in zip(facts, starts, strict=True)), text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "word"),
     [

@@ -123,6 +123,7 @@ def test_import_of_a_given_split_keeps_it(workshop: Path, cli: Cli) -> None:
     assert found["info"]["split"]["kind"] == "given"
 
 
+@pytest.mark.slow
 def test_import_of_citeulike_and_its_words(workshop: Path, cli: Cli) -> None:
     Path("cul").mkdir()
     Path("cul/users.dat").write_text(
@@ -189,6 +190,7 @@ def test_get_lists_and_fetches(workshop: Path, cli: Cli, monkeypatch: pytest.Mon
     assert all(one in told for one in ("licence: mine", "cite: me", "note: unverified"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "file"), [("recbole", "*.inter"), ("mmrec", "*.inter")])
 def test_export_can_be_imported_again(layout: str, file: str, workshop: Path, cli: Cli) -> None:
     found = answer(cli, "data", "export", "data/toy", "--format", layout, "--out", "there")
@@ -205,6 +207,7 @@ def test_export_can_be_imported_again(layout: str, file: str, workshop: Path, cl
 # ------------------------------------------------------------------ models and training
 
 
+@pytest.mark.slow
 def test_models(workshop: Path, cli: Cli) -> None:
     found = answer(cli, "models")
     names = [one["name"] for one in found]
@@ -238,6 +241,7 @@ def test_train_takes_variant_then_file_then_set(workshop: Path, cli: Cli) -> Non
     assert json.loads(Path("runs/cm3/results.json").read_text()) == found
 
 
+@pytest.mark.slow
 def test_train_encodes_what_a_model_reads_where_nothing_is_encoded(
     workshop: Path, cli: Cli
 ) -> None:
@@ -312,6 +316,7 @@ def test_compare(workshop: Path, cli: Cli) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_compare_averages_seeds(workshop: Path, cli: Cli) -> None:
     answer(cli, "train", "--data", "data/toy", "--model", "bpr", "--out", "runs/bpr-2", "--seed",
            "2", "--set", "epochs=2", "--k", "5,10")  # fmt: skip
@@ -336,6 +341,7 @@ def test_compare_averages_seeds(workshop: Path, cli: Cli) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_compare_of_many_runs_is_a_square_of_differences(workshop: Path, cli: Cli) -> None:
     others = ["ease", "itemknn", "lightgcn"]
     for name in others:
@@ -383,6 +389,7 @@ def test_similar(workshop: Path, cli: Cli) -> None:
     assert "(item i3)" in shown(cli, "similar", "runs/bpr", "--item", "i3", "-k", "3")
 
 
+@pytest.mark.slow
 def test_report(workshop: Path, cli: Cli) -> None:
     found = answer(cli, "report", "runs/bpr", "runs/pop", "--out", "two.html", "--users", "3")
     page = Path(found["report"]).read_text()
@@ -462,6 +469,7 @@ def test_without_a_command_help_is_shown(cli: Cli) -> None:
 # ------------------------------------------------------------------ speed of start
 
 
+@pytest.mark.slow
 def test_help_does_not_wait_for_heavy_libraries() -> None:
     code = (
         "import sys; sys.argv = ['modalign', {args}]\n"

@@ -97,6 +97,7 @@ def test_texts_are_shown_beside_the_items(workshop: Path, cli: Cli) -> None:
     assert snapshot(Path("data/toy")) == before
 
 
+@pytest.mark.slow
 def test_a_model_is_asked_once_and_the_key_shows_nowhere(
     workshop: Path, cli: Cli, server: dict[str, Any]
 ) -> None:

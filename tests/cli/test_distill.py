@@ -132,6 +132,7 @@ def test_a_teacher_measured_otherwise_is_left_out_of_the_table(shop: Path, cli: 
     assert head.split() == ["metric", "assistant", "student"]
 
 
+@pytest.mark.slow
 def test_the_folders_are_runs_for_every_command(
     shop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +165,7 @@ def test_the_student_is_profiled_beside_its_teacher(shop: Path, cli: Cli) -> Non
 # ------------------------------------------------------------------ going on and starting again
 
 
+@pytest.mark.slow
 def test_resume_goes_on_and_overwrite_starts_again(shop: Path, cli: Cli) -> None:
     words = [*DISTILL, "--teacher", "runs/bpr", "--out", "runs/tarec", *QUICK]
     Path("runs/tarec/student/results.json").unlink()
@@ -401,6 +403,7 @@ SWEEP_MISTAKES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEP_MISTAKES)
 def test_mistakes_of_sweeps_touch_nothing(name: str, shop: Path, cli: Cli) -> None:
     words, told = SWEEP_MISTAKES[name]

@@ -21,6 +21,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style, "files", lambda figure: {"png": b"png", "svg": b"<svg/>"})
 
 
+@pytest.mark.slow
 def test_runs_are_drawn_and_told_as_text_and_as_json(workshop: Path, cli: Cli) -> None:
     got = cli("figures", "runs/bpr", "runs/pop", "--out", "pictures", "--pairs", 30)
     assert got.code == 0, got.err
@@ -40,6 +41,7 @@ def test_runs_are_drawn_and_told_as_text_and_as_json(workshop: Path, cli: Cli) -
     assert Path("other", scores).read_text() != Path("again", scores).read_text()
 
 
+@pytest.mark.slow
 def test_flows_alone_need_no_run(workshop: Path, cli: Cli) -> None:
     got = cli("figures", "--flow", "--out", "flow")
     assert got.code == 0, got.err

@@ -87,6 +87,7 @@ def test_mistakes_end_with_words(
     assert not list(tmp_path.glob("*.sqlite"))
 
 
+@pytest.mark.slow
 def test_load_is_measured(cli: Cli, shop: Path) -> None:
     found = cli("bench-serve", shop, "--seconds", "0.3", "--users", "5", "--json")
     assert found.code == 0, found.err

@@ -13,6 +13,7 @@ ABLATE = ["ablate", "--data", "data/toy", "--model", "freedom", "--out", "runs/a
           "--set", "epochs=2", "--seeds", "1,2", "--variants", "without-pruning"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sweep_for_people_and_for_programs(workshop: Path, cli: Cli) -> None:
     command = [*SWEEP, "--grid", "damping=0,0.5,1", "--seeds", "1,2", "--mask", "train"]
     got = cli(*command)
@@ -34,6 +35,7 @@ def test_a_sweep_for_people_and_for_programs(workshop: Path, cli: Cli) -> None:
     assert Path("runs/s/curve-damping.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_drawn_part_and_named_sets(workshop: Path, cli: Cli) -> None:
     found = cli(*SWEEP, "--grid", "damping=0,0.25,0.5,1", "--sample", "2", "--json")
     assert len(json.loads(found.out)["table"]) == 2
@@ -48,6 +50,7 @@ def test_a_drawn_part_and_named_sets(workshop: Path, cli: Cli) -> None:
     assert "ndcg@5" in text
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_and_the_others_count(workshop: Path, cli: Cli) -> None:
     command = ["sweep", "--data", "data/toy", "--model", "bpr", "--out", "runs/f"]
     got = cli(*command, "--set", "epochs=2", "--grid", "reg=0,1e39")
@@ -59,6 +62,7 @@ def test_a_run_that_fails_is_told_and_the_others_count(workshop: Path, cli: Cli)
     assert "none of 1 runs came to a result" in got.err
 
 
+@pytest.mark.slow
 def test_an_ablation_for_people_and_for_programs(workshop: Path, cli: Cli) -> None:
     got = cli(*ABLATE)
     assert got.code == 0, got.err
@@ -124,6 +128,7 @@ def test_named_sets_that_are_none(workshop: Path, cli: Cli) -> None:
     assert "options under the name 'plain' in sets.yaml" in got.err
 
 
+@pytest.mark.slow
 def test_another_experiment_in_the_folder_is_refused(workshop: Path, cli: Cli) -> None:
     assert cli(*SWEEP, "--grid", "damping=0,1").code == 0
     before = snapshot(workshop)

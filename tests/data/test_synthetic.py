@@ -237,6 +237,7 @@ def test_palette_and_pattern_outweigh_what_means_nothing():
     assert min(c.std(axis=0).max() for c in checks) > 3 * max(p.std(axis=0).max() for p in plain)
 
 
+@pytest.mark.slow
 def test_pictures_tell_their_palette_by_plain_colour_statistics():
     """A nearest-mean rule on the frame's middle names palettes that it has not fitted."""
     world = make_world(seed=5, n_users=1, n_items=200)
@@ -278,6 +279,7 @@ def test_cutting_corners_keeps_inside_the_polygon_and_its_centre():
 # --- the table and the folder -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_another_seed_another_shop():
     first, again, other = small(1), small(1), small(2)
     assert first.items.equals(again.items)
@@ -303,6 +305,7 @@ def test_it_says_that_it_is_synthetic(tmp_path):
     assert "invented" in (tmp_path / "shop" / "README.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_what_goes_missing_is_null_and_counted():
     raw = small(no_picture=0.1, no_description=0.05)
     assert raw.items["picture"].null_count() == 6
@@ -312,6 +315,7 @@ def test_what_goes_missing_is_null_and_counted():
     assert everything.items.null_count().sum_horizontal().item() == 0
 
 
+@pytest.mark.slow
 def test_written_folder_is_what_generate_returns(tmp_path):
     folder = tmp_path / "shop"
     written = synthetic.write(folder, seed=1, n_users=30, n_items=60, mean_per_user=8)

@@ -203,6 +203,7 @@ def test_the_logits_of_hard_negatives_are_compared_and_not_those_of_the_ranked_o
     assert_close(found["bpr"], task.target.loss(single)["bpr"])
 
 
+@pytest.mark.slow
 def test_logits_pull_the_students_distribution_to_the_sources():
     strong = {"logit": "sort", "logit_weight": 1e4, "embedding_weight": 0.0, "max_points": 64}
     task = task_of(target(learning_rate=0.02, embedding_size=16), **strong)
@@ -216,6 +217,7 @@ def test_a_target_without_vectors_of_rows_is_refused():
         task_of(target("bpr"))
 
 
+@pytest.mark.slow
 def test_an_interrupted_stage_goes_on_exactly_with_the_map_between_widths(tmp_path):
     path = tmp_path / "last.pt"
     whole, halves = (target(), target())

@@ -87,6 +87,7 @@ def test_equals_a_slow_loop(seed: int) -> None:
             assert found == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_equals_ranx() -> None:
     items, relevant = random_case()
     truth, run = as_judged(items, relevant)

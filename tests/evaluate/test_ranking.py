@@ -70,6 +70,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(**SHAPES, masked=st.sampled_from([0.0, 0.3, 0.95, 1.0]), block=st.sampled_from([1, 3, 64]))
 def test_ties_and_masks_equal_a_full_stable_sort(

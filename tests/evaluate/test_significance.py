@@ -176,6 +176,7 @@ def test_holm_rejects_what_stepping_down_rejects(p: list[float], level: float) -
     assert {i for i, one in enumerate(holm(p)) if one <= level} == rejected
 
 
+@pytest.mark.slow
 @given(p=P_VALUES, seed=st.integers(0, 99))
 def test_corrections_do_not_depend_on_the_order_and_never_lower_p(
     p: list[float], seed: int

@@ -160,6 +160,7 @@ def test_users_without_interactions_are_never_drawn():
     assert set(asker.draw(5000)) == set(range(DATASET.n_users - 1))  # the last has none
 
 
+@pytest.mark.slow
 def test_asked_anew_computes_the_tables_and_from_tables_does_not(monkeypatch, tmp_path):
     fit(DATASET, "lightgcn", epochs=1, out=tmp_path / "run", device="cpu")
     seen = {"tables": 0}
@@ -193,6 +194,7 @@ class Holder:
         self.tensor = self.again = tensor
 
 
+@pytest.mark.slow
 @linux
 def test_memory_is_what_is_kept_plus_the_peak_of_the_call():
     kept = Holder(torch.zeros(10, 2**18))  # 10 MiB, once though it is held twice
@@ -278,6 +280,7 @@ def answered(
     return told
 
 
+@pytest.mark.slow
 def test_every_kind_of_model_is_measured(runs, monkeypatch, capsys):
     for name, model in (("teacher", "mmrec"), ("student", "mlprec"), ("ease", "ease")):
         found = RunCost.from_dict(answered(monkeypatch, capsys, runs / name))

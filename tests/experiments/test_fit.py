@@ -255,6 +255,7 @@ def test_one_process_at_a_time_trains_in_a_folder(data, run, how):
         assert not (folder / ".lock").exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_lets_go_of_its_folder(data, tmp_path):
     code = (
         "import sys; from modalign.core.files import Path, held\n"

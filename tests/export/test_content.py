@@ -92,6 +92,7 @@ def taught(noise: float) -> tuple[content.ReducedFeatures, np.ndarray, np.ndarra
     return read, users.astype(np.float32), items.astype(np.float32), history
 
 
+@pytest.mark.slow
 def test_items_whose_content_tells_are_placed() -> None:
     report = train_adapter(*taught(noise=0.0), seed=1).report
     assert report["recall@20"] > 0.8 * report["recall@20 of the trained vectors"]
@@ -100,6 +101,7 @@ def test_items_whose_content_tells_are_placed() -> None:
     assert report["modalities"] == ["image", "text"]
 
 
+@pytest.mark.slow
 def test_content_that_tells_nothing_is_no_better_than_chance() -> None:
     read, users, _, history = taught(noise=0.0)
     unrelated = np.random.default_rng(9).normal(size=(N, 6)).astype(np.float32)

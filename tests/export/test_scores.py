@@ -58,6 +58,7 @@ def test_an_encoder_scores_as_its_model(name: str, options: dict[str, Any]) -> N
             torch.testing.assert_close(found, true[row], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [VARIANTS[0], VARIANTS[3]])
 def test_onnx_computes_what_torch_does(name: str, options: dict[str, Any]) -> None:
     encoder = built(name, options).history_encoder()  # type: ignore[operator]
@@ -112,6 +113,7 @@ def test_a_wide_matrix_is_cut_where_that_costs_little(
     assert narrow.loss["overlap@20"] < found.loss["overlap@20"]
 
 
+@pytest.mark.slow
 def test_exporting_leaves_warnings_as_they_are() -> None:
     before = list(warnings.filters)
     onnx_bytes(built("multivae", {}).history_encoder(), "factors")  # type: ignore[operator]

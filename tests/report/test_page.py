@@ -212,6 +212,7 @@ def test_one_run_in_closed_form_has_no_curves_of_epochs(runs, tmp_path):
     assert not any(cell[0] for cells in rows.values() for cell in cells)
 
 
+@pytest.mark.slow
 def test_several_seeds_of_two_models_are_tested_between_seeds(runs, tmp_path):
     folders = [runs.bpr, runs.bpr_again]
     page = Page(write_report([*folders, runs.ease], tmp_path / "one.html").read_text())

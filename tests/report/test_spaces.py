@@ -97,6 +97,7 @@ def test_no_negatives_are_refused():
 # ------------------------------------------------------------------ what is said
 
 
+@pytest.mark.slow
 def test_watching_changes_nothing_and_measures_every_space(run, tmp_path):
     folder, _, document = run
     assert len(document["epochs"]) == 2
@@ -148,6 +149,7 @@ def test_a_gap_that_never_changes_has_no_correlation():
 # ------------------------------------------------------------------ what is drawn
 
 
+@pytest.mark.slow
 def test_figures_of_a_watched_run(run, tmp_path):
     folder, data, document = run
     summary = write_figures([folder], tmp_path / "figures", data=data, pairs=20)

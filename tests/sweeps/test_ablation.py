@@ -40,6 +40,7 @@ def per_user(made: sweeps.Ablation, name: str, metric: str) -> np.ndarray:
     return np.mean([frame.sort("user_id")[metric].to_numpy() for frame in frames], axis=0)
 
 
+@pytest.mark.slow
 def test_the_full_model_comes_first_then_the_variants_as_declared(made: sweeps.Ablation) -> None:
     assert [row.name for row in made.rows] == ["full", *VARIANTS]
     assert made.rows[0].options == {}
@@ -88,6 +89,7 @@ def test_between_seeds_by_hand(made: sweeps.Ablation, monkeypatch: pytest.Monkey
     assert found == {VARIANTS[0]: pytest.approx(2 * p), VARIANTS[1]: pytest.approx(max(q, 2 * p))}
 
 
+@pytest.mark.slow
 def test_one_seed_has_no_test_between_seeds(tmp_path: Path) -> None:
     made = sweeps.ablate(toy_dataset(seed=1), "freedom", tmp_path, seeds=(1,), epochs=1, ks=(20,))
     assert {test.corrected_between_seeds for test in made.tests} == {None}
@@ -112,6 +114,7 @@ def test_what_is_written_is_what_is_returned(made: sweeps.Ablation) -> None:
     assert (made.sweep.folder / "differences.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_variant_wins_over_the_options_of_all_runs(tmp_path: Path) -> None:
     data = toy_dataset(seed=1)
     found = sweeps.ablate(
@@ -121,6 +124,7 @@ def test_a_variant_wins_over_the_options_of_all_runs(tmp_path: Path) -> None:
     assert dropouts == [0.5, 0.0]
 
 
+@pytest.mark.slow
 def test_without_validation_there_is_still_a_table(tmp_path: Path) -> None:
     data = replace(toy_dataset(seed=1), valid=Interactions.empty())
     found = sweeps.ablate(data, "freedom", tmp_path, [VARIANTS[0]], **{**CALL, "seeds": (1,)})

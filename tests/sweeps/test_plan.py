@@ -35,6 +35,7 @@ def test_a_huge_grid_is_drawn_from_without_being_made() -> None:
     assert len(SweepPlan.of_grid(huge, sample=5).settings) == 5
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.lists(st.text(max_size=90), min_size=1, max_size=4, unique=True))
 def test_every_set_has_a_folder_of_its_own_that_any_system_takes(names: list[str]) -> None:

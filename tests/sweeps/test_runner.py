@@ -195,6 +195,7 @@ def test_progress_counts_names_the_best_and_tells_the_time_left(tmp_path: Path) 
 # ------------------------------------------------------------------ training
 
 
+@pytest.mark.slow
 def test_a_grid_of_trainings_goes_on_where_one_was_interrupted(tmp_path: Path) -> None:
     data = toy_dataset(seed=1)
     call = {"plan": {"learning_rate": [0.01, 0.1]}, "seeds": (1, 2), "epochs": 2, "ks": (5, 20)}

@@ -7,8 +7,15 @@ import pytest
 from modalign.models._registry import specs
 from modalign.testing.contract import Check, checks
 
+# Promises whose checks train a model for many epochs.
+SLOW = ("learns",)
 CASES = [
-    pytest.param(name, check, id=f"{name}-{promise}")
+    pytest.param(
+        name,
+        check,
+        id=f"{name}-{promise}",
+        marks=[pytest.mark.slow] if promise in SLOW else [],
+    )
     for name, spec in specs().items()
     for promise, check in checks(spec)
 ]

@@ -50,6 +50,7 @@ def run_to_the_end(path=None, resume=False):
     return model, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [0, 1000], ids=["from-the-third-epoch", "from-the-start"])
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, every):
     path = tmp_path / "last.pt"

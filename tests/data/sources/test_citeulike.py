@@ -135,6 +135,7 @@ def test_missing_file(folder: Path, name: str) -> None:
         citeulike.read(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_real_folder_against_a_slow_loop() -> None:
     if not REAL.is_dir():

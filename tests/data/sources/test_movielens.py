@@ -127,6 +127,7 @@ def test_a_missing_file_is_told(old):
         movielens.read(old)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.skipif(not REAL.is_dir(), reason="the development data are not beside the checkout")
 def test_the_real_100k_has_its_known_counts(tmp_path):

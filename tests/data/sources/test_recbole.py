@@ -203,6 +203,7 @@ def test_there_and_back(tmp_path: Path, export: Any, read: Any, extras: bool) ->
     assert back.items["tags"][0] == "a b"
 
 
+@pytest.mark.slow
 @BOTH
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), exponents=st.tuples(*[st.integers(-38, 38)] * 3))

@@ -232,6 +232,7 @@ def test_sampled_and_averaged_scoring():
         torch.testing.assert_close(table, torch.stack([pair[at] for pair in singles]).mean(0))
 
 
+@pytest.mark.slow
 def test_many_draws_approach_the_mean_position_in_direction():
     view = make_view()
     model = make_model(view, eval_lambda="mc", eval_draws=1000, n_layers=0, n_item_layers=0)
@@ -740,6 +741,7 @@ def adam_loop(model, view, steps, rate):
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_overfits(seed):
     """Test 27."""
@@ -789,6 +791,7 @@ def cosines_by_cluster(model, cluster):
     return inside, cosine[~same].mean().item()
 
 
+@pytest.mark.slow
 def test_calibration_keeps_alike_items_together():
     """Test 28: better on held-out items, and closer inside clusters, than plain uniformity."""
     view, liked, cluster = planted(1)

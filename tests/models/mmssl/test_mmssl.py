@@ -453,6 +453,7 @@ def test_variants_learn(variant: str) -> None:
     assert auc(score_all(SPEC, model, VIEW), dataset.test, VIEW) > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [1, 3])
 def test_any_number_of_modalities_overfits_twenty_users(m: int) -> None:
     view = toy_dataset(n_users=20, n_items=24).view()

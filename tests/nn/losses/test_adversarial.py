@@ -321,6 +321,7 @@ def test_default_widths_follow_the_number_of_items() -> None:
     assert shapes == {16: (4, 2), 400: (100, 50), 5000: (1024, 512)}
 
 
+@pytest.mark.slow
 def test_textbook_game_is_won_by_the_generator() -> None:
     n, rows = 20, 64
     rng = seeds.torch_generator(11)

@@ -79,6 +79,7 @@ def test_a_body_without_a_length_is_cut_at_the_limit(live: Running) -> None:
     assert answer.startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.slow
 def test_slow_callers_are_not_waited_for(live: Running) -> None:
     assert exchange(live, b"POST /v1").startswith(b"HTTP/1.1 408")
     assert exchange(live, head(10), b"{").startswith(b"HTTP/1.1 408")
@@ -133,6 +134,7 @@ def test_load_from_another_process(live: Running) -> None:
     assert bad["failed"] == bad["requests"]
 
 
+@pytest.mark.slow
 def test_sigterm_answers_what_is_in_flight(shops: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "f.sqlite")
     with running([str(shops / "shop")], "--feedback", store, "--drain", "0.4") as live:

@@ -66,6 +66,7 @@ def test_the_first_address_leads_to_the_first_page(web: Asked) -> None:
     assert answer.headers["location"] == "page/recommend"
 
 
+@pytest.mark.slow
 def test_every_link_of_every_page_leads_somewhere(web: Asked) -> None:
     waiting, known = [f"/page/{one}" for one in PAGES], set(PAGES)
     for address in waiting:
