@@ -30,6 +30,7 @@ def lists(fitted: FittedModel, users: list[str], k: int) -> dict[str, list[str]]
     return {str(key[0]): part["item_id"].to_list() for key, part in parts.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

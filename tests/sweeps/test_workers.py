@@ -26,6 +26,7 @@ def table(found: sweeps.Sweep) -> list:
     return [(row.name, row.seeds, row.valid, row.test) for row in found.rows]
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_the_others_and_its_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
