@@ -73,8 +73,7 @@ NAMES = ["modalign"] + [
 
 # Classes that are being renamed. Empty before the release.
 TEMPORARY: tuple[str, ...] = (
-    *("Added", "Answer", "Block", "Boost", "Card", "Failure", "Interests", "Known", "Lists", "Log"),
-    *("Models", "Pair", "Part", "Plan", "Row", "Run", "Scored", "Source", "State", "Task"),
+    *("Added", "Boost", "Card", "Flow", "Interests", "Log", "Models", "Part", "Source"),
 )
 
 

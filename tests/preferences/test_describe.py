@@ -144,6 +144,7 @@ def test_the_same_again_does_nothing_and_another_does(shelf, server):
     )
 
 
+@pytest.mark.slow
 def test_a_key_follows_all_that_the_numbers_depend_on(library, monkeypatch):
     def key(data=library, model="m", **options):
         out, _ = describe(data, LanguageModelProvider(CallableLLM(str, model)), **options)

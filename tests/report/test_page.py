@@ -89,6 +89,7 @@ def metric_rows(page):
     return names, {row[0][1]: row[1:] for t in tables for row in t[1:]}
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_needs_nothing_else(page, written):
     check(page)
     assert len(page.all("img")) > 20
@@ -231,6 +232,7 @@ def test_several_seeds_of_two_models_are_tested_between_seeds(runs, tmp_path):
         assert row[-1][1] == p_value(pairs[row[0][1]].corrected_between_seeds)
 
 
+@pytest.mark.slow
 def test_seeds_alone_are_shown_without_a_comparison(runs, tmp_path):
     page = Page(write_report([runs.bpr, runs.bpr_again], tmp_path / "r.html").read_text())
     check(page)
@@ -238,6 +240,7 @@ def test_seeds_alone_are_shown_without_a_comparison(runs, tmp_path):
     assert "no other model" in page.shown
 
 
+@pytest.mark.slow
 def test_runs_of_other_cut_offs_share_what_they_share(runs, tmp_path):
     page = Page(write_report([runs.ease, runs.other_ks], tmp_path / "a.html").read_text())
     check(page)
@@ -266,6 +269,7 @@ def small_data(n_users=6, n_items=9):
     )
 
 
+@pytest.mark.slow
 def test_bare_data_with_short_lists_and_no_validation(tmp_path):
     data = small_data()
     modalign.fit(data, "bpr", out=tmp_path / "bpr", epochs=3, batch_size=8)
@@ -282,6 +286,7 @@ def test_bare_data_with_short_lists_and_no_validation(tmp_path):
     assert "2 of 2" in page.shown
 
 
+@pytest.mark.slow
 def test_data_that_moved_are_named(tmp_path):
     data = small_data().save(tmp_path / "here")
     modalign.fit(data, "popularity", out=tmp_path / "pop")
@@ -295,6 +300,7 @@ def test_data_that_moved_are_named(tmp_path):
     assert "Synthetic" not in page.shown
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_bytes(written, folders, tmp_path):
     again = write_report(folders, tmp_path / "again.html")
     assert again.read_bytes() == written.read_bytes()

@@ -160,6 +160,7 @@ def both():
     return flows.flows(1)
 
 
+@pytest.mark.slow
 def test_the_debiased_flow_arrives_and_the_biased_one_shrinks(both):
     for pair in both.values():
         spread = {n: r.points[-1].var(0).sum() / pair.target.var(0).sum()
@@ -220,6 +221,7 @@ def numbers(summary, name):
             for row in one["numbers"]}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_figure_has_its_files_and_pictures_with_something_on_them(drawn):
     out, summary = drawn
     assert [one["name"] for one in summary["figures"]] == list(NAMES)
@@ -317,6 +319,7 @@ def test_the_block_is_the_difference_of_scores(drawn, runs):
     )
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_the_block_under_one_colour_scale(
     monkeypatch, three, no_pictures, tmp_path
 ):
@@ -336,6 +339,7 @@ def test_what_is_drawn_is_the_block_under_one_colour_scale(
         assert len({one.get_images()[0].get_clim() for one in row}) == 1
 
 
+@pytest.mark.slow
 def test_legends_show_recall_and_curves_keep_their_colours(
     monkeypatch, three, no_pictures, tmp_path
 ):
@@ -379,6 +383,7 @@ def test_the_page_stands_alone_and_says_who_was_left_out(drawn):
     assert summary["notes"][0] in page.shown
 
 
+@pytest.mark.slow
 def test_equal_calls_write_equal_files_and_another_seed_does_not(
     drawn, three, no_pictures, tmp_path
 ):
@@ -398,6 +403,7 @@ def panels(names):
     return [[Curves("users", "x", curves), Curves("items", "x", curves)]]
 
 
+@pytest.mark.slow
 def test_equal_figures_are_equal_bytes():
     one, two = (style.files(canvas.densities(panels("ab"), {"a": "A", "b": "B"})) for _ in "12")
     assert one == two
@@ -405,6 +411,7 @@ def test_equal_figures_are_equal_bytes():
     assert b"<dc:date>" not in one["svg"]
 
 
+@pytest.mark.slow
 def test_old_figures_go_and_foreign_files_stay(no_pictures, three, tmp_path):
     write_figures(three[:2], tmp_path, pairs=20)
     (tmp_path / "notes.txt").write_text("mine")
@@ -416,6 +423,7 @@ def test_old_figures_go_and_foreign_files_stay(no_pictures, three, tmp_path):
     assert "Gradient flows" in Page((tmp_path / "index.html").read_text()).shown
 
 
+@pytest.mark.slow
 def test_one_run_alone_is_not_compared(no_pictures, runs, tmp_path):
     summary = write_figures([runs.bpr], tmp_path, pairs=20)
     names = {one["name"] for one in summary["figures"]}
@@ -423,6 +431,7 @@ def test_one_run_alone_is_not_compared(no_pictures, runs, tmp_path):
     assert len(summary["notes"]) == 1
 
 
+@pytest.mark.slow
 def test_a_reference_without_vectors_and_runs_with_others_are_told(
     no_pictures, shop, runs, tmp_path
 ):
@@ -443,6 +452,7 @@ def test_a_reference_without_vectors_and_runs_with_others_are_told(
     assert "fig1c-neighbours" not in {one["name"] for one in summary["figures"]}
 
 
+@pytest.mark.slow
 def test_other_masks_and_cutoffs_are_told(no_pictures, runs, tmp_path):
     other = changed(runs.bpr, runs.home / "trained-mask", results={"mask": "train"})
     summary = write_figures([runs.bpr, other, runs.only_7], tmp_path, pairs=20)
@@ -451,6 +461,7 @@ def test_other_masks_and_cutoffs_are_told(no_pictures, runs, tmp_path):
     assert "only-7, Recall@7 0." in page
 
 
+@pytest.mark.slow
 def test_unseen_users_are_scored_by_their_history(no_pictures, tmp_path):
     data = toy_dataset(seed=1)
     held = data.test.users >= 40
@@ -512,6 +523,7 @@ def test_mistakes_are_told_and_leave_nothing_behind(change, error, runs, tmp_pat
 HARD = ("_hidden", "$x^2$ \\frac{", "<b>b &amp;", "字 é 🙂", "very long " * 12)
 
 
+@pytest.mark.slow
 def test_the_page_holds_any_name(no_pictures, runs, tmp_path):
     hard = [changed(runs.bpr, tmp_path / name) for name in HARD]
     home = load_model(runs.bpr).dataset.folder
@@ -523,6 +535,7 @@ def test_the_page_holds_any_name(no_pictures, runs, tmp_path):
     assert style.short("very long " * 12) in page.shown
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
 @pytest.mark.parametrize("many", [1, 2, 5])
 def test_legends_and_titles_of_any_name_stay_inside_the_figure(many):

@@ -172,6 +172,7 @@ def test_sigterm_answers_what_is_in_flight(shops: Path, tmp_path: Path) -> None:
         assert len(answered) > 10
 
 
+@pytest.mark.slow
 def test_sighup_reads_artifacts_again(shops: Path, tmp_path: Path) -> None:
     shutil.copytree(shops / "shop", tmp_path / "shop")
     with running([str(tmp_path / "shop")]) as live:
@@ -213,6 +214,7 @@ main.run()
 """
 
 
+@pytest.mark.slow
 def test_the_serving_process_has_no_torch(shops: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -157,6 +157,7 @@ def test_export_is_all_events_in_order(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.slow
 def test_export_over_http(shops: Path, tmp_path: Path) -> None:
     from modalign_serve.service.keys import new_key
 
@@ -197,6 +198,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
     path, acknowledged = tmp_path / "f.sqlite", set[str]()
     for turn in range(5):

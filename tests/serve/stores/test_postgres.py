@@ -133,6 +133,7 @@ def rows(n: int, start: int = 0) -> list[Row]:
     return [Row(f"e{k}", f"u{k % 3}", f"i{k}", "click", k, k) for k in range(start, start + n)]
 
 
+@pytest.mark.slow
 def test_the_same_laws_as_sqlite(store: PostgresStore, tmp_path: Path) -> None:
     lite = open_store(str(tmp_path / "f.sqlite"))
     batches = [rows(5), rows(5), [*rows(2, 3), *rows(2, 5), rows(1, 6)[0]], []]
