@@ -109,7 +109,7 @@ def test_import_of_a_movielens_folder(workshop: Path, cli: Cli) -> None:
     assert "title" in found["columns"]
     steps = [one["step"] for one in found["info"]["filters"]]
     assert len(steps) >= 3
-    assert "Left after each filter" in shown(cli, "data", "info", "data/ml")
+    assert "Remaining after each filter" in shown(cli, "data", "info", "data/ml")
 
 
 def test_import_of_a_given_split_keeps_it(workshop: Path, cli: Cli) -> None:
@@ -373,7 +373,7 @@ def test_recommend(workshop: Path, cli: Cli) -> None:
         assert len(before) == 8
         assert not before & {row["item_id"] for row in one["recommended"]}
     text = shown(cli, "recommend", "runs/bpr", "--user", "u1", "-k", "20")
-    assert "liked before (8 in all)" in text
+    assert "liked before (8 in total)" in text
     assert "blue [hat] no. i" in text  # square brackets are no markup
     for rank, row in enumerate(found[0]["recommended"], start=1):
         assert re.search(rf"^ +{rank} .*{re.escape(row['title'])} .*{row['score']:.3f}", text, re.M)

@@ -27,7 +27,7 @@ RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "cm3-only-image": ("cm3", {"modalities": ("image",)}),
     "cm3-only-text": ("cm3", {"modalities": ("text",)}),
 }
-"""Trained runs of the demo: LightGCN sees ids alone; the last two show which modality won what."""
+"""Trained runs of the demo: LightGCN sees only ids; the last two, one modality each."""
 
 TEACHER = "cm3"
 COSTED = ("lightgcn", TEACHER, "tarec/assistant", "tarec/student")
@@ -36,13 +36,13 @@ COSTED = ("lightgcn", TEACHER, "tarec/assistant", "tarec/student")
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo made.
+    """Results of the demo.
 
     Attributes:
         data: the prepared shop.
         fitted: the trained models by run name, the distilled ones last.
-        comparison: all of them, with paired tests.
-        cost: what a list of recommendations costs with some of them.
+        comparison: all models, with paired tests.
+        cost: time, memory and parameters of `COSTED`.
         report: the HTML page.
     """
 
@@ -64,11 +64,12 @@ def run(
     """Draw the shop, prepare and encode it, train, distil, compare, report.
 
     Args:
-        folder: for everything that is made; an earlier demo in it is replaced.
-        seed: of the shop, the split and all trainings.
-        stage: told in words what begins.
-        encoding: for a modality, what is told how many items are done.
-        callbacks: for a run, what is told of its epochs.
+        folder: everything is written here; an earlier demo is replaced.
+        seed: seed of the shop, the split and all trainings.
+        stage: called with a description of each stage when it starts.
+        encoding: for a modality, returns a function that is called with the number of items done
+            and the total.
+        callbacks: for a run, returns callbacks that are called after each epoch.
     """
     stage("drawing a synthetic shop")
     raw = synthetic.write(folder / "shop", seed=seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import RenderableType
 from rich.progress import (
@@ -11,6 +11,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -25,7 +26,7 @@ __all__ = [
 
 
 def metric_table(title: str, metrics: Mapping[str, float]) -> RenderableType:
-    """`{"recall@20": ...}` with a row for each metric and a column for each K."""
+    """A table of `{"recall@20": ...}` with a row for each metric and a column for each K."""
     pairs = [name.split("@") for name in metrics]
     ks = sorted({int(k) for _, k in pairs})
     kinds = dict.fromkeys(kind for kind, _ in pairs)
@@ -34,35 +35,28 @@ def metric_table(title: str, metrics: Mapping[str, float]) -> RenderableType:
 
 
 def aligned(values: Sequence[float | None]) -> list[str]:
-    """A row of one kind: four places, or one where the numbers are large."""
+    """The numbers of a row with four decimals, or with one if they are large."""
     places = 4 if max((abs(v) for v in values if v is not None), default=0) < 10 else 1
     return ["" if value is None else f"{value:,.{places}f}" for value in values]
 
 
-@contextmanager
-def counting(verb: str, name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with counts and the time left on standard error; yields what to tell it."""
-    with Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=err,
-    ) as bar:
-        task = bar.add_task(f"{verb} {name}", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+def counting(verb: str, name: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
+    """A progress bar with counts on standard error; yields a function of (done, total)."""
+    return _bar(
+        f"{verb} {name}", MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True)
+    )
+
+
+def downloading(name: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
+    """A progress bar with bytes and speed; yields a function of (done, total)."""
+    return _bar(
+        f"downloading {name}", DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    )
 
 
 @contextmanager
-def downloading(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar with bytes, speed and the time left; yields what to tell it."""
-    with Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=err,
-    ) as bar:
-        task = bar.add_task(f"downloading {name}", total=None)
+def _bar(text: str, *columns: ProgressColumn) -> Iterator[Callable[[int, int | None], None]]:
+    shown = TextColumn("[bold]{task.description}"), BarColumn(bar_width=24), *columns
+    with Progress(*shown, console=err) as bar:
+        task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""`modalign evaluate`, `compare`, `recommend`, `similar`, `report`: what came out."""
+"""`modalign evaluate`, `compare`, `recommend`, `similar`, `report`: results of runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modalign.cli.options import MASKS, Cutoffs, Data, Device, HowMany, Json, ch
 from modalign.cli.render import err, metric_table, out, plain, print_json, say, table
 from modalign.cli.summaries import show_comparison
 
-Runs = Annotated[list[Path], typer.Argument(help="Run folders, with a space between them.")]
+Runs = Annotated[list[Path], typer.Argument(help="Run folders, separated by spaces.")]
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 SPLITS = ("valid", "test")
 CANDIDATES = ("all", "cold")
@@ -34,21 +34,22 @@ def register(root: typer.Typer) -> None:
 def evaluate(
     run: Run,
     mask: Annotated[
-        str | None, typer.Option(help="strict or train; that of the run where left out.")
+        str | None, typer.Option(help="strict or train; default: the mask of the run.")
     ] = None,
     k: Cutoffs = "5,10,20,50",
     split: Annotated[str, typer.Option(help="valid or test.")] = "test",
     candidates: Annotated[
-        str, typer.Option(help="all items, or cold: only items without training interactions.")
+        str, typer.Option(help="all (items), or cold (only items without training interactions).")
     ] = "all",
     groups: Annotated[
-        bool, typer.Option("--groups", help="Also by user activity and item popularity.")
+        bool,
+        typer.Option("--groups", help="Also show user activity and item popularity groups."),
     ] = False,
     data: Data = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Measure a trained model again: another mask, other cut-offs, cold items, groups."""
+    """Evaluate a trained model again: another mask, other cut-offs, cold items, groups."""
     from modalign.experiments.fit import load_model
 
     ks = parse_ks(k)
@@ -88,7 +89,7 @@ def evaluate(
     title = f"{fitted.spec.name}: {split}, mask {mask}, {found.n_users:,} users{which}"
     out.print(metric_table(title, found.metrics))
     if found.n_skipped:
-        say(f"{found.n_skipped:,} users of whom nothing else is known were left out", out)
+        say(f"{found.n_skipped:,} users without a history were left out", out)
     for name, frame in frames.items():
         _show_groups(f"By {name}", frame, max(ks))
 
@@ -108,19 +109,19 @@ def compare(
     runs: Runs,
     k: Annotated[
         str | None,
-        typer.Option("--k", help="Cut-offs to compare at; left out, 10 and 20 where measured."),
+        typer.Option("--k", help="Cut-offs to compare at; default: 10 and 20 where measured."),
     ] = None,
     alpha: Annotated[
         float,
-        typer.Option(min=0.000001, max=0.5, help="Level of the tests, after the correction."),
+        typer.Option(min=0.000001, max=0.5, help="Significance level of the corrected tests."),
     ] = 0.05,
     json: Json = False,
 ) -> None:
-    """Metrics side by side with paired tests over users, Holm-corrected.
+    """Compare metrics with paired tests over users and Holm's correction.
 
-    A winner is named only where it differs significantly from every other run. Runs of the
-    same model and options with other seeds are averaged per user first. Runs on other data
-    or with another mask are refused.
+    A winner is named only if it differs significantly from every other run. Runs of the same
+    model and options with different seeds are averaged per user first. Runs on different data or
+    with different masks are rejected.
     """
     from modalign.report.side_by_side import compare_runs
 
@@ -136,12 +137,12 @@ def recommend(
     user: Annotated[list[str], typer.Option(help="User id; repeat it for several.")],
     k: HowMany = 10,
     keep_seen: Annotated[
-        bool, typer.Option("--keep-seen", help="Also list what the user had already.")
+        bool, typer.Option("--keep-seen", help="Also list items that the user already had.")
     ] = False,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Titles and scores for a user, with what the user liked beside them.
+    """Recommend items to a user: titles and scores, beside the items that the user liked.
 
     Items of the user's test part are marked: they were hidden in training.
     """
@@ -185,11 +186,11 @@ def _show_list(model: str, document: dict[str, Any], k: int) -> None:
             cells[3] = plain(before[place]["title"])
         rows.append(cells)
     title = f"{model} for user {document['user']}"
-    heading = f"liked before ({len(before)} in all)"
+    heading = f"liked before ({len(before)} in total)"
     columns = ["", "recommended", "score", heading]
     out.print(table(title, columns, rows, numbers=(0, 2), cut=(1, 3)))
     if any(one["hit"] for one in got):
-        say("* is in the user's test part, which training did not see", out)
+        say("* in the user's test part, which was hidden in training", out)
 
 
 def similar(
@@ -199,7 +200,7 @@ def similar(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """The items nearest to an item in the trained space."""
+    """List the items nearest to an item in the trained space."""
     from modalign.experiments.fit import load_model
 
     fitted = load_model(run, data)
@@ -213,7 +214,7 @@ def similar(
             [r["rank"], plain(r["title"]), f"{r['score']:.3f}", plain(r["similar_item_id"])]
             for r in frame.filter(frame["item_id"] == one).to_dicts()
         ]
-        title = f"Like {titles[one]} (item {one})"
+        title = f"Similar to {titles[one]} (item {one})"
         out.print(table(title, ["", "title", "score", "item"], rows, numbers=(0, 2), cut=(1,)))
 
 
@@ -222,11 +223,11 @@ def report(
     out_file: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path(
         "report.html"
     ),
-    users: Annotated[int, typer.Option(min=1, help="Users in the gallery.")] = 6,
+    users: Annotated[int, typer.Option(min=1, help="Number of users in the gallery.")] = 6,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """One self-contained page: curves, metrics, tests, groups, a gallery with pictures."""
+    """Write a self-contained page: curves, metrics, tests, groups, a gallery with pictures."""
     from modalign.report.page import write_report
 
     with err.status("drawing"):

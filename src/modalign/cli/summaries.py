@@ -1,4 +1,4 @@
-"""What a data set, a training and a comparison look like on a terminal."""
+"""Data sets, training results and comparisons as tables on a terminal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from modalign.cli.render import aligned, metric_table, out, plain, print_json, s
 
 SHOWN_REMARKS = 8
 LISTED = 3
-"""So many runs are compared pair by pair, with intervals; more stand in a square."""
+"""Up to this number, runs are compared pair by pair with intervals; more are shown in a square."""
 SHORTEST = 8
-"""Fewer letters of a run's name say nothing beside its number."""
+"""Minimum number of characters of a run's name that is shown beside its number."""
 
 
 def describe(dataset: Any) -> dict[str, Any]:
-    """All that `data info` shows, as JSON."""
+    """The content of `data info`, for JSON."""
     from modalign.data.dataset import SPLITS
 
     known = {name: len(dataset.part(name)) for name in SPLITS if len(dataset.part(name))}
@@ -47,7 +47,7 @@ def describe(dataset: Any) -> dict[str, Any]:
 
 
 def show_dataset(dataset: Any, json: bool) -> None:
-    """Print what a data set holds."""
+    """Print a summary of a data set."""
     found = describe(dataset)
     if json:
         print_json(found)
@@ -84,12 +84,12 @@ def _show_filters(steps: list[dict[str, Any]]) -> None:
     counts = ("interactions", "users", "items")
     rows = [[step["step"], *(f"{step[one]:,}" for one in counts)] for step in steps]
     if len(rows) > 1:
-        out.print(table("Left after each filter", ["", *counts], rows, (1, 2, 3)))
+        out.print(table("Remaining after each filter", ["", *counts], rows, (1, 2, 3)))
 
 
 def _show_modalities(modalities: Mapping[str, Mapping[str, Any]]) -> None:
     if not modalities:
-        say("modalities: none yet (`modalign encode` makes them)", out)
+        say("modalities: none yet (create them with `modalign encode`)", out)
         return
     rows = [
         [name, source_of(m["provenance"]), f"{m['width']:,}", f"{m['missing']:,}"]
@@ -106,7 +106,7 @@ def source_of(provenance: Mapping[str, Any]) -> str:
 
 
 def show_training(results: Mapping[str, Any], folder: Path) -> None:
-    """What came out of a training."""
+    """Print the results of a training run."""
     r = results
     where = f"{r['dataset']}{' (synthetic)' if r['synthetic'] else ''}"
     trained = (
@@ -129,9 +129,9 @@ def show_training(results: Mapping[str, Any], folder: Path) -> None:
 
 
 def show_demo(fitted: Mapping[str, Any], cost: Any) -> None:
-    """Quality beside what it costs, for the runs that were timed."""
+    """Print quality and cost of the runs that were timed."""
     by_name = {Path(one.run).as_posix(): one for one in cost.runs}
-    columns = ["run", "recall", "ndcg", "anew", "served", "MiB", "numbers", "and features"]
+    columns = ["run", "recall", "ndcg", "full", "served", "MiB", "parameters", "and features"]
     rows = []
     for name, model in fitted.items():
         one = next((c for run, c in by_name.items() if run.endswith(f"/{name}")), None)
@@ -150,13 +150,13 @@ def show_demo(fitted: Mapping[str, Any], cost: Any) -> None:
                 f"{one.parameters.with_features / 1e6:.2f}M",
             ]
         )
-    title = "Recall@20 and NDCG@20, and what one user's list costs"
+    title = "Recall@20 and NDCG@20, and the cost of one user's list"
     out.print(table(title, columns, rows, numbers=range(1, 8)))
-    say("anew: the whole forward pass for one list; served: from tables made before", out)
+    say("full: the whole forward pass for one list; served: from precomputed tables", out)
 
 
 def show_comparison(found: Any) -> None:
-    """Runs side by side; a winner only where there is one."""
+    """Print a comparison; a winner is marked only if it is significantly better."""
     names = found.runs
     labels = _labels(names)
     numbered = sum(max(len(label), 10) + 3 for label in labels) + 18 > out.width
@@ -180,9 +180,9 @@ def show_comparison(found: Any) -> None:
     _in_blocks(title, ["metric", *heads], rows)
     won = any(found.winner.values())
     say(
-        "* better than every other run, beyond chance\n"
+        "* significantly better than every other run\n"
         if won
-        else "no run is better than every other one beyond chance\n",
+        else "no run is significantly better than every other run\n",
         out,
     )
     shown = dict(zip(names, labels, strict=True))
@@ -196,12 +196,12 @@ def show_comparison(found: Any) -> None:
                 columns, tests = columns[:-1], [test[:-1] for test in tests]
             out.print(table(title, columns, tests, range(2, len(columns)), cut=(0, 1)))
         else:
-            _show_differences(f"{title}, row less column", names, labels, pairs)
-    say(f"* below {found.level:g}; all of the tests, with intervals, stand in --json", out)
+            _show_differences(f"{title}, row minus column", names, labels, pairs)
+    say(f"* below {found.level:g}; --json has all tests with intervals", out)
 
 
 def _labels(names: Sequence[str]) -> list[str]:
-    """The runs without the folders that all of them lie in.
+    """Names of the runs without their common parent folders.
 
     Example:
         >>> _labels(["runs/cm3", "runs/tarec/student"])
@@ -219,7 +219,7 @@ def _cut(text: str, room: int) -> str:
 
 
 def _in_blocks(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of numbers, in several below each other where the terminal is too narrow."""
+    """Print a table of numbers, split into several if the terminal is too narrow."""
     lengths = [Text.from_markup(cell).cell_len for row in rows for cell in row[1:]]
     first = max(Text.from_markup(row[0]).cell_len for row in rows)
     wide = max([*lengths, *(len(name) for name in columns[1:])])
@@ -228,14 +228,14 @@ def _in_blocks(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         part = [0, *range(begin, min(begin + room, len(columns)))]
         chosen = [[row[place] for place in part] for row in rows]
         heads = [columns[place] for place in part]
-        told = title if begin == 1 else f"{title} (continued)"
-        out.print(table(told, heads, chosen, range(1, len(part))))
+        heading = title if begin == 1 else f"{title} (continued)"
+        out.print(table(heading, heads, chosen, range(1, len(part))))
 
 
 def _show_differences(
     title: str, names: Sequence[str], labels: Sequence[str], pairs: Sequence[Any]
 ) -> None:
-    """All pairs of many runs in one square: differences, starred beyond chance."""
+    """Print the differences of all pairs of runs in one square; significant ones have a star."""
     cells = {(pair.first, pair.second): pair for pair in pairs}
     room = out.width - 6 - len("+0.000*   ") * len(names)
     rows = []
@@ -258,13 +258,13 @@ def _show_differences(
 
 
 def _most_telling(metrics: Mapping[str, Any]) -> list[str]:
-    """Recall and NDCG at the longest list, or what there is."""
+    """Recall and NDCG at the longest list, as far as they were measured."""
     k = max(int(name.split("@")[1]) for name in metrics)
     return [f"{kind}@{k}" for kind in ("recall", "ndcg") if f"{kind}@{k}" in metrics]
 
 
 def _test(pair: Any, shown: Mapping[str, str]) -> list[str]:
-    """A row of the tests, turned so that the difference is not negative."""
+    """A row of the table of tests, in the order that makes the difference positive."""
     names, ends = (pair.first, pair.second), (pair.low, pair.high)
     if pair.difference < 0:
         names, ends = names[::-1], (-pair.high, -pair.low)

@@ -89,7 +89,13 @@ def legend_columns(names: Sequence[str], width: float) -> int:
 
 
 def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Put a legend above the axes; without names there is none."""
+    """Put a legend above the axes; without names there is none.
+
+    Args:
+        figure: the figure.
+        handles: lines, bars or dots.
+        names: text of each handle.
+    """
     if not names:
         return
     # Texts are set afterwards: matplotlib leaves out a name with a leading underscore.

@@ -49,7 +49,13 @@ def panels(
 
 
 def per_run(n: int, width: float, height: float) -> tuple[Figure, list[Any]]:
-    """A figure with one panel for each of `n` runs, of a width and a height in inches."""
+    """A figure and its axes, one panel for each run.
+
+    Args:
+        n: number of runs.
+        width: width of a panel in inches.
+        height: height of a panel in inches.
+    """
     across = across_of(n)
     rows = -(-n // across)
     figure, grid = panels(rows, across, (width * across + 0.4, height * rows + 0.3))
@@ -64,7 +70,14 @@ def across_of(n: int) -> int:
 
 
 def label(axes: Any, title: str, xlabel: str, ylabel: str) -> None:
-    """Title and axis labels of a panel."""
+    """Name a panel and its axes.
+
+    Args:
+        axes: the panel.
+        title: title, on several lines if it is long.
+        xlabel: label of the horizontal axis.
+        ylabel: label of the vertical axis.
+    """
     axes.set_title(textwrap.fill(title, TITLE))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
@@ -82,7 +95,15 @@ def dot(colour: str, marker: str = "o") -> Line2D:
 
 
 def curve(axes: Any, x: Floats, y: Floats, place: int, dash: str | None = None) -> Any:
-    """A filled density, in the colour and the dash of its place in the legend."""
+    """Draw a filled density and return its line.
+
+    Args:
+        axes: the panel.
+        x: places.
+        y: heights.
+        place: place in the legend, which decides on colour and dash.
+        dash: another dash than that of the place.
+    """
     dash = dash or DASHES[(place + place // len(COLOURS)) % len(DASHES)]
     axes.fill_between(x, y, color=style.colour(place), alpha=0.1, linewidth=0)
     (line,) = axes.plot(x, y, dash, color=style.colour(place), linewidth=1.7)
