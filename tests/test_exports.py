@@ -73,7 +73,7 @@ NAMES = ["modalign"] + [
 
 # Classes that are being renamed. Empty before the release.
 TEMPORARY: tuple[str, ...] = (
-    *("Added", "Boost", "Card", "Flow", "Interests", "Log", "Models", "Part", "Source"),
+    *("Added", "Boost", "Card", "Flow", "Log", "Models", "Part", "Source"),
 )
 
 

@@ -1,4 +1,4 @@
-"""What a model can say of a user's interests: the protocol, and the numbers read off it."""
+"""A model's explanation of a user's interests: the protocol, and numbers computed from it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Tops:
 
 @dataclass(frozen=True)
 class ContentInterests:
-    """Factors of a content modality and how they are aligned with those of the ratings.
+    """Factors of a content modality and their alignment with the factors of the ratings.
 
     Attributes:
         modality: its name.
@@ -33,8 +33,8 @@ class ContentInterests:
         words: the name of each column, or None where columns have none.
         examples: an item that stands for each column, int64, (n_words,).
         plan: transport between rating factors and these, (B, K, J), of mass 1.
-        rating_gates: how much of the mapped content a rating factor takes, (B, K); or None.
-        content_gates: how much of the mapped ratings these take, (B, J); or None.
+        rating_gates: weight of the mapped content in a rating factor, (B, K); or None.
+        content_gates: weight of the mapped ratings in a content factor, (B, J); or None.
     """
 
     modality: str
@@ -47,8 +47,8 @@ class ContentInterests:
 
 
 @dataclass(frozen=True)
-class Interests:
-    """Interests of a block of B users.
+class Explanation:
+    """Interests of a block of B users, as a model sees them.
 
     Attributes:
         ratings: the best items of each rating factor.
@@ -61,15 +61,15 @@ class Interests:
 
 @runtime_checkable
 class Explains(Protocol):
-    """A recommender that can say what a user's interests are."""
+    """A recommender that explains the interests of users."""
 
-    def explain(self, history: Tensor, n_items: int = 10, n_words: int = 10) -> Interests:
+    def explain(self, history: Tensor, n_items: int = 10, n_words: int = 10) -> Explanation:
         """Interests of users.
 
         Args:
-            history: sparse CSR (B, n_items).
-            n_items: best items of a rating factor.
-            n_words: best words of a content factor.
+            history: sparse CSR (B, n_items) of ones.
+            n_items: number of best items of a rating factor.
+            n_words: number of best words of a content factor.
         """
         ...
 
@@ -81,9 +81,10 @@ def plan_entropy(plan: Tensor) -> Tensor:
     the plan is uniform and square, 0 where it pairs them.
 
     Args:
-        plan: (B, K, J).
+        plan: not negative, (B, K, J).
 
-    Source: Tran and Lauw 2025, table 4; bits and conditional shares are read off its values.
+    Source: Tran and Lauw 2025, table 4; that it uses bits and conditional shares follows from its
+    values.
 
     Example:
         >>> [plan_entropy(plan[None]).item() for plan in (torch.ones(4, 4) / 16, torch.eye(4))]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from modalign.core import devices
-from modalign.core.explain import ContentInterests, Explains, Interests, overlap, plan_entropy
+from modalign.core.explain import ContentInterests, Explains, Explanation, overlap, plan_entropy
 from modalign.core.sparse import csr_tensor
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError
@@ -79,7 +79,7 @@ def explain_users(
     }
 
 
-def _explain(model: Any, matrix: Any, n_items: int, n_words: int) -> Interests:
+def _explain(model: Any, matrix: Any, n_items: int, n_words: int) -> Explanation:
     device = devices.of(model)
     history = csr_tensor(
         torch.from_numpy(matrix.indptr.astype(np.int64)),
@@ -87,7 +87,7 @@ def _explain(model: Any, matrix: Any, n_items: int, n_words: int) -> Interests:
         torch.ones(matrix.nnz),
         matrix.shape,
     )
-    found: Interests = model.explain(history.to(device), n_items, n_words)
+    found: Explanation = model.explain(history.to(device), n_items, n_words)
     return found
 
 
@@ -107,7 +107,7 @@ def _averages(model: Any, matrix: Any) -> dict[str, Any]:
     }
 
 
-def _person(dataset: Dataset, user_id: str, interests: Interests, place: int) -> dict[str, Any]:
+def _person(dataset: Dataset, user_id: str, interests: Explanation, place: int) -> dict[str, Any]:
     before = liked(dataset, user_id)
     had = {one["item"] for one in before}
     ratings = interests.ratings

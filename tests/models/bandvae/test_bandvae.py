@@ -23,9 +23,10 @@ from modalign.errors import ConfigError, UnknownName
 from modalign.models._registry import get
 from modalign.models._shared.variational import Noise
 from modalign.models.bandvae import decoder
+from modalign.models.bandvae.config import BANDVAEConfig
 from modalign.models.bandvae.decoder import Assignment, mixture_loss, mixture_scores
 from modalign.models.bandvae.factors import FactorEncoder, SideOptions
-from modalign.models.bandvae.model import BANDVAE, BANDVAEConfig
+from modalign.models.bandvae.model import BANDVAE
 from modalign.models.bandvae.transport import Gate, align
 from modalign.nn.bags import Bags
 from modalign.testing.harness import batches, prepare
@@ -61,6 +62,11 @@ def made(view: TrainView = VIEW, seed: int = 1, **options) -> BANDVAE:
     config = BANDVAEConfig(**{**SMALL, "n_factors": 2, "n_content_factors": 3, **options})
     with seeds.torch_seed(seed):
         return BANDVAE(config, view)
+
+
+def text_of(model: BANDVAE, history: torch.Tensor) -> Bags:
+    """The users' bags in the only modality of `VIEW`."""
+    return model.content_sides()[0].bags.of_users(history)
 
 
 def csr(matrix: torch.Tensor) -> torch.Tensor:
@@ -401,7 +407,7 @@ def slow_scores(model: BANDVAE, history: torch.Tensor) -> torch.Tensor:
     bags = torch.from_numpy(VIEW.modalities["text"].features)
     present = torch.from_numpy(VIEW.modalities["text"].present).float()
     text = history @ bags / (history @ present)[:, None]
-    ((_, content),) = model.content_sides()
+    content = model.content_sides()[0].encoder
     z, shares = dense_factors(model.items, history)
     theirs, _ = dense_factors(content, text)
     found = align(z, theirs, reg=model.config.transport_reg, iterations=500)
@@ -409,7 +415,7 @@ def slow_scores(model: BANDVAE, history: torch.Tensor) -> torch.Tensor:
     for gate in model.gates:
         fused = z + gate(z, found.ratings) * found.ratings
     table = normalize(model.items.table, dim=1)
-    logits = normalize(fused, dim=2) @ table.T / model.t
+    logits = normalize(fused, dim=2) @ table.T / 0.1
     return (shares.transpose(1, 2).log() + logits).logsumexp(1)
 
 
@@ -430,7 +436,7 @@ def test_with_one_factor_each_it_is_a_plain_autoencoder() -> None:
         return normalize(out[:, :6], dim=1)
 
     words = torch.from_numpy(VIEW.modalities["text"].features)
-    z, theirs = mean(model.items, rows), mean(model.content_sides()[0][1], rows @ words)
+    z, theirs = mean(model.items, rows), mean(model.content_sides()[0].encoder, rows @ words)
     fused = z + model.gates[0](z[:, None], theirs[:, None])[:, 0] * theirs
     expected = normalize(fused, dim=1) @ normalize(model.items.table, dim=1).T / 0.1
     got = model.score(Queries(ALL, HISTORY))
@@ -449,7 +455,7 @@ def test_parts_of_the_loss_are_those_of_the_equations() -> None:
     assert_close(parts["rating_divergence"], 0.1 * found.ratings.divergence.mean())
     assert_close(parts["text_divergence"], 0.07 * found.content["text"].divergence.mean())
     assert_close(parts["text_transport"], 0.3 * found.alignments["text"].transport.mean())
-    text = model.content_of("text", batch.history)
+    text = text_of(model, batch.history)
     scores = mixture_scores(
         normalize(found.fused_content["text"], dim=2),
         found.content["text"].assignment,
@@ -467,7 +473,7 @@ def test_content_is_the_mean_of_the_items_that_have_it() -> None:
     features = torch.from_numpy(VIEW.modalities["text"].features)
     some = torch.zeros(1, VIEW.n_items)
     some[0, [2, 5, VIEW.n_items - 1]] = 1.0  # the last has no text
-    text = model.content_of("text", csr(some))
+    text = text_of(model, csr(some))
     dense = torch.zeros(1, text.width)
     dense[text.rows, text.columns] = text.weights
     assert_close(dense[0], features[[2, 5]].mean(0))
@@ -478,13 +484,13 @@ def test_content_is_the_mean_of_the_items_that_have_it() -> None:
 def test_missing_texts_may_borrow_from_neighbours() -> None:
     last = torch.zeros(1, VIEW.n_items)
     last[0, -1] = 1.0
-    assert len(made().content_of("text", csr(last)).rows) == 0
+    assert len(text_of(made(), csr(last)).rows) == 0
     view = dataclasses.replace(
         VIEW, modalities={**VIEW.modalities, "size": Modality(
             "size", np.eye(VIEW.n_items, 3, dtype=np.float32) + 1, np.ones(VIEW.n_items, bool))}
     )  # fmt: skip
     model = made(view, missing="neighbours", modalities=("text",))
-    assert len(model.content_of("text", csr(last)).rows) > 0
+    assert len(text_of(model, csr(last)).rows) > 0
 
 
 def test_a_target_item_leaks_into_nothing() -> None:
@@ -570,8 +576,9 @@ def test_three_modalities_with_numbers_by_name() -> None:
         name: (2, count) for name, count in counts.items()
     }
     assert len(model.gates) == 3
-    assert model.words == {"text": None, "image": None, "words": None}
-    assert model.item_bags("words").shape == (toy.n_items, 9)  # a bag already, no codebook
+    sides = {side.name: side.bags for side in model.content_sides()}
+    assert {name: bags.words for name, bags in sides.items()} == dict.fromkeys(counts)
+    assert sides["words"].matrix().shape == (toy.n_items, 9)  # a bag already, no codebook
     told = model.diagnostics()
     assert told["words/plan_entropy"] <= math.log2(4)
     assert told["text/spread_over_reg"] == pytest.approx(told["text/cost_spread"])
@@ -628,7 +635,7 @@ def test_explanations_are_read_off_the_dense_mixture() -> None:
     told = model.explain(HISTORY, n_items=4, n_words=5)
     found, tables = model.look(HISTORY), model.unit_tables()
     cells = found.ratings.assignment.cells(slice(0, len(ALL)), tables[""])
-    scores = cells.log() + normalize(found.fused, dim=2) @ tables[""].T / model.t
+    scores = cells.log() + normalize(found.fused, dim=2) @ tables[""].T / 0.1
     best = scores.topk(4, dim=2)
     assert_close(told.ratings.scores, best.values, rtol=1e-4, atol=1e-4)
     assert_close(told.ratings.index, best.indices)
@@ -708,7 +715,7 @@ def test_planted_interests_are_told_apart_and_matched(content_rounds: int, least
 
     def majority(factors, assignment, table, width: int):
         cells = assignment.cells(slice(0, 100), table)
-        scores = cells.log() + normalize(factors, dim=2) @ table.T / model.t
+        scores = cells.log() + normalize(factors, dim=2) @ table.T / 0.1
         return scores.topk(5, dim=2).indices.div(width, rounding_mode="floor").mode(2).values
 
     theirs = majority(found.fused, found.ratings.assignment, tables[""], 20)

@@ -30,11 +30,11 @@ class SideOptions:
         temperature: of the assignment.
         prior_std: sigma of the prior.
         hidden_size: D.
-        dropout: share of the entries of a factor that training does not see.
-        dropout_in_rounds: also while prototypes are moved.
-        per_user_noise: noise of a user's own in the first round, not one draw for the batch.
+        dropout: share of the entries of a factor that are dropped in training.
+        dropout_in_rounds: apply dropout also while prototypes are moved.
+        per_user_noise: draw the noise of the first round for each user, not once per batch.
         unit_samples: scale drawn factors to length 1.
-        prototype_gradient: what reaches the starting prototypes where they are moved.
+        prototype_gradient: the gradient of the first prototypes where they are moved.
         raw_updates: move prototypes by rows of the table as they are, not by unit rows.
     """
 
@@ -67,7 +67,7 @@ class Encoded:
 
     @property
     def divergence(self) -> Tensor:
-        """(B9) of each user without its constant, (B,)."""
+        """Divergence from the prior (B9) of each user without its constant, (B,)."""
         return scale_kl(self.log_precision).sum(1)
 
 
@@ -75,8 +75,8 @@ class FactorEncoder(nn.Module):
     """Table, prototypes and network of one side.
 
     Args:
-        width: entries of a bag: items, or words.
-        size: d.
+        width: number of entries of a bag: items, or words.
+        size: width d of a factor.
         options: see `SideOptions`.
 
     Shapes:
@@ -91,7 +91,7 @@ class FactorEncoder(nn.Module):
         self.table = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, size)))
         prototypes = nn.init.xavier_normal_(torch.empty(options.n_factors, size))
         if options.rounds > 1 and options.prototype_gradient == "stop":
-            # No gradient reaches them (E4): they seed the clustering and stay what they are.
+            # No gradient reaches them: they seed the clustering and do not change.
             self.register_buffer("prototypes", prototypes)
         else:
             self.prototypes = nn.Parameter(prototypes)
@@ -107,7 +107,7 @@ class FactorEncoder(nn.Module):
         Args:
             bags: of items or words.
             unit_table: rows of the table scaled to length 1, shared with the decoder.
-            noise: of a training step; None for means, plain softmax and no dropout.
+            noise: the draws of a training step; None gives means, plain softmax and no dropout.
         """
         shares, assignment = self._cluster(bags, unit_table, noise)
         hidden = torch.tanh(

@@ -1,53 +1,81 @@
 """BANDVAE for one history as dense arithmetic, in a form that ONNX can hold.
 
 The same equations as the model's own forward pass (B1 to B8, B12, B16 to B18 and the decoder), for
-one user, without noise, sparse tensors or loops that depend on the data.
+one user, without noise, sparse tensors or loops that depend on the data. It is made from the
+model's parts and does not know the model.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from modalign.models.bandvae.config import BANDVAEConfig
+from modalign.models.bandvae.content import ItemBags
 from modalign.models.bandvae.factors import FactorEncoder
-
-if TYPE_CHECKING:
-    from modalign.models.bandvae.model import BANDVAE
+from modalign.models.bandvae.transport import Gate
 
 EXTRA_SWEEPS = 2
-"""Sweeps of the transport for each that the model may take: the model's own solver ends with
-Newton steps, this one goes on."""
+"""Sinkhorn iterations for each that the model may take: the model's own solver ends with Newton
+steps, this one has none."""
+
+
+@dataclass(frozen=True)
+class ContentSide:
+    """What belongs to one content modality.
+
+    Attributes:
+        name: the modality.
+        bags: bags of the items.
+        encoder: content factors of a bag.
+        gate: how much of a mapped factor is added; None where there are no gates.
+    """
+
+    name: str
+    bags: ItemBags
+    encoder: FactorEncoder
+    gate: Gate | None
 
 
 class HistoryScores(nn.Module):
-    """Rows of items (n,) int64 to the log-scores of all items (n_items,), and what each of the
-    person's interest factors adds to the score itself before its logarithm (n_items, K).
+    """From one history to the scores of all items and the share of each interest factor in them.
+
+    The input are rows of items, int64, (n,). The outputs are the log-scores of all items,
+    (n_items,), and the terms of the K interest factors, (n_items, K), whose sum over factors is
+    `exp(score - 1 / temperature)`.
 
     Args:
-        model: whose parameters are used, not copied.
+        config: options of the model.
+        items: the encoder of the items; its parameters are used, not copied.
+        sides: the modalities that are mapped onto the ratings.
     """
 
-    def __init__(self, model: BANDVAE) -> None:
+    def __init__(
+        self, config: BANDVAEConfig, items: FactorEncoder, sides: Sequence[ContentSide]
+    ) -> None:
         super().__init__()
-        self.model = model
-        tables = model.unit_tables()
-        self.names = model.modality_names if model.maps else ()
-        self.register_buffer("unit_items", tables[""].detach(), persistent=False)
-        for number, name in enumerate(self.names):
-            self.register_buffer(f"unit_{number}", tables[name].detach(), persistent=False)
-            columns, weights = _padded(model.item_bags(name))
-            self.register_buffer(f"columns_{number}", columns, persistent=False)
-            self.register_buffer(f"weights_{number}", weights, persistent=False)
-            present = model.presence_of(name)
-            self.register_buffer(f"present_{number}", present, persistent=False)
+        self.config, self.items, self.sides = config, items, tuple(sides)
+        self.encoders = nn.ModuleList(side.encoder for side in sides)
+        self.gates = nn.ModuleList(side.gate for side in sides if side.gate is not None)
+        self._keep("unit_items", normalize(items.table, dim=1).detach())
+        for number, side in enumerate(sides):
+            self._keep(f"unit_{number}", normalize(side.encoder.table, dim=1).detach())
+            columns, weights = _padded(side.bags.matrix())
+            self._keep(f"columns_{number}", columns)
+            self._keep(f"weights_{number}", weights)
+            self._keep(f"present_{number}", side.bags.present)
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        self.register_buffer(name, value, persistent=False)
 
     def forward(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
+        """Scores and the terms of each factor; see the class."""
         unit = self.get_buffer("unit_items")
-        side = self.model.items
+        side = self.items
         ones = torch.ones_like(items, dtype=unit.dtype)
         ratings, prototypes = _factors(
             side, ones, unit[items], side.first[items], side.table[items]
@@ -55,24 +83,22 @@ class HistoryScores(nn.Module):
         fused = normalize(self._fused(ratings, items), dim=1)
         near = prototypes if prototypes is not None else normalize(side.prototypes, dim=1)
         shares = torch.softmax(unit @ near.t() / side.options.temperature, dim=1)  # (n_items, K)
-        cells = shares * ((unit @ fused.t() - 1.0) / self.model.t).exp()
-        return cells.sum(1).log() + 1.0 / self.model.t, cells
+        temperature = self.config.decoding_temperature
+        cells = shares * ((unit @ fused.t() - 1.0) / temperature).exp()
+        return cells.sum(1).log() + 1.0 / temperature, cells
 
     def _fused(self, ratings: Tensor, items: Tensor) -> Tensor:
         """Rating factors with what content adds to them, (K, d)."""
-        config, mapped = self.model.config, []
-        fused = ratings
-        for number, name in enumerate(self.names):
-            side = dict(self.model.content_sides())[name]
-            bag = self._bag(number, items)
+        mapped, fused = [], ratings
+        for number, side in enumerate(self.sides):
+            encoder, bag = side.encoder, self._bag(number, items)
             unit = self.get_buffer(f"unit_{number}")
-            theirs, _ = _factors(side, bag, unit, side.first, side.table)
+            theirs, _ = _factors(encoder, bag, unit, encoder.first, encoder.table)
             to_content, to_ratings = self._mapped(ratings, theirs)
-            if config.fusion == "adaptive":
-                gate = self.model.gate_of(name)
-                fused = fused + gate(ratings[None], to_content[None])[0] * to_content
+            if side.gate is not None:
+                fused = fused + side.gate(ratings[None], to_content[None])[0] * to_content
             else:
-                share = 0.5 if config.fusion == "mean" else 1.0
+                share = 0.5 if self.config.fusion == "mean" else 1.0
                 mapped.append(share * (to_content + to_ratings))
         return torch.stack(mapped).mean(0) if mapped else fused
 
@@ -86,7 +112,7 @@ class HistoryScores(nn.Module):
 
     def _mapped(self, ratings: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
         """Barycentric maps of either side (B16), (K, d) and (J, d)."""
-        config = self.model.config
+        config = self.config
         cost = (ratings[:, None] - content[None]).square().sum(2)  # (K, J)
         rows, columns = cost.shape
         if config.plan == "diag":
@@ -118,10 +144,10 @@ def _padded(bags: Tensor) -> tuple[Tensor, Tensor]:
 def _factors(
     side: FactorEncoder, weights: Tensor, unit: Tensor, first: Tensor, table: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Factors (K, d) of one bag, and its own prototypes where they are moved.
+    """Factors (K, d) of one bag, and the bag's own prototypes where they are moved.
 
     Args:
-        side: whose network.
+        side: the encoder.
         weights: of the entries, (m,).
         unit: rows of the table of length 1 at the entries, (m, d).
         first: rows of the first layer at the entries, (m, hidden).
@@ -146,8 +172,8 @@ def _parts(unit: Tensor, prototypes: Tensor, weights: Tensor, temperature: float
 def _sinkhorn(kernel: Tensor, sweeps: int) -> Tensor:
     """Plan of mass 1 with uniform marginals, from `-cost / reg`.
 
-    In float64 and as products, four operations a sweep: the graph holds every sweep. What
-    underflows (a cost of 700 reg above the least of its row) carries no mass.
+    In float64 and as products, four operations an iteration: the graph holds every iteration.
+    A cell that underflows (a cost of 700 reg above the smallest of its row) carries no mass.
     """
     rows, columns = kernel.shape
     gibbs = (kernel - kernel.amax(1, keepdim=True)).double().exp().clamp_min(1e-300)

@@ -14,14 +14,14 @@ from torch.nn.functional import softplus
 
 from modalign import ot
 
-Plan = Literal["sinkhorn", "norm", "diag"]
+PlanKind = Literal["sinkhorn", "norm", "diag"]
 CostScale = Literal["none", "user_std"]
 Activation = Literal["tanh", "relu"]
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """A plan between the rating factors and those of a content modality.
+    """A plan between the rating factors and the factors of a content modality.
 
     Attributes:
         cost: squared distances S, (B, K, J).
@@ -37,7 +37,7 @@ class Alignment:
 
     @property
     def transport(self) -> Tensor:
-        """(B15) of each user, (B,)."""
+        """Transport cost `sum_kj pi_kj S_kj` (B15) of each user, (B,)."""
         return (self.plan * self.cost).sum((1, 2))
 
 
@@ -45,7 +45,7 @@ def align(
     ratings: Tensor,
     content: Tensor,
     *,
-    kind: Plan = "sinkhorn",
+    kind: PlanKind = "sinkhorn",
     reg: float = 1.0,
     iterations: int = 50,
     cost_scale: CostScale = "none",
@@ -54,14 +54,17 @@ def align(
     """Plan (B12 or a variant) and barycentric maps (B16) of two sets of factors of each user.
 
     Args:
-        ratings: (B, K, d).
-        content: (B, J, d).
+        ratings: factors of length 1, (B, K, d).
+        content: factors of length 1, (B, J, d).
         kind: "sinkhorn" solves the entropic problem with uniform marginals; "norm" is one
             softmax of `-S / reg` over all cells; "diag" pairs factor k with k (K = J).
-        reg: epsilon.
-        iterations: most sweeps.
-        cost_scale: "user_std" divides S by its deviation within a user before reg applies.
-        plan_gradient: let gradients pass through the plan.
+        reg: epsilon, above 0; in units of the squared distance S, which is at most 4.
+        iterations: maximum number of Sinkhorn iterations.
+        cost_scale: "user_std" divides S by its standard deviation within a user before reg
+            applies.
+        plan_gradient: let gradients pass through the plan; the maps have gradients either way.
+
+    Source: Tran and Lauw 2025; the cost and the plan are B11 to B14, the maps B16.
 
     Example:
         >>> both = torch.eye(2).unsqueeze(0)
@@ -82,7 +85,7 @@ def align(
 
 
 def _plan(
-    cost: Tensor, kind: Plan, reg: float, iterations: int, scale: CostScale, through: bool
+    cost: Tensor, kind: PlanKind, reg: float, iterations: int, scale: CostScale, through: bool
 ) -> Tensor:
     n_rows, n_columns = cost.shape[1:]
     if kind == "diag":
@@ -106,8 +109,8 @@ class Gate(nn.Module):
     """`softplus(zeta([z; mapped z]))`: how much of a mapped factor is added (B17, B18).
 
     Args:
-        size: d.
-        activation: inside zeta.
+        size: width d of a factor.
+        activation: activation of the hidden layer of zeta, which is d / 2 wide.
     """
 
     def __init__(self, size: int, activation: Activation = "tanh") -> None:
@@ -122,7 +125,7 @@ class Gate(nn.Module):
         self.activation = activation
 
     def forward(self, factors: Tensor, mapped: Tensor) -> Tensor:
-        """Gates of factors, both (B, K, d): (B, K, 1)."""
+        """Gates (B, K, 1) of factors (B, K, d) and their mapped factors (B, K, d)."""
         inner = self.first(torch.cat([factors, mapped], dim=2))
         inner = torch.tanh(inner) if self.activation == "tanh" else torch.relu(inner)
         return softplus(self.second(inner))
