@@ -67,6 +67,7 @@ def tune() -> ModuleType:
     return program("tune")
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_stopped_and_writes_the_best(
     tune: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_search_counts_what_another_process_tries_beside_it(
     assert sorted(tried) == [0.0, 1.0, 10.0, 100.0]
 
 
+@pytest.mark.slow
 def test_a_search_keeps_away_from_what_another_process_is_at(
     tune: ModuleType, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +158,7 @@ def test_processes_that_search_together_begin_at_different_places(tune: ModuleTy
     assert len(set(first)) > 2
 
 
+@pytest.mark.slow
 def test_a_search_with_nothing_left_says_so_and_ends(
     tune: ModuleType,
     place: Path,
@@ -216,6 +219,7 @@ def test_a_stopped_trial_is_known_by_where_it_was_stopped(tune: ModuleType) -> N
     assert finished.intermediate_values[50] == finished.value == 0.2
 
 
+@pytest.mark.slow
 def test_a_leaderboard_adds_seeds_and_leaves_finished_runs(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def shown(cli: Cli, *words: object) -> str:
 # ------------------------------------------------------------------ data
 
 
+@pytest.mark.slow
 def test_import_of_a_table_with_items_and_pictures(workshop: Path, cli: Cli) -> None:
     Path("items.csv").write_text(
         "item_id,title\n" + "".join(f"i{i},Thing {i}\n" for i in range(12))
@@ -69,6 +70,7 @@ def test_import_of_a_table_with_items_and_pictures(workshop: Path, cli: Cli) -> 
     assert "modalign encode data/b" in cli(*command, "--out", "data/b").err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["ratio", "leave_one_out", "time", "cold_items", "unseen_users"])
 def test_every_split_has_its_options_and_its_seed(split: str, workshop: Path, cli: Cli) -> None:
     command = ["data", "import", "table", "good.csv", "--out", "data/new", "--split", split]
@@ -144,6 +146,7 @@ def test_import_of_citeulike_and_its_words(workshop: Path, cli: Cli) -> None:
     assert answer(cli, "data", "info", "data/cul")["modalities"]["text"]["width"] == 3
 
 
+@pytest.mark.slow
 def test_encode_own_numbers_and_own_name(workshop: Path, cli: Cli) -> None:
     ids = [f"i{i}" for i in range(40)]
     frame = pl.DataFrame({"item_id": ids, "a": np.arange(40.0), "b": np.ones(40)})
@@ -171,6 +174,7 @@ def test_info(workshop: Path, cli: Cli) -> None:
     assert all(str(n) in text for n in found["interactions"].values())
 
 
+@pytest.mark.slow
 def test_get_lists_and_fetches(workshop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from modalign.data import download
 
@@ -268,6 +272,7 @@ def test_train_encodes_what_a_model_reads_where_nothing_is_encoded(
     assert not Path("runs/none").exists()
 
 
+@pytest.mark.slow
 def test_train_tells_people_what_came_out(workshop: Path, cli: Cli) -> None:
     command = ["train", "--data", "data/toy", "--model", "popularity", "--out", "runs/new"]
     got = cli(*command)
@@ -290,6 +295,7 @@ def test_resume_ends_where_an_uninterrupted_run_does(workshop: Path, cli: Cli) -
 # ------------------------------------------------------------------ results
 
 
+@pytest.mark.slow
 def test_evaluate(workshop: Path, cli: Cli) -> None:
     found = answer(cli, "evaluate", "runs/bpr", "--mask", "train", "--k", "3,10", "--groups")
     assert {"run", "model", "data", "split", "mask", "users", "metrics", "groups"} <= set(found)
@@ -363,6 +369,7 @@ def test_compare_of_many_runs_is_a_square_of_differences(workshop: Path, cli: Cl
             assert float(rows[later][place].strip("*")) == -float(rows[place][later - 1].strip("*"))
 
 
+@pytest.mark.slow
 def test_recommend(workshop: Path, cli: Cli) -> None:
     found = answer(cli, "recommend", "runs/bpr", "--user", "u1", "--user", "u2", "-k", "4")
     assert [one["user"] for one in found] == ["u1", "u2"]

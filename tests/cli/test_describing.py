@@ -61,6 +61,7 @@ def openai(server: dict[str, Any], *more: object) -> list[object]:
             "--model", "tiny", "--retries", 0, *more]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_default_needs_no_network_and_no_model(workshop: Path, cli: Cli) -> None:
     got = cli("describe", "data/toy")
     assert got.code == 0, got.err
@@ -77,6 +78,7 @@ def test_the_default_needs_no_network_and_no_model(workshop: Path, cli: Cli) -> 
     assert not forced["skipped"]
 
 
+@pytest.mark.slow
 def test_texts_are_shown_beside_the_items(workshop: Path, cli: Cli) -> None:
     cli("describe", "data/toy")
     before = snapshot(Path("data/toy"))
@@ -117,6 +119,7 @@ def test_a_model_is_asked_once_and_the_key_shows_nowhere(
     assert KEY not in told
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_the_cost_and_asks_nothing(
     workshop: Path, cli: Cli, server: dict[str, Any]
 ) -> None:
@@ -157,6 +160,7 @@ def test_it_asks_before_it_costs(
     assert server["prompts"] == []
 
 
+@pytest.mark.slow
 def test_failures_end_it_and_the_same_command_goes_on(
     workshop: Path, cli: Cli, server: dict[str, Any]
 ) -> None:
@@ -247,6 +251,7 @@ def test_data_without_texts_is_told(workshop: Path, cli: Cli) -> None:
     assert cli("describe", "data/toy", "--provider", "history-mean").code == 0
 
 
+@pytest.mark.slow
 def test_texts_and_vectors_of_a_file(workshop: Path, cli: Cli) -> None:
     Path("said.csv").write_text("user_id,text\nu1,red shoe\nu2,blue hat\n")
     got = cli("describe", "data/toy", "--provider", "file", "--set", "path=said.csv")

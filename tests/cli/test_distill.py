@@ -61,6 +61,7 @@ def config_of(folder: str) -> dict[str, Any]:
 # ------------------------------------------------------------------ what it makes and shows
 
 
+@pytest.mark.slow
 def test_teacher_assistant_and_student_side_by_side(shop: Path, cli: Cli) -> None:
     got = cli(*DISTILL, "--teacher", "runs/bpr", "--out", "runs/new", *QUICK, "--seed", 3)
     assert got.code == 0, got.err
@@ -92,6 +93,7 @@ def test_every_variant_as_json(variant: str, shop: Path, cli: Cli) -> None:
     assert found["student"] == json.loads(Path("runs/new/student/results.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_kind_of_teacher_is_trained_first(shop: Path, cli: Cli) -> None:
     words = ["--teacher-kind", "ease", "--set", "teacher.reg=7", "--out", "runs/new", *QUICK]
     got = cli(*DISTILL, *words, "--set", "student.n_layers=1", "--set", "assistant.epochs=1")
@@ -103,6 +105,7 @@ def test_a_kind_of_teacher_is_trained_first(shop: Path, cli: Cli) -> None:
     assert config_of("runs/new/student")["options"]["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_two_teachers_with_weights_and_without(shop: Path, cli: Cli) -> None:
     both = ["--teacher", "runs/bpr", "--teacher", "vectors", "--variant", "no-assistant", *QUICK]
     given = answer(cli, *DISTILL, *both, "--weights", "3,1", "--out", "runs/given")
@@ -123,6 +126,7 @@ def test_a_folder_of_vectors_and_one_student_need_no_comparison(shop: Path, cli:
     assert "mlprec" in got.out
 
 
+@pytest.mark.slow
 def test_a_teacher_measured_otherwise_is_left_out_of_the_table(shop: Path, cli: Cli) -> None:
     words = ["--teacher", "runs/bpr", "--out", "runs/new", *QUICK, "--mask", "train"]
     got = cli(*DISTILL, *words)

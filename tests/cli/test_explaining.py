@@ -20,6 +20,7 @@ def run(workshop: Path) -> str:
     return "runs/bandvae"
 
 
+@pytest.mark.slow
 def test_interests_in_the_terminal_and_on_a_page(cli: Cli, run: str) -> None:
     told = cli("explain", run, "--user", "u3", "--items", 2, "--out", "page.html")
     assert told.code == 0, told.err
@@ -30,6 +31,7 @@ def test_interests_in_the_terminal_and_on_a_page(cli: Cli, run: str) -> None:
     assert "User u3" in Path("page.html").read_text()
 
 
+@pytest.mark.slow
 def test_json_is_one_document(cli: Cli, run: str) -> None:
     told = cli("explain", run, "--user", "u3", "--user", "u4", "--json")
     document = json.loads(told.out)
@@ -43,6 +45,7 @@ def test_a_model_that_does_not_explain_is_named(cli: Cli, workshop: Path) -> Non
     assert "bandvae" in told.err
 
 
+@pytest.mark.slow
 def test_an_unknown_user_is_named(cli: Cli, run: str) -> None:
     told = cli("explain", run, "--user", "nobody")
     assert told.code == 2

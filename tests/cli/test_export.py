@@ -52,6 +52,7 @@ def test_mistakes_are_told_and_leave_nothing(
     assert snapshot(workshop) == before
 
 
+@pytest.mark.slow
 def test_an_artifact_is_replaced_when_asked(cli: Cli, workshop: Path) -> None:
     words = ("export", "runs/pop", "--out", "artifact", "--no-adapter")
     assert cli(*words).code == 0

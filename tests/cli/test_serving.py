@@ -34,6 +34,7 @@ def test_a_key_is_shown_once(cli: Cli, tmp_path: Path) -> None:
     assert "'till'" in again.err
 
 
+@pytest.mark.slow
 def test_feedback_to_parquet_to_data(cli: Cli, workshop: Path) -> None:
     store = SqliteStore(workshop / "f.sqlite")
     rows = [Row(f"e{n}", "somebody-new", str(n), "click", n, n) for n in range(4)]

@@ -59,6 +59,7 @@ class _Heap(ctypes.Structure):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc what is in use")
 def test_a_product_keeps_no_memory() -> None:
     libc = ctypes.CDLL(None)

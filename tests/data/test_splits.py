@@ -30,6 +30,7 @@ def of_user(labels: np.ndarray, users: np.ndarray, user: int) -> list[int]:
 SIZES = st.lists(st.integers(1, 40), min_size=5, max_size=30).map(lambda sizes: [12, 8, *sizes])
 
 
+@pytest.mark.slow
 @given(SIZES, st.sampled_from(list(SPLITTERS)), st.integers(0, 5))
 @settings(QUIET, max_examples=80)
 def test_every_split_depends_on_the_set_and_the_seed_alone(sizes, kind, seed):

@@ -32,6 +32,7 @@ def made(teacher, tmp_path_factory):
     return modalign.distill(teacher, DATA, out=out, seed=3, **QUICK), out
 
 
+@pytest.mark.slow
 def test_both_stages_are_runs_like_any_other(made):
     found, out = made
     for stage, model in (("assistant", "lightgcn"), ("student", "mlprec")):
@@ -52,6 +53,7 @@ def test_the_student_learns_from_the_assistant_and_it_from_the_teacher(made):
     assert found.student.results["distillation"]["from"] == "assistant"
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_student(teacher, made):
     again = modalign.distill(teacher, DATA, seed=3, **QUICK)
     assert_close(again.student.model.state_dict(), made[0].student.model.state_dict())
@@ -71,6 +73,7 @@ def test_without_assistant_there_is_one_stage(teacher, tmp_path, variant):
     assert not (tmp_path / "x" / "assistant").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_assistant_is_not_trained_again(teacher, tmp_path, made):
     found, _ = made
     out = tmp_path / "killed"
@@ -99,6 +102,7 @@ def test_any_kind_of_teacher_can_be_trained_first(tmp_path):
     assert load_model(tmp_path / "x" / "teacher").config.reg == 10.0
 
 
+@pytest.mark.slow
 def test_an_artifact_teaches_as_its_model_does(teacher, tmp_path):
     export_run(teacher, tmp_path / "vectors", adapter=False)
     by_folder = modalign.distill(tmp_path / "vectors", DATA, seed=3, **QUICK)

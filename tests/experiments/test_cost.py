@@ -67,6 +67,7 @@ def cost(anew: float, tables: float, parameters: int, mib: float | None = 8.0) -
 # ------------------------------------------------------------------ parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("users", "items", "widths", "teacher", "student"), [NETFLIX, ELECTRONICS])
 def test_counts_reproduce_the_published_table(users, items, widths, teacher, student):
     view = catalogue(users, items, widths)
@@ -248,6 +249,7 @@ def runs(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_in_a_process_of_its_own(runs):
     told = []
     found = profile(

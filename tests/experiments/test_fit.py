@@ -58,6 +58,7 @@ def test_a_run_folder_holds_what_it_promises(run, data):
     assert (folder / "checkpoints" / "best.safetensors").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["recall@10", "ndcg@10", "ndcg@20"])
 def test_the_metric_one_names_picks_the_epoch(data, tmp_path, metric):
     options = {"epochs": 12, "batch_size": 16, "learning_rate": 0.3, "select_by": metric}

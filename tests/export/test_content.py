@@ -41,6 +41,7 @@ def test_ridge_equals_scikit_learn() -> None:
     np.testing.assert_allclose(found(x), wanted.predict(x), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [Choice(0.1), Choice(0.1, 1.0, 4)])
 def test_raw_features_give_what_reduced_ones_do(choice: Choice) -> None:
     given = modalities()
@@ -65,6 +66,7 @@ def test_missing_rows_are_zeros_and_shown_rows_of_length_one() -> None:
         assert not lengths[~one.present].any()
 
 
+@pytest.mark.slow
 def test_transport_brings_predictions_to_where_items_lie() -> None:
     # Half of the truth is noise, so that a regression alone draws its predictions to the mean.
     rng = np.random.default_rng(1)

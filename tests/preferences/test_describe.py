@@ -169,6 +169,7 @@ def test_a_key_follows_all_that_the_numbers_depend_on(library, monkeypatch):
     assert key() == keys[0]
 
 
+@pytest.mark.slow
 def test_failures_stop_it_write_nothing_and_are_asked_again(shelf, server):
     server.behave = lambda number, prompt: (
         Said(400, b"filtered") if number == 7 else completion("Likes red shoes.")

@@ -22,6 +22,7 @@ def never():
     return False
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(1, 120), st.floats(0, 30)), min_size=1, max_size=60),
     st.integers(1, 7),

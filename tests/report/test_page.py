@@ -123,6 +123,7 @@ def test_winners_and_the_highest_are_marked_exactly(page, folders):
     assert any(winner is None for winner in comparison.winner.values())
 
 
+@pytest.mark.slow
 def test_a_winner_is_a_winner_in_words_as_well(runs, tmp_path):
     results = json.loads((runs.ease / "results.json").read_text())["test"]
     worse = {"test": {metric: value / 4 for metric, value in results.items()}}
@@ -306,6 +307,7 @@ def test_the_same_runs_give_the_same_bytes(written, folders, tmp_path):
     assert again.read_bytes() == written.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["thumbnail", "bars", "html"])
 def test_nothing_is_half_written_when_drawing_fails(runs, tmp_path, monkeypatch, place):
     out = tmp_path / "report.html"

@@ -93,6 +93,7 @@ def test_heights_of_bars_are_in_proportion():
     assert heights[1] == pytest.approx(3 * heights[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes():
     with mpl.rc_context({"font.size": 30, "lines.linewidth": 9, "text.usetex": False}):
         other_taste = plots.lines(series(3), "x", "y")
@@ -101,6 +102,7 @@ def test_the_same_input_gives_the_same_bytes():
     assert plots.bars(["p", "q"], bars, "y") == plots.bars(["p", "q"], bars, "y")
 
 
+@pytest.mark.slow
 def test_names_are_text_whatever_is_in_them():
     values = {name: ([1, 2], [i, 1]) for i, name in enumerate(NAMES)}
     _, classes, texts = parts(plots.lines(values, NAMES[2], NAMES[3]))
@@ -125,6 +127,7 @@ def test_stars_stand_where_told_and_nowhere_else():
     assert [name for name in classes if name.startswith("star")] == ["star-1"]
 
 
+@pytest.mark.slow
 def test_from_the_ninth_name_on_lines_are_dashed_and_bars_hatched():
     _, classes, _ = parts(plots.lines(series(9), "x", "y"))
     styles = [line(classes[f"series-{i}"][0]).attrib["style"] for i in (0, 8)]

@@ -47,6 +47,7 @@ def test_named_sets_have_one_figure(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_sets_without_a_result_leave_a_hole(tmp_path: Path) -> None:
     grid = {"x": [1, 2], "mood": ["", "fails"]}
     assert len(drawn(SweepPlan.of_grid({**grid, "mood": ["fine", "fails"]}), tmp_path)) == 3
@@ -65,6 +66,7 @@ def test_a_curve_has_the_means_the_deviations_and_a_logarithmic_axis(tmp_path: P
     assert (top - bottom) / 2 == pytest.approx(0.02 / 2**0.5)
 
 
+@pytest.mark.slow
 def test_a_heat_map_has_every_mean_in_its_cell(tmp_path: Path) -> None:
     plan = SweepPlan.of_grid({"y": ["a", "b"], "x": [3, 1, 2]})
     found = sweeps.run(plan, Formula(), tmp_path)
@@ -76,6 +78,7 @@ def test_a_heat_map_has_every_mean_in_its_cell(tmp_path: Path) -> None:
     assert values.tolist() == [[1.01, 2.01, 3.01]] * 2
 
 
+@pytest.mark.slow
 def test_ndcg_stands_beside_recall_where_it_is_known(tmp_path: Path) -> None:
     from modalign.testing.toy import toy_dataset
 

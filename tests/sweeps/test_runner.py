@@ -100,6 +100,7 @@ def test_another_experiment_is_refused(plan, job, what: str, tmp_path: Path) -> 
     assert (tmp_path / "sweep.yaml").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_folder_begun_with_other_defaults_is_refused(tmp_path: Path) -> None:
     data, grid = toy_dataset(), {"learning_rate": [0.01, 0.1]}
     sweeps.sweep(data, "bpr", tmp_path, grid, epochs=1)
@@ -214,6 +215,7 @@ def test_a_grid_of_trainings_goes_on_where_one_was_interrupted(tmp_path: Path) -
     assert not list((tmp_path / "b" / "runs").rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_data_in_memory_are_kept_once_and_not_mixed(tmp_path: Path) -> None:
     grid = {"damping": [0.0, 1.0]}
     sweeps.sweep(toy_dataset(seed=1), "popularity", tmp_path, grid)

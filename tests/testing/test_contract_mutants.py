@@ -100,6 +100,7 @@ def spec_of(cls: type[Recommender], **changes: Any) -> ModelSpec:
     return dataclasses.replace(spec, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [Sound, SoundContent, SoundHistory])
 def test_the_sound_models_pass_everything(cls: type[Recommender]) -> None:
     for _, check in contract.checks(spec_of(cls)):

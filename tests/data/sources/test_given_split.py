@@ -69,6 +69,7 @@ def test_a_missing_folder_is_told(tmp_path):
         given_split.read(tmp_path / "none")
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.skipif(not REAL.is_dir(), reason="the development data are not beside the checkout")
 def test_amazon_baby_has_its_known_counts():

@@ -594,6 +594,7 @@ def test_annealing_counts_updates_of_training_alone() -> None:
     assert float(model._anneal(0.05)) == pytest.approx(0.05)
 
 
+@pytest.mark.slow
 def test_a_run_in_two_parts_is_the_run_in_one(tmp_path) -> None:
     def run(epochs: int, resume: bool):
         model = made()
@@ -608,6 +609,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(tmp_path) -> None:
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_mixed_precision_is_computed_in_single_precision() -> None:
     losses = []
     for precision in ("32-true", "bf16-mixed"):

@@ -445,6 +445,7 @@ def test_stripped_of_everything_it_trains_as_lightgcn() -> None:
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["gae", "without-gt", "official"])
 def test_variants_learn(variant: str) -> None:
     dataset = toy_dataset()
@@ -492,6 +493,7 @@ def test_several_critic_steps_for_one_of_the_model() -> None:
     assert made(learning_rate_decay=False).phases()[0].optimizer.decay == 1.0
 
 
+@pytest.mark.slow
 def test_losses_and_training_are_functions_of_the_seed() -> None:
     runs = []
     for _ in range(2):
@@ -502,6 +504,7 @@ def test_losses_and_training_are_functions_of_the_seed() -> None:
     assert float(first["critic_real"].detach()) != float(other["critic_real"].detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"stale_critic_inputs": True}, {"refresh_every": 2}])
 def test_a_stopped_run_goes_on_exactly(tmp_path, options: dict) -> None:
     def run(epochs: int, name: str, resume: bool = False) -> dict[str, torch.Tensor]:

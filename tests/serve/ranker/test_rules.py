@@ -55,6 +55,7 @@ def test_conditions_that_make_no_sense(where: dict[str, object], error: type) ->
         matches(COLUMNS, where, 4)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(
     st.lists(st.lists(st.integers(-1, 3), min_size=9, max_size=9), min_size=1), st.integers(1, 4)

@@ -14,6 +14,7 @@ def oracle(scores: np.ndarray, k: int) -> list[int]:
     return [at for at in order if scores[at] > -np.inf][:k]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(
     st.integers(0, 2**32 - 1),

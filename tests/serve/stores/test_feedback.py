@@ -146,6 +146,7 @@ def test_what_was_not_kept_is_not_seen(asked: Asked) -> None:
     assert asked.recommend({"user_id": "u3"}) == before
 
 
+@pytest.mark.slow
 def test_export_is_all_events_in_order(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "f.sqlite")
     given = rows(25_000)

@@ -173,6 +173,7 @@ def test_a_killed_server_has_lost_nothing_and_the_store_comes_back(
     assert kept == [f"e{k}" for k in range(101)]
 
 
+@pytest.mark.slow
 def test_a_service_on_it(server: Server, store: PostgresStore, shops: Path, tmp_path: Path) -> None:
     for turn in range(2):
         with serving({"shop": shops / "shop"}, server.address) as asked:

@@ -166,6 +166,7 @@ def test_a_new_item_and_whom_it_reaches(browser: Browser, live: Running) -> None
             expect(one.locator(".this")).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_by_keys_alone(browser: Browser, live: Running) -> None:
     with opened(browser, live, "recommend") as page:
         page.keyboard.press("Tab")
@@ -187,6 +188,7 @@ def test_by_keys_alone(browser: Browser, live: Running) -> None:
         expect(page.locator(".tile.on")).to_have_count(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_hard_to_read_or_to_reach(browser: Browser, live: Running, scheme: str) -> None:
     axe = Axe()
@@ -205,6 +207,7 @@ def test_a_failure_is_readable_too(browser: Browser, live: Running) -> None:
         assert Axe().run(page).violations_count == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 390, 768])
 def test_no_page_is_wider_than_the_screen(browser: Browser, live: Running, width: int) -> None:
     screen = {"width": width, "height": 800}
