@@ -187,7 +187,7 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     "wrong separator": (
         nothing,
         f"{IMPORT} good.csv --separator ; {TO}",
-        ("one column in line 1", "the separator seems to be ','"),
+        ("one column in line 1", "separated by a comma, not by a semicolon"),
     ),
     "long separator": (
         nothing,
@@ -253,7 +253,7 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     "unknown split option": (
         nothing,
         f"{IMPORT} good.csv --split-set shar=0.1 {TO}",
-        ("'ratio'", "'shar'", "train, valid, test"),
+        ("'ratio'", "'shar'", "test, train, valid"),
     ),
     "split option of a wrong type": (
         nothing,
@@ -263,7 +263,7 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     "split option out of bounds": (
         nothing,
         f"{IMPORT} good.csv --split cold_items --split-set share=2 {TO}",
-        ("between 0 and 1", "2"),
+        ("to be less than 1", "2"),
     ),
     "split option without value": (
         nothing,

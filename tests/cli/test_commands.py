@@ -9,9 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from inspect import isfunction, signature
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import polars as pl
 import pytest
@@ -19,8 +21,12 @@ import typer
 import yaml
 from calling import Cli
 
+import modalign
 from modalign.cli import main
+from modalign.core.settings import DEFAULT_SEED
 from modalign.data.dataset import Dataset
+from modalign.data.sources import SOURCES
+from modalign.data.splits import SPLITTERS
 
 RESULT_KEYS = set(
     "model seed data mask best_epoch epochs parameters seconds valid test".split()  # noqa: SIM905
@@ -71,26 +77,75 @@ def test_import_of_a_table_with_items_and_pictures(workshop: Path, cli: Cli) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", ["ratio", "leave_one_out", "time", "cold_items", "unseen_users"])
+@pytest.mark.parametrize("split", ["ratio", "leave-one-out", "time", "cold-items", "unseen-users"])
 def test_every_split_has_its_options_and_its_seed(split: str, workshop: Path, cli: Cli) -> None:
     command = ["data", "import", "table", "good.csv", "--out", "data/new", "--split", split]
     one = answer(cli, *command, "--seed", "1")
     assert one["info"]["split"]["kind"] == split
     assert {"train", "valid", "test"} <= set(one["interactions"])
     two = answer(cli, *command, "--seed", "2")
-    assert (one["fingerprint"] == two["fingerprint"]) == (split in ("time", "leave_one_out"))
+    assert (one["fingerprint"] == two["fingerprint"]) == (split in ("time", "leave-one-out"))
     option = {"ratio": "train=1", "time": "train=6"}.get(split, "share=0.4")
-    if split != "leave_one_out":
+    if split != "leave-one-out":
         other = answer(cli, *command, "--seed", "1", "--split-set", option)
         assert other["fingerprint"] != one["fingerprint"]
 
 
 @pytest.mark.parametrize("kind", ["leave_one_out", "cold_items", "unseen_users"])
-def test_a_split_may_be_written_with_hyphens(kind: str, workshop: Path, cli: Cli) -> None:
+def test_a_split_may_be_written_with_underscores(kind: str, workshop: Path, cli: Cli) -> None:
     command = ["data", "import", "table", "good.csv", "--out", "data/new", "--split"]
-    one = answer(cli, *command, kind.replace("_", "-"))
-    assert one["info"]["split"]["kind"] == kind
-    assert answer(cli, *command, kind)["fingerprint"] == one["fingerprint"]
+    one = answer(cli, *command, kind)
+    assert one["info"]["split"]["kind"] == kind.replace("_", "-")
+    assert answer(cli, *command, kind.replace("_", "-"))["fingerprint"] == one["fingerprint"]
+
+
+def test_a_file_and_its_frame_make_the_same_data_set(workshop: Path, cli: Cli) -> None:
+    found = answer(cli, "data", "import", "table", "good.csv", "--out", "data/new")
+    assert modalign.load(pl.read_csv("good.csv")).fingerprint == found["fingerprint"]
+    assert modalign.load("data/new").fingerprint == found["fingerprint"]
+    assert found["info"]["split"]["seed"] == DEFAULT_SEED
+
+
+@pytest.mark.parametrize("split", ["leave-one-out", "leave_one_out", "ratio"])
+def test_append_takes_the_splits_that_import_takes(split: str, workshop: Path, cli: Cli) -> None:
+    cli("data", "import", "table", "good.csv", "--out", "data/new")
+    rows = [("u1", "new", "click", 2_000_000_000), ("u2", "new", "like", 2_000_000_000)]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "kind", "time"], orient="row")
+    frame.write_parquet("feedback.parquet")
+    command = ["data", "append", "data/new", "feedback.parquet", "--out", "data/more"]
+    found = answer(cli, *command, "--split", split)
+    assert found["info"]["split"]["kind"] == split.replace("_", "-")
+    assert found["info"]["split"]["seed"] == DEFAULT_SEED
+
+
+def test_import_help_lists_what_is_registered(cli: Cli) -> None:
+    text = " ".join(cli("data", "import", "--help").out.split())
+    for name in [*SOURCES, *SPLITTERS]:
+        assert name in text
+    assert "min_documents=1" in text
+    assert "truth=0.2" in text
+
+
+def test_every_command_has_the_same_default_seed() -> None:
+    def seeds(command: click.Command) -> Iterator[object]:
+        yield from (one.default for one in command.params if one.name == "seed")
+        for inner in getattr(command, "commands", {}).values():
+            yield from seeds(inner)
+
+    found = [one for one in seeds(typer.main.get_command(main.app)) if one is not None]
+    assert len(found) > 3
+    assert set(found) == {DEFAULT_SEED}
+
+
+def test_every_public_function_has_the_same_default_seed() -> None:
+    functions = {name: getattr(modalign, name) for name in modalign.__all__}
+    found = {
+        name: signature(one).parameters["seed"].default
+        for name, one in functions.items()
+        if isfunction(one) and "seed" in signature(one).parameters
+    }
+    assert found
+    assert set(found.values()) == {DEFAULT_SEED}
 
 
 def test_import_of_a_movielens_folder(workshop: Path, cli: Cli) -> None:

@@ -97,11 +97,11 @@ def test_the_folder_itself_with_pictures_times_and_weights(tmp_path: Path) -> No
     rows = [(u, i, 3.0 + (u + i) % 3, 10 * u + i) for u in range(8) for i in range(5)]
     frame = pl.DataFrame(rows, schema=["user_id", "item_id", "rating", "timestamp"], orient="row")
     raw = read(frame, images=tmp_path / "pictures")
-    old = prepare(raw, tmp_path / "shop", split="leave_one_out", seed=1)
+    old = prepare(raw, tmp_path / "shop", split="leave-one-out", seed=1)
     late = events(tmp_path / "f.parquet", ("0", "new", "click", 77), ("0", "1", "click", 78))
     table = pl.DataFrame({"item_id": ["new", "1"], "title": ["A rucksack", "not this"]})
     made = append(tmp_path / "shop", late, tmp_path / "shop", items=table)
-    assert made.info["split"]["kind"] == "leave_one_out"
+    assert made.info["split"]["kind"] == "leave-one-out"
     assert made.info["split"]["counts"]["train"] == len(old.train) + 1
     new = made.items.rows(["new"])[0]
     (place,) = np.flatnonzero(made.train.items == new)
@@ -122,7 +122,7 @@ def test_the_folder_itself_with_pictures_times_and_weights(tmp_path: Path) -> No
     assert [one["latest"] for one in again.info["appended"]] == [77, 99]
 
 
-@pytest.mark.parametrize("kind", ["unseen_users", "cold_items"])
+@pytest.mark.parametrize("kind", ["unseen-users", "cold-items"])
 def test_what_is_held_out_stays_so(tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(2)
     rows = sorted({(int(u), int(i)) for u, i in rng.integers(0, 40, (900, 2))})
@@ -130,7 +130,7 @@ def test_what_is_held_out_stays_so(tmp_path: Path, kind: str) -> None:
     old = prepare(read(frame), tmp_path / "shop", split=kind, seed=1)
     everyone = [(u, i, "click", 1) for u in old.users for i in old.items]
     made = append(tmp_path / "shop", events(tmp_path / "f.parquet", *everyone), tmp_path / "out")
-    column = 0 if kind == "unseen_users" else 1
+    column = 0 if kind == "unseen-users" else 1
     held = {pair[column] for pair in pairs(old, "test") | pairs(old, "valid")}
     assert {pair[column] for pair in pairs(made, "train")}.isdisjoint(held)
     assert len(made.train) > len(old.train)
@@ -159,11 +159,11 @@ def test_mistakes_leave_everything_as_it_was(shop: Dataset, tmp_path: Path) -> N
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     for file, out, told in (
-        (known, "out", "all known"),
-        (tmp_path / "none.parquet", "out", "no file"),
+        (known, "out", "all of them known"),
+        (tmp_path / "none.parquet", "out", "not a file"),
         (tmp_path / "text.parquet", "out", "readable"),
         (tmp_path / "columns.parquet", "out", "item_id"),
-        (good, "full", "something else"),
+        (good, "full", "other files"),
     ):
         with pytest.raises(DataError, match=told):
             append(tmp_path / "shop", file, tmp_path / out)

@@ -33,13 +33,13 @@ def test_frames_go_in_and_come_out_the_same(tmp_path, kind):
 
 
 def test_a_frame_of_a_data_set_makes_the_same_data_set():
-    data = from_frame(LOG, user="who", split="leave_one_out", seed=3)
-    again = from_frame(to_frame(data), split="leave_one_out", seed=3)
+    data = from_frame(LOG, user="who", split="leave-one-out", seed=3)
+    again = from_frame(to_frame(data), split="leave-one-out", seed=3)
     assert again.fingerprint == data.fingerprint
 
 
 def test_history_parts_come_out_too():
-    data = from_frame(LOG, user="who", split="unseen_users", split_options={"share": 0.5})
+    data = from_frame(LOG, user="who", split="unseen-users", split_options={"share": 0.5})
     assert set(to_frame(data)["split"]) == set(SPLITS)
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modalign.data.dataset import SPLITS
-from modalign.data.splits import KINDS, SPLITTERS, TEST, TRAIN, VALID, counts, split
+from modalign.data.splits import SPLITTERS, TEST, TRAIN, VALID, canonical, counts, split
 from modalign.errors import ConfigError, DataError, UnknownName
 
 # A busy machine is no failure.
@@ -83,13 +83,13 @@ def test_ratio_takes_other_shares_and_is_fair_to_places():
 def test_leave_one_out_takes_the_two_latest():
     users, items = np.repeat([0, 1], 4), np.tile(np.arange(4), 2)
     time = np.array([40, 10, 30, 20, 1, 2, 3, 4])
-    labels = split("leave_one_out", users, items, time, 1)
+    labels = split("leave-one-out", users, items, time, 1)
     assert labels.tolist() == [TEST, TRAIN, VALID, TRAIN, TRAIN, TRAIN, VALID, TEST]
 
 
 def test_leave_one_out_breaks_equal_times_at_random_not_by_item():
     users, items = np.repeat(np.arange(200), 5), np.tile(np.arange(5), 200)
-    labels = split("leave_one_out", users, items, np.zeros(1000, np.int64), 1)
+    labels = split("leave-one-out", users, items, np.zeros(1000, np.int64), 1)
     assert (labels == TEST).sum() == 200
     found = np.bincount(items[labels == TEST], minlength=5)
     assert found.min() > 20
@@ -111,7 +111,7 @@ def test_time_cuts_all_users_at_the_same_moments():
 
 def test_cold_items_have_no_training_interaction():
     users, items = sizes_to_pairs([20] * 30, n_items=50)
-    labels = split("cold_items", users, items, None, 4)
+    labels = split("cold-items", users, items, None, 4)
     parts = [set(items[labels == part].tolist()) for part in (TRAIN, VALID, TEST)]
     assert [len(part) for part in parts] == [40, 5, 5]
     assert len(set.union(*parts)) == 50
@@ -119,7 +119,7 @@ def test_cold_items_have_no_training_interaction():
 
 def test_unseen_users_have_no_training_interaction_and_a_fifth_to_be_found():
     users, items = sizes_to_pairs([10] * 50)
-    labels = split("unseen_users", users, items, None, 4)
+    labels = split("unseen-users", users, items, None, 4)
     assert counts(labels) == {
         "train": 400,
         "valid": 10,
@@ -138,7 +138,7 @@ def test_unseen_users_have_no_training_interaction_and_a_fifth_to_be_found():
 
 def test_unseen_users_never_hold_out_a_user_of_one_interaction():
     users, items = sizes_to_pairs([1] * 30 + [4] * 4)
-    labels = split("unseen_users", users, items, None, 0)
+    labels = split("unseen-users", users, items, None, 0)
     assert (labels[users < 30] == TRAIN).all()
 
 
@@ -146,16 +146,16 @@ def test_unseen_users_never_hold_out_a_user_of_one_interaction():
     ("kind", "sizes", "match"),
     [
         ("ratio", [2, 2, 1], "three interactions"),
-        ("leave_one_out", [2, 1], "three interactions"),
-        ("unseen_users", [3, 3], "three users"),
-        ("unseen_users", [1, 1, 1, 1], "three users"),
-        ("cold_items", [1, 1], "three items"),
+        ("leave-one-out", [2, 1], "three interactions"),
+        ("unseen-users", [3, 3], "three users"),
+        ("unseen-users", [1, 1, 1, 1], "three users"),
+        ("cold-items", [1, 1], "three items"),
         ("time", [5], "different times"),
     ],
 )
 def test_too_little_data_is_told(kind, sizes, match):
     users, items = sizes_to_pairs(sizes, n_items=5)
-    items = items if kind != "cold_items" else np.zeros_like(items)
+    items = items if kind != "cold-items" else np.zeros_like(items)
     with pytest.raises(DataError, match=match):
         split(kind, users, items, np.zeros(len(users), np.int64), 1)
 
@@ -168,12 +168,14 @@ def test_time_without_times_is_told():
 @pytest.mark.parametrize(
     ("kind", "options", "match"),
     [
-        ("ratio", {"train": 0}, "positive shares"),
-        ("time", {"test": -1}, "positive shares"),
-        ("cold_items", {"share": 1.0}, "between 0 and 1"),
-        ("unseen_users", {"truth": 0}, "between 0 and 1"),
+        ("ratio", {"train": 0}, "train of .*greater than 0"),
+        ("ratio", {"valid": True}, "valid of .*a valid number"),
+        ("time", {"test": -1}, "test of .*greater than 0"),
+        ("time", {"test": float("inf")}, "test of .*a finite number"),
+        ("cold-items", {"share": 1.0}, "share of .*less than 1"),
+        ("unseen-users", {"truth": 0}, "truth of .*greater than 0"),
         ("ratio", {"holdout": 0.1}, "'holdout'"),
-        ("leave_one_out", {"last": 2}, "none"),
+        ("leave-one-out", {"last": 2}, "none"),
     ],
 )
 def test_bad_options_are_told(kind, options, match):
@@ -183,6 +185,12 @@ def test_bad_options_are_told(kind, options, match):
 
 
 def test_an_unknown_split_gets_a_suggestion():
-    with pytest.raises(UnknownName, match="did you mean 'leave_one_out'"):
-        split("leave-one-out", *sizes_to_pairs([5]), None, 1)
-    assert KINDS[-1] == "given"
+    with pytest.raises(UnknownName, match="did you mean 'leave-one-out'"):
+        split("leave-one-in", *sizes_to_pairs([5]), None, 1)
+    with pytest.raises(UnknownName, match="one of cold-items, leave-one-out, ratio"):
+        split("given", *sizes_to_pairs([5]), None, 1)
+
+
+@pytest.mark.parametrize("kind", [*SPLITTERS, "given"])
+def test_names_may_have_underscores(kind):
+    assert canonical(kind) == canonical(kind.replace("-", "_")) == kind

@@ -251,7 +251,7 @@ def test_a_history_reading_model_equals_its_dense_formula() -> None:
 
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_unseen_users_are_scored_from_their_history_end_to_end(split: str) -> None:
-    data = usual("unseen_users")
+    data = usual("unseen-users")
     model = EASE(EASEConfig(reg=20.0), data.view())
     model.solve(data.view())
     found = evaluate(model, data, split, ks=[10])
@@ -336,7 +336,7 @@ def test_a_model_that_cannot_score_unseen_users_is_refused() -> None:
 
 @pytest.mark.parametrize("mask", ["strict", "train"])
 def test_cold_items_among_cold_candidates_only(mask: str) -> None:
-    data = usual("cold_items")
+    data = usual("cold-items")
     scores = random_scores(data)
     cold = ~matrix(data, "train").any(0)
     hidden = matrix(data, "train", "valid") if mask == "strict" else matrix(data, "train")

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from modalign.cli.options import Json, choose
+from modalign.cli.options import Json, Sets, choose
 from modalign.cli.render import downloading, err, out, print_json, say, table
 from modalign.cli.summaries import show_dataset
+from modalign.core.settings import DEFAULT_SEED, parse_assignments
+from modalign_serve.command.grouped import grouped
 
 app = typer.Typer(
-    help="Import, look at, download and export data sets.",
+    help="Import, inspect, download and export data sets.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 
-KINDS = """**Kinds of source**
-
-- `table`: a CSV, TSV or Parquet file, a row per user, item, and optional rating and time
-- `movielens`: a MovieLens folder as downloaded; posters/ and descriptions.csv welcome
-- `amazon`: review files of 2014, 2018, 2023, gzipped or not, with metadata
-- `citeulike`: users.dat, mult.dat, vocabulary.dat
-- `mmrec`: NAME.inter and NAME_feat.npy files; the split is kept
-- `recbole`: atomic files .inter, .item, .user
-- `split`: a folder with train, valid and test files; the split is kept
-
-**Splits** (`--split`): each has a seed, and options with `--split-set`
-
-- `ratio`: each user's interactions at random, 8:1:1; `--split-set train=7`
-- `leave-one-out`: each user's last is for the test, the one before for validation
-- `time`: two moments cut all users alike
-- `cold-items`: 20% of the items are unknown in training; `--split-set share=0.1`
-- `unseen-users`: 20% of the users are unknown in training
-- `given`: that of the source
-
-**Examples**
+EXAMPLES = """**Examples**
 
     modalign data import movielens ml-100k --out data/ml --min-rating 4 --k-core 5
 
@@ -46,100 +31,135 @@ KINDS = """**Kinds of source**
 """
 
 
-@app.command("import", epilog=KINDS)
+def sources_and_splits() -> str:
+    """The kinds of source and the splits with their options, from their registries."""
+    from modalign.data.sources import SOURCES
+    from modalign.data.splits import SPLITTERS
+
+    lines = ["**Kinds of source**, each with its options (`--set`)\n"]
+    lines += [f"- `{name}`: {spec.help}{_options(spec.options)}" for name, spec in SOURCES.items()]
+    lines += ["\n**Splits** (`--split`), each with its options (`--split-set`)\n"]
+    lines += [f"- `{name}`: {one.help}{_options(one.options)}" for name, one in SPLITTERS.items()]
+    return "\n".join([*lines, "- `given`: the split of the source"])
+
+
+def _options(config: Any) -> str:
+    shown = [
+        name if field.default is None else f"{name}={field.default}"
+        for name, field in config.model_fields.items()
+    ]
+    return f"; {', '.join(shown)}" if shown else ""
+
+
+class _WithKinds(TyperCommand):
+    """A command whose help ends with the registered sources and splits, read when it is shown."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        self.epilog = f"{sources_and_splits()}\n\n{EXAMPLES}"
+        super().format_help(ctx, formatter)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What is kept of the interactions."""
+
+    min_rating: Annotated[
+        float | None, typer.Option(help="Minimum rating of an interaction that is kept.")
+    ] = None
+    k_core: Annotated[
+        int,
+        typer.Option(min=0, help="Minimum number of interactions per user and item (k-core)."),
+    ] = 0
+    duplicates: Annotated[
+        str,
+        typer.Option(help="Which of several interactions of a pair is kept: last, first, max."),
+    ] = "last"
+    all_items: Annotated[
+        bool, typer.Option("--all-items", help="Keep items without interactions.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How the interactions are split."""
+
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="ratio, leave-one-out, time, cold-items, unseen-users or given, see below.  "
+            "[default: the split of the source, if it has one, else ratio]"
+        ),
+    ] = None
+    split_set: Annotated[
+        list[str] | None,
+        typer.Option("--split-set", help="Option of the split as key=value; repeat for more."),
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = DEFAULT_SEED
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Options of the sources that read tables; short forms of `--set`."""
+
+    user: Annotated[str | None, typer.Option(help="table, split: column of user ids.")] = None
+    item: Annotated[str | None, typer.Option(help="table, split: column of item ids.")] = None
+    weight: Annotated[str | None, typer.Option(help="table, split: column of ratings.")] = None
+    time: Annotated[str | None, typer.Option(help="table, split: column of times.")] = None
+    separator: Annotated[
+        str | None, typer.Option(help="table, split: separator between fields.")
+    ] = None
+    items: Annotated[
+        Path | None,
+        typer.Option(help="table, split: table of items with item_id, title, description, ..."),
+    ] = None
+    images: Annotated[
+        Path | None, typer.Option(help="table, split: folder of pictures named by item id.")
+    ] = None
+
+
+@app.command("import", cls=_WithKinds)
+@grouped
 def import_(
     kind: Annotated[str, typer.Argument(help="Kind of source, see below.")],
     path: Annotated[Path, typer.Argument(help="File or folder to read.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Prepared folder to write.")],
-    name: Annotated[str | None, typer.Option(help="Short name for people.")] = None,
-    min_rating: Annotated[
-        float | None, typer.Option(help="Keep interactions with at least this rating.")
-    ] = None,
-    k_core: Annotated[
-        int,
-        typer.Option(min=0, help="Keep users and items with at least so many interactions."),
-    ] = 0,
-    duplicates: Annotated[
-        str,
-        typer.Option(help="Which of several interactions of a pair stays: last, first, max."),
-    ] = "last",
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="ratio, leave-one-out, time, cold-items, unseen-users or given, see below; "
-            "left out, the source's own split is kept, else ratio."
-        ),
-    ] = None,
-    split_set: Annotated[
-        list[str] | None,
-        typer.Option("--split-set", help="Option of the split as key=value; repeat it."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 1,
-    user: Annotated[str | None, typer.Option(help="table, split: column of user ids.")] = None,
-    item: Annotated[str | None, typer.Option(help="table, split: column of item ids.")] = None,
-    weight: Annotated[str | None, typer.Option(help="table, split: column of ratings.")] = None,
-    time: Annotated[str | None, typer.Option(help="table, split: column of times.")] = None,
-    separator: Annotated[str | None, typer.Option(help="table, split: between fields.")] = None,
-    items: Annotated[
-        Path | None,
-        typer.Option(help="table, split: table of items with item_id, title, description, ..."),
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="table, split: folder of pictures named by item id.")
-    ] = None,
-    source_set: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Further option of the source as key=value; repeat it."),
-    ] = None,
+    filters: Filters,
+    splitting: Splitting,
+    columns: TableOptions,
+    name: Annotated[str | None, typer.Option(help="Short name of the data set.")] = None,
+    source_set: Sets = None,
     link_images: Annotated[
-        bool, typer.Option("--link-images", help="Do not copy pictures, keep their paths.")
-    ] = False,
-    all_items: Annotated[
-        bool, typer.Option("--all-items", help="Keep items without interactions.")
+        bool,
+        typer.Option("--link-images", help="Store the paths of pictures instead of copies."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Read files of some kind, filter, split, and write a prepared folder.
+    """Read files of some kind, filter and split them, and write a prepared folder.
 
-    An earlier prepared folder of that name is replaced, once the new one is complete.
+    An existing prepared folder of that name is replaced once the new one is complete.
     """
     from typing import get_args
 
-    from modalign.core.settings import parse_assignments
-    from modalign.data import filters, sources, splits
+    from modalign.data import sources
+    from modalign.data.filters import Keep
     from modalign.data.prepare import prepare
 
+    choose("way to treat duplicates", filters.duplicates, get_args(Keep))
     choose("kind of source", kind, sources.SOURCES)
-    choose("way to treat duplicates", duplicates, get_args(filters.Keep))
-    if split is not None:
-        known = {kind.replace("_", "-"): kind for kind in splits.KINDS}
-        split = known[choose("split", split.replace("_", "-"), known)]
-    named = {
-        "user": user,
-        "item": item,
-        "weight": weight,
-        "time": time,
-        "separator": separator,
-        "items": items,
-        "images": images,
-    }
-    options: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    options |= parse_assignments(source_set or [])
-    split_options = parse_assignments(split_set or [])
+    given = {key: value for key, value in vars(columns).items() if value is not None}
+    given |= parse_assignments(source_set or [])
     with err.status(f"reading {path}") as status:
         dataset = prepare(
-            sources.read(kind, path, **options),
+            sources.read(kind, path, **given),
             out_folder,
-            min_rating=min_rating,
-            k_core=k_core,
-            duplicates=duplicates,  # type: ignore[arg-type]
-            split=split,
-            split_options=split_options or None,
-            seed=seed,
+            progress=status.update,
+            **vars(filters),
+            split=splitting.split,
+            split_options=parse_assignments(splitting.split_set or []) or None,
+            seed=splitting.seed,
             name=name,
             images="link" if link_images else "copy",
-            all_items=all_items,
-            progress=status.update,
         )
     show_dataset(dataset, json)
     if not json:
@@ -148,7 +168,7 @@ def import_(
         next_step = (
             f"modalign encode {out_folder}"
             if encodable(dataset)
-            else (f"modalign train --data {out_folder} --model MODEL --out runs/NAME")
+            else f"modalign train --data {out_folder} --model MODEL --out runs/NAME"
         )
         say(f"written to {out_folder}; next: {next_step}")
 
@@ -159,7 +179,7 @@ def import_(
 def append(
     folder: Annotated[Path, typer.Argument(help="Prepared folder.")],
     feedback: Annotated[
-        Path, typer.Argument(help="Parquet file of `modalign serve-feedback`, or of the API.")
+        Path, typer.Argument(help="Parquet file from `modalign serve-feedback` or the API.")
     ],
     out_folder: Annotated[
         Path, typer.Option("--out", help="Folder to write; may be the prepared folder itself.")
@@ -167,7 +187,7 @@ def append(
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            help="Kind of event that becomes an interaction; repeat it.  [default: "
+            help="Kind of event that becomes an interaction; repeat for more.  [default: "
             "click, like, cart, buy]"
         ),
     ] = None,
@@ -179,19 +199,18 @@ def append(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Split everything anew in this way; left out, valid and test stay."),
+        typer.Option(
+            help="Split all interactions again, in this way.  [default: valid and test are kept]"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of a new split.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of a new split.")] = DEFAULT_SEED,
     json: Json = False,
 ) -> None:
-    """Put feedback of the service into a prepared folder, for the next training."""
-    from modalign.data import splits
+    """Add recorded feedback to a prepared folder, for the next training."""
     from modalign.data.append import KINDS
     from modalign.data.append import append as append_feedback
     from modalign.data.sources.table import item_table
 
-    if split is not None:
-        choose("split", split, splits.SPLITTERS)
     table = item_table(items, images)
     kinds = tuple(kind or KINDS)
     with err.status(f"reading {folder}"):
@@ -207,7 +226,7 @@ def append(
 def info(
     folder: Annotated[Path, typer.Argument(help="Prepared folder.")], json: Json = False
 ) -> None:
-    """What a prepared folder holds: sizes, filters, split, modalities, provenance."""
+    """Show a prepared folder: sizes, filters, split, modalities, provenance."""
     from modalign.data.dataset import Dataset
 
     show_dataset(Dataset.load(folder), json)
@@ -216,7 +235,7 @@ def info(
 @app.command(epilog="**Example**\n\n    modalign data get ml-100k --out downloads")
 def get(
     name: Annotated[
-        str | None, typer.Argument(help="Data set, such as ml-100k; left out, all are listed.")
+        str | None, typer.Argument(help="Data set, such as ml-100k.  [default: list all]")
     ] = None,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to unpack into.")] = Path(
         "downloads"
@@ -226,7 +245,7 @@ def get(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Download an official data set: checked, resumed where it broke off, licence shown."""
+    """Download an official data set: verified, resumable, with its licence."""
     from modalign.data import download
 
     if name is None:
@@ -259,7 +278,7 @@ def _list_official(json: bool) -> None:
         start = f"amazon-{year}-"
         names = [one.removeprefix(start) for one in RECORDS if one.startswith(start)]
         say(f"{start}CATEGORY, with CATEGORY one of: {', '.join(names)}\n", out)
-    say("`modalign data get NAME` fetches one and shows its licence; --json lists them in full")
+    say("`modalign data get NAME` downloads one and shows its licence; --json lists all details")
 
 
 @app.command(
@@ -271,7 +290,7 @@ def export(
     layout: Annotated[str, typer.Option("--format", help="recbole or mmrec.")] = "recbole",
     json: Json = False,
 ) -> None:
-    """Write a prepared folder in another library's layout."""
+    """Write a prepared folder in the layout of another library."""
     from modalign.data.dataset import Dataset
     from modalign.data.export_layout import export_mmrec, export_recbole
 

@@ -116,8 +116,10 @@ got 'learning_rat'. To fix: did you mean 'learning_rate'?
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or owner
+        wrong = first["msg"].removeprefix("Value error, ")
+        wanted = wrong.removeprefix("Input should ")
         raise ConfigError(
-            f"{name} of {owner} as: {first['msg'].removeprefix('Value error, ')}",
+            f"{name} of {owner} {'as:' if wanted == wrong else 'to'} {wanted}",
             repr(first.get("input")),
             f"its default is {_default(config, str(first['loc'][0]) if first['loc'] else '')}",
         ) from error
@@ -129,20 +131,24 @@ def from_signature(function: Callable[..., Any], skip: int = 0) -> type[BaseMode
     Args:
         function: annotated; what it takes after the first `skip` parameters are its options.
         skip: how many leading parameters are no options, such as the path that a source reads.
+            Bounds are read from `Annotated[float, Field(gt=0)]`. A number where text is wanted
+            becomes text, as YAML reads `2019` as a number.
 
     Example:
         >>> def read(path: str, first_year: int = 2000) -> None: ...
         >>> build(from_signature(read, skip=1), {"first_year": 1999}, "source x").first_year
         1999
     """
-    hints = get_type_hints(function)
+    hints = get_type_hints(function, include_extras=True)
     parameters = list(signature(function).parameters.values())[skip:]
     fields: dict[str, Any] = {
         one.name: (hints.get(one.name, Any), ... if one.default is one.empty else one.default)
         for one in parameters
         if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
     }
-    strict = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    strict = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, coerce_numbers_to_str=True
+    )
     return create_model(function.__name__, __config__=strict, **fields)
 
 

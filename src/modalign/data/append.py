@@ -1,25 +1,25 @@
-"""Feedback into a prepared folder: the next training knows what the service was told."""
+"""Adding recorded feedback to a prepared folder, for the next training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from modalign.core.modality import Modality
-from modalign.data import joining, pictures
+from modalign.core.settings import DEFAULT_SEED
+from modalign.data import joining, pictures, splits
 from modalign.data.dataset import SPLITS, Dataset
+from modalign.data.frames import to_frame
 from modalign.data.prepare import prepare, replace_folder
 from modalign.data.raw import RawData, RawFeatures
-from modalign.data.splits import counts
 from modalign.errors import ConfigError, DataError
 
 KINDS = ("click", "like", "cart", "buy")
-"""Kinds of events that say that a user wanted an item."""
+"""Kinds of events that show that a user wanted an item."""
 _KEYS = ("user_id", "item_id")
 
 
@@ -31,42 +31,44 @@ def append(
     kinds: Sequence[str] = KINDS,
     items: pl.DataFrame | None = None,
     split: str | None = None,
-    seed: int = 0,
+    seed: int = DEFAULT_SEED,
 ) -> Dataset:
     """A prepared folder with the events of a feedback file as further interactions.
 
-    With the split that the folder has, valid and test stay as they are and every new pair of
-    user and item goes to train, so that a new model is measured by the old one's test. What would
-    spoil that test is left out and remarked: events of held-out users (unseen-users split) or of
-    held-out items (cold-items split). A split by time cannot be kept, as the new events lie after
-    its test.
+    If the split is kept, valid and test do not change and every new pair of user and item goes to
+    train, so that a new model is measured on the test part of the old one. Events that would
+    invalidate that test are dropped and noted: those of held-out users (unseen-users split) and of
+    held-out items (cold-items split). A split by time cannot be kept, as the new events are later
+    than its test part.
 
     Args:
         folder: prepared folder.
         feedback: Parquet file with user_id, item_id, kind and time, as the service exports it.
         out: folder to write; `folder` itself is replaced once the new one is complete.
         kinds: kinds of events that become interactions; a pair counts once, at its latest time.
-        items: what is known of new items (item_id, title, ...); known ones keep what they have.
-        split: split everything anew in this way; None keeps the split.
-        seed: of a new split.
+        items: table of new items (item_id, title, ...); rows of known items are ignored.
+        split: name of the split for splitting all interactions again; None keeps the split.
+        seed: seed of a new split.
 
     Returns:
-        The new data set. New items lack all features until they are encoded; a weight, where the
-        data have weights, is the median of the old ones.
+        The new data set. New items lack all features until they are encoded. If the data have
+        weights, new interactions get the median of the old weights.
 
     Raises:
-        DataError: no such folder or file, or nothing in it that is new.
+        DataError: no such folder or file, or it contains nothing new.
         ConfigError: the folder's split cannot be kept.
+        UnknownName: there is no such split.
     """
+    split = None if split is None else splits.canonical(split, given=False)
     old = Dataset.load(folder)
-    kind = str(dict(old.info.get("split", {})).get("kind", "given"))
+    kind = splits.canonical(str(dict(old.info.get("split", {})).get("kind", splits.GIVEN)))
     if split is None and kind == "time":
         raise ConfigError(
-            "a new split where the old one was by time",
-            f"{folder} with a split by time, and events after its test",
+            "a new split, as the old one is by time",
+            f"{folder} with a split by time, and events that are later than its test part",
             "add --split time",
         )
-    known = _interactions(old)
+    known = to_frame(old)
     events, remarks = _events(Path(feedback), kinds)
     total = len(events)
     if split is None:
@@ -76,8 +78,8 @@ def append(
     if fresh.is_empty():
         raise DataError(
             f"new pairs of user and item in {feedback}",
-            f"{total} pairs of {', '.join(kinds)}, all known or held out",
-            "nothing needs to be appended",
+            f"{total} pairs of kind {', '.join(kinds)}, all of them known or held out",
+            "wait for new feedback; there is nothing to append",
         )
     raw = _raw(old, known, fresh, items, split, remarks)
     made = prepare(raw, split=split, seed=seed, all_items=True)
@@ -85,10 +87,10 @@ def append(
 
 
 def _events(path: Path, kinds: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
-    """Distinct pairs of the wanted kinds with their latest time."""
+    """Distinct pairs of the wanted kinds, each with its latest time."""
     fix = "write it with `modalign serve-feedback STORE --out FILE`"
     if not path.is_file():
-        raise DataError("a Parquet file of feedback", f"{path}, which is no file", fix)
+        raise DataError("a Parquet file of feedback", f"{path}, which is not a file", fix)
     try:
         frame = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -105,36 +107,18 @@ def _events(path: Path, kinds: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
     wanted = frame.filter(pl.col("kind").is_in(list(kinds)))
     remarks = []
     if len(wanted) < len(frame):
-        remarks.append(f"{len(frame) - len(wanted)} events of other kinds are left out")
+        remarks.append(f"{len(frame) - len(wanted)} events of other kinds were dropped")
     pairs = wanted.group_by(pl.col(_KEYS).cast(pl.String), maintain_order=True)
     return pairs.agg(pl.col("time").max().cast(pl.Int64)), remarks
-
-
-def _interactions(dataset: Dataset) -> pl.DataFrame:
-    """All parts with ids, and the part each belongs to."""
-    frames = []
-    for name in SPLITS:
-        part = dataset.part(name)
-        columns: dict[str, Any] = {
-            "user_id": dataset.users.series.gather(part.users),
-            "item_id": dataset.items.series.gather(part.items),
-            "split": pl.repeat(name, len(part), eager=True, dtype=pl.String),
-        }
-        if part.weight is not None:
-            columns["weight"] = part.weight
-        if part.time is not None:
-            columns["time"] = part.time
-        frames.append(pl.DataFrame(columns))
-    return pl.concat([f for f in frames if len(f)], how="diagonal")
 
 
 def _without_held_out(
     events: pl.DataFrame, old: Dataset, known: pl.DataFrame, kind: str
 ) -> tuple[pl.DataFrame, list[str]]:
-    """Events that leave held-out users unseen and held-out items cold."""
-    if kind == "unseen_users":
+    """The events without those of held-out users or held-out items."""
+    if kind == "unseen-users":
         held = pl.DataFrame({"user_id": old.users.series.filter(pl.Series(old.history.held_out))})
-    elif kind == "cold_items":
+    elif kind == "cold-items":
         held = known.filter(pl.col("split") != "train").select("item_id").unique()
     else:
         return events, []
@@ -142,7 +126,7 @@ def _without_held_out(
     kept = events.join(held, on=column, how="anti")
     lost = len(events) - len(kept)
     who = "users" if column == "user_id" else "items"
-    return kept, [f"{lost} pairs of held-out {who} are left out"] if lost else []
+    return kept, [f"{lost} pairs of held-out {who} were dropped"] if lost else []
 
 
 def _raw(
@@ -159,7 +143,7 @@ def _raw(
     if "weight" in known.columns:
         middle = float(np.median(known["weight"].drop_nulls().to_numpy()))
         new = new.with_columns(weight=pl.lit(middle, pl.Float32))
-        remarks = [*remarks, f"the new interactions weigh {middle:g}, the median of the old"]
+        remarks = [*remarks, f"new interactions have weight {middle:g}, the median of the old ones"]
     both = pl.concat([known, new], how="diagonal_relaxed")
     return RawData(
         name=old.name,
@@ -189,11 +173,15 @@ def _items(old: Dataset, items: pl.DataFrame | None) -> pl.DataFrame:
 def _told(
     made: Dataset, old: Dataset, kind: str, split: str | None, fresh: pl.DataFrame
 ) -> Dataset:
-    """Provenance: the kept split is still of its kind; what was appended, and when."""
+    """Provenance: the kind of the kept split, and what was appended and when."""
     info = dict(made.info)
     if split is None:
         parts = np.concatenate([np.full(len(made.part(n)), c) for c, n in enumerate(SPLITS)])
-        info["split"] = {**dict(old.info.get("split", {})), "kind": kind, "counts": counts(parts)}
+        info["split"] = {
+            **dict(old.info.get("split", {})),
+            "kind": kind,
+            "counts": splits.counts(parts),
+        }
     info["filters"] = [*old.info.get("filters", []), *info.get("filters", [])]
     info["appended"] = [
         *old.info.get("appended", []),
@@ -208,7 +196,7 @@ def _told(
 
 
 def _of_users(made: Dataset, old: Dataset) -> dict[str, Modality]:
-    """Modalities of users, by their new rows; new users lack them."""
+    """Modalities of users by their new rows; new users lack them."""
     found = {}
     for name, one in old.modalities.items():
         if one.entity == "user":
@@ -222,7 +210,7 @@ def _write(dataset: Dataset, old: Dataset, out: Path) -> Dataset:
     if not own and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(
             "a new folder, an empty one, or the data folder itself",
-            f"{out}, which holds something else",
+            f"{out}, which holds other files",
             "choose another folder",
         )
     with replace_folder(out) as aside:

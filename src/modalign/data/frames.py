@@ -1,9 +1,9 @@
-"""Data frames in and out: a data set from a polars or pandas frame, and back to one."""
+"""A data set from a polars or pandas data frame, and a frame from a data set."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -11,40 +11,38 @@ from modalign.data.dataset import SPLITS, Dataset
 from modalign.data.interactions import Interactions
 from modalign.data.prepare import prepare
 from modalign.data.sources import table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from modalign.data.sources._text_table import Frame
 
 
 def from_frame(
-    frame: pl.DataFrame | pl.LazyFrame | pd.DataFrame,
+    frame: Frame,
     *,
+    out: str | Path | None = None,
     user: str | None = None,
     item: str | None = None,
     weight: str | None = None,
     time: str | None = None,
-    items: str | Path | pl.DataFrame | pd.DataFrame | None = None,
+    items: str | Path | Frame | None = None,
     images: str | Path | None = None,
-    name: str | None = None,
-    out: str | Path | None = None,
     **options: Any,
 ) -> Dataset:
-    """A prepared data set of a frame of interactions.
+    """A prepared data set from a frame of interactions.
 
     Args:
-        frame: one row per interaction.
-        user: column of users; like the next three, recognised where it is left out.
-        item: column of items.
-        weight: column of ratings.
-        time: column of times.
+        frame: polars or pandas data frame with one row per interaction.
+        out: folder to write; None makes a data set in memory.
+        user: name of the column of users; None recognises it by common names.
+        item: name of the column of items, as for users.
+        weight: name of the column of ratings, as for users.
+        time: name of the column of times, as for users.
         items: table of items, as in `modalign.data.sources.table.read`.
         images: folder of pictures named by item id.
-        name: short name for people.
-        out: folder to write; left out, the data set is in memory only.
-        options: of `modalign.data.prepare.prepare` (min_rating, k_core, split, seed, ...).
+        options: fields of `modalign.data.prepare.PrepareOptions`: name, min_rating, k_core, split,
+            seed, ...
 
     Raises:
-        DataError: the frame is not what it should be.
+        DataError: the frame lacks a column, or a value cannot be read.
+        ConfigError: an option is unknown or out of its bounds.
 
     Example:
         >>> pairs = [(u, i) for u in "abc" for i in range(5)]
@@ -52,14 +50,13 @@ def from_frame(
         >>> data.n_users, data.n_items, len(data.test)
         (3, 5, 3)
     """
-    raw = table.read(
-        frame, user=user, item=item, weight=weight, time=time, items=items, images=images, name=name
-    )
+    columns = {"user": user, "item": item, "weight": weight, "time": time}
+    raw = table.read(frame, **columns, items=items, images=images, name=options.get("name"))
     return prepare(raw, out, **options)
 
 
 def to_frame(dataset: Dataset) -> pl.DataFrame:
-    """All interactions with the ids people know: user_id, item_id, split, weight?, time?.
+    """All interactions by their ids: user_id, item_id, split, and weight and time if known.
 
     `to_frame(data).to_pandas()` gives a pandas frame.
 

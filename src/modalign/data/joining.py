@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from modalign.core.modality import Modality
-from modalign.data.log import natural_order
+from modalign.data.interaction_log import natural_order
 from modalign.data.raw import RawFeatures
 from modalign.data.vocabulary import Vocabulary
 from modalign.errors import DataError

@@ -1,4 +1,4 @@
-"""`modalign.load`: one door for prepared folders and data frames."""
+"""`modalign.load`: prepared folders and data frames through one function."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ def load(source: str | Path | Any, **options: Any) -> Dataset:
 
     Args:
         source: folder written by `modalign data import`, or a frame of interactions.
-        options: for a frame only: column names (`user`, `item`, `weight`, `time`), `items`
-            (a frame of items), and what `modalign.data.prepare.prepare` takes
+        options: for a frame only: names of columns (`user`, `item`, `weight`, `time`), `items` (a
+            table of items), and the fields of `modalign.data.prepare.PrepareOptions`
             (`min_rating`, `k_core`, `split`, `seed`, ...).
 
     Raises:
         DataError: not a prepared folder, or a frame without the columns.
+        TypeError: options are given for a folder.
 
     Example:
         >>> import polars as pl

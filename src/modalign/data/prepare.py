@@ -1,7 +1,7 @@
-"""From a user's files to a prepared data set: read, filter, split, join, write.
+"""From a source's files to a prepared data set: read, filter, split, join, write.
 
-Ids become small integers early, so that 20 million interactions pass through here in well
-under 4 GB; items' texts, pictures and feature matrices are joined by item id, never by place.
+Ids become small integers early, so that importing 20 million interactions needs well under 4 GB.
+Texts, pictures and feature matrices of items are joined by item id, never by position.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator, Field
 
+from modalign.core import settings
+from modalign.core.interfaces import Config
 from modalign.data import filters, joining, pictures, splits
 from modalign.data.dataset import SPLITS, Dataset
+from modalign.data.interaction_log import InteractionLog, apply_filters, read_log
 from modalign.data.interactions import Interactions
-from modalign.data.log import Log, apply_filters, core_of, read_log
 from modalign.data.raw import RawData
-from modalign.errors import ConfigError, DataError, UnknownName
+from modalign.errors import ConfigError, DataError
 
 Progress = Callable[[str], None]
 """Called before each stage with its name and number, such as "filtering (2 of 5)"."""
@@ -33,54 +36,62 @@ STAGES = (
     "joining items and users",
     "writing",
 )
+_Least = Annotated[int, Field(ge=0)]
+
+
+class PrepareOptions(Config):
+    """Options of `prepare`, `modalign.load` and `modalign data import`.
+
+    Filters are applied in this order: minimum rating, duplicates, k-core.
+    """
+
+    min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """Minimum weight of an interaction that is kept; None keeps all."""
+    k_core: Annotated[
+        tuple[_Least, _Least], BeforeValidator(lambda k: (k, k) if isinstance(k, int) else k)
+    ] = (0, 0)
+    """Minimum number of interactions per user and per item, applied until nothing changes: one
+    number for both, or a pair; 0 keeps all."""
+    duplicates: filters.Keep = "last"
+    """Which of several interactions of a user with an item is kept: last, first, max."""
+    split: str | None = None
+    """A name of `modalign.data.splits.SPLITTERS` or "given"; None keeps the split of the source if
+    it has one, and is "ratio" otherwise."""
+    split_options: Mapping[str, Any] | None = None
+    """Options of that split."""
+    seed: Annotated[int, Field(ge=0)] = settings.DEFAULT_SEED
+    """Seed of the split."""
+    name: str | None = None
+    """Short name of the data set; None takes that of the source."""
+    images: pictures.Placing = "copy"
+    """"copy" stores the pictures in the folder (as hard links where possible), "link" stores their
+    absolute paths."""
+    all_items: bool = False
+    """Keep items of the item table without interactions. They have no training signal but can be
+    recommended by their content."""
 
 
 def prepare(
-    raw: RawData,
-    out: str | Path | None = None,
-    *,
-    min_rating: float | None = None,
-    k_core: int | tuple[int, int] = 0,
-    duplicates: filters.Keep = "last",
-    split: str | None = None,
-    split_options: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    name: str | None = None,
-    images: pictures.Placing = "copy",
-    all_items: bool = False,
-    progress: Progress | None = None,
+    raw: RawData, out: str | Path | None = None, *, progress: Progress | None = None, **options: Any
 ) -> Dataset:
     """Filter, split and join what a source has read, and write the prepared folder.
 
-    Filters go in this order: minimum rating, duplicates, k-core. Users and items then stand in
-    natural order (numbers by value, else texts by code point).
+    Users and items are stored in natural order: numbers by value, otherwise text by code point.
 
     Args:
         raw: what a source returned.
-        out: folder to write, replaced as a whole once the new one is complete; None makes a
-            data set in memory.
-        min_rating: least weight of an interaction that counts.
-        k_core: least number of interactions of every user and every item, repeated until
-            nothing changes; a pair sets users and items apart; 0 leaves all.
-        duplicates: which of several interactions of a pair stays, see
-            `modalign.data.filters.without_duplicates`.
-        split: one of `modalign.data.splits.KINDS`; left out it is "given" where the source
-            brings a split, else "ratio".
-        split_options: options of that split.
-        seed: of the split.
-        name: short name for people; the source's where it is left out.
-        images: "copy" puts the pictures into the folder (as hard links where that works),
-            "link" keeps their absolute paths.
-        all_items: keep items of the item table that have no interaction; they have no training
-            signal but can be recommended by their content.
+        out: folder to write; an existing one is replaced as a whole once the new one is complete.
+            None makes a data set in memory.
         progress: called before each stage.
+        options: fields of `PrepareOptions`: min_rating, k_core, split, seed, ...
 
     Returns:
-        The data set, read back from `out` where that is given.
+        The data set, read back from `out` if given.
 
     Raises:
-        DataError: too little is left, or the source's parts do not fit together.
-        ConfigError, UnknownName: an option is not what it should be.
+        DataError: too little is left, or the parts of the source do not fit together.
+        ConfigError: an option is unknown or out of its bounds.
+        UnknownName: there is no such split.
 
     Example:
         >>> import polars as pl
@@ -95,46 +106,60 @@ def prepare(
         if progress is not None:
             progress(f"{STAGES[stage]} ({stage + 1} of {len(STAGES)})")
 
-    kind = _check_options(raw, split, k_core, images)
+    chosen = settings.build(PrepareOptions, options, "data preparation")
+    kind, split_options = _split(raw, chosen)
     target = _check_target(out)
     tell(0)
-    log = read_log(raw, with_split=kind == "given")
+    log = read_log(raw, with_split=kind == splits.GIVEN)
     tell(1)
     told = raw.info.get("remarks", [])
     remarks = [told] if isinstance(told, str) else [*told]
-    apply_filters(log, min_rating, duplicates, k_core)
+    apply_filters(log, chosen.min_rating, chosen.duplicates, chosen.k_core)
     remarks += log.remarks
     tell(2)
     labels = (
-        _given(log, split_options)
-        if kind == "given"
-        else splits.split(kind, log.users, log.items, log.time, seed, split_options)
+        _given(log)
+        if kind == splits.GIVEN
+        else splits.split(kind, log.users, log.items, log.time, chosen.seed, split_options)
     )
+    seed = None if kind in (splits.GIVEN, "time") else chosen.seed
+    described = {"kind": kind, "seed": seed, "options": split_options}
     tell(3)
+    dataset = _joined(raw, log, labels, chosen, remarks)
+    info = {**dataset.info, "split": {**described, "counts": splits.counts(labels)}}
+    dataset = replace(dataset, info=info)
+    del log, labels
+    tell(4)
+    return dataset if target is None else _write(dataset, target, chosen.images)
+
+
+def _joined(
+    raw: RawData,
+    log: InteractionLog,
+    labels: np.ndarray,
+    options: PrepareOptions,
+    remarks: list[str],
+) -> Dataset:
+    """The data set in memory: ids, item and user tables and features joined to the rows."""
     users, user_rows = joining.used_ids(log.user_ids, log.users, "user", None)
-    extra = raw.items["item_id"] if all_items and raw.items is not None else None
+    extra = raw.items["item_id"] if options.all_items and raw.items is not None else None
     items, item_rows = joining.used_ids(log.item_ids, log.items, "item", extra)
     item_table, missing = pictures.existing(joining.join_table(items, raw.items, remarks))
     if missing:
-        remarks.append(f"{missing} pictures are named by the item table but are not there")
+        remarks.append(f"{missing} pictures named by the item table do not exist")
     parts = _parts(labels, user_rows[log.users], item_rows[log.items], log.weight, log.time)
     modalities = {k: joining.join_features(k, f, items, remarks) for k, f in raw.features.items()}
-    info: dict[str, Any] = {
+    user_table = joining.join_table(users, raw.users, remarks)
+    info = {
         **raw.info,
         "source": raw.info.get("source", raw.info.get("kind", raw.name)),
         "licence": raw.info.get("licence"),
         "filters": log.steps,
-        "split": {
-            "kind": kind,
-            "seed": None if kind in ("given", "time") else seed,
-            "options": _split_options(kind, split_options),
-            "counts": splits.counts(labels),
-        },
+        "split": {},
         "remarks": remarks,
     }
-    del log, labels, user_rows, item_rows
-    dataset = Dataset(
-        name=name or raw.name,
+    return Dataset(
+        name=options.name or raw.name,
         users=users,
         items=items,
         train=parts["train"],
@@ -143,39 +168,39 @@ def prepare(
         valid_history=parts["valid_history"],
         test_history=parts["test_history"],
         modalities=modalities,
-        user_table=joining.join_table(users, raw.users, remarks),
+        user_table=user_table,
         item_table=item_table,
         info=info,
     )
-    tell(4)
-    return dataset if target is None else _write(dataset, target, images)
 
 
 # ------------------------------------------------------------------ checks
 
 
-def _check_options(
-    raw: RawData, split: str | None, k_core: int | tuple[int, int], images: str
-) -> str:
+def _split(raw: RawData, options: PrepareOptions) -> tuple[str, dict[str, Any]]:
+    """The split's name and all its options."""
     has_split = "split" in raw.interactions.collect_schema().names()
-    kind = split or ("given" if has_split else "ratio")
-    if kind not in splits.KINDS:
-        raise UnknownName("split", kind, splits.KINDS)
-    if kind == "given" and not has_split:
+    kind = options.split or (splits.GIVEN if has_split else "ratio")
+    kind = splits.canonical(kind)
+    if kind != splits.GIVEN:
+        return kind, splits.options_of(kind, options.split_options)
+    if not has_split:
         raise DataError(
             "interactions that come with their split",
             f"{raw.name} without one",
             f"choose one of {', '.join(splits.SPLITTERS)}",
         )
-    if min(core_of(k_core)) < 0:
-        raise ConfigError("a k-core of 0 or more", repr(k_core), "give 0 to leave it out")
-    if images not in ("copy", "link"):
-        raise ConfigError("images as 'copy' or 'link'", repr(images), "choose one of those")
-    return kind
+    if options.split_options:
+        raise ConfigError(
+            "no options for a given split",
+            ", ".join(options.split_options),
+            "omit the options of the split",
+        )
+    return kind, {}
 
 
 def _check_target(out: str | Path | None) -> Path | None:
-    """The folder to write; refused where it holds things that are no prepared data."""
+    """The folder to write; refused if it holds anything but a prepared data set."""
     if out is None:
         return None
     path = Path(out)
@@ -185,17 +210,13 @@ def _check_target(out: str | Path | None) -> Path | None:
         some = ", ".join(sorted(p.name for p in path.iterdir())[:4])
         raise DataError(
             "a new folder, an empty one, or a data folder to replace",
-            f"{path} with other things in it: {some}",
+            f"{path}, which holds other files: {some}",
             "choose another folder",
         )
     return path
 
 
-def _given(log: Log, options: Mapping[str, Any] | None) -> np.ndarray:
-    if options:
-        raise ConfigError(
-            "no options for a given split", ", ".join(options), "leave the split's options out"
-        )
+def _given(log: InteractionLog) -> np.ndarray:
     assert log.part is not None
     found = splits.counts(log.part)
     empty = [name for name in ("train", "valid", "test") if name not in found]
@@ -206,11 +227,6 @@ def _given(log: Log, options: Mapping[str, Any] | None) -> np.ndarray:
             "complete the split, or let modalign split: split='ratio'",
         )
     return log.part
-
-
-def _split_options(kind: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
-    defaults = {} if kind == "given" else splits.SPLITTERS[kind].options()
-    return {**defaults, **(options or {})}
 
 
 def _parts(
@@ -247,11 +263,10 @@ def _write(dataset: Dataset, out: Path, images: pictures.Placing) -> Dataset:
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`; on success it takes the place of all of `folder`.
+    """Yield a new folder beside `folder`; on success it replaces all of `folder`.
 
-    Where the block raises, `folder` is as it was. Between the two renames at the end lies one
-    moment in which the old folder stands under another name beside it; what a killed process
-    left there is put back by the next import.
+    If the block raises, `folder` is unchanged. Between the two renames at the end the old folder
+    has another name for a moment; if the process is killed there, the next import restores it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.import")

@@ -1,27 +1,38 @@
 """Splits: which part of the data each interaction belongs to.
 
-Each splitter takes rows of users and items, times (or None) and a seed, and returns one int8
-per interaction: the index of its part in `modalign.data.dataset.SPLITS`. The result depends on
-the set of interactions and the seed, not on the order in which they stand. All are sorts and
-segment ranks; nothing loops over users.
+A splitter takes rows of users and items, times (or None) and a seed, and returns one int8 per
+interaction: the index of its part in `modalign.data.dataset.SPLITS`. The result depends on the
+set of interactions and the seed, not on the order of the rows. All splitters are sorts and
+segment ranks; nothing loops over users. Their keyword options are checked by `split`.
+
+Another package adds a splitter with an entry point of the group `modalign.splits`, whose module
+calls `SPLITTERS.register(name, Splitter(function, help))`.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, Field
 
+from modalign.core import settings
+from modalign.core.registry import Registry
 from modalign.core.seeds import numpy_generator
 from modalign.data.dataset import SPLITS
 from modalign.data.filters import pair_keys, sorting
-from modalign.errors import ConfigError, DataError, UnknownName
+from modalign.errors import DataError, UnknownName
 
 TRAIN, VALID, TEST, VALID_HISTORY, TEST_HISTORY = range(5)
+GIVEN = "given"
+"""The name of the split that a source brings."""
+
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+"""A positive number; only the ratio of several counts."""
+Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)]
+"""A share between 0 and 1."""
 
 
 def ratio(
@@ -30,38 +41,31 @@ def ratio(
     time: np.ndarray | None,
     seed: int,
     *,
-    train: float = 8,
-    valid: float = 1,
-    test: float = 1,
+    train: Weight = 8,
+    valid: Weight = 1,
+    test: Weight = 1,
 ) -> np.ndarray:
     """Each user's interactions at random into train, valid and test, 8:1:1 by default.
 
-    Of n interactions, h = max(2, floor(n (valid + test) / (train + valid + test))) are held
-    out, max(1, floor(h valid / (valid + test))) of them are valid and the others test. For
-    8:1:1 this is CM3's protocol: below ten, one valid and one test; from ten up a fifth held
-    out, half of it (rounded down) valid. Users with one or two interactions stay in train.
+    Of a user's n interactions, h = max(2, floor(n (valid + test) / (train + valid + test))) are
+    held out: max(1, floor(h valid / (valid + test))) for valid, the others for test. With 8:1:1
+    this is CM3's protocol: one valid and one test for n < 10; for larger n a fifth is held out,
+    half of it (rounded down) for valid. Users with one or two interactions stay in train.
 
     Args:
         users: rows of users, shape (n,).
         items: rows of items, shape (n,).
         time: not used.
-        seed: of the shuffle.
-        train: positive share; only the ratio of the three counts.
-        valid: likewise.
-        test: likewise.
+        seed: seed of the shuffle.
+        train: positive weight of this part; only the ratio of the three counts.
+        valid: weight of the part for validation.
+        test: weight of the part for the test.
 
     Raises:
-        ConfigError: a share is not positive.
         DataError: no user has three interactions.
 
     Source: CM3 (Zhou et al., 2025), section on data and its released split.
     """
-    if min(train, valid, test) <= 0:
-        raise ConfigError(
-            "positive shares of train, valid and test",
-            f"{train}:{valid}:{test}",
-            "give for example 8:1:1",
-        )
     rank, size = _shuffled_ranks(users, items, None, seed, "ratio")
     # The small constant keeps 10 * 0.2 from falling below 2 in floating point.
     held = np.floor(size * ((valid + test) / (train + valid + test)) + 1e-9).astype(np.int64)
@@ -77,14 +81,14 @@ def leave_one_out(
 ) -> np.ndarray:
     """Each user's last interaction for test, the one before for valid, the others for train.
 
-    Last by time, equal times in a seeded random order; without times at random altogether.
-    Users with one or two interactions stay in train.
+    Interactions are ordered by time, equal times in a seeded random order; without times the
+    whole order is random. Users with one or two interactions stay in train.
 
     Args:
         users: rows of users, shape (n,).
         items: rows of items, shape (n,).
         time: seconds, shape (n,), or None.
-        seed: of the order where time does not say.
+        seed: seed of the order of equal or missing times.
 
     Raises:
         DataError: no user has three interactions.
@@ -102,38 +106,34 @@ def by_time(
     time: np.ndarray | None,
     seed: int,
     *,
-    train: float = 8,
-    valid: float = 1,
-    test: float = 1,
+    train: Weight = 8,
+    valid: Weight = 1,
+    test: Weight = 1,
 ) -> np.ndarray:
-    """The past for train, then valid, and the latest for test: two moments cut all users alike.
+    """The earliest interactions for train, then valid, and the latest for test.
 
-    The cuts are quantiles of all times (8:1:1 by default); interactions of one moment stay
-    together, in the later part. Users and items that first appear after a cut exist in the
-    vocabulary but have no training interaction.
+    Two points in time, the same for all users, separate the parts. They are quantiles of all
+    times (8:1:1 by default); interactions of the same second stay together, in the later part.
+    Users and items that first appear after the first point are in the vocabulary but have no
+    training interaction.
 
     Args:
         users: rows of users, shape (n,).
         items: rows of items, shape (n,).
         time: seconds, shape (n,).
-        seed: not used; nothing is random here.
-        train: positive share; only the ratio of the three counts.
-        valid: likewise.
-        test: likewise.
+        seed: not used: this split is not random.
+        train: positive weight of this part; only the ratio of the three counts.
+        valid: weight of the part for validation.
+        test: weight of the part for the test.
 
     Raises:
-        ConfigError: a share is not positive.
-        DataError: there are no times, or too few different ones.
+        DataError: there are no times, or too few distinct ones.
     """
     if time is None:
         raise DataError(
-            "a time for each interaction", "interactions without times", "split by ratio instead"
-        )
-    if min(train, valid, test) <= 0:
-        raise ConfigError(
-            "positive shares of train, valid and test",
-            f"{train}:{valid}:{test}",
-            "give for example 8:1:1",
+            "a time for each interaction",
+            "interactions without times",
+            "name the column of times, or choose another split",
         )
     total = train + valid + test
     places = [int(len(time) * train / total), int(len(time) * (train + valid) / total)]
@@ -149,26 +149,24 @@ def cold_items(
     time: np.ndarray | None,
     seed: int,
     *,
-    share: float = 0.2,
+    share: Share = 0.2,
 ) -> np.ndarray:
-    """A share of the items, drawn at random, is unknown in training: half valid, half test.
+    """A random share of the items is unknown in training: half of them valid, half test.
 
-    All interactions of a cold item go to its part; the others are train.
+    All interactions of a cold item go to its part; all others are train.
 
     Args:
         users: rows of users, shape (n,).
         items: rows of items, shape (n,).
         time: not used.
-        seed: of the draw.
-        share: of the items, between 0 and 1.
+        seed: seed of the draw.
+        share: share of the items that are cold, between 0 and 1.
 
     Raises:
-        ConfigError: the share is not between 0 and 1.
         DataError: fewer than three items.
 
     Source: CM3 (Zhou et al., 2025), cold-start protocol.
     """
-    _check_share(share)
     names, rows = np.unique(items, return_inverse=True)
     n_cold = min(max(2, round(share * len(names))), len(names) - 1)
     order = numpy_generator(seed, "split", "cold_items").permutation(len(names))
@@ -184,30 +182,28 @@ def unseen_users(
     time: np.ndarray | None,
     seed: int,
     *,
-    share: float = 0.2,
-    truth: float = 0.2,
+    share: Share = 0.2,
+    truth: Share = 0.2,
 ) -> np.ndarray:
-    """Strong generalisation: a share of the users is unknown in training, half valid, half test.
+    """Strong generalisation: a random share of the users is unknown in training.
 
-    Of a held-out user's n items, max(1, floor(n truth)) at random are to be found; the others
-    are the history by which the user is scored. Users with one interaction stay in train.
+    Half of them are valid, half test. Of a held-out user's n items, max(1, floor(n truth)) random
+    ones are to be found; the others are the history from which the user is scored. Users with one
+    interaction stay in train.
 
     Args:
         users: rows of users, shape (n,).
         items: rows of items, shape (n,).
         time: not used.
-        seed: of the draws.
-        share: of the users held out, between 0 and 1 (0.2 gives 80/10/10).
+        seed: seed of the draws.
+        share: share of the users that are held out, between 0 and 1 (0.2 gives 80/10/10).
         truth: share of a held-out user's items to be found, between 0 and 1.
 
     Raises:
-        ConfigError: a share is not between 0 and 1.
         DataError: fewer than three users have two interactions.
 
     Source: Liang et al. (2018), Variational autoencoders for collaborative filtering, section 4.
     """
-    _check_share(share)
-    _check_share(truth)
     names, rows, counts = np.unique(users, return_inverse=True, return_counts=True)
     able = np.flatnonzero(counts >= 2)
     n_held = min(max(2, round(share * len(names))), len(able) - 1)
@@ -225,25 +221,65 @@ def unseen_users(
 
 @dataclass(frozen=True)
 class Splitter:
-    """A way to split: its function and a line for people."""
+    """A way to split: its function and one line of help."""
 
     function: Callable[..., np.ndarray]
     help: str
 
-    def options(self) -> dict[str, Any]:
-        """Its options by name with their defaults."""
-        found = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}
+    @property
+    def options(self) -> type[BaseModel]:
+        """Its options by name, with defaults and bounds."""
+        return settings.from_signature(self.function, skip=4)
 
 
-SPLITTERS: dict[str, Splitter] = {
+SPLITTERS: Registry[Splitter] = Registry("split", "modalign.splits")
+for _name, _splitter in {
     "ratio": Splitter(ratio, "each user's interactions at random, 8:1:1"),
-    "leave_one_out": Splitter(leave_one_out, "each user's last for test, the one before for valid"),
-    "time": Splitter(by_time, "two moments cut all users alike, 8:1:1 of the interactions"),
-    "cold_items": Splitter(cold_items, "20% of the items are unknown in training"),
-    "unseen_users": Splitter(unseen_users, "20% of the users are unknown in training"),
-}
-KINDS = (*SPLITTERS, "given")
+    "leave-one-out": Splitter(
+        leave_one_out, "each user's last interaction for test, the one before for validation"
+    ),
+    "time": Splitter(by_time, "two points in time separate the parts, the same for all users"),
+    "cold-items": Splitter(cold_items, "20% of the items are unknown in training"),
+    "unseen-users": Splitter(unseen_users, "20% of the users are unknown in training"),
+}.items():
+    SPLITTERS.register(_name, _splitter)
+
+
+def canonical(kind: str, *, given: bool = True) -> str:
+    """The name of a split as it is stored: `leave_one_out` is `leave-one-out`.
+
+    Args:
+        kind: the name, with hyphens or underscores.
+        given: whether "given", the split of the source, is allowed.
+
+    Raises:
+        UnknownName: there is no such split; the nearest is suggested.
+
+    Example:
+        >>> canonical("cold_items")
+        'cold-items'
+    """
+    name = kind.replace("_", "-")
+    known = [*SPLITTERS, GIVEN] if given else [*SPLITTERS]
+    if name not in known:
+        raise UnknownName("split", kind, known)
+    return name
+
+
+def options_of(kind: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All options of a split with their values.
+
+    Args:
+        kind: a name of `SPLITTERS`.
+        options: the options that differ from their defaults.
+
+    Raises:
+        UnknownName: there is no such split.
+        ConfigError: it has no such option, or a value is out of its bounds.
+    """
+    name = canonical(kind, given=False)
+    config = SPLITTERS[name].options
+    return settings.build(config, options or {}, f"the split {name!r}").model_dump()
 
 
 def split(
@@ -251,43 +287,38 @@ def split(
     users: np.ndarray,
     items: np.ndarray,
     time: np.ndarray | None,
-    seed: int,
+    seed: int = settings.DEFAULT_SEED,
     options: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
-    """Labels of the split called `kind`, int8 indices into `SPLITS`, shape (n,).
+    """The part of each interaction under the split called `kind`.
+
+    Args:
+        kind: a name of `SPLITTERS`.
+        users: rows of users, shape (n,).
+        items: rows of items, shape (n,).
+        time: seconds, shape (n,), or None.
+        seed: seed of the split.
+        options: options of that split.
+
+    Returns:
+        int8 indices into `SPLITS`, shape (n,).
 
     Raises:
         UnknownName: there is no such split.
-        ConfigError: it has no such option.
+        ConfigError: it has no such option, or a value is out of its bounds.
+        DataError: there are too few interactions for this split.
 
     Example:
         >>> users, items = np.repeat([0, 1], 10), np.tile(np.arange(10), 2)
         >>> np.bincount(split("ratio", users, items, None, seed=1)).tolist()
         [16, 2, 2]
     """
-    if kind not in SPLITTERS:
-        raise UnknownName("split", kind, KINDS)
-    splitter = SPLITTERS[kind]
-    known = splitter.options()
-    for name in options or {}:
-        if name not in known:
-            raise ConfigError(
-                f"options of the split {kind!r}: {', '.join(known) or 'none'}",
-                repr(name),
-                "leave it out or use one of those",
-            )
-    for name, value in (options or {}).items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-            raise ConfigError(
-                f"a finite number as {name} of the split {kind!r}",
-                repr(value),
-                f"its default is {known[name]}",
-            )
-    return splitter.function(users, items, time, seed, **(options or {}))
+    checked = options_of(kind, options)
+    return SPLITTERS[canonical(kind)].function(users, items, time, seed, **checked)
 
 
 def counts(labels: np.ndarray) -> dict[str, int]:
-    """Interactions of each part that has any, by the part's name."""
+    """Number of interactions of each part that is not empty, by the part's name."""
     found = np.bincount(labels, minlength=len(SPLITS))
     return {name: int(n) for name, n in zip(SPLITS, found, strict=True) if n}
 
@@ -297,7 +328,7 @@ def _shuffled_ranks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank of each interaction within its user, by time, then at random; and the user's size.
 
-    The random numbers are dealt out in the order of user and item, so that the order of rows
+    The random numbers are assigned in the order of user and item, so that the order of rows
     does not matter.
     """
     n = len(users)
@@ -317,19 +348,14 @@ def _shuffled_ranks(
     return rank, size_of[users]
 
 
-def _check_share(share: float) -> None:
-    if not 0 < share < 1:
-        raise ConfigError("a share between 0 and 1", repr(share), "give for example 0.2")
-
-
 def _need_all(labels: np.ndarray, expected: str, n: int) -> np.ndarray:
-    """The labels, after a look that train, valid and test all have something."""
+    """The labels, if train, valid and test all have an interaction."""
     found = np.bincount(labels, minlength=3)
     if not found[:3].all():
         missing = [name for name, count in zip(SPLITS, found[:3], strict=False) if not count]
         raise DataError(
             f"{expected}, so that train, valid and test all have interactions",
             f"nothing for {' and '.join(missing)} out of {n} interactions",
-            "bring more data, filter less, or choose another split",
+            "import more data, filter less, or choose another split",
         )
     return labels

@@ -56,7 +56,8 @@ class UserHistory:
         some = np.zeros(self.n_users, bool)
         for part in self.parts.values():
             some[part.users] = True
-        return some & ~self.trained
+        some[self.trained] = False
+        return some
 
     @property
     def train(self) -> sp.csr_array:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from modalign.data.sources import _chunks, amazon
+from modalign.data.sources import _lines, amazon
 from modalign.errors import DataError
 
 ROWS = [("A1UN", "B000000001", 5.0, 1362787200), ("A2DEUX", "0000000002", 1.5, 1362787300)]
@@ -60,7 +60,7 @@ def test_2014_gzipped(tmp_path: Path) -> None:
     assert raw.name == "Baby"
     assert raw.items is not None
     assert raw.items.rows() == [("B000000001",), ("0000000002",)]
-    assert raw.info["remarks"] == ["no metadata file was found: items are ids only"]
+    assert raw.info["remarks"] == ["no metadata file was found: items have ids only"]
 
 
 def test_2018_has_more_fields(tmp_path: Path) -> None:
@@ -97,30 +97,26 @@ def test_ratings_only_tables(tmp_path: Path, text: str) -> None:
     assert read_rows(tmp_path) == ROWS
 
 
-@pytest.mark.parametrize("kind", ["json", "csv", "header"])
+RECENT = ("user_id", "parent_asin", "rating", "timestamp")
+ROWS_OF_50 = [(f"A{i}", f"B{i % 5:09d}", float(i % 5), 1000 + i) for i in range(50)]
+
+
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])
 def test_pieces_of_any_size_give_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, size: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    rows = [(f"A{i}", f"B{i % 5:09d}", float(i % 5), 1000 + i) for i in range(50)]
-    if kind == "json":
-        text = lines([classic(*row) for row in rows])
-    else:
-        text = "".join(
-            f"{u},{i},{r},{t * (1000 if kind == 'header' else 1)}\n" for u, i, r, t in rows
-        )
-        text = ("user_id,parent_asin,rating,timestamp\n" if kind == "header" else "") + text
-    path = tmp_path / f"x.{'json' if kind == 'json' else 'csv'}"
-    path.write_text(text)
-    monkeypatch.setattr(amazon, "chunks", lambda path, _=0: _chunks.chunks(path, size))
-    if kind != "json" and size < 64:
-        monkeypatch.setattr(amazon, "_table_layout", _layout_of(path))
-    assert amazon.read(path).interactions.collect().rows() == rows
+    path = tmp_path / "x.json"
+    path.write_text(lines([classic(*row) for row in ROWS_OF_50]))
+    monkeypatch.setattr(amazon, "chunks", lambda path: _lines.chunks(path, size))
+    assert amazon.read(path).interactions.collect().rows() == ROWS_OF_50
 
 
-def _layout_of(path: Path) -> Any:
-    found = amazon._table_layout(path)
-    return lambda _: found
+@pytest.mark.parametrize(("header", "ticks"), [("", 1), (",".join(RECENT) + "\n", 1000)])
+def test_longer_ratings_only_tables(tmp_path: Path, header: str, ticks: int) -> None:
+    text = "".join(f"{u},{i},{r},{t * ticks}\n" for u, i, r, t in ROWS_OF_50)
+    path = tmp_path / "x.csv"
+    path.write_text(header + text)
+    assert amazon.read(path).interactions.collect().rows() == ROWS_OF_50
 
 
 def test_metadata_2014_as_python_literals(tmp_path: Path) -> None:
@@ -231,17 +227,25 @@ GOOD = lines([classic(*ROWS[0])])
         ("x.json", GOOD + GOOD.replace('"A1UN"', "null"), r"line 2 with an id is null"),
         ("x.json", '{"a": 1}\n', r"reviews with .*line 1 with a: no "),
         ("x.json", "\n \n", r"lines of data in .*x\.json.*empty"),
-        ("x.csv", "A1,B000000001,5\n", r"four cells .*x\.csv, got 3 in line 1"),
-        ("x.csv", "A1,B000000001,5,1\nA2,B000000002,x,2\n", r"x\.csv, got line 2, 'A2,B0"),
-        ("x.csv", "A1,B000000001,5,1\nA2,B000000002,5\n", r"x\.csv, got an empty cell in line 2"),
-        ("x.csv", "A1,B000000001,5,1\nA2,B000000002,5,1,9\n", r"x\.csv, got line 2, 'A2,B0"),
+        ("x.csv", "A1,B000000001,5\n", r"four fields .*x\.csv, got 3 in line 1"),
+        ("x.csv", "A1,B000000001,5,1\nA2,B000000002,x,2\n", r"got 'x' in line 2 of .*x\.csv"),
+        (
+            "x.csv",
+            "A1,B000000001,5,1\nA2,B000000002,5\n",
+            r"Time', got nothing in line 2 of .*x\.csv",
+        ),
+        (
+            "x.csv",
+            "A1,B000000001,5,1\nA2,B000000002,5,1,9\n",
+            r"4 fields .*x\.csv, got 5 fields in line 2",
+        ),
         ("x.csv", "u1,i1,5,1\nu2,i2,5,2\n", r"product numbers .*'u1,i1,5,1' in line 1"),
         ("x.csv", "user_id,parent_asin,rating\na,b,5\n", r"timestamp in .*name the column timest"),
-        ("x.csv", "user_id,parent_asin,rating,timestamp\n", r"got a header and nothing below"),
+        ("x.csv", "user_id,parent_asin,rating,timestamp\n", r"got column names and no rows"),
         (
             "x.csv",
             "user_id,parent_asin,rating,timestamp\na,b,5,1\na,,5,1\n",
-            r"an empty cell in line 3",
+            r"'parent_asin', got nothing in line 3",
         ),
         ("meta_x.json", "{'asin'\n", r"meta_x\.json, got line 1"),
         ("meta_x.json", '{"title": "no number"}\n', r"asin or parent_asin in .*meta_x\.json"),
@@ -260,7 +264,9 @@ def test_broken_gzip(tmp_path: Path, damage: str) -> None:
     whole = gzip.compress((GOOD * 500).encode())
     broken = whole[:-30] if damage == "cut" else whole[:20] + b"\xff\xff\xff" + whole[23:]
     (tmp_path / "x.json.gz").write_bytes(broken)
-    with pytest.raises(DataError, match=r"a whole gzip file .*x\.json\.gz.*breaks off after line"):
+    with pytest.raises(
+        DataError, match=r"a complete gzip file .*x\.json\.gz.*breaks off after line"
+    ):
         amazon.read(tmp_path)
 
 

@@ -43,7 +43,7 @@ def test_a_column_of_one_file_alone_is_left_out_and_remarked(tmp_path):
                    test__csv="user,item\n1,c\n")  # fmt: skip
     raw = given_split.read(where)
     assert raw.interactions.collect().columns == ["user_id", "item_id", "split"]
-    assert raw.info["remarks"] == ["weight is not in all three files and is left out"]
+    assert raw.info["remarks"] == ["weight is not in all three files and was dropped"]
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,11 @@ BAD = {
     "no such file": (None, {}, "does not exist"),
     "empty file": ("", {}, "an empty file"),
     "header only": ("user,item\n", {}, "column names and no rows"),
-    "wrong separator": ("user;item\n1;2\n", {"separator": ","}, "separator seems to be ';'"),
+    "wrong separator": (
+        "user;item\n1;2\n",
+        {"separator": ","},
+        "separated by a semicolon, not by a comma",
+    ),
     "long separator": ("user,item\n1,2\n", {"separator": "::"}, "one character"),
     "no users": ("person,item\n1,2\n", {}, "column of users .*person, item"),
     "no items": ("user,thing\n1,2\n", {}, "column of items .*item=NAME"),

@@ -10,8 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from modalign.data.sources._chunks import chunks
-from modalign.data.sources._jsonline import parse_line
+from modalign.data.sources._lines import json_records
 from modalign.errors import DataError
 
 SCHEMA = {
@@ -27,23 +26,19 @@ PRICE = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 
 def read_metadata(path: Path, wanted: set[str]) -> pl.DataFrame:
-    """What is known of the `wanted` items, in the columns of `SCHEMA`; the first of repeats.
+    """What is known of the `wanted` items, in the columns of `SCHEMA`; the first of repeated ones.
 
     Raises:
         DataError: a line is neither JSON nor a Python literal, or no line has a product number.
     """
     rows: dict[str, tuple[Any, ...]] = {}
     some = False
-    for first, piece in chunks(path):
-        for number, line in enumerate(piece.split(b"\n"), first):
-            if not line.strip():
-                continue
-            record = parse_line(path, number, line)
-            # The 2023 lines carry both; reviews there are joined by the parent.
-            one = str(record.get("parent_asin") or record.get("asin") or "")
-            some = some or bool(one)
-            if one in wanted and one not in rows:
-                rows[one] = (one, *describe(record))
+    for _, record in json_records(path):
+        # The 2023 lines carry both; reviews there are joined by the parent.
+        one = str(record.get("parent_asin") or record.get("asin") or "")
+        some = some or bool(one)
+        if one in wanted and one not in rows:
+            rows[one] = (one, *describe(record))
     if not some:
         raise DataError(
             f"products with asin or parent_asin in {path}",

@@ -22,19 +22,18 @@ Y. Hou et al., "Bridging Language and Items for Retrieval and Recommendation", 2
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from modalign.data import pictures
 from modalign.data.official import AMAZON_TERMS
 from modalign.data.raw import RawData
 from modalign.data.sources._amazon_items import read_metadata
-from modalign.data.sources._chunks import chunks, first_line
-from modalign.data.sources._jsonline import parse_line
-from modalign.data.sources._reading import optional_images
+from modalign.data.sources._columns import Columns, typed
+from modalign.data.sources._lines import chunks, first_line, parse_json, parsed
+from modalign.data.sources._text_table import SourceTable, open_table
 from modalign.errors import DataError
 
 COLUMNS = ("user_id", "item_id", "weight", "time")
@@ -44,7 +43,7 @@ ITEM_ID = r"^(B[0-9A-Z]{9}|[0-9]{9}[0-9X])$"
 
 @dataclass(frozen=True)
 class Layout:
-    """What a collection calls user, item, rating and time, and how many of its ticks a second."""
+    """Names of user, item, rating and time in a collection, and ticks of its time per second."""
 
     name: str
     user: str
@@ -55,7 +54,7 @@ class Layout:
 
     @property
     def fields(self) -> tuple[str, str, str, str]:
-        """The four names in the order of `COLUMNS`."""
+        """The four names, in the order of `COLUMNS`."""
         return self.user, self.item, self.rating, self.time
 
 
@@ -66,28 +65,28 @@ RECENT = Layout("2023", "user_id", "parent_asin", "rating", "timestamp", 1000)
 def read(
     path: str | Path, reviews: str | Path | None = None, metadata: str | Path | None = None
 ) -> RawData:
-    """Read one category of Amazon reviews, and its metadata where they are.
+    """Read one category of Amazon reviews, and its metadata if present.
 
-    Reviews are read in pieces of some megabytes and only user, item, rating and time are kept,
-    ids as numbers into a table of strings: about 20 bytes a review. Items carry `title`,
-    `description`, `categories` (joined by " | "), `brand`, `price`, `image_url` and, where
-    `images/<asin>.jpg` exists beside the reviews, `image`. Metadata of items that nobody
-    reviewed are left out.
+    Reviews in JSON lines are read in pieces of some megabytes; only user, item, rating and time
+    are kept, with ids as numbers into a table of strings: about 20 bytes per review. Items have
+    `title`, `description`, `categories` (joined by " | "), `brand`, `price`, `image_url`, and
+    `image` if `images/<asin>.jpg` exists beside the reviews. Metadata of items without reviews
+    are left out.
 
     Args:
-        path: the review file, or the folder it is in.
-        reviews: the review file's name, or its path, where the folder holds several.
-        metadata: the metadata file's name or path; by default the `meta_...` file beside the
-            reviews that shares their category's name.
+        path: the review file, or its folder.
+        reviews: name or path of the review file, if the folder holds several.
+        metadata: name or path of the metadata file; None takes the `meta_...` file beside the
+            reviews with the name of their category.
 
     Returns:
         RawData without split; weight is the rating, time is in seconds.
 
     Raises:
-        DataError: a file is missing, ambiguous or broken, a line is not what its layout says;
-            file and line are named.
+        DataError: a file is missing, ambiguous or broken, or a line does not fit its layout; the
+            message names file and line.
 
-    Limits: Python-literal metadata are slow, about 10,000 items a second.
+    Limits: metadata as Python literals (2014) are slow, about 10,000 items per second.
 
     Example:
         >>> import json, tempfile
@@ -98,32 +97,32 @@ def read(
         [('U', 'B1', 5.0, 2)]
     """
     review_file, meta_file = _find(Path(path), reviews, metadata)
-    table, layout = _reviews(review_file)
-    ids = table["item_id"].unique(maintain_order=True).cast(pl.Utf8)
-    remarks, items = [], pl.DataFrame({"item_id": ids})
+    interactions, layout = _reviews(review_file)
+    ids = interactions.select(pl.col("item_id").unique(maintain_order=True))
+    items = ids.collect(engine="streaming").cast(pl.String)
+    remarks = []
     if meta_file is None:
-        remarks.append("no metadata file was found: items are ids only")
+        remarks.append("no metadata file was found: items have ids only")
     else:
-        found = read_metadata(meta_file, set(ids))
+        found = read_metadata(meta_file, set(items["item_id"]))
+        if missing := len(items) - len(found):
+            remarks.append(f"{missing} of {len(items)} items are not in {meta_file.name}")
         items = items.join(found, on="item_id", how="left", maintain_order="left")
-        if missing := len(ids) - len(found):
-            remarks.append(f"{missing} of {len(ids)} items are not in {meta_file.name}")
-    pictures = review_file.parent / "images"
-    images = optional_images(pictures, ids)
-    if images is not None:
-        items = items.with_columns(pl.Series("image", images, pl.Utf8))
+    folder = review_file.parent / "images"
+    if folder.is_dir():
+        items = items.join(pictures.find(folder), on="item_id", how="left", maintain_order="left")
     return RawData(
         name=category(review_file),
-        interactions=table.lazy().with_columns(pl.col("user_id", "item_id").cast(pl.Utf8)),
+        interactions=interactions.with_columns(pl.col("user_id", "item_id").cast(pl.String)),
         items=items,
         info={
             "kind": "amazon",
-            "layout": layout,
+            "layout": layout.name,
             "licence": AMAZON_TERMS,
             "files": [f.name for f in (review_file, meta_file) if f is not None],
             "remarks": remarks,
         },
-        image_root=pictures if images is not None else None,
+        image_root=folder if folder.is_dir() else None,
     )
 
 
@@ -165,7 +164,7 @@ def _find(
             raise DataError(
                 f"one review file (.json, .jsonl or .csv, also .gz) in {folder}",
                 names,
-                "name it with the option reviews",
+                "name it with the option reviews: --set reviews=NAME",
             )
         review_file = candidates[0]
     if metadata is not None:
@@ -192,37 +191,29 @@ def _existing(folder: Path, name: str | Path) -> Path:
 # ---------------------------------------------------------------------------------- reviews
 
 
-def _reviews(path: Path) -> tuple[pl.DataFrame, str]:
-    """Columns `COLUMNS`, ids categorical, and the name of the layout."""
-    parse: Callable[[int, bytes], pl.DataFrame]
+def _reviews(path: Path) -> tuple[pl.LazyFrame, Layout]:
+    """Columns `COLUMNS` of a review file, and its layout."""
     if _ending(path) == ".csv":
-        order, header, layout = _table_layout(path)
-
-        def parse(line: int, piece: bytes) -> pl.DataFrame:
-            return _table(path, line, piece, order, header and line == 1)
-    else:
-        layout = _line_layout(path)
-
-        def parse(line: int, piece: bytes) -> pl.DataFrame:
-            return _lines(path, line, piece, layout)
-
+        table, layout = _ratings_only(path)
+        columns = Columns(layout.user, layout.item, layout.rating, layout.time)
+        return typed(table, columns, layout.ticks)[0], layout
+    layout = _line_layout(path)
     parts = [
-        parse(line, piece).select(
+        _lines(path, line, piece, layout).select(
             pl.col("user_id", "item_id").cast(pl.Categorical),
             pl.col("weight").cast(pl.Float32),
             pl.col("time") // layout.ticks,
         )
         for line, piece in chunks(path)
     ]
-    table = pl.concat(parts, rechunk=False)
-    if table.is_empty():
-        raise DataError(f"reviews in {path}", "a header and nothing below", "download it again")
-    return table, layout.name
+    return pl.concat(parts, rechunk=False).lazy(), layout
 
 
 def _line_layout(path: Path) -> Layout:
     line = first_line(path)
-    record = parse_line(path, 1, line)
+    if not line:
+        raise DataError(f"lines of data in {path}", "an empty file", "download the file again")
+    record = parse_json(path, 1, line.encode())
     for layout in (CLASSIC, RECENT):
         if all(name in record for name in layout.fields):
             return layout
@@ -232,13 +223,13 @@ def _line_layout(path: Path) -> Layout:
         f"(2023) in {path}",
         f"line 1 with {', '.join(list(record)[:8]) or 'nothing'}: "
         f"no {', '.join(n for n in near.fields if n not in record)}",
-        "give the review file; metadata go to the option metadata",
+        "give the review file; metadata belong to the option metadata",
     )
 
 
 def _lines(path: Path, first: int, piece: bytes, layout: Layout) -> pl.DataFrame:
-    """One piece of JSON lines; where the fast parser gives up, line by line with its number."""
-    kinds = (pl.Utf8, pl.Utf8, pl.Float64, pl.Int64)
+    """One piece of JSON lines; where the fast parser fails, line by line with its number."""
+    kinds = (pl.String, pl.String, pl.Float64, pl.Int64)
     if not piece.strip():
         return pl.DataFrame(schema=dict(zip(COLUMNS, kinds, strict=True)))
     try:
@@ -249,10 +240,7 @@ def _lines(path: Path, first: int, piece: bytes, layout: Layout) -> pl.DataFrame
     except pl.exceptions.PolarsError:
         pass
     rows = []
-    for number, line in enumerate(piece.split(b"\n"), first):
-        if not line.strip():
-            continue
-        record = parse_line(path, number, line)
+    for number, record in parsed(path, first, piece):
         try:
             user, item = record[layout.user], record[layout.item]
             if user is None or item is None:
@@ -264,86 +252,34 @@ def _lines(path: Path, first: int, piece: bytes, layout: Layout) -> pl.DataFrame
             raise DataError(
                 f"{', '.join(layout.fields)} in each line of {path}",
                 f"line {number} with {got}",
-                "mend or remove that line",
+                "correct or remove that line",
             ) from error
     return pl.DataFrame(rows, schema=dict(zip(COLUMNS, kinds, strict=True)), orient="row")
 
 
-# ----------------------------------------------------------------------- ratings-only tables
-
-
-def _table_layout(path: Path) -> tuple[tuple[str, ...], bool, Layout]:
-    """Order of the columns, whether there is a header, and the layout."""
-    cells = first_line(path).decode("utf-8-sig", "replace").split(",")
-    if "user_id" in cells:
-        names = {RECENT.item: "item_id", RECENT.rating: "weight", RECENT.time: "time"}
-        missing = [name for name in RECENT.fields if name not in cells]
-        if missing:
-            raise DataError(
-                f"columns {', '.join(RECENT.fields)} in {path}, line 1",
-                f"columns {', '.join(cells)}",
-                f"name the column {missing[0]}",
-            )
-        return tuple(names.get(name, name) for name in cells), True, RECENT
+def _ratings_only(path: Path) -> tuple[SourceTable, Layout]:
+    """A "ratings only" table and its layout, found from the first line and the product numbers."""
+    cells = first_line(path).split(",")
+    if RECENT.user in cells:
+        table = open_table(path, ",", quoted=False)
+        table.need(RECENT.fields)
+        return table, RECENT
     if len(cells) != 4:
         raise DataError(
-            f"four cells separated by commas, without a header, in {path}",
+            f"four fields separated by commas, without a header, in {path}",
             f"{len(cells)} in line 1: {','.join(cells)[:60]!r}",
             "give a ratings-only file of 2014 or 2018, or one with the header of 2023",
         )
-    _, piece = next(chunks(path, 1 << 16))
-    sample = pl.read_csv(
-        io.BytesIO(piece),
-        has_header=False,
-        infer_schema=False,
-        n_rows=1000,
-        quote_char=None,
-        truncate_ragged_lines=True,
-    )
-    share = [sample[:, i].str.contains(ITEM_ID).fill_null(value=False).mean() for i in (0, 1)]
+    table = open_table(path, ",", columns=CLASSIC.fields, quoted=False)
+    sample = table.collect(table.frame.head(1000))
+    share = [sample[:, i].str.contains(ITEM_ID).fill_null(value=False).sum() for i in (0, 1)]
     if share[0] == share[1]:
         raise DataError(
             f"product numbers (ten signs, such as B000123456) in column 1 or 2 of {path}",
             f"{','.join(cells)[:60]!r} in line 1",
             "give a table of Amazon ratings, or import it as a flat table",
         )
-    item_first = float(share[0] or 0) > float(share[1] or 0)  # type: ignore[arg-type]
-    ids = ("item_id", "user_id") if item_first else ("user_id", "item_id")
-    return (*ids, "weight", "time"), False, CLASSIC
-
-
-def _table(
-    path: Path, first: int, piece: bytes, order: tuple[str, ...], header: bool
-) -> pl.DataFrame:
-    kinds = {"user_id": pl.Utf8, "item_id": pl.Utf8, "weight": pl.Float64, "time": pl.Int64}
-    options: dict[str, Any] = {"has_header": False, "skip_rows": int(header), "quote_char": None}
-    try:
-        if not (piece.split(b"\n", 1)[1] if header else piece).strip():
-            return pl.DataFrame(schema=kinds)
-        schema = {name: kinds.get(name, pl.Utf8) for name in order}
-        frame = pl.read_csv(io.BytesIO(piece), schema=schema, **options).select(COLUMNS)
-        if not sum(frame.null_count().row(0)):
-            return frame
-        row = int(frame.select(pl.any_horizontal(pl.all().is_null())).to_series().arg_max() or 0)
-        got = f"an empty cell in line {first + header + row}"
-    except pl.exceptions.PolarsError:
-        row, got = _first_wrong(piece, order, header)
-        got = f"line {first + row}, {got!r}"
-    raise DataError(f"{', '.join(order)} in each line of {path}", got, "mend or remove that line")
-
-
-def _first_wrong(piece: bytes, order: tuple[str, ...], header: bool) -> tuple[int, str]:
-    """Offset and text of the first line that has other cells than `order` says."""
-    lines = piece.decode("utf-8", "replace").split("\n")
-    for row, line in enumerate(lines):
-        cells = line.rstrip("\r").split(",")
-        if (row == 0 and header) or not line:
-            continue
-        try:
-            if len(cells) != len(order):
-                return row, line
-            float(cells[order.index("weight")])
-            int(cells[order.index("time")])
-        except ValueError:
-            return row, line
-    return 0, lines[0]
+    if share[0] > share[1]:
+        columns = (CLASSIC.item, CLASSIC.user, CLASSIC.rating, CLASSIC.time)
+        table = open_table(path, ",", columns=columns, quoted=False)
+    return table, CLASSIC

@@ -14,14 +14,14 @@ Regularization for Tag Recommendation", IJCAI 2013.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import polars as pl
 
 from modalign.data.official import CITEULIKE_TERMS
 from modalign.data.raw import RawData
-from modalign.data.sources._reading import check_columns, header, read_lines, read_text
+from modalign.data.sources._lines import read_lines
+from modalign.data.sources._text_table import open_table
 from modalign.errors import ConfigError, DataError
 
 
@@ -40,8 +40,8 @@ def read(path: str | Path, min_documents: int = 1) -> RawData:
         RawData; users and items carry their numbers from 0 as ids.
 
     Raises:
-        DataError: a file is missing, a count disagrees with its line, or a number is beyond
-            the articles, words or tags there are; file and line are named.
+        DataError: a file is missing, a count disagrees with its line, or a number is too large for
+            the articles, words or tags that exist; the message names file and line.
         ConfigError: `min_documents` is below 1.
 
     Limits: the order of words is lost in the published files, so an encoder that reads
@@ -65,7 +65,7 @@ def read(path: str | Path, min_documents: int = 1) -> RawData:
             raise DataError(
                 "users.dat, mult.dat and vocabulary.dat in a CiteULike folder",
                 f"{folder} without {name}",
-                "give the folder with the data set's original files",
+                "give the folder with the original files of the data set",
             )
     counts, n_items = _words(folder / "mult.dat")
     words = _names(folder / "vocabulary.dat")
@@ -99,7 +99,7 @@ def read(path: str | Path, min_documents: int = 1) -> RawData:
 
 
 def _tokens(path: Path) -> tuple[pl.DataFrame, int]:
-    """Entries of every line as (line from 0, token text), and how many lines there are.
+    """Entries of every line as (line from 0, token text), and the number of lines.
 
     Raises:
         DataError: a line's first number is not the count of what follows.
@@ -117,9 +117,9 @@ def _tokens(path: Path) -> tuple[pl.DataFrame, int]:
         got = f"{tokens[0]!r} first" if tokens and count is None else f"count {count}"
         place = f"{got} and {length} entries in" if tokens else "an empty"
         raise DataError(
-            f"a count, then as many entries, separated by spaces, in each line of {path}",
+            f"a count, then that number of entries, separated by spaces, in each line of {path}",
             f"{place} line {line + 1}",
-            "mend that line; an entry-less line is a single 0",
+            "correct that line; a line without entries is a single 0",
         )
     entries = split.select("line", pl.col("token").list.slice(1)).explode("token")
     return entries.drop_nulls(), len(frame)
@@ -153,7 +153,7 @@ def _whole(path: Path, parsed: pl.DataFrame, name: str) -> None:
         raise DataError(
             f"{'word:count' if 'word' in parsed.columns else 'whole'} numbers in {path}",
             f"{token!r} in line {line + 1}",
-            "mend that entry",
+            "correct that entry",
         )
 
 
@@ -181,7 +181,7 @@ def _names(path: Path) -> pl.Series:
 
 
 def _joined(entries: pl.DataFrame, column: str) -> pl.DataFrame:
-    """(line, token) to (row, text): the tokens of a line in their order, spaces between."""
+    """(line, token) to (row, text): the tokens of each line in order, joined by spaces."""
     return entries.group_by(pl.col("line").alias("row"), maintain_order=True).agg(
         pl.col("token").str.join(" ").alias(column)
     )
@@ -197,7 +197,7 @@ def _descriptions(counts: pl.DataFrame, words: pl.Series, min_documents: int) ->
 
 
 def _tags(folder: Path, n_items: int) -> pl.DataFrame | None:
-    """(row, tags), or None where the folder has no tags."""
+    """(row, tags), or None if the folder has no tags."""
     if not (folder / "tags.dat").is_file():
         return None
     by_tag, by_item = folder / "tag-item.dat", folder / "item-tag.dat"
@@ -224,26 +224,19 @@ def _tags(folder: Path, n_items: int) -> pl.DataFrame | None:
 
 
 def _raw(folder: Path) -> pl.DataFrame | None:
-    """(row, title, abstract) of citeulike-a's `raw-data.csv`, or None where it is not there."""
+    """(row, title, abstract) of citeulike-a's `raw-data.csv`, or None if it does not exist."""
     path = folder / "raw-data.csv"
     if not path.is_file():
         return None
-    columns = [name.strip('"') for name in header(path, ",")]
-    check_columns(path, columns, ("doc.id", "raw.title"), ",")
-    try:
-        table = pl.read_csv(io.BytesIO(read_text(path).encode()), infer_schema=False)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"a table of articles in {path}",
-            str(error).split("\n")[0],
-            "check that every line has as many cells as the header",
-        ) from error
-    row = table["doc.id"].cast(pl.Int64, strict=False)
+    table = open_table(path, ",", latin=True)
+    table.need(("doc.id", "raw.title"))
+    rows = table.collect()
+    row = rows["doc.id"].cast(pl.Int64, strict=False)
     if row.null_count() or row.n_unique() != len(row):
         raise DataError(
             f"each article number once in column 'doc.id' of {path}",
             "an empty or repeated number",
-            "use the data set's original file",
+            "use the original file of the data set",
         )
-    abstract = [pl.col("raw.abstract").alias("abstract")] if "raw.abstract" in columns else []
-    return table.select((row - 1).alias("row"), pl.col("raw.title").alias("title"), *abstract)
+    abstract = [pl.col("raw.abstract").alias("abstract")] if "raw.abstract" in rows.columns else []
+    return rows.select((row - 1).alias("row"), pl.col("raw.title").alias("title"), *abstract)

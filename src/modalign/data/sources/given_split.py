@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from modalign.data.raw import RawData
-from modalign.data.sources import _flat
+from modalign.data.sources._columns import find_columns, typed
+from modalign.data.sources._text_table import SUFFIXES, open_table
 from modalign.data.sources.table import item_table
 from modalign.errors import DataError
 
@@ -32,11 +33,22 @@ def read(
     """Interactions of `train`, `valid` (or validation, val, dev) and `test` files of a folder.
 
     Each is a CSV, TSV or Parquet file with named columns, as in
-    `modalign.data.sources.table.read`, which also explains the options. A file called `items`
-    and a folder called `images` beside them are used where no other is named.
+    `modalign.data.sources.table.read`.
+
+    Args:
+        folder: the folder.
+        user: name of the column of users; None recognises it by common names.
+        item: name of the column of items, as for users.
+        weight: name of the column of ratings, as for users.
+        time: name of the column of times, as for users.
+        separator: between the fields of a text file; None finds it in the first line.
+        items: table of items; None takes a file called `items` in the folder, if there is one.
+        images: folder of pictures named by item id; None takes a folder called `images` in the
+            folder, if there is one.
+        name: short name of the data; None takes the name of the folder.
 
     Raises:
-        DataError: a part is missing or there twice, or a file is not what it should be.
+        DataError: a part is missing or exists twice, or a file is invalid.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -45,26 +57,23 @@ def read(
     files = {part: _one(folder, part) for part in NAMES}
     frames, remarks, used = [], [], {}
     for part, path in files.items():
-        frame, origin = _flat.scan(path, separator)
-        columns = _flat.find_columns(
-            _flat.names_of(frame, origin),
-            {"user": user, "item": item, "weight": weight, "time": time},
-            origin,
-        )
-        used[part] = {k for k, v in vars(columns).items() if v is not None}
-        typed, told = _flat.typed(frame, columns, origin)
-        frames.append(typed.with_columns(split=pl.lit(part)))
+        table = open_table(path, separator)
+        given = {"user": user, "item": item, "weight": weight, "time": time}
+        columns = find_columns(table, given)  # type: ignore[arg-type]
+        used[part] = set(columns.used())
+        interactions, told = typed(table, columns)
+        frames.append(interactions.with_columns(split=pl.lit(part)))
         remarks += [f"{path.name}: {one}" for one in told]
     everywhere = set.intersection(*used.values())
     for column in sorted(set.union(*used.values()) - everywhere):
-        remarks.append(f"{column} is not in all three files and is left out")
+        remarks.append(f"{column} is not in all three files and was dropped")
     keep = ["user_id", "item_id", *(c for c in ("weight", "time") if c in everywhere), "split"]
-    table = items or next(iter(_candidates(folder, ("items",))), None)
+    item_file = items or next(iter(_candidates(folder, ("items",))), None)
     pictures = images or (folder / "images" if (folder / "images").is_dir() else None)
     return RawData(
         name=name or folder.resolve().name,
         interactions=pl.concat([frame.select(keep) for frame in frames]),
-        items=item_table(table, pictures),
+        items=item_table(item_file, pictures),
         info={
             "source": "split",
             "files": [str(path) for path in files.values()],
@@ -78,7 +87,7 @@ def _candidates(folder: Path, stems: tuple[str, ...]) -> list[Path]:
     return sorted(
         p
         for p in folder.iterdir()
-        if p.is_file() and p.stem.lower() in stems and p.suffix.lower() in _flat.SUFFIXES
+        if p.is_file() and p.stem.lower() in stems and p.suffix.lower() in SUFFIXES
     )
 
 
@@ -93,6 +102,6 @@ def _one(folder: Path, part: str) -> Path:
         raise DataError(f"one {part} file in {folder}", got, "keep one of them in the folder")
     raise DataError(
         f"a {part} file ({wanted}, .tsv, .parquet) in {folder}",
-        f"{there}",
-        "add the file, or import one table and let modalign split it: `data import table`",
+        there,
+        "add the file, or import one table and let modalign split it: `modalign data import table`",
     )

@@ -4,29 +4,24 @@
       baby.inter           tab separated: userID itemID x_label (0 train, 1 valid, 2 test)
       text_feat.npy        row r belongs to the item numbered r
       image_feat.npy
-      i_id_mapping.csv     original id and itemID, where it was kept (tab or comma)
+      i_id_mapping.csv     original id and itemID, optional (tab or comma)
       u_id_mapping.csv
-      items.csv            whatever is known of items, where it was kept (tab or comma)
+      items.csv            table of items, optional (tab or comma)
 
 The layout is that of the MMRec toolbox, https://github.com/enoche/MMRec.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from modalign.data.raw import RawData, RawFeatures
-from modalign.data.sources._reading import (
-    check_columns,
-    header,
-    one_file,
-    ragged,
-    read_table,
-    sniff,
-)
+from modalign.data.sources._columns import unique_ids
+from modalign.data.sources._text_table import SourceTable, open_table, physical_line
 from modalign.errors import DataError
 
 PARTS = ("train", "valid", "test")
@@ -47,9 +42,9 @@ def read(path: str | Path) -> RawData:
         RawData with split, and one feature matrix (n_items, d), float32, per `<name>_feat.npy`.
 
     Raises:
-        DataError: a file is missing or not what the layout says; file and line are named.
+        DataError: a file is missing or does not follow the layout; the message names file and line.
 
-    Limits: features are read whole; float64 files need twice their float32 size while read.
+    Limits: features are read whole; reading float64 files needs twice their float32 size.
 
     Example:
         >>> import tempfile
@@ -61,12 +56,11 @@ def read(path: str | Path) -> RawData:
         (('0', '1', 'train'), [False, True])
     """
     folder = Path(path)
-    inter = one_file(folder, "*.inter", "a .inter file and its *_feat.npy files (MMRec layout)")
-    columns = header(inter, "\t")
-    check_columns(inter, columns, (USER, ITEM, LABEL), "\t")
+    inter = open_table(_inter_file(folder), "\t", quoted=False)
+    columns = inter.names
     schema: dict[str, type[pl.DataType]] = {USER: pl.Int64, ITEM: pl.Int64, LABEL: pl.Int64}
     schema |= {n: pl.Float64 for n in ("rating", "timestamp") if n in columns}
-    table = read_table(inter, "\t", schema)
+    table = inter.cells(schema)
     _check_numbers(inter, table)
     matrices = {p.name.removesuffix("_feat.npy"): p for p in sorted(folder.glob("*_feat.npy"))}
     items = _ids(folder / "i_id_mapping.csv", ITEM)
@@ -90,12 +84,15 @@ def read(path: str | Path) -> RawData:
         split=pl.lit(pl.Series(PARTS)).gather(pl.col(LABEL)),
     )
     return RawData(
-        name=inter.stem,
+        name=Path(inter.name).stem,
         interactions=interactions,
         items=_item_table(folder, items),
         users=pl.DataFrame({"user_id": users}),
         features=features,
-        info={"kind": "mmrec", "files": [inter.name, *(p.name for p in matrices.values())]}
+        info={
+            "kind": "mmrec",
+            "files": [Path(inter.name).name, *(p.name for p in matrices.values())],
+        }
         | {"remarks": remarks},
     )
 
@@ -104,28 +101,42 @@ def _numbers(n: int) -> pl.Series:
     return pl.int_range(n, eager=True).cast(pl.Utf8)
 
 
-def _check_numbers(path: Path, table: pl.DataFrame) -> None:
+def _inter_file(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DataError(
+            "a folder with a .inter file and its *_feat.npy files (MMRec layout)",
+            f"{folder}, which {'is a file' if folder.is_file() else 'does not exist'}",
+            "check the path",
+        )
+    found = sorted(folder.glob("*.inter"))
+    if len(found) != 1:
+        names = ", ".join(p.name for p in found[:4]) or "none"
+        raise DataError(
+            f"exactly one .inter file in {folder}", names, "keep one data set in each folder"
+        )
+    return found[0]
+
+
+def _check_numbers(inter: SourceTable, table: pl.DataFrame) -> None:
     """User and item numbers are not negative, labels are 0, 1 or 2, and there is a row."""
     if table.is_empty():
-        raise DataError(f"interactions in {path}", "a header and nothing below", "fill the file")
+        raise DataError(
+            f"interactions in {inter.name}", "column names and no rows", "check the file"
+        )
     for name, low, high in ((USER, 0, None), (ITEM, 0, None), (LABEL, 0, 2)):
         wrong = table[name] < low if high is None else ~table[name].is_between(low, high)
         if wrong.any():
             row = int(wrong.arg_max() or 0)
             bound = "0 (train), 1 (valid) or 2 (test)" if high else "a number from 0 upward"
-            raise DataError(
-                f"{bound} in column {name!r} of {path}",
-                f"{table[name][row]} in line {row + 2}",
-                "mend or remove that line",
-            )
+            raise inter.bad_cell(row, name, bound)
 
 
 def _ids(path: Path, number: str) -> pl.Series | None:
-    """Original ids in the order of their numbers, or None where there is no mapping file."""
+    """Original ids in the order of their numbers, or None if there is no mapping file."""
     if not path.is_file():
         return None
-    separator = sniff(path)
-    columns = header(path, separator)
+    mapping = _tab_or_comma(path)
+    columns = mapping.names
     if len(columns) < 2:
         raise DataError(
             f"two columns, original id and number, in {path}, line 1",
@@ -134,9 +145,7 @@ def _ids(path: Path, number: str) -> pl.Series | None:
         )
     place = next((c for c in (number, "row", "index") if c in columns), columns[1])
     name = next(c for c in columns if c != place)
-    table = read_table(path, separator, {name: pl.Utf8, place: pl.Int64}).sort(
-        place, maintain_order=True
-    )
+    table = mapping.cells({name: pl.String, place: pl.Int64}).sort(place, maintain_order=True)
     if not (table[place] == pl.int_range(len(table), eager=True)).all():
         raise DataError(
             f"each number from 0 to {len(table) - 1} once in column {place!r} of {path}",
@@ -150,13 +159,13 @@ def _ids(path: Path, number: str) -> pl.Series | None:
 
 
 def _count(
-    inter: Path,
+    inter: SourceTable,
     table: pl.DataFrame,
     column: str,
     ids: pl.Series | None,
     matrices: dict[str, Path],
 ) -> int:
-    """How many users or items there are: by the mapping, else the features, else the numbers."""
+    """Number of users or items: from the mapping, else the features, else the highest number."""
     numbers = table[column]
     highest = int(numbers.max()) + 1  # type: ignore[arg-type]
     if ids is not None:
@@ -169,8 +178,8 @@ def _count(
     if highest > known:
         row = int((numbers >= known).arg_max() or 0)
         raise DataError(
-            f"{column} below {known}, as {teller} has {known} rows, in {inter}",
-            f"{numbers[row]} in line {row + 2}",
+            f"{column} below {known}, as {teller} has {known} rows, in {inter.name}",
+            f"{numbers[row]} in {inter.place(row)}",
             f"use the {teller} and the .inter file of the same data set",
         )
     return known
@@ -208,24 +217,19 @@ def _features(path: Path, n_items: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _item_table(folder: Path, ids: pl.Series) -> pl.DataFrame:
-    """Ids in row order, joined with `items.csv` where it is there."""
+    """Ids in row order, joined with `items.csv` if it exists."""
     table = pl.DataFrame({"item_id": ids})
     path = folder / "items.csv"
     if not path.is_file():
         return table
-    separator = sniff(path)
-    columns = header(path, separator)
-    check_columns(path, columns, ("item_id",), separator)
-    try:
-        texts: dict[str, type[pl.DataType]] = {
-            name: pl.Utf8 for name in columns if name in ("item_id", "title", "description")
-        }
-        known = pl.read_csv(
-            path, separator=separator, schema_overrides=texts, infer_schema_length=None
-        )
-    except pl.exceptions.PolarsError as error:
-        raise ragged(path, separator, error) from error
-    if known["item_id"].n_unique() != len(known):
-        twice = known["item_id"].filter(known["item_id"].is_duplicated())[0]
-        raise DataError(f"each item once in {path}", f"{twice!r} twice", "remove the repetition")
+    texts = ("item_id", "title", "description")
+    items = _tab_or_comma(path, infer_except=texts)
+    items.need(("item_id",))
+    known = unique_ids(items, "item_id", "item")
     return table.join(known, on="item_id", how="left", maintain_order="left")
+
+
+def _tab_or_comma(path: Path, infer_except: Sequence[str] | None = None) -> SourceTable:
+    separator = "\t" if "\t" in physical_line(path) else ","
+    quoted = separator == ","
+    return open_table(path, separator, quoted=quoted, infer_except=infer_except)

@@ -17,7 +17,8 @@ import numpy as np
 import polars as pl
 
 from modalign.data.raw import RawData, RawFeatures
-from modalign.data.sources._reading import check_columns, header, ragged, read_table
+from modalign.data.sources._columns import Columns, typed, unique_ids
+from modalign.data.sources._text_table import SourceTable, open_table
 from modalign.errors import DataError
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -30,20 +31,20 @@ WEIGHTS = ("rating", "weight")
 def read(path: str | Path) -> RawData:
     r"""Read a folder of atomic files.
 
-    Of interactions the columns user_id, item_id, rating or weight, and timestamp are kept. All
-    columns of `.item` and `.user` are; a name such as `movie_title` becomes `title`, and each
-    `float_seq` column of `.item` becomes a feature matrix of that name (without an ending
-    `_feat` or `_emb`). An item whose cell there is empty has no such features.
+    The columns user_id, item_id, rating or weight, and timestamp of interactions are kept, and all
+    columns of `.item` and `.user`. A name such as `movie_title` becomes `title`, and each
+    `float_seq` column of `.item` becomes a feature matrix of that name (without the ending
+    `_feat` or `_emb`). An item with an empty cell there has no such features.
 
     Args:
         path: the folder, or one of its files.
 
     Returns:
-        RawData, with split where the folder holds one file for each part.
+        RawData, with split if the folder holds one file for each part.
 
     Raises:
-        DataError: a file is missing or not what the format says; file, line and column are
-            named.
+        DataError: a file is missing or does not follow the format; the message names file, line
+            and column.
 
     Example:
         >>> import tempfile
@@ -53,16 +54,13 @@ def read(path: str | Path) -> RawData:
         [('u', 'i')]
     """
     folder, name, files = _files(Path(path))
-    tables = [_interactions(file, part) for file, part in files]
-    interactions = pl.concat(tables, how="diagonal")
-    if interactions.is_empty():
-        raise DataError(f"interactions in {files[0][0]}", "a header and nothing below", "fill it")
+    interactions = pl.concat([_interactions(*file) for file in files], how="diagonal")
     items, features = _entity(folder / f"{name}.item", "item_id")
     users, _ = _entity(folder / f"{name}.user", "user_id")
     others = [p for p in (folder / f"{name}.item", folder / f"{name}.user") if p.is_file()]
     return RawData(
         name=name,
-        interactions=interactions.lazy(),
+        interactions=interactions,
         items=items,
         users=users,
         features=features,
@@ -75,7 +73,7 @@ def read(path: str | Path) -> RawData:
 
 
 def _files(path: Path) -> tuple[Path, str, list[tuple[Path, str | None]]]:
-    """The folder, the data set's name, and its interaction files with the part each is of."""
+    """The folder, the name of the data set, and its interaction files with their parts."""
     folder = path if path.is_dir() else path.parent
     if not path.exists():
         raise DataError(
@@ -109,10 +107,10 @@ def _files(path: Path) -> tuple[Path, str, list[tuple[Path, str | None]]]:
     return folder, name, files
 
 
-def _header(path: Path, needed: Sequence[str]) -> dict[str, str]:
-    """Type of each column by its name."""
-    cells = header(path, "\t")
-    types = {cell.rpartition(":")[0]: cell.rpartition(":")[2] for cell in cells}
+def _open(path: Path, needed: Sequence[str]) -> tuple[SourceTable, dict[str, str]]:
+    """The file as a table, and the type of each column by its name."""
+    table = open_table(path, "\t", quoted=False)
+    cells = table.names
     untyped = [cell for cell in cells if ":" not in cell or cell.rpartition(":")[2] not in TYPES]
     if untyped and len(cells) > 1:
         raise DataError(
@@ -120,78 +118,56 @@ def _header(path: Path, needed: Sequence[str]) -> dict[str, str]:
             f"{untyped[0]!r}",
             f"write it as {untyped[0].partition(':')[0]}:token or with another of the types",
         )
-    check_columns(path, cells, [f"{name}:token" for name in needed], "\t")
-    return types
+    table.need([f"{name}:token" for name in needed])
+    return table, {cell.rpartition(":")[0]: cell.rpartition(":")[2] for cell in cells}
 
 
-def _interactions(path: Path, part: str | None) -> pl.DataFrame:
-    types = _header(path, ("user_id", "item_id"))
-    time = next((name for name in TIMES if name in types), None)
-    weight = next((name for name in WEIGHTS if name in types), None)
-    columns: dict[str, tuple[str, type[pl.DataType]]] = {
-        "user_id": ("user_id", pl.Utf8),
-        "item_id": ("item_id", pl.Utf8),
-    }
-    if weight:
-        columns["weight"] = (weight, pl.Float64)
-    if time:
-        columns["time"] = (time, pl.Float64)
-    schema = {f"{name}:{types[name]}": kind for name, kind in columns.values()}
-    table = read_table(path, "\t", schema)
-    table = table.rename(dict(zip(schema, columns, strict=True)))
-    if weight:
-        table = table.with_columns(pl.col("weight").cast(pl.Float32))
-    if time:
-        table = table.with_columns(pl.col("time").cast(pl.Int64))
-    return table if part is None else table.with_columns(split=pl.lit(part))
+def _interactions(path: Path, part: str | None) -> pl.LazyFrame:
+    table, types = _open(path, ("user_id", "item_id"))
+
+    def column(names: Sequence[str]) -> str | None:
+        return next((f"{name}:{types[name]}" for name in names if name in types), None)
+
+    columns = Columns("user_id:token", "item_id:token", column(WEIGHTS), column(TIMES))
+    frame, _ = typed(table, columns, ticks=1, may_be_empty=part is not None)
+    return frame if part is None else frame.with_columns(split=pl.lit(part))
 
 
 def _entity(path: Path, key: str) -> tuple[pl.DataFrame | None, dict[str, RawFeatures]]:
     """The table of items or users, and the feature matrices of its `float_seq` columns."""
     if not path.is_file():
         return None, {}
-    types = _header(path, (key,))
-    try:
-        cells = pl.read_csv(path, separator="\t", quote_char=None, infer_schema=False)
-    except pl.exceptions.PolarsError as error:
-        raise ragged(path, "\t", error) from error
-    cells = cells.rename({f"{name}:{kind}": name for name, kind in types.items()})
-    ids = cells[key]
-    if ids.null_count() or ids.n_unique() != len(ids):
-        twice = (
-            "an empty id" if ids.null_count() else f"{ids.filter(ids.is_duplicated())[0]!r} twice"
-        )
-        raise DataError(f"each {key} once in {path}", twice, "remove the line")
+    table, types = _open(path, (key,))
+    cells = unique_ids(table, f"{key}:token", key.removesuffix("_id"))
     features: dict[str, RawFeatures] = {}
     keep = []
     for name, kind in types.items():
+        column = f"{name}:{kind}"
         if kind == "float_seq":
             short = name.removesuffix("_feat").removesuffix("_emb")
-            matrix, present = _matrix(path, name, cells[name])
+            matrix, present = _matrix(table, cells[column])
             provenance = {"source": "recbole", "file": path.name, "column": name}
+            ids = cells[f"{key}:token"].alias(key)
             features[short] = RawFeatures(ids, matrix, present, provenance)
+        elif kind == "float":
+            keep.append(_numbers(table, cells[column]).alias(name))
         else:
-            keep.append(_numbers(path, cells[name]) if kind == "float" else cells[name])
-    table = pl.DataFrame(keep)
-    title = next((name for name in TITLES if name in table.columns), None)
-    return (table.rename({title: "title"}) if title else table), features
+            keep.append(cells[column].alias(name))
+    found = pl.DataFrame(keep)
+    title = next((name for name in TITLES if name in found.columns), None)
+    return (found.rename({title: "title"}) if title else found), features
 
 
-def _numbers(path: Path, cells: pl.Series) -> pl.Series:
-    """A column of type float; an empty cell is unknown, any other that is no number refused."""
+def _numbers(table: SourceTable, cells: pl.Series) -> pl.Series:
+    """A column of type float; an empty cell is unknown, any other must be a number."""
     numbers = cells.str.strip_chars().cast(pl.Float64, strict=False)
     wrong = numbers.is_null() & cells.is_not_null()
     if wrong.any():
-        row = int(wrong.arg_max() or 0)
-        raise DataError(
-            f"a number in column {cells.name!r} of {path}",
-            f"{cells[row]!r} in line {row + 2}",
-            "mend that cell, or leave it empty",
-        )
+        raise table.bad_cell(int(wrong.arg_max() or 0), cells.name, "a number or nothing")
     return numbers
 
 
-def _matrix(path: Path, name: str, cells: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+def _matrix(table: SourceTable, cells: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     """Space-separated numbers as float32, (n, d), and which rows have any, (n,)."""
     lists = cells.fill_null("").str.extract_all(r"\S+")
     lengths = lists.list.len().to_numpy().astype(np.int64)
@@ -199,12 +175,12 @@ def _matrix(path: Path, name: str, cells: pl.Series) -> tuple[np.ndarray, np.nda
     width = int(lengths.max(initial=0))
     wrong = np.flatnonzero(present & (lengths != width))
     if width == 0 or len(wrong):
-        got = f"{lengths[wrong[0]]} in line {wrong[0] + 2}" if len(wrong) else "no number at all"
+        got = f"{lengths[wrong[0]]} in {table.place(int(wrong[0]))}" if len(wrong) else "no number"
         raise DataError(
-            f"as many numbers, separated by spaces, in each cell of column {name!r} of {path}, "
-            f"{width or 'some'}",
+            f"the same number of numbers, separated by spaces, in each cell of column "
+            f"{cells.name!r} of {table.name}, {width or 'at least one'}",
             got,
-            "mend that cell, or leave it empty where the item has no such features",
+            "correct that cell, or leave it empty if the item has no such features",
         )
     flat = lists.filter(pl.Series(present)).explode()
     numbers = flat.cast(pl.Float32, strict=False)
@@ -212,9 +188,9 @@ def _matrix(path: Path, name: str, cells: pl.Series) -> tuple[np.ndarray, np.nda
         at = int(numbers.is_null().arg_max() or 0)
         row = int(np.flatnonzero(present)[at // width])
         raise DataError(
-            f"numbers in column {name!r} of {path}",
-            f"{flat[at]!r} in line {row + 2}",
-            "mend that cell",
+            f"numbers in column {cells.name!r}",
+            f"{flat[at]!r} in {table.place(row)}",
+            "correct that cell",
         )
     matrix = np.zeros((len(lengths), width), np.float32)
     matrix[present] = numbers.to_numpy().reshape(-1, width)

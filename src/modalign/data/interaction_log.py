@@ -1,7 +1,7 @@
-"""Interactions on their way into a data set: read as integer codes, then filtered.
+"""Interactions while they are imported: read as integer codes, then filtered.
 
-Ids become small integers here, while they stream in, so that 20 million interactions never
-stand in memory as texts.
+Ids become small integers here, while they are streamed in, so that 20 million interactions never
+stand in memory as text.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from modalign.errors import DataError
 
 
 @dataclass
-class Log:
-    """Interactions on their way: codes instead of ids, and what the filters did.
+class InteractionLog:
+    """Interactions as codes instead of ids, and the result of each filter.
 
     Attributes:
-        user_ids, item_ids: ids in natural order; a code is a place in them.
+        user_ids, item_ids: ids in natural order; a code is a position in them.
         users, items: codes, int32, sorted by user, then item.
         weight, time, part: parallel arrays, or None.
-        remarks: what people should know of them.
-        steps: what each filter left, for people.
+        remarks: notes to show to the user.
+        steps: numbers of users, items and interactions after each filter.
     """
 
     user_ids: pl.Series
@@ -41,7 +41,7 @@ class Log:
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def keep(self, mask: np.ndarray) -> None:
-        """Leave only the interactions of a mask."""
+        """Keep only the interactions of a mask."""
         if mask.all():
             return
         for name in ("users", "items", "weight", "time", "part"):
@@ -50,7 +50,7 @@ class Log:
                 setattr(self, name, values[mask])
 
     def note(self, step: str) -> None:
-        """Remember the counts after a step."""
+        """Store the counts after a step."""
         self.steps.append(
             {
                 "step": step,
@@ -62,7 +62,7 @@ class Log:
 
 
 def natural_order(ids: pl.Series) -> pl.Series:
-    """Ids sorted: by value where all are whole numbers, else as texts by code point.
+    """Ids sorted: by value if all are whole numbers, otherwise as text by code point.
 
     Example:
         >>> natural_order(pl.Series(["10", "9", "1"])).to_list()
@@ -74,8 +74,12 @@ def natural_order(ids: pl.Series) -> pl.Series:
     return ids.sort()
 
 
-def read_log(raw: RawData, *, with_split: bool) -> Log:
+def read_log(raw: RawData, *, with_split: bool) -> InteractionLog:
     """Stream the interactions in, as codes of naturally ordered ids, sorted by user and item.
+
+    Args:
+        raw: what a source returned.
+        with_split: also read the part of each interaction.
 
     Raises:
         DataError: there are none, or a part of the given split has an unknown name.
@@ -96,7 +100,7 @@ def read_log(raw: RawData, *, with_split: bool) -> Log:
     if with_split:
         _check_parts(frame)
         columns["part"] = pl.col("split").cast(pl.Enum(SPLITS)).to_physical().cast(pl.Int8)
-    # One column after the other: the frame and the arrays never stand twice side by side.
+    # One column at a time, so that frame and arrays are never both complete in memory.
     table = frame.select(**columns).collect(engine="streaming")
     arrays: dict[str, np.ndarray] = {}
     remarks: list[str] = []
@@ -107,10 +111,10 @@ def read_log(raw: RawData, *, with_split: bool) -> Log:
             raise DataError(
                 f"a {column[:-1]} id in every row of {raw.name}",
                 f"{missing} rows without one",
-                "mend or remove those rows",
+                "correct or remove those rows",
             )
         if missing:
-            remarks.append(f"{column} is missing in {missing} rows and is left out of all")
+            remarks.append(f"{column} is missing in {missing} rows and was dropped for all")
             continue
         arrays[column] = series.to_numpy()
     order = filters.sorting(filters.pair_keys(arrays["users"], arrays["items"]))
@@ -118,7 +122,7 @@ def read_log(raw: RawData, *, with_split: bool) -> Log:
         order = order.astype(np.int32) if len(order) < 2**31 else order
         for column in list(arrays):
             arrays[column] = arrays[column][order]
-    log = Log(
+    log = InteractionLog(
         ids["user_id"],
         ids["item_id"],
         arrays["users"],
@@ -133,7 +137,7 @@ def read_log(raw: RawData, *, with_split: bool) -> Log:
 
 
 def _unique(frame: pl.LazyFrame, columns: tuple[str, ...]) -> dict[str, pl.Series]:
-    """Different ids of each column in natural order, all found in one pass."""
+    """Distinct ids of each column in natural order, found in one pass."""
     wanted = [frame.select(pl.col(c).cast(pl.String).unique()) for c in columns]
     found = pl.collect_all(wanted, engine="streaming")
     return {c: natural_order(one[c].drop_nulls()) for c, one in zip(columns, found, strict=True)}
@@ -150,21 +154,22 @@ def _check_parts(frame: pl.LazyFrame) -> None:
         )
 
 
-def core_of(k_core: int | tuple[int, int]) -> tuple[int, int]:
-    """K for users and k for items."""
-    return (k_core, k_core) if isinstance(k_core, int) else (k_core[0], k_core[1])
-
-
 def apply_filters(
-    log: Log,
+    log: InteractionLog,
     min_rating: float | None,
     duplicates: filters.Keep,
-    k_core: int | tuple[int, int],
+    k_core: tuple[int, int],
 ) -> None:
-    """Minimum rating, duplicates, k-core; counts after each go into the log's steps.
+    """Apply minimum rating, duplicates and k-core; the counts after each go into `log.steps`.
+
+    Args:
+        log: the interactions, changed in place.
+        min_rating: minimum weight; None keeps all.
+        duplicates: which of several interactions of a pair is kept.
+        k_core: minimum number of interactions per user and per item.
 
     Raises:
-        DataError: nothing is left; the message tells what each step left.
+        DataError: nothing is left; the message lists what each step left.
     """
     if min_rating is not None:
         log.keep(filters.minimum_rating(log.weight, min_rating))
@@ -178,7 +183,7 @@ def apply_filters(
         _given_duplicates(log, duplicates)
     if len(log.users) < before:
         log.note(f"one interaction of each pair ({duplicates})")
-    k_users, k_items = core_of(k_core)
+    k_users, k_items = k_core
     if max(k_users, k_items) > 1:
         log.keep(filters.k_core(log.users, log.items, k_users, k_items))
         both = f"{k_users}-core" if k_users == k_items else f"core of {k_users} and {k_items}"
@@ -186,8 +191,8 @@ def apply_filters(
         _need_some(log)
 
 
-def _given_duplicates(log: Log, duplicates: filters.Keep) -> None:
-    """Duplicates within each part; a pair in two parts stays, for the split is the giver's."""
+def _given_duplicates(log: InteractionLog, duplicates: filters.Keep) -> None:
+    """Duplicates within each part; a pair in two parts stays, as in the given split."""
     assert log.part is not None
     mask = np.ones(len(log.users), bool)
     for part in range(len(SPLITS)):
@@ -201,11 +206,11 @@ def _given_duplicates(log: Log, duplicates: filters.Keep) -> None:
     several = int((key[1:] == key[:-1]).sum())
     if several:
         log.remarks.append(
-            f"{several} pairs of user and item stand in more than one part of the given split"
+            f"{several} pairs of user and item are in more than one part of the given split"
         )
 
 
-def _need_some(log: Log) -> None:
+def _need_some(log: InteractionLog) -> None:
     if len(log.users):
         return
     told = "; ".join(
@@ -214,5 +219,5 @@ def _need_some(log: Log) -> None:
         for s in log.steps
     )
     raise DataError(
-        "interactions left after the filters", told, "ask for less: a lower rating, a smaller k"
+        "interactions left after the filters", told, "lower the minimum rating or the k-core"
     )
