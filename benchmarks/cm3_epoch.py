@@ -67,7 +67,8 @@ def resident(field: str) -> int:
 
 def our_model(view):
     from modalign.core import seeds
-    from modalign.models.cm3.model import CM3, CM3Config
+    from modalign.models.cm3.config import CM3Config
+    from modalign.models.cm3.model import CM3
 
     with seeds.torch_seed(SEED, "init"):
         return CM3(CM3Config(), view)
@@ -229,7 +230,8 @@ def import_everything() -> None:
     """Also what libraries load only when they are first used: a toy model is trained."""
     import torch
 
-    from modalign.models.cm3.model import CM3, CM3Config
+    from modalign.models.cm3.config import CM3Config
+    from modalign.models.cm3.model import CM3
     from modalign.testing.toy import toy_dataset
     from modalign.train.trainer import TrainOptions, fit
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import oracles
 from modalign.core.interfaces import Config, Need, Queries, Recommender
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
@@ -22,7 +23,6 @@ from modalign.evaluate import protocol
 from modalign.evaluate.protocol import Evaluator, evaluate, frozen, validation_metric
 from modalign.evaluate.ranking import Ranking
 from modalign.models.ease import EASE, EASEConfig
-from modalign.testing import oracles
 from modalign.testing.toy import toy_dataset
 
 TOY = toy_dataset()

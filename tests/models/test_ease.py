@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 
+import oracles
 from modalign.core.interfaces import Queries
 from modalign.core.view import TrainView
 from modalign.data.interactions import Interactions
@@ -16,7 +17,6 @@ from modalign.errors import ConfigError
 from modalign.models import ease
 from modalign.models._registry import get
 from modalign.models.ease import EASE, EASEConfig
-from modalign.testing import oracles
 from modalign.testing.harness import queries, score_all
 from modalign.testing.toy import tiny_view, toy_dataset
 

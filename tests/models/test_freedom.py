@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+import oracles
 from modalign.core import seeds
 from modalign.core.interfaces import Batch
-from modalign.core.modality import Modality
-from modalign.errors import ConfigError, DataError, UnknownName
+from modalign.errors import DataError
 from modalign.models._registry import get
-from modalign.models._shared.item_graph import item_graph, modality_weights
 from modalign.models.freedom import FREEDOM, FREEDOMConfig
-from modalign.testing import oracles
 from modalign.testing.harness import score_all
 from modalign.testing.toy import toy_dataset
 
@@ -38,29 +36,12 @@ def batch_of(size: int) -> Batch:
     return Batch(users, positives, negatives)
 
 
-def dense_item_graph(view, weights: dict[str, float], k: int) -> np.ndarray:
-    """Rows are means over the modalities an item has; without any, the item itself."""
-    graphs = {
-        name: oracles.neighbour_graph(m.features.astype(float), m.present, k)
-        for name, m in view.modalities.items()
-    }
-    total = np.zeros((view.n_items, view.n_items))
-    for item in range(view.n_items):
-        has = [name for name in weights if view.modalities[name].present[item] and weights[name]]
-        for name in has:
-            share = weights[name] / sum(weights[other] for other in has)
-            total[item] += share * graphs[name][item]
-        if not has:
-            total[item, item] = 1.0
-    return total
-
-
 def by_definition(model: FREEDOM, view, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Final user and item vectors over the given edges."""
     config = model.config
     users, items = (t.detach().double().numpy() for t in (model.users, model.items))
     both = oracles.light_propagation(edges, np.concatenate([users, items]), config.n_layers)
-    smooth = dense_item_graph(view, {"image": 0.1, "text": 0.9}, config.k)
+    smooth = oracles.item_graph(view, {"image": 0.1, "text": 0.9}, config.k)
     for _ in range(config.n_item_layers):
         items = smooth @ items
     return both[: view.n_users], both[view.n_users :] + items
@@ -143,48 +124,6 @@ def test_without_content_loss_nothing_of_it_is_kept_or_computed() -> None:
     model = made(content_weight=0.0)
     assert list(model.loss(batch_of(5))) == ["bpr"]
     assert {name for name, _ in model.named_parameters()} == {"users", "items"}
-
-
-@pytest.mark.parametrize("weights", [{"image": 0.1, "text": 0.9}, {"image": 3, "text": 1}])
-def test_item_graph_against_loops(weights: dict[str, float]) -> None:
-    # An item without any modality is its own only neighbour.
-    spoilt = {}
-    for name, m in VIEW.modalities.items():
-        present = m.present.copy()
-        present[7] = False
-        spoilt[name] = Modality(name, m.features, present)
-    view = dataclasses.replace(VIEW, modalities=spoilt)
-    names = sorted(weights)
-    got = item_graph(view, names, modality_weights(weights, names), k=4).scipy().toarray()
-    np.testing.assert_allclose(got, dense_item_graph(view, weights, 4), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-6)
-    assert got[7, 7] == 1
-
-
-def test_a_modality_of_weight_zero_is_left_out() -> None:
-    weights = modality_weights({"image": 0, "text": 2}, ["image", "text"])
-    got = item_graph(VIEW, ["image", "text"], weights, k=4).scipy().toarray()
-    alone = item_graph(VIEW, ["text"], [1.0], k=4).scipy().toarray()
-    np.testing.assert_allclose(got, alone)
-
-
-def test_default_weights() -> None:
-    assert modality_weights(None, ["text", "visual"]) == [0.9, 0.1]
-    assert modality_weights(None, ["tags", "text"]) == [0.5, 0.5]
-    assert modality_weights(None, ["text"]) == [1.0]
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "says"),
-    [
-        ({"imag": 1.0, "text": 1.0}, UnknownName, "did you mean 'image'"),
-        ({"text": 1.0}, ConfigError, "a weight for each of image, text"),
-        ({"image": 0.0, "text": 0.0}, ConfigError, "not all zero"),
-    ],
-)
-def test_wrong_weights_are_told(given: dict[str, float], error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says):
-        made(modality_weights=given)
 
 
 def test_data_without_modalities_is_refused() -> None:

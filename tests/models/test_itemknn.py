@@ -7,11 +7,11 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
+import oracles
 from modalign.core.interfaces import Queries
 from modalign.models import itemknn
 from modalign.models._registry import get
 from modalign.models.itemknn import ItemKNN, ItemKNNConfig
-from modalign.testing import oracles
 from modalign.testing.harness import queries
 from modalign.testing.toy import tiny_view, toy_dataset
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import oracles
 from modalign.core import seeds
 from modalign.core.interfaces import Batch
 from modalign.core.modality import Modality
@@ -15,7 +16,6 @@ from modalign.errors import DataError, UnknownName
 from modalign.models._registry import get
 from modalign.models._shared import batch_items as _batch_items
 from modalign.models.vbpr import VBPR, VBPRConfig, normalised
-from modalign.testing import oracles
 from modalign.testing.harness import build, score_all, train
 from modalign.testing.toy import toy_dataset
 

@@ -100,7 +100,7 @@ class FREEDOM(Recommender):
             nn.init.xavier_uniform_(table)
         self.graph = BipartiteGraph(view.users, view.items, view.n_users, view.n_items)
         self.pruned = self.graph
-        weights = modality_weights(config.modality_weights, names)
+        weights = modality_weights(config.modality_weights, names, view.modalities)
         self.item_graph = (
             item_graph(view, names, weights, config.k) if config.n_item_layers else None
         )

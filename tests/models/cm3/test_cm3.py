@@ -12,9 +12,10 @@ from modalign.core import seeds
 from modalign.core.interfaces import Batch, Queries
 from modalign.core.modality import Modality
 from modalign.core.view import TrainView
-from modalign.errors import ConfigError, UnknownName
 from modalign.models._registry import get
-from modalign.models.cm3.model import CM3, CM3Config, modality_weights
+from modalign.models._shared.item_graph import modality_weights
+from modalign.models.cm3.config import CM3Config
+from modalign.models.cm3.model import CM3
 from modalign.train.batches import PairBatches
 
 D = 6
@@ -102,7 +103,7 @@ def oracle_tables(model, view, positions):
     weights = model.preferences.double().softmax(1)
     user_table = (z[:n_users].view(n_users, -1, D) * weights[:, :, None]).flatten(1)
     s = torch.zeros(n_items, n_items, dtype=torch.float64)
-    ours = modality_weights(config, model.modality_names, set(view.modalities))
+    ours = modality_weights(config.modality_weights, model.modality_names, view.modalities)
     for name, weight in zip(model.modality_names, ours, strict=True):
         x = unit(torch.from_numpy(view.modalities[name].features).double())
         near = (x @ x.T).topk(config.k, dim=1).indices
@@ -616,23 +617,6 @@ def test_dropping_a_modality_drops_it_everywhere():
     a, b = make_model(view, modalities=("text",)), make_model(only)
     torch.testing.assert_close(a.tables(), b.tables())
     torch.testing.assert_close(a._content(a._middle()).fused, a._content(a._middle()).ends[0])
-
-
-def test_weights_of_modalities():
-    names = ("image", "text")
-    assert modality_weights(CM3Config(), names, {*names, "audio"}) == [0.1, 0.9]
-    assert modality_weights(CM3Config(), ("text", "visual"), {"text", "visual"}) == [0.9, 0.1]
-    assert modality_weights(CM3Config(), ("text",), set(names)) == [1.0]
-    assert modality_weights(CM3Config(), ("tags", "text"), {"tags", "text"}) == [0.5, 0.5]
-    given = CM3Config(modality_weights={"image": 1, "text": 3})
-    assert modality_weights(given, names, set(names)) == [0.25, 0.75]
-    assert modality_weights(given, ("text",), set(names)) == [1.0]
-    with pytest.raises(UnknownName, match="txt"):
-        modality_weights(CM3Config(modality_weights={"txt": 1}), names, set(names))
-    with pytest.raises(ConfigError, match="image"):
-        modality_weights(CM3Config(modality_weights={"text": 1}), names, set(names))
-    with pytest.raises(ConfigError, match="not all zero"):
-        modality_weights(CM3Config(modality_weights={"image": 0, "text": 0}), names, set(names))
 
 
 @pytest.mark.parametrize(

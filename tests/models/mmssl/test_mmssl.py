@@ -11,15 +11,15 @@ import pydantic
 import pytest
 import torch
 
+import oracles
 from modalign.core import seeds
 from modalign.core.interfaces import Batch
 from modalign.core.modality import Modality
 from modalign.core.view import TrainView
 from modalign.models._registry import get
 from modalign.models.lightgcn import LightGCN, LightGCNConfig
-from modalign.models.mmssl.config import OFFICIAL
-from modalign.models.mmssl.model import MMSSL, MMSSLConfig
-from modalign.testing import oracles
+from modalign.models.mmssl.config import OFFICIAL, MMSSLConfig
+from modalign.models.mmssl.model import MMSSL
 from modalign.testing.harness import auc, batches, build, score_all, train
 from modalign.testing.toy import toy_dataset
 from modalign.train import optim

@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
+import oracles
 from modalign.core import seeds
 from modalign.core.interfaces import Batch
 from modalign.core.modality import Modality
@@ -19,10 +20,9 @@ from modalign.data.interactions import Interactions
 from modalign.errors import DataError, UnknownName
 from modalign.models._registry import get
 from modalign.models.lightgcn import LightGCN, LightGCNConfig
-from modalign.models.recgoat.config import REFERENCE
-from modalign.models.recgoat.model import RecGOAT, RecGOATConfig, exact_distance
+from modalign.models.recgoat.config import REFERENCE, RecGOATConfig
+from modalign.models.recgoat.model import RecGOAT, exact_distance
 from modalign.models.recgoat.parts import first_weights, neighbour_graph, preferences
-from modalign.testing import oracles
 from modalign.testing.harness import batches, build, prepare, train
 from modalign.testing.toy import toy_dataset
 from modalign.train import optim

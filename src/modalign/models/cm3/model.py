@@ -1,7 +1,6 @@
 """CM3: calibrated uniformity and spherical Bézier fusion (Zhou et al. 2025).
 
-The equations C1 to C20 that comments cite are listed in `docs/models/cm3.md`. A model is one file:
-of this one a quarter are its options, each with its bounds and its line.
+The equations C1 to C20 that comments cite are listed in `docs/models/cm3.md`.
 """
 
 from __future__ import annotations
@@ -9,22 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
-import numpy as np
-import scipy.sparse as sp
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from modalign.core.interfaces import Batch, MultimodalConfig, Recommender, chosen_modalities
+from modalign.core.interfaces import Batch, Recommender, chosen_modalities
 from modalign.core.view import TrainView
-from modalign.errors import ConfigError, UnknownName
 from modalign.graph.bipartite import BipartiteGraph
-from modalign.graph.knn import knn_graph
-from modalign.graph.propagate import SparseGraph
 from modalign.models._registry import register
-from modalign.models.cm3.tower import FeatureRank, Tower, unit
+from modalign.models._shared.item_graph import item_graph, modality_weights
+from modalign.models._shared.unit import unit
+from modalign.models.cm3.config import CM3Config
+from modalign.models.cm3.tower import Tower
 from modalign.nn.fusion import OPPOSITE, angle, beta_positions, casteljau, fold, lerp, slerp
 from modalign.nn.losses.uniformity import alignment, calibrated_uniformity, uniformity
 
@@ -33,90 +28,6 @@ DIAGNOSED = 1024
 
 KNN_BLOCK = 128
 """Items compared at a time: of features thousands wide, little beside the features themselves."""
-
-Weight = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class CM3Config(MultimodalConfig):
-    """Options of CM3; the defaults are those of the paper and its code."""
-
-    embedding_size: Annotated[int, Field(ge=2, le=4096)] = 64
-    """Width of one segment; a vector has one segment per modality and one for their fusion."""
-    epochs: Annotated[int, Field(ge=0)] = 100
-    """Most passes over the training data."""
-    patience: Annotated[int, Field(ge=1)] = 10
-    """Stop after so many evaluations in a row without a better validation metric."""
-    hidden_size: Annotated[int, Field(ge=1, le=8192)] = 256
-    """Width of the hidden layer of each modality's projection."""
-    n_layers: Annotated[int, Field(ge=0, le=8)] = 3
-    """Steps of propagation between users and items."""
-    n_item_layers: Annotated[int, Field(ge=0, le=8)] = 1
-    """Steps over the item graph; 0 switches it off, its residual included."""
-    k: Annotated[int, Field(ge=1, le=1000)] = 10
-    """Neighbours of an item in each modality, the item itself among them."""
-    knn_exclude_self: bool = False
-    """Leave an item out of its own neighbours."""
-    modality_weights: dict[str, Weight] | None = None
-    """Weights of the modalities in the item graph, made to sum to one; None: image (or visual)
-    0.1 and text 0.9 where these are the two, equal weights otherwise."""
-    ii_residual: Literal["propagated", "content"] = "propagated"
-    """Add the item graph's result to the propagated items, or to their layer 0."""
-    gamma: Weight = 0.9
-    """Weight of uniformity against alignment; worth trying 0.4 to 2."""
-    kappa: Weight = 0.5
-    """Factor on gamma: 0.5 in the paper's code, 1 in its text."""
-    t: Annotated[float, Field(gt=0, le=10)] = 2.0
-    """How quickly the uniformity kernel falls with the squared distance."""
-    calibrated: bool = True
-    """Discount the item uniformity by the similarity of contents."""
-    s_min: Share = 0.0
-    """Content similarity is raised to at least this."""
-    s_max: Share = 1.0
-    """Content similarity is cut to at most this; the paper's grid has 0.8 too."""
-    sim_source: Literal["mix", "raw", "projected"] = "mix"
-    """Cosines of the fused vectors, of the raw features, or of the projected ones."""
-    sim_lambda: Literal["sample", "mean"] = "sample"
-    """Fuse for the similarity at the current draw, or at one half."""
-    detach_similarity: bool = False
-    """Send no gradient through the content similarity; costs much accuracy."""
-    uniformity_items: Literal["negatives", "positives", "catalogue", "full"] = "negatives"
-    """Items kept apart: the batch's negatives or positives, a draw from all items (for cold
-    items), or all of them."""
-    dedupe_uniformity: bool = False
-    """Count a user or an item only once in a batch's uniformity."""
-    fusion: Literal["slerp", "linear", "average", "none"] = "slerp"
-    """Walk the arc, blend linearly, average the directions, or have no fused segment."""
-    fusion_scheme: Literal["fold", "casteljau"] = "fold"
-    """With three modalities or more: one after the other in their order, or the Bézier curve."""
-    fusion_input: Literal["separate_linear", "shared_projection"] = "separate_linear"
-    """Fuse a linear map of each modality's own, or the projections that are segments too."""
-    lf_inputs: Literal["unit", "raw"] = "unit"
-    """Blend directions or unnormalised vectors in linear fusion."""
-    alpha: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Positions are drawn from Beta(alpha, alpha); the paper's grid is 0.1, 0.5, 0.9."""
-    shared_lambda_levels: bool = False
-    """One position per item for all steps of the fold."""
-    eval_lambda: Literal["mean", "cached", "sample", "mc"] = "mean"
-    """For scoring: one half; the vectors of the last training step; one draw per epoch; the
-    mean of several draws."""
-    eval_draws: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Draws for eval_lambda=mc."""
-    pref_weights: Literal["softmax", "raw"] = "softmax"
-    """A user's weights of the segments: a softmax of logits, or free numbers from 1."""
-    segment_norm: bool = True
-    """Bring every segment to unit length before propagation."""
-    score: Literal["product", "cosine"] = "product"
-    """Rank by the inner product, or by the cosine."""
-    feature_rank: Annotated[int, Field(ge=1)] | Literal["auto", "exact"] | None = "auto"
-    """Columns of the features: "exact" rotates them to their rank, "auto" does so where there
-    are more columns than items, a number truncates (512 is nearly free), null keeps them."""
-
-    @model_validator(mode="after")
-    def _clamp_is_an_interval(self) -> CM3Config:
-        if self.s_min > self.s_max:
-            raise ValueError(f"s_min must not exceed s_max; got {self.s_min} and {self.s_max}")
-        return self
 
 
 @dataclass(frozen=True)
@@ -207,16 +118,7 @@ class CM3(Recommender):
         self.n_segments = len(names) + self.fuses
         has_head = self.fuses and config.fusion_input == "separate_linear"
         self.towers = nn.ModuleList(
-            Tower(
-                view.modalities[name],
-                view,
-                config.missing,
-                config.feature_rank,
-                config.hidden_size,
-                size,
-                has_head,
-            )
-            for name in names
+            Tower(view.modalities[name], view, config, head=has_head) for name in names
         )
         spread = math.sqrt(2 / (self.n_users + size))
         self.user_segments = nn.ParameterList(
@@ -228,7 +130,11 @@ class CM3(Recommender):
         # With one segment a weight is a length, which neither the loss nor a ranking sees.
         self.preferences = nn.Parameter(weights) if self.n_segments > 1 else None
         self.graph = BipartiteGraph(view.users, view.items, self.n_users, self.n_items)
-        self.item_graph = _item_graph(config, view, names) if config.n_item_layers else None
+        self.item_graph = None
+        if config.n_item_layers:
+            shares = modality_weights(config.modality_weights, names, view.modalities)
+            own = not config.knn_exclude_self
+            self.item_graph = item_graph(view, names, shares, config.k, own, KNN_BLOCK)
         self._allocate_draws()
 
     def _allocate_draws(self) -> None:
@@ -517,62 +423,3 @@ def _first_of_each(rows: Tensor) -> Tensor:
     values, inverse = rows.unique(return_inverse=True)
     places = torch.arange(len(rows), device=rows.device)
     return places.new_full((len(values),), len(rows)).scatter_reduce(0, inverse, places, "amin")
-
-
-def modality_weights(config: CM3Config, names: tuple[str, ...], known: set[str]) -> list[float]:
-    """Weights of the named modalities in the item graph, summing to one.
-
-    Raises:
-        UnknownName: a weight is for a modality that the data does not have.
-        ConfigError: a modality has no weight, or all weights are zero.
-
-    Example:
-        >>> modality_weights(CM3Config(), ("image", "text"), {"image", "text"})
-        [0.1, 0.9]
-    """
-    given = config.modality_weights
-    if given is None:
-        if set(names) in ({"image", "text"}, {"visual", "text"}):
-            return [0.9 if name == "text" else 0.1 for name in names]
-        return [1 / len(names)] * len(names)
-    for name in given:
-        if name not in known:
-            raise UnknownName("modality in modality_weights", name, known)
-    lacking = [name for name in names if name not in given]
-    total = sum(given[name] for name in names if name in given)
-    if lacking or total <= 0:
-        raise ConfigError(
-            f"a weight for each of {', '.join(names)}, not all zero",
-            f"modality_weights={given}",
-            "give every modality in use a weight, or leave modality_weights out",
-        )
-    return [given[name] / total for name in names]
-
-
-def _item_graph(config: CM3Config, view: TrainView, names: tuple[str, ...]) -> SparseGraph:
-    """C12 and C13, each row weighted over the modalities that its item has, summing to one.
-
-    An item that lacks a modality has no neighbours in it and is nobody's; an item without
-    any keeps itself alone.
-    """
-    weights = modality_weights(config, names, set(view.modalities))
-    share = np.stack([w * view.modalities[m].present for m, w in zip(names, weights, strict=True)])
-    total = share.sum(axis=0)
-    matrix = sp.diags_array((total == 0).astype(np.float64)).tocsr()
-    for name, row_weights in zip(names, share, strict=True):
-        if not row_weights.any():
-            continue
-        modality = view.modalities[name]
-        nearest = knn_graph(
-            modality.features,
-            modality.present,
-            config.k,
-            not config.knn_exclude_self,
-            block=KNN_BLOCK,
-        )
-        scale = row_weights / np.where(total == 0, 1, total)
-        matrix = matrix + sp.diags_array(scale) @ nearest.scipy()
-    return SparseGraph(matrix)
-
-
-__all__ = ["CM3", "CM3Config", "FeatureRank", "modality_weights"]

@@ -3,68 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from modalign.core.interfaces import MissingPolicy
 from modalign.core.modality import Modality
 from modalign.core.view import TrainView
 from modalign.features.fill import present_mean
-from modalign.features.reduce import reduced
+from modalign.models._shared.feature_rank import fewer_columns
+from modalign.models._shared.unit import unit
+from modalign.models.cm3.config import CM3Config
 from modalign.nn.modality_input import ModalityInput
 
-FeatureRank = int | Literal["auto", "exact"] | None
-
 SLOPE = 0.01
-TINY = 1e-12
 
 BLOCK = 1024
 """Items sent through a tower, or their gradient back, at a time: they stay in the cache."""
 
 CHEAP = 512
 """Columns of features up to which the hidden layer is computed again rather than kept."""
-
-
-def unit(x: Tensor, again: bool = False) -> Tensor:
-    """Rows brought to unit length, in float32 even under autocast.
-
-    With `again` the result is not kept for the gradient, but computed again from `x`: for
-    parameters, which stay in memory anyway.
-    """
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    result: Tensor = _Unit.apply(wide, again)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _Unit(torch.autograd.Function):
-    """`y = x / |x|`, whose gradient is `(g - (g . y) y) / |x|`: one table where autograd's way
-    through the norm and the quotient makes six. As in `torch.nn.functional.normalize`, a length
-    below 1e-12 counts as that; it is then taken as a constant.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, again: bool) -> Tensor:
-        length = x.norm(dim=-1, keepdim=True).clamp_(min=TINY)
-        y: Tensor = x / length
-        ctx.again = again
-        ctx.save_for_backward(x if again else y, length)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        y, length = ctx.saved_tensors
-        result = gradient * y
-        along = result.sum(-1, keepdim=True).masked_fill_(length <= TINY, 0)
-        if ctx.again:  # y is x, twice too long by the length
-            along /= length.square()
-        torch.sub(gradient, torch.mul(y, along, out=result), out=result)
-        return result.div_(length), None
 
 
 class _Projection(torch.autograd.Function):
@@ -119,17 +79,6 @@ class _Projection(torch.autograd.Function):
         return None, of_weight, of_bias, of_second
 
 
-def fewer_columns(modality: Modality, rank: FeatureRank) -> Modality:
-    """The modality on which a tower trains.
-
-    "auto" takes the exact rank where there are more columns than items, so that it cannot
-    lose; "exact" always; a number truncates; None leaves the features alone.
-    """
-    if rank is None or (rank == "auto" and modality.dim <= len(modality)):
-        return modality
-    return reduced(modality, rank if isinstance(rank, int) else None)
-
-
 class Tower(nn.Module):
     """`P = LeakyReLU(X W1 + b1) W2` and `Q = X V + c` of all items, X read once.
 
@@ -140,29 +89,20 @@ class Tower(nn.Module):
 
     Args:
         modality: the original features.
-        view: for the policies for missing rows that look at other data.
-        missing: policy for missing rows.
-        rank: see `fewer_columns`.
-        hidden: width of the hidden layer.
-        width: of P and Q.
+        view: training data, for the policies for missing rows that read other data.
+        config: options.
         head: whether there is a Q.
     """
 
     center: Tensor
 
     def __init__(
-        self,
-        modality: Modality,
-        view: TrainView,
-        missing: MissingPolicy,
-        rank: FeatureRank,
-        hidden: int,
-        width: int,
-        head: bool,
+        self, modality: Modality, view: TrainView, config: CM3Config, *, head: bool
     ) -> None:
         super().__init__()
-        narrow = fewer_columns(modality, rank)
-        self.input = ModalityInput(narrow, missing, view)
+        hidden, width = config.hidden_size, config.embedding_size
+        narrow = fewer_columns(modality, config.feature_rank)
+        self.input = ModalityInput(narrow, config.missing, view)
         self.hidden, self.width, self.head = hidden, width, head
         self.first = nn.Linear(narrow.dim, hidden + (width if head else 0))
         self.second = nn.Linear(hidden, width, bias=False)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from modalign.core.interfaces import MultimodalConfig
-from modalign.models.cm3.tower import FeatureRank
+from modalign.models._shared.feature_rank import FeatureRank
 
 REFERENCE: Mapping[str, Any] = {
     "batch_size": 4096,

@@ -23,7 +23,7 @@ from modalign.core.interfaces import Batch, Recommender, chosen_modalities
 from modalign.core.view import TrainView
 from modalign.models._registry import register
 from modalign.models._shared.batch_items import distinct
-from modalign.models.cm3.tower import unit
+from modalign.models._shared.unit import unit
 from modalign.models.recgoat.config import RecGOATConfig
 from modalign.models.recgoat.parts import (
     FIRST_SIZE,

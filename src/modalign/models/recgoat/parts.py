@@ -26,7 +26,8 @@ from modalign.features.history import history_mean
 from modalign.features.reduce import thin_svd
 from modalign.graph.bipartite import BipartiteGraph
 from modalign.graph.knn import knn_graph
-from modalign.models.cm3.tower import fewer_columns, unit
+from modalign.models._shared.feature_rank import fewer_columns
+from modalign.models._shared.unit import unit
 from modalign.models.recgoat.config import RecGOATConfig
 from modalign.nn.dropout import kept
 from modalign.nn.gat import SLOPE, GraphAttention, NeighbourGraph

@@ -80,6 +80,23 @@ def neighbour_graph(features: np.ndarray, present: np.ndarray, k: int) -> np.nda
     return graph
 
 
+def item_graph(view: TrainView, weights: dict[str, float], k: int) -> np.ndarray:
+    """Rows are means over the modalities an item has; without any, the item itself."""
+    graphs = {
+        name: neighbour_graph(m.features.astype(float), m.present, k)
+        for name, m in view.modalities.items()
+    }
+    total = np.zeros((view.n_items, view.n_items))
+    for item in range(view.n_items):
+        has = [name for name in weights if view.modalities[name].present[item] and weights[name]]
+        for name in has:
+            share = weights[name] / sum(weights[other] for other in has)
+            total[item] += share * graphs[name][item]
+        if not has:
+            total[item, item] = 1.0
+    return total
+
+
 def ease_weights(matrix: np.ndarray, reg: float) -> np.ndarray:
     """Items x items: column j is the ridge regression of item j on all *other* items.
 

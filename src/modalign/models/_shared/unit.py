@@ -1,0 +1,49 @@
+"""Rows of unit length, with a gradient that takes little memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+TINY = 1e-12
+
+
+def unit(x: Tensor, again: bool = False) -> Tensor:
+    """Rows brought to unit length, in float32 even under autocast.
+
+    With `again` the result is not kept for the gradient, but computed again from `x`: for
+    parameters, which stay in memory anyway.
+    """
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    result: Tensor = _Unit.apply(wide, again)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Unit(torch.autograd.Function):
+    """`y = x / |x|`, whose gradient is `(g - (g . y) y) / |x|`: one table where autograd's way
+    through the norm and the quotient makes six. As in `torch.nn.functional.normalize`, a length
+    below 1e-12 counts as that; it is then taken as a constant.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, again: bool) -> Tensor:
+        length = x.norm(dim=-1, keepdim=True).clamp_(min=TINY)
+        y: Tensor = x / length
+        ctx.again = again
+        ctx.save_for_backward(x if again else y, length)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        y, length = ctx.saved_tensors
+        result = gradient * y
+        along = result.sum(-1, keepdim=True).masked_fill_(length <= TINY, 0)
+        if ctx.again:  # y is x, twice too long by the length
+            along /= length.square()
+        torch.sub(gradient, torch.mul(y, along, out=result), out=result)
+        return result.div_(length), None
