@@ -192,7 +192,7 @@ def test_failures_end_it_and_the_same_command_goes_on(
         ("--provider local", ("causal language model", "give --model")),
         ("--provider local --model nowhere", ("nowhere, which is not a folder",)),
         ("--provider file", ("--set path=FILE",)),
-        ("--provider file --set path=none.csv", ("none.csv", "does not exist")),
+        ("--provider file --set path=none.csv", ("none.csv", "no such file")),
         ("--provider history-mean --set modality=txt", ("'txt'", "did you mean 'text'")),
         ("--provider random --set dims=3", ("option of provider random", "did you mean 'dim'")),
         ("--provider template --retries 3", ("option of provider template", "'retries'")),

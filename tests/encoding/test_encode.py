@@ -7,7 +7,7 @@ from safetensors import safe_open
 
 from modalign.data.dataset import Dataset
 from modalign.encoding.encode import encodable, encode, text_columns
-from modalign.encoding.encoders.encoder import ENCODERS, EncoderSpec, UnreadableInput
+from modalign.encoding.encoders.encoder import ENCODERS, UnreadableInput
 from modalign.errors import ConfigError, UnknownName
 
 
@@ -136,7 +136,7 @@ def test_mistakes_are_told_and_nothing_is_written(shop, arguments, error, words)
 def test_another_package_can_add_an_encoder(shop, monkeypatch):
     made = SimpleNamespace(make=lambda name, device, revision: Lengths(revision=revision))
     monkeypatch.setitem(sys.modules, "other_package", made)
-    monkeypatch.setitem(ENCODERS._things, "own", EncoderSpec({"text": "other_package:make"}, ""))
+    monkeypatch.setitem(ENCODERS._things, "own", {"text": "other_package:make"})
     out, _ = encode(shop, "text", "own", revision=7)
     assert out.modalities["text"].provenance["revision"] == 7
 

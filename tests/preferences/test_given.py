@@ -76,10 +76,10 @@ def test_another_file_is_another_provenance(library, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("t.csv", None, "does not exist"),
-        ("t.txt", "u1 tea", "another kind of file"),
-        ("t.csv", "user_id\nu1\n", "1 columns"),
-        ("t.csv", "user_id,a,b\nu1,x,y\n", "columns user_id, a, b"),
+        ("t.csv", None, "no such file"),
+        ("t.txt", "u1 tea", "convert it to one of these formats"),
+        ("t.csv", "user_id\nu1\n", r"other columns \(none\)"),
+        ("t.csv", "user_id,a,b\nu1,x,y\n", "other columns a, b"),
         ("t.jsonl", "{not json", "readable table"),
         ("t.csv", "user_id,text\nu1,a\nu1,b\n", "'u1' twice"),
         ("t.npy", None, "no such file"),

@@ -1,13 +1,10 @@
 """The table of providers, and building one by name."""
 
-import sys
-from types import SimpleNamespace
-
 import pytest
 
 from modalign.errors import ConfigError, UnknownName
 from modalign.preferences.describe import answers_path, describe
-from modalign.preferences.provider import PROVIDERS, ProviderContext, ProviderSpec, make_provider
+from modalign.preferences.provider import PROVIDERS, ProviderContext, make_provider
 from modalign.preferences.template import Template
 
 
@@ -57,8 +54,7 @@ def test_another_package_can_add_a_provider(shelf, monkeypatch):
         seen.append(context)
         return Template(**options)
 
-    monkeypatch.setitem(sys.modules, "other_package", SimpleNamespace(factory=factory))
-    monkeypatch.setitem(PROVIDERS._things, "own", ProviderSpec("other_package:factory", ""))
+    monkeypatch.setitem(PROVIDERS._things, "own", factory)
     out, report = describe(shelf, "own", seed=3)
     assert report.sources == {"template": 59}
     assert seen == [ProviderContext(answers_path(shelf), seed=3)]

@@ -134,7 +134,7 @@ def _names(dataset: Any, modality: list[str] | None, encoder: str | None) -> lis
     if modality:
         return modality
     if encoder is not None and encoder in ENCODERS:
-        return list(ENCODERS[encoder].factories)
+        return list(ENCODERS[encoder])
     found = encodable(dataset)
     if not found:
         columns = ", ".join(dataset.item_table.columns)

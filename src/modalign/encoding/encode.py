@@ -30,6 +30,7 @@ from modalign.encoding.encoders.encoder import (
     InputKind,
     NamesColumns,
     UnreadableInput,
+    facts_hash,
     make_encoder,
 )
 from modalign.encoding.encoders.precomputed import from_options
@@ -147,8 +148,7 @@ def encode(
     start = time.perf_counter()
     if batch_size is not None and batch_size < 1:
         raise ConfigError("batch_size of 1 or more", str(batch_size), "give a positive number")
-    if not modality or Path(modality).name != modality or modality.startswith("."):
-        raise ConfigError("a plain name of a modality", repr(modality), "name it such as text")
+    check_name(modality)
     if encoder == "precomputed":
         made = from_options(modality, dataset.items, options)
         return _keep(dataset, made), _report(dataset, made, start)
@@ -162,42 +162,58 @@ def encode(
     old = dataset.modalities.get(modality)
     if old is not None and old.provenance.get("key") == provenance["key"] and not force:
         return dataset, _report(dataset, old, start, skipped=True)
-    job = _ChunkedEncoding(
-        encoder, raw, batch_size or encoder.batch_size, progress or (lambda done, all_: None)
-    )
+    job = ChunkedEncoding(encoder, raw, batch_size, progress)
+    if isinstance(encoder, FittedEncoder):
+        encoder.fit([one for one in raw if one is not None])
     side = None
     if dataset.folder is not None:
         side = dataset.folder / ".encode" / f"{modality}-{provenance['key']}-{job.size}"
         if not resume or force:
             shutil.rmtree(side, ignore_errors=True)
     features, present, corrupt, resumed = job.run(side)
-    named = tuple((dataset.items.ids([row])[0], reason) for row, reason in corrupt)
-    provenance["unreadable"] = [list(one) for one in named]
+    provenance["unreadable"] = [[dataset.items.ids([row])[0], why] for row, why in corrupt]
     if isinstance(encoder, NamesColumns):
         provenance["words"] = encoder.words
     made = Modality(modality, features, present, "item", json.loads(json.dumps(provenance)))
-    out = _keep(dataset, made)
-    return out, _report(dataset, made, start, corrupt=named, resumed=resumed)
+    return _keep(dataset, made), _report(dataset, made, start, resumed=resumed)
 
 
-class _ChunkedEncoding:
-    """All readable inputs through the encoder, chunk by chunk."""
+def check_name(modality: str) -> None:
+    """Check that a name can be that of a modality and of its file.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not modality or Path(modality).name != modality or modality.startswith("."):
+        raise ConfigError("a plain name of a modality", repr(modality), "name it such as text")
+
+
+class ChunkedEncoding:
+    """All readable inputs through an encoder, chunk by chunk.
+
+    Args:
+        encoder: fitted already if it is a `FittedEncoder`.
+        raw: one input per row; None if missing.
+        size: inputs in a chunk; None takes the encoder's own number.
+        progress: called with (inputs done, all inputs).
+    """
 
     def __init__(
         self,
         encoder: Encoder,
         raw: Sequence[Any],
-        size: int,
-        progress: Callable[[int, int], None],
+        size: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.encoder, self.raw, self.size, self.progress = encoder, raw, size, progress
+        self.encoder, self.raw, self.size = encoder, raw, size or encoder.batch_size
+        self.progress = progress or (lambda done, total: None)
         self.rows = [row for row, one in enumerate(raw) if one is not None]
 
-    def run(self, side: Path | None) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]], int]:
+    def run(
+        self, side: Path | None = None
+    ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]], int]:
         """Features, presence, unreadable rows with their reasons, number of reused chunks."""
         self.progress(0, len(self.rows))
-        if isinstance(self.encoder, FittedEncoder):
-            self.encoder.fit([self.raw[row] for row in self.rows])
         n = len(self.raw)
         features = np.zeros((n, self.encoder.dim), np.float32)
         present = np.zeros(n, bool)
@@ -322,8 +338,7 @@ def _provenance(
         "columns": list(columns),
         "input": digest.hexdigest()[:16],
     }
-    text = json.dumps(facts, sort_keys=True, default=str)
-    return {**facts, "key": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    return {**facts, "key": facts_hash(facts)}
 
 
 def _fingerprint(one: Any, kind: InputKind) -> bytes:
@@ -352,21 +367,13 @@ def _keep(dataset: Dataset, modality: Modality) -> Dataset:
 
 
 def _report(
-    dataset: Dataset,
-    modality: Modality,
-    start: float,
-    corrupt: tuple[tuple[str, str], ...] | None = None,
-    skipped: bool = False,
-    resumed: int = 0,
+    dataset: Dataset, modality: Modality, start: float, skipped: bool = False, resumed: int = 0
 ) -> EncodeReport:
-    if corrupt is None:
-        known = modality.provenance.get("unreadable", [])
-        corrupt = tuple((one_id, reason) for one_id, reason in known)
     return EncodeReport(
         modality.name,
         dataset.n_items,
         int((~modality.present).sum()),
-        corrupt,
+        tuple((one_id, reason) for one_id, reason in modality.provenance.get("unreadable", ())),
         time.perf_counter() - start,
         skipped,
         resumed,

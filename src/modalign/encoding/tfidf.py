@@ -11,9 +11,9 @@ from pydantic import Field
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
+from modalign.core.interfaces import Config
 from modalign.core.settings import build
 from modalign.encoding.encoders.encoder import (
-    EncoderOptions,
     InputKind,
     UnreadableInput,
     versions,
@@ -23,7 +23,7 @@ from modalign.errors import ConfigError, DataError
 DEFAULT_DIM = 256
 
 
-class TfidfOptions(EncoderOptions):
+class TfidfOptions(Config):
     """Options of tf-idf; a document is the text of one item."""
 
     stop_words: Literal["english", "none"] = "english"
@@ -83,7 +83,7 @@ def tfidf_matrix(texts: Sequence[str | None], **options: Any) -> tuple[sp.csr_ar
     return full, vectorizer.get_feature_names_out().tolist()
 
 
-class WordsOptions(EncoderOptions):
+class WordsOptions(Config):
     """Options of the encoder `words`."""
 
     stop_words: Literal["english", "none"] = "english"
@@ -101,7 +101,7 @@ class _OfWords:
 
     kind: InputKind = "text"
     batch_size = 4096
-    options: EncoderOptions
+    options: Config
 
     def __init__(self, name: str, device: str) -> None:
         self.name, self.device = name, device

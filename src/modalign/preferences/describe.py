@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter
@@ -19,6 +18,8 @@ from modalign.core.modality import Modality
 from modalign.core.settings import DEFAULT_SEED
 from modalign.data.dataset import Dataset
 from modalign.data.modality_file import write_modality
+from modalign.encoding.encode import check_name
+from modalign.encoding.encoders.encoder import facts_hash
 from modalign.errors import ConfigError, DataError
 from modalign.preferences.embed import EncoderEmbedder, TextEmbedder, centred, need_present
 from modalign.preferences.language_model import with_template
@@ -153,7 +154,7 @@ def texts_of(dataset: Dataset, name: str = NAME) -> pl.DataFrame:
     Raises:
         DataError: there are none.
     """
-    _plain(name)
+    check_name(name)
     path = _path(dataset, f"{name}.parquet")
     if path is None or not path.is_file():
         raise DataError(
@@ -174,20 +175,13 @@ def _path(dataset: Dataset, file: str) -> Path | None:
 
 
 def _check_name(dataset: Dataset, name: str) -> None:
-    _plain(name)
+    check_name(name)
     old = dataset.modalities.get(name)
     if old is not None and old.entity == "item":
         raise ConfigError(
             "a name for the users' modality",
             f"{name!r}, a modality of the items",
             "choose another name",
-        )
-
-
-def _plain(name: str) -> None:
-    if not name or Path(name).name != name or name.startswith("."):
-        raise ConfigError(
-            "a plain name of a modality", repr(name), "choose a name such as preference"
         )
 
 
@@ -203,8 +197,7 @@ def _provenance(
     }
     if embedder is not None:
         facts |= {"embedder": embedder.fingerprint, "centred": centre}
-    text = json.dumps(facts, sort_keys=True, default=str)
-    return {**facts, "key": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    return {**facts, "key": facts_hash(facts)}
 
 
 def _without_failures(found: Descriptions, side: TrainingSide, fallback: bool) -> Descriptions:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from modalign.encoding.encoders.encoder import FittedEncoder, UnreadableInput, make_encoder
+from modalign.encoding.encode import ChunkedEncoding
+from modalign.encoding.encoders.encoder import FittedEncoder, facts_hash, make_encoder
 from modalign.errors import DataError
 
 
@@ -52,8 +51,7 @@ class EncoderEmbedder:
     @property
     def fingerprint(self) -> str:
         """Hash of the encoder's provenance, 16 hexadecimal digits."""
-        text = json.dumps(self._encoder.provenance(), sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return facts_hash(self._encoder.provenance())
 
     def fit(self, texts: Sequence[str]) -> None:
         """Learn words and directions, if the encoder learns."""
@@ -62,22 +60,7 @@ class EncoderEmbedder:
 
     def encode(self, texts: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
         """Float32 (n, d) and presence (n,)."""
-        places, ready = [], []
-        for place, text in enumerate(texts):
-            if text is None:
-                continue
-            try:
-                ready.append(self._encoder.read(text))
-                places.append(place)
-            except UnreadableInput:
-                continue
-        features = np.zeros((len(texts), self._encoder.dim), np.float32)
-        size = self._encoder.batch_size
-        for start in range(0, len(ready), size):
-            rows = places[start : start + size]
-            features[rows] = self._encoder.encode(ready[start : start + size])
-        present = np.zeros(len(texts), bool)
-        present[places] = True
+        features, present, _, _ = ChunkedEncoding(self._encoder, texts).run()
         return features, present
 
 

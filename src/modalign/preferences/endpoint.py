@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Annotated, Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -26,6 +26,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from modalign.core.interfaces import Config
 from modalign.core.settings import build
 from modalign.errors import ConfigError
 from modalign.preferences.pace import Pace, retry_after
@@ -45,10 +46,8 @@ SHOWN = 200
 """Characters of a server's own words in a message."""
 
 
-class EndpointOptions(BaseModel):
+class EndpointOptions(Config):
     """Options of `OpenAICompatible` beside the address and the model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     key_variable: str | None = "OPENAI_API_KEY"
     """Environment variable that holds the key; None or "none" for a server without keys."""
@@ -136,15 +135,11 @@ class OpenAICompatible:
         self._retrying = Retrying(
             sleep=pause,
             stop=stop_after_attempt(self.options.retries + 1) | stop_when_event_set(self._stop),
-            wait=_pause,
+            wait=self._wait,
             retry=retry_if_exception_type(_Transient),
-            before_sleep=self._hold_back,
             reraise=True,
         )
         self._answered = False
-
-    def __repr__(self) -> str:
-        return f"OpenAICompatible({self.base_url!r}, {self.model!r})"
 
     def identity(self) -> dict[str, Any]:
         """Provider, address, model, options; never the key."""
@@ -224,11 +219,15 @@ class OpenAICompatible:
         except _Stopped:
             return Refusal("stopped before it was asked")
 
-    def _hold_back(self, state: RetryCallState) -> None:
-        """Keep all other requests back as well while the server is overloaded."""
+    def _wait(self, state: RetryCallState) -> float:
+        """Seconds before the next attempt; an overloaded server gets no other request in them."""
         error = state.outcome and state.outcome.exception()
-        if isinstance(error, _Transient) and error.busy and state.next_action is not None:
-            self._pace.pause(float(state.next_action.sleep))
+        if not isinstance(error, _Transient):
+            return 0.0
+        seconds = max(BACKOFF(state), error.pause)
+        if error.busy:
+            self._pace.pause(seconds)
+        return seconds
 
     def _once(self, client: httpx.Client, prompt: str) -> ModelAnswer | Refusal:
         if not self._pace.wait(about_tokens(prompt) + self.max_tokens, self._stop.is_set):
@@ -249,7 +248,7 @@ class OpenAICompatible:
         except httpx.TransportError as error:
             raise self._broken(error) from error
         if not response.is_success:
-            return self._status(response, self._redacted(body.decode("utf-8", "replace")))
+            return self._status(response, self._said(body))
         self._answered = True
         return self._read(body)
 
@@ -266,7 +265,16 @@ class OpenAICompatible:
                 raise _Transient(f"no whole answer within {limit:g} s")
         return bytes(body)
 
-    def _status(self, response: httpx.Response, body: str) -> Refusal:
+    def _said(self, body: bytes) -> str:
+        """The server's own words about a failure, short and on one line."""
+        try:
+            said = json.loads(body)["error"]
+            said = said["message"] if isinstance(said, dict) else said
+        except (ValueError, LookupError, TypeError):
+            said = body.decode("utf-8", "replace")
+        return " ".join(self._redacted(str(said)).split())[:SHOWN]
+
+    def _status(self, response: httpx.Response, words: str) -> Refusal:
         """What a status other than 200 means for a question.
 
         Raises:
@@ -274,7 +282,7 @@ class OpenAICompatible:
             _Transient: it may pass.
         """
         code = response.status_code
-        said = f"HTTP {code}: {_said(body) or response.reason_phrase}"
+        said = f"HTTP {code}: {words or response.reason_phrase}"
         if code in (408, 429) or code >= 500:
             pause = retry_after(response.headers.get("Retry-After")) or 0.0
             if pause > LONGEST_WAIT:
@@ -317,40 +325,21 @@ class OpenAICompatible:
 
     def _read(self, body: bytes) -> ModelAnswer:
         try:
-            answer = json.loads(self._redacted(body.decode()))
+            answer = json.loads(body.decode())
             text = answer["choices"][0]["message"]["content"]
             usage = answer.get("usage") or {}
-            if text is None:
-                text = ""
-            if not isinstance(text, str):
-                raise TypeError("the content is not a text")
             counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+            if not isinstance(text, str | None):
+                raise TypeError("the content is not a text")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _Transient(
                 f"an answer that is not a chat completion ({type(error).__name__})"
             ) from error
         tokens_in, tokens_out = (one if isinstance(one, int) else None for one in counts)
-        return ModelAnswer(text, tokens_in, tokens_out)
+        return ModelAnswer(self._redacted(text or ""), tokens_in, tokens_out)
 
     def _redacted(self, text: str) -> str:
         return text if self._key is None else text.replace(self._key, "***")
-
-
-def _pause(state: RetryCallState) -> float:
-    """Seconds before the next attempt: those of the back-off, or what the server asks for."""
-    error = state.outcome and state.outcome.exception()
-    asked = error.pause if isinstance(error, _Transient) else 0.0
-    return max(BACKOFF(state), asked)
-
-
-def _said(body: str) -> str:
-    """The server's own words, short and on one line."""
-    try:
-        said = json.loads(body)["error"]
-        said = said["message"] if isinstance(said, dict) else said
-    except (ValueError, LookupError, TypeError):
-        said = body
-    return " ".join(str(said).split())[:SHOWN]
 
 
 def _checked_url(text: str) -> str:
@@ -384,16 +373,13 @@ def _key(variable: str | None) -> str | None:
     if variable is None or variable.lower() == "none":
         return None
     key = os.environ.get(variable, "").strip()
+    problem = "no such variable" if variable not in os.environ else "an empty one"
+    if not key.isascii() or not key.isprintable() or " " in key:
+        key, problem = "", "one with other characters"
     if not key:
         raise ConfigError(
-            f"a key in the environment variable {variable}",
-            "no such variable" if variable not in os.environ else "an empty one",
+            f"a key of ASCII letters, digits and signs in the environment variable {variable}",
+            problem,
             f"export {variable}=..., or give --key-variable none for a server without keys",
-        )
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError(
-            f"a key of ASCII letters, digits and signs in {variable}",
-            "other characters in it",
-            f"export {variable} again",
         )
     return key

@@ -10,9 +10,10 @@ import polars as pl
 
 from modalign.core.settings import build, from_signature
 from modalign.encoding.encoders.encoder import file_hash
-from modalign.encoding.encoders.precomputed import read_precomputed
+from modalign.encoding.encoders.precomputed import read_precomputed, read_table
 from modalign.errors import ConfigError, DataError
 from modalign.preferences.provider import (
+    PROVIDERS,
     Descriptions,
     ProgressCallback,
     ProviderContext,
@@ -22,7 +23,6 @@ from modalign.preferences.side import TrainingSide
 
 ID_COLUMNS = ("user_id", "user", "id")
 TEXT_COLUMNS = ("text", "profile", "preference", "description", "answer")
-TABLES = (".parquet", ".csv", ".jsonl", ".ndjson")
 MATRICES = (".npy", ".safetensors")
 
 
@@ -43,24 +43,20 @@ class FileTexts:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        table = _read(self.path)
-        ids = _ids(table)
-        others = [name for name in table.columns if name != ids]
-        named = [name for name in TEXT_COLUMNS if name in others] or others
-        if len(named) == 0 or (len(named) > 1 and named == others) or not _texts(table, named[0]):
+        ids, table = read_table(self.path, None, ID_COLUMNS)
+        named = [name for name in TEXT_COLUMNS if name in table.columns]
+        if not named and len(table.columns) == 1:
+            named = table.columns
+        if not named or table.schema[named[0]] != pl.Utf8:
             raise DataError(
                 f"a column of ids and one of texts in {self.path}",
-                f"columns {', '.join(table.columns)}",
+                f"other columns {', '.join(table.columns) or '(none)'}",
                 f"name the column of texts {TEXT_COLUMNS[0]!r}",
             )
-        self._table = table.select(
-            pl.col(ids).cast(pl.Utf8).alias("id"), pl.col(named[0]).alias("text")
-        )
-        twice = self._table.filter(pl.col("id").is_duplicated())
+        twice = ids.filter(ids.is_duplicated())
         if len(twice):
-            raise DataError(
-                f"each user once in {self.path}", f"{twice['id'][0]!r} twice", "remove one row"
-            )
+            raise DataError(f"each user once in {self.path}", f"{twice[0]!r} twice", "remove a row")
+        self._table = pl.DataFrame({"id": ids, "text": table[named[0]]})
 
     def provenance(self, side: TrainingSide) -> dict[str, Any]:
         """Provider, name and hash of the file."""
@@ -128,66 +124,18 @@ def from_file(path: str | Path, ids: str | Path | None = None) -> FileTexts | Fi
     where = Path(path)
     if where.suffix in MATRICES:
         return FileVectors(where, ids)
-    table = _read(where)
-    texts = any(_texts(table, name) for name in table.columns if name != _ids(table))
+    texts = pl.Utf8 in read_table(where, None, ID_COLUMNS)[1].dtypes
     return FileTexts(where) if texts else FileVectors(where, ids)
 
 
-def file(context: ProviderContext, **options: Any) -> FileTexts | FileVectors:
-    """The provider `file`; options as those of `from_file`.
-
-    Raises:
-        ConfigError: there is no path, or an option is unknown.
-    """
+def _from_options(context: ProviderContext, **options: Any) -> FileTexts | FileVectors:
     if "path" not in options:
         raise ConfigError("a file of texts or vectors by user id", "no path", "add --set path=FILE")
     return from_file(**build(from_signature(from_file), options, "provider file").model_dump())
 
 
-def _read(path: Path) -> pl.DataFrame:
-    if not path.is_file() or path.suffix not in TABLES:
-        raise DataError(
-            f"texts or vectors of users in a file ({', '.join((*TABLES, *MATRICES))})",
-            f"{path}, {'another kind of file' if path.is_file() else 'which does not exist'}",
-            "check the path",
-        )
-    try:
-        if path.suffix == ".parquet":
-            table = pl.read_parquet(path)
-        elif path.suffix == ".csv":
-            table = _numbers(pl.read_csv(path, infer_schema=False))
-        else:
-            table = pl.read_ndjson(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"a readable table {path}", str(error).split("\n")[0], "write the file again"
-        ) from error
-    if len(table.columns) < 2:
-        raise DataError(
-            f"a column of ids and at least one other column in {path}",
-            f"{len(table.columns)} columns",
-            "write the file again",
-        )
-    return table
-
-
-def _ids(table: pl.DataFrame) -> str:
-    return next((one for one in ID_COLUMNS if one in table.columns), table.columns[0])
-
-
-def _numbers(table: pl.DataFrame) -> pl.DataFrame:
-    """Columns of numbers as numbers; ids remain texts."""
-    if not table.columns:
-        return table
-    read = table.select(pl.exclude(_ids(table)).cast(pl.Float64, strict=False))
-    return table.with_columns(
-        one for one in read if one.null_count() == table[one.name].null_count()
-    )
-
-
-def _texts(table: pl.DataFrame, name: str) -> bool:
-    return bool(table.schema[name] == pl.Utf8)
-
-
 def _provenance(path: Path) -> dict[str, Any]:
     return {"provider": "file", "version": 1, "file": path.name, "input": file_hash(path)}
+
+
+PROVIDERS.register("file", _from_options)

@@ -16,6 +16,7 @@ from modalign.preferences.pricing import Estimate, estimate
 from modalign.preferences.prompt import MAX_ITEMS, PROMPT_HASH, prompts
 from modalign.preferences.provider import (
     MAX_TOKENS,
+    PROVIDERS,
     Descriptions,
     FailedUser,
     LanguageModel,
@@ -30,44 +31,6 @@ from modalign.preferences.template import Template
 
 GIVE_UP = 20
 """Refusals in a row after which no more questions are asked: the server is at fault."""
-
-
-def openai(
-    context: ProviderContext, max_items: int = MAX_ITEMS, **options: Any
-) -> LanguageModelProvider:
-    """The provider `openai`.
-
-    Args:
-        context: file of the answers.
-        max_items: maximum number of a user's items in a question.
-        options: as those of `OpenAICompatible`, among them `base_url` and `model`.
-
-    Raises:
-        ConfigError: see `OpenAICompatible`.
-    """
-    from modalign.preferences.endpoint import OpenAICompatible
-
-    return LanguageModelProvider(OpenAICompatible(**options), context.answers, max_items)
-
-
-def local(
-    context: ProviderContext, model: str = "", max_items: int = MAX_ITEMS, **options: Any
-) -> LanguageModelProvider:
-    """The provider `local`.
-
-    Args:
-        context: file of the answers, and the device of the model.
-        model: folder of the model.
-        max_items: maximum number of a user's items in a question.
-        options: as those of `LocalTransformers`.
-
-    Raises:
-        ConfigError: see `LocalTransformers`.
-    """
-    from modalign.preferences.local_model import LocalTransformers
-
-    made = LocalTransformers(model, context.device, **options)
-    return LanguageModelProvider(made, context.answers, max_items)
 
 
 class LanguageModelProvider:
@@ -250,3 +213,24 @@ def with_template(found: Descriptions, side: TrainingSide, rows: Sequence[int]) 
     for row in rows:
         texts[row], sources[row] = spare.texts[row], spare.sources[row]
     return replace(found, texts=texts, sources=sources)
+
+
+def _openai(
+    context: ProviderContext, max_items: int = MAX_ITEMS, **options: Any
+) -> LanguageModelProvider:
+    from modalign.preferences.endpoint import OpenAICompatible
+
+    return LanguageModelProvider(OpenAICompatible(**options), context.answers, max_items)
+
+
+def _local(
+    context: ProviderContext, model: str = "", max_items: int = MAX_ITEMS, **options: Any
+) -> LanguageModelProvider:
+    from modalign.preferences.local_model import LocalTransformers
+
+    made = LocalTransformers(model, context.device, **options)
+    return LanguageModelProvider(made, context.answers, max_items)
+
+
+PROVIDERS.register("openai", _openai)
+PROVIDERS.register("local", _local)

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from modalign.core.interfaces import Config
 from modalign.core.settings import build
-from modalign.encoding.encoders.encoder import missing_extra, versions
+from modalign.encoding.encoders.encoder import versions
 from modalign.encoding.encoders.text import loading, weights_identity
 from modalign.errors import ConfigError
 from modalign.preferences.provider import MAX_TOKENS, ModelAnswer, Refusal
 
 
-class LocalModelOptions(BaseModel):
+class LocalModelOptions(Config):
     """Options of `LocalTransformers` beside the folder and the device."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     batch_size: Annotated[int, Field(ge=1)] = 4
     """Prompts in one pass of the network."""
@@ -58,12 +57,10 @@ class LocalTransformers:
                 f"{where}, which {problem}" if folder else "none",
                 "give --model the folder of a model saved with save_pretrained",
             )
-        try:
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-        except ImportError as error:
-            raise missing_extra("transformers") from error
         self.device = device
         with loading(f"local:{where}"):
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+
             self._tokens = AutoTokenizer.from_pretrained(
                 where, local_files_only=True, padding_side="left"
             )

@@ -1,8 +1,8 @@
 """What describes users: the protocols of providers and language models, and the table of providers.
 
 A provider gives a text (`PreferenceTextProvider`) or a vector (`PreferenceVectorProvider`) for
-each user. Other packages add theirs with an entry point of the group `modalign.preferences` whose
-module calls `PROVIDERS.register`.
+each user. A module adds one with `PROVIDERS.register(name, factory)`; modules of other packages are
+found by entry points of the group `modalign.preferences`.
 """
 
 from __future__ import annotations
@@ -147,36 +147,14 @@ class ProviderContext:
     seed: int = DEFAULT_SEED
 
 
-@dataclass(frozen=True)
-class ProviderSpec:
-    """Where a provider is defined.
-
-    Attributes:
-        factory: `module:name`, imported on first use only, since libraries may be heavy; called
-            with a `ProviderContext` and the options.
-        help: one line for people.
-    """
-
-    factory: str
-    help: str
-
-    def load(self) -> Callable[..., Provider]:
-        """Import the factory."""
-        module, _, name = self.factory.partition(":")
-        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+def _register_own() -> None:
+    for name in ("given", "language_model", "template", "vectors"):
+        import_module(f"modalign.preferences.{name}")
 
 
-PROVIDERS: Registry[ProviderSpec] = Registry("provider", "modalign.preferences")
-"""Providers by name."""
-for _name, _factory, _help in (
-    ("template", "template:template", "the most characteristic words and categories, offline"),
-    ("history-mean", "vectors:history_mean", "the mean of the features of the items, no words"),
-    ("random", "vectors:random", "random vectors, for comparison"),
-    ("openai", "language_model:openai", "a language model behind any chat completions server"),
-    ("local", "language_model:local", "a causal language model in a folder"),
-    ("file", "given:file", "your own texts or vectors by user id"),
-):
-    PROVIDERS.register(_name, ProviderSpec(f"modalign.preferences.{_factory}", _help))
+ProviderFactory = Callable[..., Provider]
+"""Called with a `ProviderContext` and the options of the provider."""
+PROVIDERS: Registry[ProviderFactory] = Registry("provider", "modalign.preferences", _register_own)
 
 
 def make_provider(name: str, context: ProviderContext | None = None, **options: Any) -> Provider:
@@ -195,4 +173,4 @@ def make_provider(name: str, context: ProviderContext | None = None, **options: 
         >>> make_provider("template", n_words=5).options.n_words
         5
     """
-    return PROVIDERS[name].load()(context or ProviderContext(), **options)
+    return PROVIDERS[name](context or ProviderContext(), **options)

