@@ -35,7 +35,7 @@ def test_a_context_gives_the_file_of_answers_and_the_seed(server, tmp_path):
         ("tmplate", {}, UnknownName, "did you mean 'template'"),
         ("template", {"n_word": 3}, ConfigError, "did you mean 'n_words'"),
         ("history-mean", {"modalty": "text"}, ConfigError, "did you mean 'modality'"),
-        ("history-mean", {"modality": 3}, ConfigError, "modality of provider history-mean"),
+        ("history-mean", {"modality": [3]}, ConfigError, "modality of provider history-mean"),
         ("file", {}, ConfigError, "--set path=FILE"),
         ("file", {"path": "x.csv", "id": "y"}, ConfigError, "did you mean 'ids'"),
         ("openai", {"base_url": "http://h/v1", "model": "m", "retires": 1}, ConfigError, "retries"),
