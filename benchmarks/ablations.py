@@ -2,17 +2,17 @@
 
     python benchmarks/ablations.py --data data/shop --model mmssl --seeds 1,2,3,4,5
 
-Options are those of `benchmarks/configs/`, which the search found, and `--set`; what was finished
-stays when the command is repeated. Results: `benchmarks/results/ablation-DATA-MODEL.json`.
+Options come from `benchmarks/configs/` (found by a search) and from `--set`; finished runs are kept
+when the command is repeated. Results: `benchmarks/results/ablation-DATA-MODEL.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+from typing import Any
 
-import yaml
+from _common import tuned, write
 
 from modalign.core import settings
 from modalign.data.dataset import Dataset
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", choices=list(VARIANTS), required=True)
-    parser.add_argument("--variants", help="others than the main ones, with commas")
+    parser.add_argument("--variants", help="comma-separated; default: the main ones")
     parser.add_argument("--seeds", default="1,2,3,4,5")
     parser.add_argument("--set", action="append", default=[], help="an option as key=value")
     parser.add_argument("--mask", default="train")
@@ -40,9 +40,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes to train in")
     args = parser.parse_args()
     dataset = Dataset.load(args.data)
-    path = HERE / "configs" / dataset.name / f"{args.model}.yaml"
-    options = settings.read_yaml(path) if path.exists() else {}
-    options |= {key: yaml.safe_load(text) for key, _, text in (s.partition("=") for s in args.set)}
+    options = tuned(HERE, dataset.name, args.model) | settings.parse_assignments(args.set)
     found = ablate(
         dataset,
         args.model,
@@ -54,7 +52,7 @@ def main() -> None:
         progress=lambda progress: print(progress.done, "of", progress.total, flush=True),
         **options,
     )
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for row in found.rows:
         rows[row.name] = {"seeds": list(row.seeds)}
         for metric in METRICS:
@@ -82,7 +80,7 @@ def main() -> None:
         "environment": environment(),
         "rows": rows,
     }
-    out.write_text(json.dumps(document, indent=1) + "\n")
+    write(out, document)
     print(f"written to {out}")
 
 

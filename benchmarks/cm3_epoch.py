@@ -6,14 +6,14 @@ The graph is amazon-baby's; the features are random numbers of the widths that i
 texts usually have (4,096 and 384), since time does not depend on their values. The
 straightforward version does what many libraries do: features are trainable tables under plain
 Adam, read once for each linear map; the graphs are COO, all layers are stacked; uniformity
-goes through the distances of all pairs. Both compute the same loss on the same batches; that is
-checked in float32 before anything is timed.
+uses the distances of all pairs. Both must compute the same first loss in float32 on the same
+batch; otherwise the benchmark stops.
 
-Each version runs in a process of its own. A few steps are timed after two of warming up, and
-the median is multiplied by the steps of an epoch (sampling and shuffling are timed on their
-own and added once), so the seconds of an epoch are an extrapolation. Memory is the peak of
-resident memory over construction, training steps and the tables for scoring, less what the
-process held after its imports; the plain peak is written beside it.
+Each version runs in its own process. A few steps are timed after two warm-up steps, and the
+median is multiplied by the number of steps of an epoch (sampling and shuffling are timed
+separately and added once), so the seconds of an epoch are an extrapolation. Memory is the peak
+of resident memory over construction, training steps and the tables for scoring, minus the memory
+of the process after its imports; the plain peak is reported as well.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data" / "amazon-baby"
+from _common import AMAZON_BABY, RESULTS, hardware, read_rows, write
+
 WIDTHS = {"image": 4096, "text": 384}
 BATCH, SEED, WARM = 2048, 1, 2
 TIME_BAR, MEMORY_BAR = 1 / 3, 2.5
@@ -43,17 +42,14 @@ def load(folder: Path):
     from modalign.core.modality import Modality
     from modalign.core.view import TrainView
 
-    train, valid, test = (
-        np.loadtxt(folder / f"{name}.csv", dtype=np.int64, delimiter=",", skiprows=1)
-        for name in ("train", "valid", "test")
-    )
-    n_users, n_items = (np.concatenate([train, valid, test]).max(axis=0) + 1).tolist()
+    parts = [read_rows(folder, name) for name in ("train", "valid", "test")]
+    n_users, n_items = (np.concatenate(parts, axis=1).max(axis=1) + 1).tolist()
     modalities = {}
     for name, width in WIDTHS.items():
         rng = seeds.numpy_generator(SEED, "features", name)
         features = rng.standard_normal((n_items, width), dtype=np.float32)
         modalities[name] = Modality(name, features, np.ones(n_items, bool))
-    users, items = torch.from_numpy(train.T.copy())
+    users, items = torch.from_numpy(parts[0])
     return TrainView(n_users, n_items, users, items, modalities)
 
 
@@ -75,7 +71,7 @@ def our_model(view):
 
 
 class Straightforward:
-    """The same method as a newcomer would write it, started from the weights of `model`."""
+    """The same method in straightforward code, with the initial weights of `model`."""
 
     def __init__(self, model, view) -> None:
         import torch
@@ -174,7 +170,7 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
     started = time.perf_counter()
     model = our_model(view)
     if which == "ours":
-        # Here our trainer does it; a loop of one's own would not.
+        # Our trainer does this; a straightforward loop would not.
         devices.keep_freed_memory(held_by(model))
     built = time.perf_counter() - started
     data = PairBatches(view, BATCH, negatives=True)
@@ -193,7 +189,7 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
     else:
         rival = Straightforward(model, view)
         optimizer = torch.optim.Adam(rival.parameters(), lr=model.config.learning_rate)
-        model = None  # its memory is not this version's
+        model = None  # its memory does not count for this version
 
         def loss(batch):
             return rival.loss(batch)
@@ -208,7 +204,7 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
         (model or rival).after_step(step, batch, rng)
         seconds.append(time.perf_counter() - started)
         losses.append(value.item())
-        del value  # as the trainer does; else the graph of this step lives through the next
+        del value  # as the trainer does; otherwise the graph of this step lives during the next one
     if which == "ours":
         optimizer.zero_grad()  # as the trainer does before it validates
         model.scorer()
@@ -227,7 +223,7 @@ def child(which: str, folder: Path, threads: int, steps: int) -> dict[str, float
 
 
 def import_everything() -> None:
-    """Also what libraries load only when they are first used: a toy model is trained."""
+    """Train a toy model, to load what libraries import on first use."""
     import torch
 
     from modalign.models.cm3.config import CM3Config
@@ -253,28 +249,18 @@ def run(which: str, args: argparse.Namespace) -> dict[str, float]:
     return json.loads(out.stdout.splitlines()[-1])
 
 
-def hardware() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
-    return platform.processor()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=AMAZON_BABY)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/cm3_epoch.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "cm3_epoch.json")
     parser.add_argument("--child", choices=("ours", "straightforward"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         print(json.dumps(child(args.child, args.data, args.threads, args.steps)))
         return
-    if not (args.data / "train.csv").exists():
-        raise SystemExit(f"no train.csv in {args.data}: give the folder with --data")
-    import torch
-
+    read_rows(args.data)  # says what is missing before any process starts
     results = {which: run(which, args) for which in ("ours", "straightforward")}
     ours, rival = results["ours"], results["straightforward"]
     if abs(ours["first_loss"] - rival["first_loss"]) > 1e-3:
@@ -289,19 +275,15 @@ def main() -> None:
     ratio = ours["epoch_seconds_extrapolated"] / rival["epoch_seconds_extrapolated"]
     report = {
         "what": "CM3 epoch on amazon-baby's graph, random features of 4,096 and 384 columns",
-        "hardware": hardware(),
-        "torch": torch.__version__,
-        "threads": args.threads,
+        "hardware": hardware(args.threads),
         "timed_steps": args.steps,
-        "load_average_at_end": os.getloadavg()[0],
         **results,
         "time_ratio": ratio,
         "time_bar": TIME_BAR,
         "memory_over_features": ours["memory_over_features"],
         "memory_bar": MEMORY_BAR,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    write(args.out, report)
     for which, result in results.items():
         print(
             f"{which:16} {result['step_seconds']:.3f} s a step, "

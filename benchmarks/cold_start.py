@@ -1,15 +1,16 @@
-"""Ranks of items without interactions: the content adapter and its rivals.
+"""Recall of items without interactions: the content adapter and its alternatives.
 
     python benchmarks/cold_start.py --data data/shop --seeds 1,2,3 --out cold_start-shop.json
 
-All interactions of the data are split anew by cold items (20% of the items are unknown in
+All interactions of the data are split again by cold items (20% of the items do not occur in
 training, half of them for validation, half for test). Recall@20 of the test items is measured among
-all items and among cold items alone, for
+all items and among cold items only, for
 
-- random scores, and popularity in training (a cold item has none);
-- CM3's own ranking: it builds every item from its content, as is and with its cold-start variant;
-- LightGCN, BPR and CM3 with the adapter of `modalign export` in place of the cold items' vectors,
-  as chosen at export, and without the transport term (the best ridge alone).
+- random scores, and popularity in training (zero for a cold item);
+- CM3's own ranking, which builds every item from its content: by default and as its cold-start
+  variant;
+- LightGCN, BPR and CM3 with cold items' vectors from the adapter of `modalign export`, as selected
+  at export, and without the transport term (the best ridge regression alone).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Tables(Recommender):
-    """Vectors that are what they are."""
+    """Fixed vectors."""
 
     def __init__(self, users: np.ndarray, items: np.ndarray) -> None:
         nn.Module.__init__(self)
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--epochs", type=int, help="most epochs of each training")
+    parser.add_argument("--epochs", type=int, help="maximum number of epochs of each training")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     data = Dataset.load(options.data)

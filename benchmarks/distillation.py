@@ -1,19 +1,20 @@
-"""The claim of TARec on one data set: teacher, vanilla student, variants, full; over seeds.
+"""TARec on one data set over seeds: teacher, vanilla student, variants, full.
 
     python benchmarks/distillation.py --data data/bench-ml --teacher cm3 --seeds 1,2,3,4,5
 
 Teachers are the finished runs of `benchmarks/leaderboard.py` (`runs/leaderboard/DATA/MODEL-SEED`);
-EASE has one seed. Each seed of a row learns from the teacher of that seed. `--rows` chooses among
+EASE has one seed. Each seed of a row is distilled from the teacher of that seed. `--rows` selects
+from
 
-    vanilla             the student alone, by BPR
+    vanilla             the student alone, trained by BPR
     full, no-assistant, no-wasserstein, no-assistant-no-wasserstein, no-embedding
-    sort                full, with exact transport by sorting in place of Sinkhorn
-    as-printed          full, with the paper's weights and one group a batch, from random vectors
+    sort                full, with exact transport by sorting instead of Sinkhorn
+    as-printed          full, with the paper's weights and one group per batch, from random vectors
     with-ease           full, from EASE and the teacher together
 
-Options of all distilled rows stand in `benchmarks/configs/DATA/distill.yaml` where a search on
+Options of all distilled rows are in `benchmarks/configs/DATA/distill.yaml` if a search on
 validation found better ones than the defaults. Finished runs are kept in
-`runs/distillation/DATA`; an interrupted one is gone on with. Results are written to
+`runs/distillation/DATA`; an interrupted run is resumed. Results are written to
 `benchmarks/results/distillation-DATA.json`: means, deviations, paired tests over users.
 """
 
@@ -26,9 +27,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from _common import over_seeds, tuned, write
 from rich.console import Console
 
-from modalign.core import settings
 from modalign.data.dataset import Dataset
 from modalign.distillation.run import distill
 from modalign.evaluate.compare import RunResult, average, compare
@@ -61,10 +62,18 @@ METRICS = ("recall@20", "ndcg@20")
 
 
 def train(row: str, seed: int, dataset: Dataset, teachers: Path, name: str, out: Path) -> None:
-    """One run, or the rest of one that was interrupted."""
+    """Train one run, or resume it.
+
+    Args:
+        row: a row of the table.
+        seed: seed of the run.
+        dataset: the data.
+        teachers: folder of the teachers' runs.
+        name: model of the teacher.
+        out: run folder.
+    """
     console = Console(stderr=True)
-    path = HERE / "configs" / dataset.name / "distill.yaml"
-    options = settings.read_yaml(path) if path.exists() else {}
+    options = tuned(HERE, dataset.name, "distill")
     if row == "vanilla":
         own = {"residual": True, "learning_rate": 1e-3, "patience": 10}
         own |= {k[8:]: v for k, v in options.items() if k.startswith("student.")}
@@ -93,10 +102,8 @@ def summary(folders: list[Path]) -> dict[str, Any]:
     """Means and deviations over seeds."""
     results = [json.loads((one / "results.json").read_text()) for one in folders]
     found: dict[str, Any] = {"seeds": [one["seed"] for one in results]}
-    for metric in ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "recall@50", "ndcg@50"):
-        values = [one["test"][metric] for one in results]
-        found[metric] = statistics.fmean(values)
-        found[f"{metric} deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
+    metrics = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "recall@50", "ndcg@50")
+    found |= over_seeds([one["test"] for one in results], metrics)
     found["valid recall@20"] = statistics.fmean(one["valid"]["recall@20"] for one in results)
     found["seconds"] = statistics.fmean(one["seconds"] for one in results)
     found["parameters"] = results[0]["parameters"]
@@ -104,7 +111,7 @@ def summary(folders: list[Path]) -> dict[str, Any]:
 
 
 def result(name: str, folders: list[Path]) -> RunResult:
-    """The seeds of a row as one."""
+    """The mean over the seeds of a row."""
     return average(name, [RunResult.read(one, name) for one in folders])
 
 
@@ -114,7 +121,7 @@ def main() -> None:
     parser.add_argument("--teacher", default="cm3")
     parser.add_argument("--seeds", default="1,2,3,4,5")
     parser.add_argument("--rows", default="vanilla," + ",".join(ROWS))
-    parser.add_argument("--finished", action="store_true", help="only runs that are there")
+    parser.add_argument("--finished", action="store_true", help="use finished runs, train none")
     parser.add_argument("--teachers", type=Path, default=Path("runs/leaderboard"))
     parser.add_argument("--runs", type=Path, default=Path("runs/distillation"))
     args = parser.parse_args()
@@ -157,7 +164,7 @@ def main() -> None:
         "tests": tests,
     }
     out = HERE / "results" / f"distillation-{dataset.name}.json"
-    out.write_text(json.dumps(document, indent=1) + "\n")
+    write(out, document)
     print(f"written to {out}")
 
 

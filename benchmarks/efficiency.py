@@ -2,12 +2,13 @@
 
     python benchmarks/efficiency.py [--threads 1] [--scale 1.0]
 
-43,739 users, 17,239 items, 609,341 interactions and random features 512 and 768 wide: made up,
-for time and size only. Teachers are CM3, as in `benchmarks/distillation.py`, and MMRec, the
-paper's; the student is MLPRec (64 numbers, one shared network of 2 maps). None is trained, which
-changes no time. All are written as run folders and measured by `modalign profile`, each in a
-process of its own. The student's tables are then loaded as a server would: memory-mapped .npy
-files and plain numpy, in a process without torch.
+43,739 users, 17,239 items, 609,341 interactions and random features of 512 and 768 dimensions: an
+invented catalogue, for time and size only. The teachers are CM3, as in
+`benchmarks/distillation.py`, and MMRec, as in the paper; the student is MLPRec (64 dimensions, one
+shared network of 2 linear maps). None is trained, as training changes no time. All are written as
+run folders and measured by `modalign profile`, each in its own process. The student's tables are
+then loaded as a server would load them: memory-mapped .npy files and plain numpy, in a process
+without torch.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _common import RESULTS, hardware, write
 
-ROOT = Path(__file__).resolve().parents[1]
 USERS, ITEMS, INTERACTIONS, WIDTHS = 43_739, 17_239, 609_341, {"image": 512, "text": 768}
 SIZE = 64
 STUDENT = 3_910_912
-"""Numbers of the student at full scale, by the published table."""
+"""Parameters of the student at full scale, from the published table."""
 SPEED_BAR, SIZE_BAR, SERVED_BAR = 30.0, 7.0, 1.0
 K = 20
 MODELS = ("cm3", "mmrec", "mlprec")
-OWN = "numbers of our MMRec"
+OWN = "parameters of our MMRec"
 
 
 def make_catalogue(scale: float) -> Any:
@@ -45,7 +46,7 @@ def make_catalogue(scale: float) -> Any:
 
     rng = seeds.numpy_generator(1, "efficiency")
     n_users, n_items, n = (int(size * scale) for size in (USERS, ITEMS, INTERACTIONS))
-    # Drawn until there are enough different pairs, everyone and everything at least once.
+    # Drawn until there are enough different pairs; each user and each item occurs at least once.
     pairs = np.arange(n_users) * n_items + np.arange(n_users) % n_items
     while len(pairs) < n:
         users = rng.integers(n_users, size=n)
@@ -69,7 +70,7 @@ def make_catalogue(scale: float) -> Any:
 
 
 def export(run: Path, out: Path) -> None:
-    """The student's folded tables and what users had, as .npy."""
+    """Write the student's tables and the users' seen items as .npy."""
     from modalign.experiments.fit import load_model
 
     fitted = load_model(run)
@@ -96,7 +97,7 @@ def serve(folder: Path, repeats: int) -> dict[str, float]:
         best = best[np.argsort(-scores[best])]
         times.append((time.perf_counter() - began) * 1e3)
     assert "torch" not in sys.modules
-    p50, p99 = np.percentile(times[20:], [50, 99])  # the first ones fetch the pages
+    p50, p99 = np.percentile(times[20:], [50, 99])  # the first ones load the pages
     return {"p50": float(p50), "p99": float(p99), "calls": repeats}
 
 
@@ -115,7 +116,7 @@ def served_apart(folder: Path, repeats: int, threads: int) -> dict[str, float]:
 
 
 def measure(scale: float, threads: int, repeats: int) -> dict[str, Any]:
-    """Build, write, profile and serve; everything is removed afterwards."""
+    """Build, write, profile and serve in a temporary folder."""
     from modalign.experiments.cost import profile
     from modalign.experiments.fit import fit
 
@@ -134,7 +135,7 @@ def measure(scale: float, threads: int, repeats: int) -> dict[str, Any]:
 
 
 def judge(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The bars: what was found, what is wanted, and whether it holds."""
+    """The bars: the measured value, the bar, and whether it holds."""
     cm3, mmrec, student = (run["parameters"]["with_features"] for run in found["runs"])
     published = mmrec + SIZE * sum(int(size * found["scale"]) for size in (USERS, ITEMS))
     if found["scale"] == 1:
@@ -142,16 +143,16 @@ def judge(found: dict[str, Any]) -> list[dict[str, Any]]:
     served = found["served from .npy"]
     bars = []
     for run in found["runs"][:2]:
-        for kind, meaning in (("p50", "by the clock"), ("cpu", "in time of the processor")):
+        for kind, meaning in (("p50", "wall-clock time"), ("cpu", "processor time")):
             ratio = run["anew_one"][kind] / found["runs"][2]["tables_one"][kind]
             what = f"{run['model']}'s forward for a user over the student's tables, {meaning}"
             bars.append(
                 {"what": what, "found": ratio, "bar": SPEED_BAR, "holds": ratio >= SPEED_BAR}
             )
     for count, what in (
-        (cm3, "numbers of CM3 and its features"),
-        (published, "numbers of the published teacher"),
-        (mmrec, f"{OWN}, which lacks the published one's second table of ids"),
+        (cm3, "parameters of CM3 and its features"),
+        (published, "parameters of the published teacher"),
+        (mmrec, f"{OWN}, without the published second table of ids"),
     ):
         ratio = count / student
         what = f"{what}, {count:,}, over the student's {student:,}"
@@ -180,28 +181,25 @@ def show(report: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the catalogue; for trying out")
+    parser.add_argument("--scale", type=float, default=1.0, help="size of the catalogue")
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/efficiency.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "efficiency.json")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         print(json.dumps(serve(args.serve, args.repeats)))
         return
-    from propagation import hardware
-
     found = measure(args.scale, args.threads, args.repeats)
     report = {
-        "what": "teacher against student on a made-up catalogue of TARec's Netflix size",
+        "what": "teacher and student on an invented catalogue of the size of TARec's Netflix",
         "hardware": hardware(args.threads),
         **found,
         "bars": judge(found),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    write(args.out, report)
     show(report)
     if not all(one["holds"] for one in report["bars"] if OWN not in one["what"]):
-        raise SystemExit("below a bar")
+        raise SystemExit("a bar is missed")
 
 
 if __name__ == "__main__":

@@ -3,24 +3,24 @@
     python benchmarks/evaluation.py [--data FOLDER] [--split valid] [--threads 1,2]
 
 FOLDER holds train.csv, valid.csv and test.csv (user_id, item_id, both integers). Random tables
-of 64 columns score every user against every item. "bare" multiplies a block of users with all
-items and takes `torch.topk` of 50, nothing else: no mask, no ties put in order, no metric. Ours
-masks what each user has seen, breaks ties, and computes all metrics at 5, 10, 20 and 50. The two
-take turns, so that whatever else the machine does meets both.
+of 64 columns score every user against every item. "bare" multiplies a block of users by all
+items and takes `torch.topk` of 50, nothing else: no mask, no order of ties, no metric. Ours
+masks each user's seen items, breaks ties, and computes all metrics at 5, 10, 20 and 50. The two
+alternate, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from _common import AMAZON_BABY, RESULTS, read_rows, write
 from torch import Tensor
 
 from modalign.core import seeds
@@ -31,8 +31,6 @@ from modalign.data.vocabulary import Vocabulary
 from modalign.evaluate.protocol import KS, Evaluator
 from modalign.experiments.run_folder import environment
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT / ".." / "shared" / "data" / "amazon-baby"
 BLOCK = 1024
 TARGET = 3.0
 
@@ -51,13 +49,9 @@ class Tables(Recommender):
 
 
 def read(folder: Path) -> Dataset:
-    """The given split, with ids as rows."""
-    parts = {}
-    for name in ("train", "valid", "test"):
-        path = folder / f"{name}.csv"
-        if not path.is_file():
-            raise SystemExit(f"no {name}.csv in {folder}: give the folder with --data")
-        parts[name] = Interactions(*np.loadtxt(path, np.int64, delimiter=",", skiprows=1).T.copy())
+    """The data set of a folder, with ids as rows."""
+    names = ("train", "valid", "test")
+    parts: dict[str, Any] = {name: Interactions(*read_rows(folder, name)) for name in names}
     n_users, n_items = (
         max(int(getattr(part, side).max()) for part in parts.values()) + 1
         for side in ("users", "items")
@@ -67,14 +61,14 @@ def read(folder: Path) -> Dataset:
 
 
 def bare(model: Tables, users: Tensor, k: int) -> None:
-    """The least that any ranking of all items does."""
+    """The minimum that any ranking of all items computes."""
     with torch.inference_mode():
         for block in users.split(BLOCK):
             (model.user_table[block] @ model.item_table.T).topk(k)
 
 
 def in_turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
-    """Seconds of each, best and median, one after the other again and again."""
+    """Best and median seconds of each run; the runs alternate."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
@@ -90,12 +84,12 @@ def in_turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=AMAZON_BABY)
     parser.add_argument("--split", choices=("valid", "test"), default="valid")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--columns", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/evaluation.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "evaluation.json")
     args = parser.parse_args()
     dataset = read(args.data)
     model = Tables(dataset, args.columns)
@@ -130,8 +124,7 @@ def main() -> None:
         "load_average": os.getloadavg()[0],
         "by_threads": results,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    write(args.out, report)
 
 
 if __name__ == "__main__":

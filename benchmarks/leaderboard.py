@@ -2,12 +2,12 @@
 
     python benchmarks/leaderboard.py --data data/bench-ml --models all --seeds 1,2,3,4,5
 
-Options of each model come from `benchmarks/configs/DATA/MODEL.yaml` where that exists (found by
-`benchmarks/tune.py` on validation), else they are the defaults. Finished runs are not run again.
-Writes `benchmarks/results/leaderboard-DATA.json`. Models that stand there already, measured on the
-same data under the same mask, stay with their tests; one named again is replaced, and keeps its
-tests if it comes out the same, or with `--add-seeds` gets the new seeds besides its own (its tests
-are of the new runs alone).
+Options of each model come from `benchmarks/configs/DATA/MODEL.yaml` if that exists (found by
+`benchmarks/tune.py` on validation), otherwise they are the defaults. Finished runs are not
+repeated. Writes `benchmarks/results/leaderboard-DATA.json`. Models that are in that file already,
+measured on the same data with the same mask, stay in it with their tests. A model that is named
+again is replaced; it keeps its tests if its results are the same. With `--add-seeds` it gets the
+new seeds in addition to its own (its tests are then of the new runs only).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from _common import over_seeds, tuned, write
 from rich.console import Console
 
-from modalign.core import settings
 from modalign.data.dataset import Dataset
 from modalign.errors import RunError
 from modalign.evaluate.significance import holm, holm_of_known
@@ -38,7 +38,7 @@ COSTS = ("valid recall@20", "seconds", "epochs")
 
 
 def measured(folder: Path) -> dict:
-    """What the table keeps of one run."""
+    """The part of a run's results that the table keeps."""
     found = json.loads((folder / "results.json").read_text())
     return {
         "seed": found["seed"],
@@ -53,16 +53,13 @@ def row(options: dict, runs: Sequence[dict]) -> dict:
     """A model's line of the table: means and deviations over its runs, and the runs."""
     runs = sorted(runs, key=lambda one: one["seed"])
     made: dict = {"options": options, "seeds": [one["seed"] for one in runs]}
-    for metric in METRICS:
-        values = [one[metric] for one in runs]
-        made[metric] = statistics.fmean(values)
-        made[f"{metric} deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
+    made |= over_seeds(runs, METRICS)
     made |= {cost: statistics.fmean(one[cost] for one in runs) for cost in COSTS}
     return made | {"runs": runs}
 
 
 def runs_of(line: dict) -> list[dict]:
-    """The runs behind a line; tables written before they were kept know single ones alone."""
+    """The runs behind a line; in old tables, only of lines with a single run."""
     if "runs" in line:
         return list(line["runs"])
     if len(line["seeds"]) > 1:
@@ -71,10 +68,15 @@ def runs_of(line: dict) -> list[dict]:
 
 
 def joined(document: dict, earlier: dict, add_seeds: bool) -> dict:
-    """The new table with what an earlier one of the same data and mask has besides.
+    """The new table, and the models of an earlier one of the same data and mask that it lacks.
 
-    A test stays where its models were not measured again, or came out the same to the last digit.
-    Holm's correction and the winners are of all tests together.
+    A test is kept if its models were not measured again, or have the same results to the last
+    digit. Holm's correction and the winners are computed over all tests together.
+
+    Args:
+        document: the new table.
+        earlier: the earlier table.
+        add_seeds: keep the earlier seeds of a model that was measured again.
     """
     if any(earlier[key] != document[key] for key in ("fingerprint", "mask")):
         return document
@@ -88,7 +90,13 @@ def joined(document: dict, earlier: dict, add_seeds: bool) -> dict:
 
 
 def tests_of(document: dict, earlier: dict, order: list[str]) -> dict:
-    """The tests of two tables; of the earlier one those that `joined` speaks of."""
+    """The tests of two tables; of the earlier one only those that `joined` keeps.
+
+    Args:
+        document: the new table.
+        earlier: the earlier table.
+        order: models in the order of the joined table.
+    """
     new, old = document["tests"], earlier["tests"]
     if not old:
         return new
@@ -120,7 +128,7 @@ def tests_of(document: dict, earlier: dict, order: list[str]) -> dict:
 
 
 def repeated(model: str, document: dict, earlier: dict) -> bool:
-    """A model measured before was measured again and came out the same to the last digit."""
+    """Whether a model was measured again with the same results to the last digit."""
     if model not in document["models"] or model not in earlier["models"]:
         return False
     keys = "options", "seeds", *METRICS, *(f"{metric} deviation" for metric in METRICS)
@@ -140,8 +148,8 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3,4,5")
     parser.add_argument("--mask", default="train")
     parser.add_argument("--runs", type=Path, default=Path("runs/leaderboard"))
-    parser.add_argument("--add-seeds", action="store_true", help="keep a model's other seeds")
-    parser.add_argument("--finished", action="store_true", help="only runs that are there")
+    parser.add_argument("--add-seeds", action="store_true", help="keep the other seeds of a model")
+    parser.add_argument("--finished", action="store_true", help="use finished runs, train none")
     args = parser.parse_args()
     dataset = Dataset.load(args.data)
     specs = registry.specs()
@@ -152,8 +160,7 @@ def main() -> None:
     folders: dict[str, list[Path]] = {}
     options: dict[str, dict] = {}
     for name in names:
-        path = HERE / "configs" / dataset.name / f"{name}.yaml"
-        options[name] = settings.read_yaml(path) if path.exists() else {}
+        options[name] = tuned(HERE, dataset.name, name)
         seeds = [1] if name in CLOSED else [int(s) for s in args.seeds.split(",")]
         for seed in seeds:
             folder = args.runs / dataset.name / f"{name}-{seed}"
@@ -190,7 +197,6 @@ def main() -> None:
     every = [run for runs in folders.values() for run in runs]
     tests = compare_runs(every, ks=(20,)).to_dict() if len(folders) > 1 else {}
     out = HERE / "results" / f"leaderboard-{dataset.name}.json"
-    out.parent.mkdir(exist_ok=True)
     document = {
         "data": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -201,9 +207,9 @@ def main() -> None:
     }
     if out.exists():
         document = joined(document, json.loads(out.read_text()), args.add_seeds)
-    out.write_text(json.dumps(document, indent=1) + "\n")
+    write(out, document)
     kept = [name for name in document["models"] if name not in rows]
-    print(f"written to {out}" + (f"; as it stood: {', '.join(kept)}" if kept else ""))
+    print(f"written to {out}" + (f"; unchanged: {', '.join(kept)}" if kept else ""))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""A LightGCN epoch on amazon-baby: ours, by the real trainer, against a straightforward loop.
+"""A LightGCN epoch on amazon-baby: by our trainer, and by a straightforward loop.
 
     python benchmarks/lightgcn_epoch.py [--data FOLDER] [--threads 1] [--layers 1]
 
 The straightforward loop is what most code does: a COO matrix, layers stacked and averaged,
-negatives drawn one by one in Python, tables looked up by index, Adam as it comes. Both compute
-the same loss on the same batch, which is checked first; epochs alternate, so that a busy
-machine is busy for both.
+negatives drawn one by one in Python, tables looked up by index, plain Adam. A check first ensures
+that both compute the same loss on the same batch. Epochs alternate, so that other load on the
+machine affects both.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from propagation import DATA, ROOT, hardware, read_pairs
+from _common import AMAZON_BABY, RESULTS, hardware, read_rows, write
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,7 +34,7 @@ REG = 1e-4
 
 
 class Straightforward:
-    """The loop to beat."""
+    """The loop for comparison."""
 
     def __init__(self, view: TrainView, model: LightGCN, batch_size: int) -> None:
         self.n_users, self.n_items, self.batch_size = view.n_users, view.n_items, batch_size
@@ -83,7 +82,7 @@ class Straightforward:
 
 
 def check_equal(view: TrainView, model: LightGCN, rival: Straightforward) -> None:
-    """Loss and gradient of one batch agree, so that both are timed on the same work."""
+    """Check that loss and gradient of one batch agree, so that both do the same work."""
     at = torch.randperm(len(view.users))[:2048]
     batch = Batch(view.users[at], view.items[at], torch.randint(view.n_items, (len(at),)))
     ours = sum(model.loss(batch).values())
@@ -101,18 +100,18 @@ def our_epochs(view: TrainView, model: LightGCN, batch_size: int, n: int) -> lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=AMAZON_BABY)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/lightgcn_epoch.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "lightgcn_epoch.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", category=UserWarning)
     random.seed(0)
     torch.manual_seed(0)
-    users, items = read_pairs(args.data)
+    users, items = torch.from_numpy(read_rows(args.data))
     view = TrainView(int(users.max()) + 1, int(items.max()) + 1, users, items)
     with seeds.torch_seed(1, "init"):
         model = LightGCN(LightGCNConfig(n_layers=args.layers, reg=REG), view)
@@ -140,14 +139,13 @@ def main() -> None:
         "ours": {"median": statistics.median(ours), "best": min(ours)},
         "straightforward": {"median": statistics.median(theirs), "best": min(theirs)},
         "ratio": ratio,
-        # Steadier than the clock on the wall where other processes take turns on the cores.
+        # More stable than wall-clock time if other processes share the cores.
         "cpu_seconds": {"ours": min(our_cpu), "straightforward": min(their_cpu)},
         "cpu_ratio": min(their_cpu) / min(our_cpu),
         "bar": BAR,
         "aim": AIM,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    write(args.out, report)
     for name in ("ours", "straightforward"):
         median = report[name]["median"]
         print(f"{name:16} {median:.3f} s an epoch, {median / steps * 1e3:.1f} ms a step")

@@ -1,11 +1,11 @@
-"""How often the graphs that MMSSL makes of its modalities are right.
+"""How often the edges of the graphs that MMSSL learns are held-out interactions.
 
     python benchmarks/mmssl_graphs.py RUN...
 
 For finished runs of MMSSL (folders with a `results.json`): the share of a modality's edges (k items
-that the user does not have in training) that are held-out interactions, of validation or test,
-mean over users who have such. Beside it the same of k items by the final vectors, by popularity,
-and at random. Means over the runs.
+that the user does not have in training) that are held-out interactions of validation or test, mean
+over users with held-out interactions. For comparison, the same share for k items by the final
+vectors, by popularity, and at random. Means over the runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from modalign.models.mmssl.model import MMSSL
 
 
 def held_out(data: Dataset) -> Tensor:
-    """Which cells are interactions of validation or test, (n_users, n_items)."""
+    """Mask of the interactions of validation or test, (n_users, n_items)."""
     cells = torch.zeros(data.n_users, data.n_items, dtype=torch.bool)
     for part in (data.valid, data.test):
         cells[torch.from_numpy(part.users), torch.from_numpy(part.items)] = True
@@ -35,7 +35,7 @@ def held_out(data: Dataset) -> Tensor:
 
 
 def share_right(chosen: Tensor, held: Tensor) -> float:
-    """Mean share of the users' chosen items that are held out; -1 is no item.
+    """Mean share of the users' chosen items that are held out; -1 marks no item.
 
     Over users who have held-out and chosen items.
     """
@@ -46,18 +46,25 @@ def share_right(chosen: Tensor, held: Tensor) -> float:
 
 
 def by_popularity(popularity: np.ndarray, k: int, seen: CSR, n_users: int) -> Tensor:
-    """The k most popular items that each user does not have."""
+    """The k most popular items that each user does not have.
+
+    Args:
+        popularity: training interactions of each item.
+        k: number of items.
+        seen: training items of each user.
+        n_users: number of users.
+    """
     return best_items(
         torch.ones(n_users, 1), torch.from_numpy(popularity).float()[:, None], k, seen
     )
 
 
 def measured(folder: Path) -> dict[str, float]:
-    """The shares of one run, by where the items come from."""
+    """The shares of one run, by source of the items."""
     fitted = load_model(folder)
     model, data = fitted.model, fitted.dataset
     if not isinstance(model, MMSSL) or model.config.graph == "observed":
-        raise SystemExit(f"expected a run of mmssl with graphs of its own; {folder} has none")
+        raise SystemExit(f"expected a run of mmssl with learnt graphs, got {folder}")
     held, seen = held_out(data), model.observed.seen
     graphs, k = model.modality_graphs.graphs, model.config.n_neighbours(data.n_items)
     names = chosen_modalities(model.config, data.modalities)

@@ -1,4 +1,4 @@
-"""Time of one product with the amazon-baby graph, path by path, as ratios against COO.
+"""Time of one product with the amazon-baby graph by different implementations, against COO.
 
     python benchmarks/propagation.py [--data FOLDER] [--threads 1] [--columns 64]
 
@@ -9,9 +9,6 @@ and its gradient; "at a batch" takes result and gradient at the rows of 2,048 tr
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 import warnings
@@ -20,38 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _common import AMAZON_BABY, RESULTS, hardware, read_rows, write
 from torch import Tensor
 
 from modalign.core.sparse import csr_tensor
 from modalign.graph.bipartite import BipartiteGraph
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT / ".." / "shared" / "data" / "amazon-baby"
 BATCH = 2048
-
-
-def read_pairs(folder: Path) -> tuple[Tensor, Tensor]:
-    """Users and items of train.csv, int64."""
-    path = folder / "train.csv"
-    if not path.is_file():
-        raise SystemExit(f"no train.csv in {folder}: give the folder with --data")
-    users, items = np.loadtxt(path, np.int64, delimiter=",", skiprows=1).T
-    return torch.from_numpy(users.copy()), torch.from_numpy(items.copy())
-
-
-def hardware(threads: int) -> dict[str, object]:
-    """What the numbers were measured on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "vectors": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "threads": threads,
-        "load_average": os.getloadavg()[0],
-    }
 
 
 def milliseconds(run: Callable[[], object], repeats: int) -> dict[str, float]:
@@ -80,16 +52,16 @@ def with_backward(forward: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=AMAZON_BABY)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--columns", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/propagation.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "propagation.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", category=UserWarning)
     torch.manual_seed(0)
-    users, items = read_pairs(args.data)
+    users, items = torch.from_numpy(read_rows(args.data))
     n_users, n_items = int(users.max()) + 1, int(items.max()) + 1
     graph = BipartiteGraph(users, items, n_users, n_items)
     x = torch.randn(n_users + n_items, args.columns)
@@ -123,7 +95,7 @@ def main() -> None:
     expected = products["torch COO"](x)
     for name, product in products.items():
         torch.testing.assert_close(torch.as_tensor(product(x)), expected, msg=name)
-    tables = {"forward": {}, "forward + backward": {}}
+    tables: dict[str, dict[str, dict[str, float]]] = {"forward": {}, "forward + backward": {}}
     with torch.no_grad():
         for name, product in products.items():
             tables["forward"][name] = milliseconds(lambda p=product: p(x), args.repeats)
@@ -143,8 +115,7 @@ def main() -> None:
         "hardware": hardware(args.threads),
         **tables,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    write(args.out, report)
 
 
 if __name__ == "__main__":

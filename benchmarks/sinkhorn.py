@@ -3,13 +3,13 @@
     python benchmarks/sinkhorn.py [--threads 2] [--repeats 5] [--most 200] [--json FILE]
 
 Problems: uniform random costs in [0, 1), uniform weights, float32, reg 0.05; many of 4 x 4, few
-of 512 x 512. Both solvers get the same costs and are asked for an L1 marginal error of 1e-4 of
-every problem. POT stops all problems of a batch together, on the L2 norm of the row error; it is
-given the loosest of a few thresholds, down to 1e-4 / sqrt(n), that brings the worst L1 error down
-to 1e-4. Both of its Sinkhorn solvers are timed: the log domain (its default) and the plain kernel,
-which underflows at smaller reg. Where POT needs thousands of sweeps, as for some 4 x 4 problems,
-it is stopped after --most: its time is then a lower bound, and its error, still above 1e-4, is
-written. Values are compared as `<plan, C>`, on the problems that POT has brought to 1e-4.
+of 512 x 512. Both solvers get the same costs and must reach an L1 marginal error of 1e-4 on every
+problem. POT stops all problems of a batch together, by the L2 norm of the row error; it gets the
+loosest of a few thresholds, down to 1e-4 / sqrt(n), that brings the largest L1 error down to 1e-4.
+Both of its Sinkhorn solvers are timed: the log domain (its default) and the plain kernel, which
+underflows at smaller reg. If POT needs thousands of sweeps, as for some 4 x 4 problems, it is
+stopped after --most: its time is then a lower bound, and its error, still above 1e-4, is reported.
+Values are compared as `<plan, C>`, on the problems for which POT reached 1e-4.
 
 The logit loss compares sorting with the debiased divergence as distillation uses it: 2,048
 scalars a side, p = 2, reg 0.01, sorted start, tolerance 1e-3, at most 60 sweeps, forward and
@@ -36,12 +36,12 @@ CPU_TIME = False  # set by --cpu-time
 
 
 def clock() -> float:
-    """Seconds: of the wall, or those that the process had a core for."""
+    """Seconds of wall-clock time, or of processor time."""
     return time.process_time() if CPU_TIME else time.perf_counter()
 
 
 def median_ms(call: Callable[[], object], repeats: int) -> float:
-    """Median milliseconds of a call, after one that does not count."""
+    """Median milliseconds of a call, after a warm-up."""
     call()
     times = []
     for _ in range(repeats):
@@ -52,7 +52,7 @@ def median_ms(call: Callable[[], object], repeats: int) -> float:
 
 
 def errors(plan):
-    """L1 distance of each problem's marginals from uniform ones, the worse of both sides."""
+    """L1 distance of each problem's marginals from uniform ones, the larger of both sides."""
     rows = (plan.sum(-1) - 1.0 / plan.shape[-2]).abs().sum(-1)
     columns = (plan.sum(-2) - 1.0 / plan.shape[-1]).abs().sum(-1)
     return rows.maximum(columns)
@@ -164,17 +164,19 @@ def show(
 
 
 def main() -> None:
-    """Runs all and prints the tables."""
+    """Run all and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--small", type=int, default=4096, help="problems of 4 x 4")
     parser.add_argument("--large", type=int, default=64, help="problems of 512 x 512")
     parser.add_argument("--logits", type=int, default=2048)
-    parser.add_argument("--most", type=int, default=200, help="sweeps after which POT is stopped")
+    parser.add_argument("--most", type=int, default=200, help="maximum number of sweeps of POT")
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
     parser.add_argument(
-        "--cpu-time", action="store_true", help="not the wall's: for a busy machine, on one thread"
+        "--cpu-time",
+        action="store_true",
+        help="measure processor time, on one thread",
     )
     given = parser.parse_args()
     global CPU_TIME

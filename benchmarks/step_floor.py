@@ -1,4 +1,4 @@
-"""A training step of each model against the arithmetic it cannot do without.
+"""The time of a training step of each model against the arithmetic that it requires.
 
     python benchmarks/step_floor.py [--models mmssl,bandvae,recgoat] [--threads 1] [--steps 6]
 
@@ -6,16 +6,16 @@ The graph is amazon-baby's (`../shared/data/amazon-baby`) with random features o
 its images and texts usually have; a batch has 2,048 pairs, or 2,048 users for a model that reads
 histories. Options are the defaults.
 
-The arithmetic is counted in the steps themselves: every dense product that torch is asked for, with
-those of the gradients, and every sum of rows (a product with a sparse matrix, 2 x entries x
-columns). The floor is these operations over the rates this machine reaches, measured in the same
-process with one product of 2,048 x 2,048 matrices and one sum of the graph's rows 64 wide;
-elementwise work (exponentials, normalisations, Adam) is free in it. Bar: 5 times the floor.
+The arithmetic is counted in the steps themselves: every dense product of torch, including those of
+the gradients, and every sum of rows (a product with a sparse matrix, 2 x entries x columns). The
+floor is the number of these operations divided by the rates of this machine, measured in the same
+process with one product of 2,048 x 2,048 matrices and one sum of the graph's rows of 64 columns;
+elementwise work (exponentials, normalisations, Adam) costs nothing in it. Bar: 5 times the floor.
 
-The overhead of Python is the time of a step during which no operator of torch runs: its length
-less the operators' own times, both under torch's profiler, which makes Python slower and not the
-operators. Work in numpy or scipy counts as overhead too. Bar: a tenth. The peak of resident memory
-is that of the whole process, imports and features included.
+The overhead of Python is the share of a step during which no operator of torch runs: the length of
+the step minus the operators' own times, both under torch's profiler, which slows down Python but
+not the operators. Work in numpy or scipy counts as overhead. Bar: a tenth. The peak of resident
+memory is that of the whole process, including imports and features.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from _common import AMAZON_BABY, RESULTS, write
+
 MODELS = ("mmssl", "bandvae", "recgoat", "lightgcn", "freedom", "cm3")
 BATCH = 2048
 FLOOR_BAR, PYTHON_BAR = 5.0, 0.1
@@ -57,14 +58,14 @@ def operations() -> tuple[Any, dict[str, float]]:
 
     aten = torch.ops.aten
     custom = {aten._embedding_bag: of_bags, aten._embedding_bag_forward_only: of_bags}
-    # torch counts none of these, though it counts the same ones out of place.
+    # torch does not count these, only their out-of-place forms.
     custom |= {aten.addmm_: of_added_product, aten.baddbmm_: of_added_product}
     custom |= {aten.mv: of_product, aten.addmv: of_added_product, aten.addmv_: of_added_product}
     return FlopCounterMode(display=False, custom_mapping=custom), sparse
 
 
 def rates(view: Any) -> tuple[float, float]:
-    """Operations a second of a dense product and of a sum of rows."""
+    """Operations per second of a dense product and of a sum of rows."""
     import torch
     from torch.nn import functional
 
@@ -88,7 +89,7 @@ def rates(view: Any) -> tuple[float, float]:
 
 
 def best(work: Callable[[], Any], repeats: int = 7) -> float:
-    """Seconds of the quickest call after the first."""
+    """Seconds of the fastest call after the first."""
     work()
     found = []
     for _ in range(repeats):
@@ -99,7 +100,7 @@ def best(work: Callable[[], Any], repeats: int = 7) -> float:
 
 
 def stepping(spec: Any, view: Any) -> Iterator[Callable[[], None]]:
-    """One step after another of the trainer's, each to be called once."""
+    """Yield training steps as the trainer does them; call each once."""
     import torch
 
     from modalign.core import devices, seeds
@@ -145,7 +146,7 @@ def child(name: str, folder: Path, threads: int, steps: int) -> dict[str, Any]:
 
     torch.set_num_threads(threads)
     view, spec = load(folder), registry.get(name)
-    order = torch.argsort(view.users)  # as a prepared data set has them
+    order = torch.argsort(view.users)  # as in a prepared data set
     object.__setattr__(view, "users", view.users[order])
     object.__setattr__(view, "items", view.items[order])
     before = rates(view)
@@ -159,8 +160,8 @@ def child(name: str, folder: Path, threads: int, steps: int) -> dict[str, Any]:
         step()
         worked.append(time.process_time() - worked_before)
         seconds.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # before it is profiled
-    # A machine shared with others is now faster, now slower: the floor is its best of both times.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # before profiling
+    # The speed of a shared machine varies: the floor uses the better of two measurements.
     dense_rate, sparse_rate = map(max, before, rates(view))
     counter, sparse = operations()
     with counter:
@@ -177,7 +178,7 @@ def child(name: str, folder: Path, threads: int, steps: int) -> dict[str, Any]:
     return {
         "model": name,
         "step_seconds": median,
-        # Less than the step's own where others of the host had the processor (one thread).
+        # Less than the step's time if other processes used the core (one thread).
         "processor_seconds": statistics.median(worked),
         "dense_operations": dense,
         "sparse_operations": sparse["operations"],
@@ -193,7 +194,7 @@ def child(name: str, folder: Path, threads: int, steps: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/amazon-baby")
+    parser.add_argument("--data", type=Path, default=AMAZON_BABY)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -213,16 +214,16 @@ def main() -> None:
         times, share = row["times_the_floor"], row["python_share"]
         print(
             f"{name:10s} {row['step_seconds'] * 1e3:8.1f} ms a step "
-            f"({row['processor_seconds'] * 1e3:.1f} of the processor), floor "
+            f"({row['processor_seconds'] * 1e3:.1f} of processor time), floor "
             f"{row['floor_seconds'] * 1e3:7.1f} ms: {times:5.2f} times (bar {FLOOR_BAR:g}: "
             f"{'met' if times <= FLOOR_BAR else 'MISSED'}), outside operators {share:6.1%} "
             f"(bar {PYTHON_BAR:.0%}: {'met' if share <= PYTHON_BAR else 'MISSED'}), "
             f"peak {row['peak_bytes'] / 2**30:.2f} GiB",
             flush=True,
         )
-    out = ROOT / "benchmarks/results/step_floor.json"
-    out.write_text(json.dumps({"rows": rows, "environment": environment()}, indent=1) + "\n")
-    print(f"written to {out.relative_to(ROOT)}")
+    out = RESULTS / "step_floor.json"
+    write(out, {"rows": rows, "environment": environment()})
+    print(f"written to {out}")
 
 
 if __name__ == "__main__":

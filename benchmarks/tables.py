@@ -1,10 +1,11 @@
-"""The tables of the README and the guides out of `benchmarks/results/*.json`.
+"""Print the tables of the README and the guides from `benchmarks/results/*.json`.
 
 python benchmarks/tables.py
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -26,7 +27,7 @@ MODELS = (
 )
 LEVEL = 0.05
 ABLATED = ("mmssl", "bandvae", "recgoat")
-TAUGHT = (
+DISTILLED = (
     "cm3",
     "ease",
     "vanilla",
@@ -54,7 +55,7 @@ def cell(row: dict | None, best: dict[str, float]) -> str:
 
 
 def table(kind: str, key: str, order: tuple[str, ...]) -> None:
-    """Rows of all data sets side by side, the best of each in bold."""
+    """Print rows with the results on all data sets, the best of each in bold."""
     found = {
         name: json.loads(path.read_text())[key]
         for name in DATA
@@ -72,7 +73,7 @@ def table(kind: str, key: str, order: tuple[str, ...]) -> None:
 
 
 def ablations(model: str) -> None:
-    """What a model loses without a part, starred beyond chance; data sets side by side."""
+    """Print what each variant of a model reaches; a star marks a significant difference."""
     found = {
         name: json.loads(path.read_text())["rows"]
         for name in DATA
@@ -98,9 +99,10 @@ def ablations(model: str) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     table("leaderboard", "models", MODELS)
     print()
-    table("distillation", "rows", TAUGHT)
+    table("distillation", "rows", DISTILLED)
     for model in ABLATED:
         print()
         ablations(model)

@@ -1,15 +1,15 @@
-"""Search a model's options on validation alone; the test part is taken out of the data first.
+"""Search a model's options on validation; the test part is removed from the data first.
 
     pip install -e .[tune]
     python benchmarks/tune.py --data data/bench-ml --model lightgcn --trials 30
 
 The space, `benchmarks/spaces/MODEL.yaml`, maps an option to a list of values. The defaults are the
-first trial; the others are proposed by Optuna (a seeded tree-structured Parzen estimator), and
-those that after `--warmup` epochs stand below the median of the earlier trials are stopped. Each
-trial is a line of `benchmarks/trials/DATA/MODEL.jsonl`; those that stand there already are not run
-again, and count; with `--worker 1` a second process takes part in the search, and keeps away from
-what the first is at (`MODEL.0.json` beside the log; a killed process leaves it until it is
-started again). The best one is written to `benchmarks/configs/DATA/MODEL.yaml`.
+first trial; Optuna proposes the others (a seeded tree-structured Parzen estimator). A trial that is
+below the median of the earlier trials after `--warmup` epochs is stopped. Each trial is a line of
+`benchmarks/trials/DATA/MODEL.jsonl`; trials that are there already count and are not repeated. With
+`--worker 1` a second process takes part in the search and avoids the options that the first one is
+trying (`MODEL.0.json` beside the log; a killed process leaves that file until it is started again).
+The best options are written to `benchmarks/configs/DATA/MODEL.yaml`.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ SEEDS = 1000
 
 
 class Curve:
-    """The best validation value so far after each epoch; stops a trial that has fallen behind."""
+    """Records the best validation value after each epoch, and stops a trial that is too low."""
 
     def __init__(self, trial: optuna.Trial) -> None:
         self.trial = trial
         self.values: list[float] = []
 
     def on_start(self, state: TrainState, epochs: int) -> None:
-        """Nothing has been measured yet."""
+        """Do nothing."""
 
     def on_epoch(self, record: Mapping[str, float], state: TrainState) -> None:
-        """Note the value and ask whether to go on."""
+        """Record the value; stop the trial if Optuna says so."""
         value = max(record.get(f"valid/{METRIC}", 0.0), *self.values[-1:], 0.0)
         self.values.append(value)
         self.trial.report(value, state.epoch)
@@ -59,7 +59,7 @@ class Curve:
             raise optuna.TrialPruned
 
     def on_end(self, state: TrainState) -> None:
-        """The record is written by the search."""
+        """Do nothing: the search writes the record."""
 
 
 def known(options: dict, space: dict[str, list], defaults: Mapping) -> dict:
@@ -68,7 +68,7 @@ def known(options: dict, space: dict[str, list], defaults: Mapping) -> dict:
 
 
 def new_study(seed: int, warmup: int) -> optuna.Study:
-    """A search without trials; `warmup` epochs go by before a trial may be stopped."""
+    """A search without trials; no trial is stopped in its first `warmup` epochs."""
     return optuna.create_study(
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=8),
@@ -87,8 +87,8 @@ def remember(study: optuna.Study, record: dict, space: dict[str, list], defaults
     values = record.get("curve", [])
     pruned = record.get("pruned", False)
     if values and not pruned:
-        # It stays at its best: one that trains for longer is measured by all finished trials,
-        # not by the few that took as long.
+        # Filled up with its best value, so that a longer trial is compared with all finished
+        # trials, not only with the few that took as long.
         values = values + values[-1:] * (defaults["epochs"] - len(values))
     curve = dict(enumerate(values, 1))
     study.add_trial(
@@ -108,7 +108,7 @@ def logged(log: Path) -> list[dict]:
 
 
 def under_way(log: Path, mine: Path, done: Sequence[dict]) -> list[dict]:
-    """What the other processes are at, taken to be no better than the worst trial so far."""
+    """The trials of other processes in progress, with the value of the worst finished trial."""
     lie = {METRIC: min((one[METRIC] for one in done), default=0.0), "pruned": True}
     others = sorted(set(log.parent.glob(f"{log.stem}.*.json")) - {mine})
     return [{"options": json.loads(path.read_text()), **lie} for path in others]
@@ -128,7 +128,7 @@ def proposal(
     an uninterrupted one would, and parallel searches learn from each other. The first trial is that
     of the defaults.
     """
-    # Seeded by what is known as well: a search continued does not propose the same again.
+    # The number of trials is part of the seed: a resumed search does not repeat its proposals.
     study = new_study(seed + len(done), warmup)
     for record in done:
         remember(study, record, space, defaults)
@@ -148,7 +148,16 @@ def proposal(
 def tried(
     trial: optuna.Trial, options: dict, dataset: Dataset, model: str, seed: int, briefly: dict
 ) -> dict:
-    """The record of one trial: what it reached, or where it stood when it was stopped."""
+    """Run one trial and return its record: its best values, or those when it was stopped.
+
+    Args:
+        trial: Optuna's trial.
+        options: options of the model.
+        dataset: data without a test part.
+        model: name of the model.
+        seed: seed of the training.
+        briefly: options that shorten the search and are not recorded.
+    """
     began = time.monotonic()
     curve = Curve(trial)
     given = {**options, **briefly}
@@ -171,21 +180,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--space", type=Path)
-    parser.add_argument("--trials", type=int, default=30, help="in all, those before counted in")
+    parser.add_argument("--trials", type=int, default=30, help="number, including earlier ones")
     parser.add_argument("--warmup", type=int, default=10, help="epochs before a trial is stopped")
-    parser.add_argument("--patience", type=int, help="of the search alone; not written down")
+    parser.add_argument("--patience", type=int, help="patience during the search; not recorded")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--worker",
         type=int,
         default=0,
-        help="another number for each further process that searches at the same time",
+        help="a different number for each process that searches at the same time",
     )
-    parser.add_argument("--set", action="append", default=[], help="fixed options, key=value")
+    parser.add_argument("--set", action="append", default=[], help="a fixed option, key=value")
     args = parser.parse_args()
     dataset = Dataset.load(args.data)
     dataset = replace(dataset, test=Interactions.empty())
-    # Beside the results, not among the runs: a search takes hours, and goes on elsewhere.
+    # Beside the results, not in the runs: a search takes hours and may continue elsewhere.
     log = HERE / "trials" / dataset.name / f"{args.model}.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     briefly = {} if args.patience is None else {"patience": args.patience}
@@ -198,8 +207,8 @@ def main() -> None:
     mine = log.with_suffix(f".{args.worker}.json")
     lock = FileLock(log.with_suffix(".lock"))
     while True:
-        # One at a time, so that no two propose the same at the same moment. The log is read
-        # again for each trial: another process may have added some.
+        # Locked, so that two processes do not propose the same options. The log is read again
+        # for each trial, because another process may have added some.
         with lock:
             done = logged(log)
             if len(done) >= args.trials:

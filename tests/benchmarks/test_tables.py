@@ -176,7 +176,7 @@ def stopped_at(tune: ModuleType, earlier: list[dict], values: list[float]) -> in
     import optuna
 
     space = {"learning_rate": [0.001, 0.01]}
-    study = tune.begun(seed=1, warmup=2)
+    study = tune.new_study(seed=1, warmup=2)
     for record in earlier:
         tune.remember(study, record, space, {"learning_rate": 0.001, "epochs": 50})
     curve = tune.Curve(study.ask())
@@ -208,7 +208,7 @@ def test_a_long_trial_is_measured_by_all_finished_ones_at_their_best(tune: Modul
 def test_a_stopped_trial_is_known_by_where_it_was_stopped(tune: ModuleType) -> None:
     import optuna
 
-    study = tune.begun(seed=1, warmup=2)
+    study = tune.new_study(seed=1, warmup=2)
     for one in (record(0.2, 5), record(0.1, 3, pruned=True)):
         tune.remember(
             study, one, {"learning_rate": [0.001]}, {"learning_rate": 0.001, "epochs": 50}
