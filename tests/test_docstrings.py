@@ -32,18 +32,24 @@ MODULES = [
 ]
 
 
-def functions(module: ModuleType) -> Iterator[tuple[str, Callable[..., object]]]:
-    """Public functions defined in a module and public methods of its public classes."""
+def functions(module: ModuleType) -> Iterator[tuple[str, Callable[..., object], list[str]]]:
+    """Public functions defined in a module and public methods of its public classes.
+
+    With each its documentation, followed by that of the methods that it overrides: what a base
+    class describes need not be repeated.
+    """
     for name, thing in vars(module).items():
         if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
             continue
         if inspect.isfunction(thing):
-            yield name, thing
+            yield name, thing, [inspect.getdoc(thing) or ""]
         if inspect.isclass(thing):
             for method, value in vars(thing).items():
                 inner = inspect.unwrap(getattr(value, "__func__", value))
                 if not method.startswith("_") and inspect.isfunction(inner):
-                    yield f"{name}.{method}", getattr(thing, method)
+                    found = [getattr(one, method, None) for one in thing.__mro__]
+                    texts = [inspect.getdoc(one) or "" for one in found if one is not None]
+                    yield f"{name}.{method}", getattr(thing, method), texts
 
 
 def parameters(function: Callable[..., object]) -> list[str]:
@@ -72,11 +78,11 @@ def is_command(function: Callable[..., object]) -> bool:
 def wrong(module: ModuleType) -> list[str]:
     """What differs between signature and `Args:`, per function."""
     found = []
-    for name, function in functions(module):
+    for name, function, texts in functions(module):
         taken = parameters(function)
         if len(taken) < PARAMETERS or is_command(function):
             continue
-        given = described(inspect.getdoc(function) or "")
+        given = next(filter(None, map(described, texts)), [])
         if given != taken:
             found.append(f"{name}: has {', '.join(taken)}; Args: {', '.join(given) or 'none'}")
     return found
@@ -111,6 +117,10 @@ def test_what_is_missing_or_too_much_is_found() -> None:
         "class Some:\n    'It.'\n    def method(self, a, b, c): 'Nothing.'\n"
         "    def _private(self, a, b, c): 'Nothing.'\n"
         "    @staticmethod\n    def static(a, b, c): 'Nothing.'\n"
+        "class Base:\n    'It.'\n    def over(self, a, b, c):\n"
+        "        '''One.\n\n        Args:\n            a, b, c: x\n        '''\n"
+        "class Derived(Base):\n    'It.'\n    def over(self, a, b, c): 'Another.'\n"
+        "class Other(Base):\n    'It.'\n    def over(self, a, b, d): 'Another.'\n"
     )
     exec(compile(source, "made_up", "exec"), module.__dict__)
     assert wrong(module) == [
@@ -119,4 +129,5 @@ def test_what_is_missing_or_too_much_is_found() -> None:
         "swapped: has a, b, c; Args: b, a, c",
         "Some.method: has a, b, c; Args: none",
         "Some.static: has a, b, c; Args: none",
+        "Other.over: has a, b, d; Args: a, b, c",
     ]

@@ -1,7 +1,9 @@
-"""The shapes everything else agrees on: protocols and frozen dataclasses, no algorithm.
+"""What models, trainer and evaluation agree on: protocols and frozen dataclasses, no algorithm.
 
-A model is one file: a frozen `Config`, a `Recommender`, `@register`. The trainer knows only
-`Task`; the evaluation knows only `Scorer`.
+A model is a frozen `Config` and a `Recommender` with `@register`. The trainer knows only `Task`;
+the evaluation knows only `Recommender` and `Scorer`. What a model can do beyond that, it declares
+by the interface that it implements: `PairScorer` and `Student` for distillation, `Encodes` and
+`Segmented` for export, `Aligned` and `modalign.core.explain.Explains` for reports.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from modalign.core.view import TrainView
 from modalign.errors import DataError, UnknownName
 
 __all__ = [
+    "Aligned",
     "Batch",
     "Config",
-    "Factorised",
+    "Encodes",
     "Factors",
     "MultimodalConfig",
     "Need",
@@ -30,6 +33,8 @@ __all__ = [
     "Queries",
     "Recommender",
     "Scorer",
+    "Segmented",
+    "Student",
     "Task",
     "TrainView",
     "TrainedConfig",
@@ -41,30 +46,30 @@ Need = Literal["negatives", "history", "modalities"]
 
 
 class Config(BaseModel):
-    """Base of all configurations: frozen, typed, an unknown key is refused."""
+    """Base of all configurations: frozen and typed; an unknown key is rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class TrainedConfig(Config):
-    """Options of every model that is trained by gradients."""
+    """Options of every model that is trained by gradient descent."""
 
     embedding_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Width of a user or item vector (of one segment where a model has several)."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
-    """Step size of the optimizer."""
+    """Learning rate of the optimizer."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Weight decay handed to the optimizer; `reg` is the penalty inside the loss."""
+    """Weight decay of the optimizer; `reg` is the penalty inside the loss."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam, or AdamW with decoupled weight decay."""
     batch_size: Annotated[int, Field(ge=1)] = 2048
-    """Training pairs (or users, for autoencoders) in a step."""
+    """Training pairs (users, for autoencoders) in a training step."""
     epochs: Annotated[int, Field(ge=0)] = 1000
-    """Most passes over the training data."""
+    """Maximum number of epochs."""
     patience: Annotated[int, Field(ge=1)] = 20
-    """Stop after so many evaluations in a row without a better validation metric."""
+    """Stop after this number of evaluations in a row without a better validation metric."""
     select_by: Literal["recall@10", "recall@20", "ndcg@10", "ndcg@20"] = "recall@20"
-    """The validation metric that picks the best epoch."""
+    """The validation metric that selects the best epoch."""
     eval_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between two evaluations."""
 
@@ -73,19 +78,20 @@ class MultimodalConfig(TrainedConfig):
     """Options of every model that reads item features."""
 
     modalities: tuple[str, ...] | None = None
-    """Names of the modalities to use, in order; None takes all, alphabetically."""
+    """Names of the modalities to use, in order; null takes all, alphabetically."""
     missing: MissingPolicy = "mean"
-    """What stands in for a missing row: zero, mean, mean of nearest neighbours, learned."""
+    """Replacement of a missing feature row: zeros, the mean row, the mean of the nearest
+    neighbours, or a learned row."""
 
 
 @dataclass(frozen=True)
 class Queries:
-    """A block of users to be scored: an id, a history, or both.
+    """A block of users to score: an id, a history, or both.
 
     Attributes:
         user: rows of users, int64, shape (B,); -1 for a user not seen in training.
         history: their items, sparse CSR (B, n_items) of ones, or None where the model
-            does not read histories.
+            does not need histories.
     """
 
     user: Tensor
@@ -118,7 +124,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """How one phase steps. `decay` multiplies the learning rate after every epoch."""
+    """The optimizer of one phase. `decay` multiplies the learning rate after every epoch."""
 
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
@@ -128,13 +134,13 @@ class OptimizerSettings:
 
     @classmethod
     def of(cls, config: TrainedConfig) -> OptimizerSettings:
-        """Settings a configuration asks for."""
+        """The settings in a configuration."""
         return cls(config.learning_rate, config.weight_decay, config.optimizer)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimizer and the parameters it owns; stepped at every `every`-th step."""
+    """One optimizer and the parameters that it updates, at every `every`-th step."""
 
     name: str
     params: Sequence[nn.Parameter]
@@ -144,7 +150,7 @@ class Phase:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Scores a block of users against all items; everything reusable is already computed."""
+    """Scores blocks of users against all items; everything reusable is already computed."""
 
     def score(self, queries: Queries) -> Tensor:
         """Scores of shape (B, n_items); higher is better."""
@@ -153,16 +159,16 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class PairScorer(Protocol):
-    """A scorer that need not score all items to know a few: what distillation asks for."""
+    """A scorer that computes the scores of a few items without scoring all, for distillation."""
 
     def score_pairs(self, queries: Queries, items: Tensor) -> Tensor:
-        """Scores of items (B, K) for the queries, (B, K)."""
+        """Scores (B, K) of the items (B, K) for the queries."""
         ...
 
 
 @dataclass(frozen=True)
 class Factors:
-    """Scorer of a factorised model: final tables, one matrix product per block."""
+    """Scorer of a factorised model: final tables, and one matrix product per block."""
 
     users: Tensor
     items: Tensor
@@ -174,7 +180,7 @@ class Factors:
 
 @runtime_checkable
 class Task(Protocol):
-    """All that the trainer knows."""
+    """Everything that the trainer knows of what it trains."""
 
     @property
     def n_negatives(self) -> int:
@@ -183,7 +189,7 @@ class Task(Protocol):
 
     @property
     def recommender(self) -> Recommender:
-        """What is evaluated, checkpointed and exported."""
+        """The model that is evaluated, checkpointed and exported."""
         ...
 
     def phases(self) -> Sequence[Phase]:
@@ -191,15 +197,26 @@ class Task(Protocol):
         ...
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
-        """Named scalars, already weighted; their sum is the loss. No side effect."""
+        """Named scalars, already weighted, whose sum is the loss; without side effects."""
         ...
 
     def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
-        """Before an epoch: resample graphs, anneal. Depends on its arguments alone."""
+        """Called before an epoch, to resample or anneal; depends on its arguments alone.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            rng: the epoch's generator, on the CPU.
+        """
         ...
 
     def after_step(self, step: int, batch: Batch, rng: torch.Generator) -> None:
-        """After an optimizer step: redraw what is random, rebuild what was just learnt."""
+        """Called after an optimizer step, to redraw random numbers or to rebuild graphs.
+
+        Args:
+            step: number of the step since the start of training, from 0.
+            batch: the batch of this step.
+            rng: the generator of this epoch's steps, on the CPU.
+        """
         ...
 
 
@@ -214,8 +231,12 @@ class Recommender(nn.Module):
     and the contract of `modalign.testing` checks each declaration in both directions.
 
     The constructor only allocates parameters and precomputes constants (it is called under
-    a seeded generator); everything that must survive is a Parameter or a buffer, constants
+    a seeded generator). Everything that must be saved is a Parameter or a buffer; constants
     that can be computed again are non-persistent buffers.
+
+    Args:
+        config: options of the model.
+        view: training data; the model does not keep it.
     """
 
     needs: ClassVar[tuple[Need, ...]] = ()
@@ -244,29 +265,43 @@ class Recommender(nn.Module):
         return int("negatives" in self.needs)
 
     def solve(self, view: TrainView) -> None:
-        """Closed-form models compute their buffers here, once, before the first epoch."""
+        """Compute the buffers of a closed-form model; called once, before the first epoch."""
 
     def phases(self) -> Sequence[Phase]:
-        """One phase with all trainable parameters; none where nothing is trained."""
+        """One phase with all trainable parameters; no phase for a closed-form model."""
         params = [p for p in self.parameters() if p.requires_grad]
         return [Phase("main", params, OptimizerSettings.of(self.config))] if params else []
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
-        """Named scalars, already weighted; their sum is the loss."""
+        """Named scalars, already weighted, whose sum is the loss.
+
+        Raises:
+            TypeError: the model is solved in closed form.
+        """
         raise TypeError(f"{type(self).__name__} has no loss: it is solved in closed form")
 
     def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
-        """Before an epoch; by default nothing."""
+        """Called before an epoch; does nothing by default."""
 
     def after_step(self, step: int, batch: Batch, rng: torch.Generator) -> None:
-        """After an optimizer step; by default nothing."""
+        """Called after an optimizer step; does nothing by default.
+
+        Args:
+            step: number of the step since the start of training, from 0.
+            batch: the batch of this step.
+            rng: the generator of this epoch's steps, on the CPU.
+        """
 
     def diagnostics(self) -> Mapping[str, float]:
-        """Numbers worth a line in the log of an epoch; by default none."""
+        """Numbers for the log of an epoch, by name; none by default."""
         return {}
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """Final user (n_users, d) and item (n_items, d) vectors, computed together."""
+        """Final user (n_users, d) and item (n_items, d) vectors, computed together.
+
+        Raises:
+            TypeError: the model is not factorised.
+        """
         raise TypeError(f"{type(self).__name__} does not factorise into user and item vectors")
 
     def user_vectors(self, queries: Queries) -> Tensor:
@@ -278,11 +313,11 @@ class Recommender(nn.Module):
         return self.tables()[1]
 
     def score(self, queries: Queries) -> Tensor:
-        """Scores of all items, (B, n_items); for many blocks take `scorer()` once."""
+        """Scores of all items, (B, n_items); to score many blocks, call `scorer()` once."""
         return Factors(*self.tables()).score(queries)
 
     def scorer(self) -> Scorer:
-        """This model frozen for scoring: tables are computed once, not once per block."""
+        """This model in evaluation mode; tables are computed once instead of once per block."""
         self.eval()
         if not self.factorised:
             return self
@@ -290,33 +325,84 @@ class Recommender(nn.Module):
             return Factors(*self.tables())
 
     def extra_repr(self) -> str:
-        """Sizes for people."""
+        """Sizes, for printing."""
         return f"n_users={self.n_users}, n_items={self.n_items}"
 
 
 @runtime_checkable
-class Factorised(Protocol):
-    """A model that gives the vectors of single rows; what distillation trains.
-
-    `at(users, items)` returns the final vectors of user rows (B, d) and item rows (C, d), and
-    the ones they start from, users' and then items', (B + C, d).
-    """
+class Student(Protocol):
+    """A model that computes the vectors of single users and items, which distillation can train."""
 
     def at(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See above."""
+        """Vectors of rows of users, int64 (B,), and of items, int64 (C,).
+
+        Returns:
+            The final vectors of the users (B, d) and of the items (C, d), and the vectors that
+            they are computed from, users first, (B + C, d).
+        """
         ...
 
     def ego_tables(self) -> tuple[Tensor, Tensor]:
-        """The tables the final vectors are made from, users and items, both of width d."""
+        """Tables of users and items, both of width d, from which final vectors are computed."""
+        ...
+
+
+@runtime_checkable
+class Segmented(Protocol):
+    """A model whose vectors have named parts, whose shares of a score an export can name."""
+
+    def vector_segments(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, first column and last column (excluded) of each part."""
+        ...
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A model that computes what it knows of a user from the history, in a form ONNX can hold."""
+
+    def history_encoder(self) -> nn.Module:
+        """A module without state of its own that reads rows of items, int64, (n,).
+
+        Its result is the user's vector (width,) where `history_items` has item vectors, else the
+        scores of all items (n_items,).
+        """
+        ...
+
+    def history_items(self) -> Tensor | None:
+        """Item vectors (n_items, width) whose products with the encoder's vectors are the scores;
+        None where the encoder returns the scores themselves.
+        """
+        ...
+
+
+@runtime_checkable
+class Aligned(Protocol):
+    """A model that shows its vectors space by space, before and after alignment."""
+
+    def representations(self) -> Mapping[str, Tensor]:
+        """Vectors of `users`, `id`, `unified` and, for each modality m, `raw/m` and `mapped/m`."""
+        ...
+
+    def plans(self) -> Mapping[str, Tensor]:
+        """Transport plans by space."""
         ...
 
 
 def chosen_modalities(config: MultimodalConfig, available: Iterable[str]) -> list[str]:
-    """Names a configuration selects, checked against what the data has."""
+    """Names of the modalities that a configuration selects, in order.
+
+    Args:
+        config: options of the model.
+        available: names of the modalities of the data.
+
+    Raises:
+        DataError: the data has no modality.
+        UnknownName: the data lacks a modality that the configuration names.
+    """
     names = sorted(available)
     if not names:
         raise DataError(
-            "at least one modality", "data without any", "run `modalign encode` on it first"
+            "data with at least one modality", "data without any", "run `modalign encode` first"
         )
     for name in config.modalities or ():
         if name not in names:

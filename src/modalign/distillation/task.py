@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from modalign.core.interfaces import (
     Batch,
     Config,
-    Factorised,
     OptimizerSettings,
     Phase,
     Recommender,
+    Student,
 )
 from modalign.core.view import TrainView
 from modalign.distillation.source import Source, blocks, factors
@@ -86,7 +86,7 @@ class DistillTask(nn.Module):
         self, target: Recommender, source: Source, config: DistillConfig, view: TrainView
     ) -> None:
         super().__init__()
-        if not isinstance(target, Factorised):
+        if not isinstance(target, Student):
             raise ConfigError(
                 "a model that gives vectors of single rows, as lightgcn and mlprec do",
                 type(target).__name__,

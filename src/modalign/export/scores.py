@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,7 +13,7 @@ from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 
 from modalign.core import seeds
-from modalign.core.interfaces import Queries, Recommender
+from modalign.core.interfaces import Encodes, Queries, Recommender, Segmented
 from modalign.core.sparse import csr_tensor, place_in_row, row_of_entries
 from modalign.errors import ConfigError
 from modalign.export.fidelity import best_of_cells, csr_of, hide, overlap
@@ -31,32 +31,6 @@ SAMPLE, ENCODED = 500, 50
 """Users that an item-item matrix, and an encoder, are compared on."""
 SIMILAR = 64
 """Width of the vectors that say how alike two items are, for models that have none."""
-
-
-@runtime_checkable
-class Encodes(Protocol):
-    """A model that computes what it knows of a user from the history, in a form ONNX can hold."""
-
-    def history_encoder(self) -> nn.Module:
-        """A module without state of its own: rows of items (n,) int64 to a user's vector (width,),
-        where `history_items` has item vectors, or to the scores of all items (n_items,).
-        """
-        ...
-
-    def history_items(self) -> Tensor | None:
-        """Item vectors (n_items, width) whose products with the encoder's vectors are the scores;
-        None where the encoder gives the scores themselves.
-        """
-        ...
-
-
-@runtime_checkable
-class Segmented(Protocol):
-    """A model whose vectors have parts with a name."""
-
-    def vector_segments(self) -> tuple[tuple[str, int, int], ...]:
-        """Name, first and last column (excluded) of each part."""
-        ...
 
 
 @dataclass(frozen=True)

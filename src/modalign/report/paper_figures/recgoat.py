@@ -16,12 +16,12 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.special import entr
 
+from modalign.core.interfaces import Aligned
 from modalign.report.paper_figures import canvas
 from modalign.report.paper_figures.figure import Drawn, Material, figure
 from modalign.report.paper_figures.measures import Floats, unit_rows
 from modalign.report.paper_figures.space_errors import (
     LOG,
-    Aligned,
     gaps_and_bounds,
     item_modalities,
 )

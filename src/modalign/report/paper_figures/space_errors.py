@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from modalign.core import seeds, settings
 from modalign.core.files import write_aside
-from modalign.core.interfaces import Factors, Recommender, Task
+from modalign.core.interfaces import Aligned, Factors, Recommender, Task
 from modalign.core.sparse import row_of_entries
 from modalign.core.view import TrainView
 from modalign.data.dataset import Dataset
@@ -34,19 +34,6 @@ from modalign.train.checkpoint import TrainState
 BLOCK = 1024
 """Users whose negatives are scored at a time."""
 LOG = "alignment.json"
-
-
-@runtime_checkable
-class Aligned(Protocol):
-    """A model that shows its vectors space by space."""
-
-    def representations(self) -> Mapping[str, Tensor]:
-        """Vectors of `users`, `id`, `unified` and, for each modality m, `raw/m` and `mapped/m`."""
-        ...
-
-    def plans(self) -> Mapping[str, Tensor]:
-        """Transport plans by space."""
-        ...
 
 
 class Triples:
