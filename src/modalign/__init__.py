@@ -16,6 +16,7 @@ model = modalign.load_model("runs/cm3")
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,9 @@ __all__ = [
 ]
 
 __version__ = version("modalign")
+
+# Without a handler Python would print warnings; a program that wants messages adds its own.
+logging.getLogger("modalign").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ import modalign
 from modalign.distillation import teachers
 from modalign.distillation.source import MixedSource, source_of
 from modalign.errors import ConfigError, RunError
+from modalign.evaluate.protocol import Evaluator
 from modalign.experiments.fit import fit, load_model
 from modalign.experiments.options import RunOptions
 from modalign.export.export_run import export_run
@@ -135,7 +136,7 @@ def test_several_teachers_are_mixed_with_the_weights_best_on_validation(teacher)
     for tenth in range(11):
         pair = (tenth / 10, 1 - tenth / 10)
         judged = teachers._Judged(MixedSource(sources, pair))
-        measured = modalign.evaluate.protocol.evaluate(judged, DATA, "valid", "train", (20,))
+        measured = Evaluator(DATA, "valid", "train", (20,)).run(judged)
         scores[tenth] = measured.metrics["recall@20"]
     assert scores[round(10 * found.weights[0])] == max(scores.values())
 

@@ -189,9 +189,9 @@ def test_a_comparison_is_plain_json() -> None:
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        ({"mask": "train"}, "runs of one mask"),
-        ({"fingerprint": "other"}, "runs of one data fingerprint"),
-        ({"split": "valid"}, "runs of one split"),
+        ({"mask": "train"}, "runs with one mask"),
+        ({"fingerprint": "other"}, "runs with one data fingerprint"),
+        ({"split": "valid"}, "runs with one split"),
     ],
 )
 def test_runs_under_other_rules_are_refused(facts: dict[str, str], expected: str) -> None:
@@ -218,7 +218,7 @@ def test_runs_of_other_users_are_refused(other: pl.DataFrame) -> None:
     for put_together in (compare, lambda runs: average("mean", runs)):
         with pytest.raises(RunError) as caught:
             put_together(runs)
-        assert caught.value.expected == "values of the same 80 users in every run"
+        assert caught.value.expected == "the same 80 users in every run"
         assert caught.value.got == f"{len(other)} users in other, not the same ones"
         assert "same split" in caught.value.fix
 
@@ -227,7 +227,7 @@ def test_runs_of_other_users_are_refused(other: pl.DataFrame) -> None:
 def test_two_or_more_runs_of_different_names_are_wanted(names: list[str]) -> None:
     with pytest.raises(RunError) as caught:
         compare([run_of(name, LOW) for name in names])
-    assert caught.value.expected == "two or more runs of different names"
+    assert caught.value.expected == "two or more runs with different names"
     assert caught.value.got == (", ".join(names) or "none")
 
 

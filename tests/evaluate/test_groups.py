@@ -8,7 +8,7 @@ import pytest
 
 from modalign.errors import ConfigError
 from modalign.evaluate.groups import by_activity, by_popularity
-from modalign.evaluate.protocol import evaluate
+from modalign.evaluate.protocol import Evaluator
 from modalign.models.popularity import Popularity, PopularityConfig
 from modalign.testing.toy import toy_dataset
 
@@ -48,7 +48,7 @@ def test_groups_add_up_to_the_whole() -> None:
     data = toy_dataset()
     model = Popularity(PopularityConfig(), data.view())
     model.solve(data.view())
-    found = evaluate(model, data)
+    found = Evaluator(data).run(model)
     groups = by_activity(found.per_user)
     assert groups["n_users"].sum() == found.n_users
     for key in found.per_user.columns[4:]:
@@ -64,7 +64,12 @@ def test_the_order_of_users_makes_no_difference() -> None:
 
 @pytest.mark.parametrize(
     ("edges", "message"),
-    [([], "rising edges"), ([0, 4, 4], "rising edges"), ([5, 0], "rising edges"), ([1, 4], "at 0")],
+    [
+        ([], "increasing edges"),
+        ([0, 4, 4], "increasing edges"),
+        ([5, 0], "increasing edges"),
+        ([1, 4], "at 0"),
+    ],
 )
 def test_wrong_edges_are_refused(edges: list[int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -20,12 +20,16 @@ from modalign.data.sources.table import read
 from modalign.data.vocabulary import Vocabulary
 from modalign.errors import ConfigError, DataError, InputError, TrainingError, UnknownName
 from modalign.evaluate import protocol
-from modalign.evaluate.protocol import Evaluator, evaluate, frozen, validation_metric
+from modalign.evaluate.protocol import Evaluation, Evaluator, frozen, validation_metric
 from modalign.evaluate.ranking import Ranking
 from modalign.models.ease import EASE, EASEConfig
 from modalign.testing.toy import toy_dataset
 
 TOY = toy_dataset()
+
+
+def evaluate(model: Recommender, dataset: Dataset, *args, **options) -> Evaluation:
+    return Evaluator(dataset, *args, **options).run(model)
 
 
 class Fixed(Recommender):

@@ -223,20 +223,10 @@ def test_histories_go_to_the_scorer_block_by_block_and_unseen_users_as_minus_one
         np.array([3, 1, 0]),
         2,
         history=sp.csr_array(history),
-        needs_history=True,
         unseen=np.array([True, False, False]),
         block=2,
     )
     assert told == [([-1, 1], history[[3, 1]].tolist()), ([0], history[[0]].tolist())]
-
-
-def test_history_is_kept_from_scorers_that_do_not_ask() -> None:
-    class Blind:
-        def score(self, queries: Queries) -> Tensor:
-            assert queries.history is None
-            return torch.zeros(len(queries), 5)
-
-    rank(Blind(), np.arange(2), 2, history=sp.csr_array(np.ones((2, 5), np.float32)))
 
 
 # ------------------------------------------------------------------ mistakes
@@ -265,11 +255,6 @@ def test_sizes_below_one_are_refused(options: dict[str, int]) -> None:
 def test_no_candidate_is_refused() -> None:
     with pytest.raises(DataError, match="at least one candidate"):
         rank(tables(), np.arange(3), 5, candidates=np.empty(0, np.int64))
-
-
-def test_history_wanted_and_not_given_is_refused() -> None:
-    with pytest.raises(DataError, match="histories of users"):
-        rank(tables(), np.arange(3), 5, needs_history=True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")

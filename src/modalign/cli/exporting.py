@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modalign.cli.options import Data, Json, choose
-from modalign.cli.render import err, print_json, say, table
 from modalign.cli.render import out as console
+from modalign.cli.render import print_json, say, table
 
 if TYPE_CHECKING:
     from modalign.export.export_run import Exported
@@ -40,17 +40,17 @@ def export(
         typer.Option(help="auto (approximate above a million items), exact, or hnsw."),
     ] = "auto",
     adapter: Annotated[
-        bool, typer.Option(help="Learn where items that nobody has chosen yet belong.")
+        bool, typer.Option(help="Train the content adapter for items without interactions.")
     ] = True,
     images: Annotated[bool, typer.Option(help="Copy the items' pictures into the folder.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an artifact.")] = False,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Write what a server needs of a run: no torch, no pickle, every file with its checksum.
+    """Write an artifact that the server loads without torch or pickle, with checksums of all files.
 
-    What storing costs, how new users are folded in and how well new items are placed is
-    measured on the way, shown, and kept in `manifest.json`.
+    The loss of storing vectors, the fold-in of new users and the placement of new items are
+    measured, printed, and stored in `manifest.json`.
     """
     choose("dtype", dtype, DTYPES)
     choose("index", index, INDEXES)
@@ -59,10 +59,6 @@ def export(
     from modalign_serve.artifact.write import check_place
 
     check_place(out, overwrite)
-
-    def stage(text: str) -> None:
-        err.print(f"[dim]{text} ...[/]")
-
     made = export_run(
         load_model(run, data),
         out,
@@ -71,15 +67,14 @@ def export(
         adapter=adapter,
         images=images,
         overwrite=overwrite,
-        stage=stage,
     )
     if json:
-        print_json({"folder": str(made.folder), "seconds": made.seconds, **_told(made)})
+        print_json({"folder": str(made.folder), "seconds": made.seconds, **_as_json(made)})
         return
     _show(made)
 
 
-def _told(made: Exported) -> dict[str, Any]:
+def _as_json(made: Exported) -> dict[str, Any]:
     m = made.manifest
     return {
         "kind": m.kind,
@@ -120,5 +115,5 @@ def _show(made: Exported) -> None:
         rows.append(["index", f"{m.index['kind']}, recall@20 {m.index['recall@20']:.4f}"])
     console.print(table("Artifact", ["", ""], rows))
     if made.left_out:
-        say(f"columns left out, of no kind an artifact has: {', '.join(made.left_out)}", console)
+        say(f"columns of unsupported types, left out: {', '.join(made.left_out)}", console)
     say(f"written to {made.folder} in {made.seconds:.0f} s", console)

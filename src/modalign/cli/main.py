@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -24,6 +25,7 @@ from modalign.cli import (
     sweeping,
     training,
 )
+from modalign.cli.render import show_logs
 from modalign_serve.command import mistakes, terminal
 
 ORDER = (
@@ -70,11 +72,26 @@ explaining.register(app)
 figures.register(app)
 exporting.register(app)
 serving.register(app)
-app.callback(
+
+
+@app.callback(
     help="Multimodal recommendation: from a table of interactions and the items' pictures and "
     "texts to a trained, measured recommender.\n\n"
     "A first tour: `modalign demo --out demo`. Each command has its own `--help` with examples."
-)(terminal.program_options)
+)
+def program_options(
+    context: typer.Context,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print the messages of every epoch, too.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")
+    ] = False,
+    version: terminal.Version = False,
+) -> None:
+    """Options before the command."""
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    context.with_resource(show_logs(level))
 
 
 def run() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import RenderableType
+from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,8 +23,23 @@ from modalign_serve.command.terminal import err, out, plain, print_json, say, ta
 
 __all__ = [
     "aligned", "counting", "downloading", "err", "metric_table", "out", "plain", "print_json",
-    "say", "table",
+    "say", "show_logs", "table",
 ]  # fmt: skip
+
+
+@contextmanager
+def show_logs(level: int) -> Iterator[None]:
+    """Print messages of the library from this level on to standard error, above progress bars."""
+    logger = logging.getLogger("modalign")
+    handler = RichHandler(console=err, show_time=False, show_path=False, rich_tracebacks=True)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def metric_table(title: str, metrics: Mapping[str, float]) -> RenderableType:

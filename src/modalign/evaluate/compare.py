@@ -1,4 +1,4 @@
-"""Runs side by side, and a winner only where there is one."""
+"""Comparison of runs, with a winner only if it differs significantly from all others."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, pl.excep
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run's result; several seeds of a model become one by `average`, which keeps the metrics
-    of each in `seeds`.
+    """The result of one run, or of several seeds by `average`, which keeps the metrics of each in
+    `seeds`.
     """
 
     name: str
@@ -35,10 +35,10 @@ class RunResult:
 
     @classmethod
     def read(cls, folder: str | Path, name: str | None = None) -> RunResult:
-        """From a run folder's `results.json` and `per_user.parquet`.
+        """Read `results.json` and `per_user.parquet` of a run folder.
 
         Raises:
-            RunError: a file is missing or unreadable, or they do not belong together.
+            RunError: a file is missing or unreadable, or the two do not match.
         """
         folder = Path(folder)
         try:
@@ -51,16 +51,16 @@ class RunResult:
             raise RunError(
                 f"a finished run with results.json and per_user.parquet in {folder}",
                 f"{type(error).__name__}: {error}".split("\n")[0],
-                "train it again with `modalign train`, or name another folder",
+                "train it again with `modalign train`, or give another folder",
             ) from error
 
 
 @dataclass(frozen=True)
 class MetricDifference:
-    """One metric of two runs: difference (first minus second), its 95% interval over users
-    (uncorrected), p-values, Holm's correction, and whether that is below the level. Where both
-    stand for several seeds, there is the p-value of Welch's t-test between these as well; what is
-    significant, it does not decide.
+    """One metric of two runs: difference (first minus second), its 95% confidence interval over
+    users (uncorrected), p-values, the t-test corrected by Holm's method, and whether that is below
+    the level. If both are averages of several seeds, also the p-value of Welch's t-test between
+    seeds, which does not affect `significant`.
     """
 
     metric: str
@@ -91,19 +91,19 @@ class Comparison:
     level: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """Plain values, for JSON."""
         return asdict(self)
 
 
 def compare(runs: Sequence[RunResult], level: float = 0.05) -> Comparison:
     """Compare runs on the same data, split and mask.
 
-    Two runs differ in a metric where the t-test over users, corrected after Holm over all pairs
-    of that metric, has a p-value below `level`. The winner has the best mean and differs from
-    every other run. Metrics beyond accuracy have no winner: more is not better.
+    Two runs differ in a metric if the t-test over users, corrected by Holm's method over all pairs
+    for that metric, has a p-value below `level`. The winner has the best mean and differs from
+    every other run. Metrics beyond accuracy have no winner, since higher is not better.
 
     Raises:
-        RunError: fewer than two runs, a name twice, or runs that cannot be compared.
+        RunError: fewer than two runs, equal names, or runs that cannot be compared.
     """
     _check(runs)
     order = runs[0].per_user["user_id"]
@@ -132,13 +132,13 @@ def compare(runs: Sequence[RunResult], level: float = 0.05) -> Comparison:
 
 
 def average(name: str, seeds: Sequence[RunResult]) -> RunResult:
-    """One result out of several seeds: each user's values are averaged first.
+    """One result of several seeds: each user's values are averaged first.
 
     Raises:
-        RunError: there is none, or they cannot be compared.
+        RunError: there is no run, or the runs cannot be compared.
     """
     if not seeds:
-        raise RunError(f"at least one run of {name}", "none", "name a run for each seed")
+        raise RunError(f"at least one run of {name}", "none", "give a run for each seed")
     _comparable(seeds)
     order = seeds[0].per_user["user_id"]
     frames = [_aligned(run, order) for run in seeds]
@@ -157,7 +157,7 @@ def average(name: str, seeds: Sequence[RunResult]) -> RunResult:
 
 
 def _is_accuracy(key: str) -> bool:
-    """Whether more of it is better; a metric of another version of the library is not known."""
+    """Whether higher is better; False for a metric that this version does not have."""
     metric = METRICS.get(key.split("@", maxsplit=1)[0])
     return metric is not None and metric.accuracy
 
@@ -198,7 +198,9 @@ def _check(runs: Sequence[RunResult]) -> None:
     names = [run.name for run in runs]
     if len(runs) < 2 or len(set(names)) < len(names):
         raise RunError(
-            "two or more runs of different names", ", ".join(names) or "none", "name each run once"
+            "two or more runs with different names",
+            ", ".join(names) or "none",
+            "give each run once",
         )
     _comparable(runs)
 
@@ -208,7 +210,7 @@ def _comparable(runs: Sequence[RunResult]) -> None:
         values = {run.name: getattr(run, what) for run in runs}
         if len(set(values.values())) > 1:
             raise RunError(
-                f"runs of one {what if what != 'fingerprint' else 'data fingerprint'}",
+                f"runs with one {what if what != 'fingerprint' else 'data fingerprint'}",
                 ", ".join(f"{name}: {value}" for name, value in values.items()),
                 "evaluate all runs on the same data under the same mask",
             )
@@ -220,7 +222,7 @@ def _aligned(run: RunResult, order: pl.Series) -> pl.DataFrame:
         return frame
     if len(frame) != len(order) or set(frame["user_id"]) != set(order):
         raise RunError(
-            f"values of the same {len(order)} users in every run",
+            f"the same {len(order)} users in every run",
             f"{len(frame)} users in {run.name}, not the same ones",
             "evaluate all runs with the same split and candidates",
         )

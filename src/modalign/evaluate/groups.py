@@ -1,4 +1,4 @@
-"""Metrics by how active users are, and recall by how popular items are."""
+"""Metrics by the activity of users, and recall by the popularity of items."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ ACTIVITY = (0, 4, 6, 9, 13)
 def by_activity(per_user: pl.DataFrame, edges: Sequence[int] = ACTIVITY) -> pl.DataFrame:
     """Means of every metric by the users' number of training interactions.
 
-    Group g holds the users with `edges[g] <= n_train < edges[g + 1]`; the last has no upper end.
-    The default edges are those of MMSSL (Wei et al., WWW 2023, Table 4) for Amazon Baby, whose
-    printed intervals share their ends; here each user is in one group.
+    Group g contains the users with `edges[g] <= n_train < edges[g + 1]`; the last has no upper end.
+    The default edges are those of MMSSL (Wei et al., WWW 2023, Table 4) for Amazon Baby, where
+    adjacent intervals share their ends; here each user is in one group.
 
     Returns:
-        group ("4-5", "13+"), n_users, and one column per metric; empty groups are left out.
+        group ("4-5", "13+"), n_users, and one column per metric; empty groups are omitted.
 
     Raises:
-        ConfigError: the edges do not rise, or a user lies below the first.
+        ConfigError: the edges do not increase, or a user is below the first.
 
     Example:
         >>> users = pl.DataFrame({"n_train": [1, 4, 5], "recall@20": [0.0, 0.5, 1.0]})
@@ -34,10 +34,10 @@ def by_activity(per_user: pl.DataFrame, edges: Sequence[int] = ACTIVITY) -> pl.D
     edges = list(edges)
     counts = per_user["n_train"].to_numpy()
     if not edges or any(b <= a for a, b in pairwise(edges)):
-        raise ConfigError("rising edges of groups", str(edges), "say them as 0,4,6,9,13")
+        raise ConfigError("increasing edges of groups", str(edges), "write them as 0,4,6,9,13")
     if len(counts) and counts.min() < edges[0]:
         raise ConfigError(
-            f"a first edge of at most {counts.min()}", str(edges[0]), "let the edges start at 0"
+            f"a first edge of at most {counts.min()}", str(edges[0]), "start the edges at 0"
         )
     return _means(per_user, np.searchsorted(edges, counts, side="right") - 1, _names(edges))
 
@@ -50,21 +50,21 @@ def by_popularity(
     k: int = 20,
     head: float = 0.2,
 ) -> pl.DataFrame:
-    """Share of relevant pairs found in the first k places, for popular and for other items.
+    """Share of relevant pairs found in the first k positions, for popular and for other items.
 
     Args:
         items: ranked items, (n, width).
-        hits: where they are relevant, bool, of the same shape.
+        hits: whether they are relevant, bool, of the same shape.
         relevant: items of all relevant pairs, (n_pairs,).
-        item_counts: training interactions of each item.
-        k: places looked at.
-        head: share of the catalogue, by popularity (ties by row), that is called head.
+        item_counts: number of training interactions of each item.
+        k: length of the lists.
+        head: share of the catalogue, by popularity (ties by row), in the group "head".
 
     Returns:
-        group ("head", "tail"), n_pairs, `recall@k` over pairs (0 where there is no pair).
+        group ("head", "tail"), n_pairs, `recall@k` over pairs (0 without any pair).
 
     Raises:
-        ConfigError: the head is no share of the catalogue.
+        ConfigError: `head` is not in [0, 1].
 
     Example:
         >>> listed, hits = np.array([[0, 1]]), np.array([[True, False]])
@@ -72,7 +72,7 @@ def by_popularity(
         [('head', 1, 1.0), ('tail', 1, 0.0)]
     """
     if not 0 <= head <= 1:
-        raise ConfigError("a head share between 0 and 1", str(head), "say 0.2 for a fifth")
+        raise ConfigError("a share of the head between 0 and 1", str(head), "use 0.2 for a fifth")
     order = np.argsort(-item_counts, kind="stable")
     is_head = np.zeros(len(item_counts), bool)
     is_head[order[: round(head * len(order))]] = True

@@ -16,9 +16,9 @@ and, beyond accuracy, with c_j the training interactions of item j and n the use
 
     novelty@K     mean over the list of -log2(max(c_j, 1) / n), bits
     popularity@K  mean over the list of c_j
-    coverage@K    share of the catalogue that stands in at least one list
+    coverage@K    share of the catalogue that is in at least one list
 
-A user whose list is empty has novelty and popularity 0.
+An empty list has novelty and popularity 0.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ PAIRS_AT_ONCE = 4_000_000
 
 
 def hit_matrix(items: np.ndarray, relevant: sp.csr_array) -> np.ndarray:
-    """Where the lists hit: `out[u, i]` tells whether `items[u, i]` is relevant to user u.
+    """The hits of lists: `out[u, i]` is whether `items[u, i]` is relevant to user u.
 
-    Every relevant pair is compared with its user's list, pairs in blocks.
+    Every relevant pair is compared with its user's list, in blocks of pairs.
 
     Args:
         items: rows of items, shape (n, k), -1 for none; no item twice in a row.
-        relevant: users x items, shape (n, n_items), in the order of `items`.
+        relevant: users x items, shape (n, n_items), users in the order of `items`.
 
     Returns:
         Booleans of shape (n, k).
@@ -66,14 +66,16 @@ def hit_matrix(items: np.ndarray, relevant: sp.csr_array) -> np.ndarray:
 
 @dataclass(frozen=True)
 class JudgedLists:
-    """Ranked lists and the truth, as every metric needs them.
+    """Ranked lists with their hits, the input of every metric.
+
+    The last three attributes are read only by metrics beyond accuracy.
 
     Attributes:
-        hits: bool, (n, k).
-        n_relevant: relevant items of each user, at least 1, int64, (n,).
-        items: rows of items, (n, k), -1 for none; only beyond-accuracy metrics read it.
-        item_counts: training interactions of each item, (n_items,); likewise.
-        n_train_users: users with a training interaction; likewise.
+        hits: whether each listed item is relevant, bool, (n, k).
+        n_relevant: number of relevant items of each user, at least 1, int64, (n,).
+        items: rows of items, (n, k), -1 for none.
+        item_counts: number of training interactions of each item, (n_items,).
+        n_train_users: number of users with a training interaction.
     """
 
     hits: np.ndarray
@@ -87,13 +89,13 @@ class JudgedLists:
 
     @cached_property
     def _where(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """User, place from 0 and number within the user's list of every hit; hits are few."""
+        """User, position from 0, and number among the user's hits, for every hit; hits are few."""
         user, place = np.nonzero(self.hits)
         counts = np.bincount(user, minlength=len(self))
         return user, place, place_in_row(counts)
 
     def total(self, k: int, weight: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-        """Sum over a user's hits in the first k places of `weight(place, number)`, float64."""
+        """Sum of `weight(place, number)` over a user's hits in the first k positions, float64."""
         user, place, number = self._where
         early = place < k
         weights = weight(place[early], number[early]).astype(np.float64)
@@ -169,13 +171,13 @@ def _coverage(lists: JudgedLists, k: int) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by name: per user, or (coverage) of all lists together.
+    """A metric of each user, or (coverage) of all lists together.
 
     Attributes:
-        name: as in `recall@20`.
-        per_user: values of each user at K, or None.
-        overall: one value at K, or None; a metric with `per_user` has its mean.
-        accuracy: compares with the truth; higher is better.
+        name: such as `recall`.
+        per_user: computes the values of the users at K; None for an overall metric.
+        overall: computes one value at K; None for a metric per user, whose mean is reported.
+        accuracy: whether it compares with relevant items; then higher is better.
     """
 
     name: str
@@ -221,7 +223,9 @@ def checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
     """
     if not ks or min(ks) < 1:
         raise ConfigError(
-            "at least one K, each 1 or more", ", ".join(map(str, ks)) or "none", "say K as 10,20,50"
+            "at least one K, each 1 or more",
+            ", ".join(map(str, ks)) or "none",
+            "write K as 10,20,50",
         )
     return tuple(sorted(set(ks)))
 
@@ -232,16 +236,17 @@ def compute(
     """Means and per-user values of metrics at every K.
 
     Args:
-        lists: ranked lists and the truth.
-        ks: lengths, none above the lists' width unless the lists are all there is.
-        names: of `METRICS`; all where None.
+        lists: ranked lists with their hits.
+        ks: lengths, at most the lists' width unless the lists contain all items.
+        names: names in `METRICS`; None for all.
 
     Returns:
-        `{"recall@20": mean, ...}` and `{"recall@20": values of shape (n,), ...}`; the second has
-        no coverage. The mean over no user is 0.
+        `{"recall@20": mean, ...}` and `{"recall@20": values of shape (n,), ...}`; the second
+        without coverage. The mean over no users is 0.
 
     Raises:
-        ConfigError, UnknownName: a K or a name is wrong.
+        ConfigError: there is no K, or one is below 1.
+        UnknownName: there is no such metric.
 
     Example:
         >>> lists = JudgedLists(np.array([[True, False, True]]), np.array([4]))

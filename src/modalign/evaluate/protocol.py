@@ -1,17 +1,17 @@
-"""How a recommender is measured: who is asked, what is left out, what counts.
+"""The evaluation protocol: which users are measured, which items are ranked, what counts.
 
 - Averages are over users with at least one relevant item in the split.
 - `mask="strict"` leaves the training and validation items of a user out of the test ranking;
-  `mask="train"` leaves out the training items alone, as most papers do. In the ranking of
-  the validation split the training items alone are left out under both. An item of the
-  truth that is left out so cannot be found; it counts as missed.
-- A model that reads histories is given the training items of a user, under both masks.
+  `mask="train"` leaves out only the training items, as most papers do. The ranking of the
+  validation split leaves out only the training items under both. A relevant item that is left
+  out counts as missed.
+- A model that reads histories gets the training items of a user, under both masks.
 - A user without training interactions is scored from `valid_history` or `test_history`
-  (unseen users), which is left out of the ranking too. Where neither is known of a user
-  nothing could be recommended but by chance; the user is dropped for every model, so that
-  averages stay comparable, and counted in `n_skipped`.
-- Cold items are ranked among all items, or (`candidates="cold"`) among the items without a
-  training interaction only; then the truth is cut to these items too.
+  (unseen users), whose items are left out of the ranking too. A user without any of these could
+  only get random recommendations and is skipped for every model, so that averages stay
+  comparable; `n_skipped` counts them.
+- Cold items are ranked among all items, or (`candidates="cold"`) only among the items without a
+  training interaction; then the relevant items are restricted to these too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ KS = (5, 10, 20, 50)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, of whom, and under which rules.
+    """The result of an evaluation, with its users and rules.
 
     Attributes:
         metrics: `{"recall@20": mean over users, ...}`.
@@ -51,8 +51,8 @@ class Evaluation:
             interactions), n_relevant, and one column per metric and K.
         ranking: the lists themselves, in the order of `per_user`.
         mask, split, candidates: the rules.
-        n_users: users in the average.
-        n_skipped: users with relevant items of whom nothing else is known.
+        n_users: number of users in the average.
+        n_skipped: number of users with relevant items but without any history.
     """
 
     metrics: dict[str, float]
@@ -66,22 +66,22 @@ class Evaluation:
 
 
 class Evaluator:
-    """Everything that stays the same between two evaluations, computed once.
+    """Evaluates recommenders on one split; everything that they share is computed once.
 
     Args:
-        dataset: with the split.
+        dataset: data with the split.
         split: "valid" or "test".
-        mask: "strict" or "train"; see the module.
+        mask: "strict" or "train", see the module.
         ks: lengths of lists, each at least 1.
-        metrics: names of `METRICS`, all where None.
-        candidates: "all" items, or "cold" ones only.
-        block: users scored at once.
-        device: where to score; where the recommender lives if None.
+        metrics: names in `METRICS`; None for all.
+        candidates: rank "all" items, or only "cold" ones.
+        block: number of users scored at a time.
+        device: where to score; None for the recommender's device.
 
     Raises:
         UnknownName: no such split, mask, metric or kind of candidates.
-        ConfigError: a K is wrong.
-        DataError: the split names nobody, or there is no cold item.
+        ConfigError: there is no K, or one is below 1.
+        DataError: the split has no user to measure, or no cold item.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Evaluator:
         users = np.flatnonzero(asked & (np.diff(self._history.indptr) > 0))
         if not len(users):
             raise DataError(
-                f"a {split} split with an interaction of a user that is known from training",
+                f"a {split} split with an interaction of a user who has a history",
                 f"{len(dataset.part(split))} interactions, none of such a user",
                 "choose another split when importing the data",
             )
@@ -150,10 +150,10 @@ class Evaluator:
         return cold
 
     def run(self, recommender: Recommender) -> Evaluation:
-        """Measure `recommender`; its training or evaluation mode is put back afterwards.
+        """Measure `recommender`; its training or evaluation mode is restored afterwards.
 
         Raises:
-            InputError: it cannot score the unseen users of this split.
+            InputError: it cannot score unseen users, and the split has some.
             TrainingError: a score is not a number.
         """
         unseen = bool(self._unseen.any())
@@ -163,6 +163,7 @@ class Evaluator:
                 f"{type(recommender).__name__}, which knows the users of the training data only",
                 "choose a model whose page says 'scores unseen users', or another split",
             )
+        reads = unseen or "history" in recommender.needs
         with frozen(recommender) as scorer:
             ranking = rank(
                 _FromHistory(recommender, scorer.items)
@@ -171,8 +172,7 @@ class Evaluator:
                 self._users,
                 max(self.ks),
                 seen=self._seen,
-                history=self._history,
-                needs_history=unseen or "history" in recommender.needs,
+                history=self._history if reads else None,
                 unseen=self._unseen,
                 candidates=self._candidates,
                 block=self.block,
@@ -181,7 +181,7 @@ class Evaluator:
         return self.judge(ranking)
 
     def judge(self, ranking: Ranking) -> Evaluation:
-        """Metrics of lists that were made elsewhere, for the users of this evaluation in order.
+        """Metrics of given lists, for the users of this evaluation in their order.
 
         Raises:
             InputError: the lists are of other users.
@@ -217,36 +217,17 @@ class Evaluator:
         return self._users
 
 
-def evaluate(
-    recommender: Recommender,
-    dataset: Dataset,
-    split: Split = "test",
-    mask: Mask = "strict",
-    ks: Sequence[int] = KS,
-    metrics: Sequence[str] | None = None,
-    candidates: Candidates = "all",
-    block: int = 1024,
-    device: torch.device | str | None = None,
-) -> Evaluation:
-    """Measure `recommender` once; see `Evaluator` for the arguments and the module for the rules.
-
-    Raises:
-        UnknownName, ConfigError, DataError, InputError, TrainingError: as `Evaluator` does.
-    """
-    return Evaluator(dataset, split, mask, ks, metrics, candidates, block, device).run(recommender)
-
-
 def validation_metric(dataset: Dataset, metric: str = "recall@20") -> Evaluator:
-    """The evaluator that picks the best epoch by `metric`: recall and ndcg, at 20 and at its K."""
+    """The evaluator that selects the best epoch: recall and ndcg, at 20 and at the K of `metric`."""
     ks = {20, int(metric.partition("@")[2])}
     return Evaluator(dataset, "valid", ks=sorted(ks), metrics=("recall", "ndcg"))
 
 
 @contextmanager
 def frozen(recommender: Recommender) -> Iterator[Scorer]:
-    """The recommender's scorer, without gradients; every module's mode is put back.
+    """The recommender's scorer, without gradients; the mode of every module is restored.
 
-    Module by module, because a part that is kept in evaluation mode must stay so.
+    Each module separately, since a part may be in evaluation mode during training.
     """
     modes = [(module, module.training) for module in recommender.modules()]
     try:
@@ -259,7 +240,7 @@ def frozen(recommender: Recommender) -> Iterator[Scorer]:
 
 @dataclass(frozen=True)
 class _FromHistory:
-    """A factorised model that computes the vectors of users from their histories."""
+    """A factorised model that computes users' vectors from their histories."""
 
     recommender: Recommender
     items: Tensor

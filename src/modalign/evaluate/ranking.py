@@ -1,7 +1,7 @@
-"""The k best items of each user out of all items, a block of users at a time.
+"""The k best items of each user among all items, a block of users at a time.
 
-Nothing of size users x items is held: a block of scores lies in one buffer that is filled,
-masked by flat index and cut to its k best, again and again.
+Nothing of size users x items is held: the scores of each block are written to one buffer, masked
+by flat index, and cut to the k best.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Ranking:
 
     Attributes:
         users: rows of users, int64, shape (n,).
-        items: rows of items, int32, shape (n, k); -1 where fewer than k could be ranked.
+        items: rows of items, int32, shape (n, k); -1 after the last item of a shorter list.
         scores: float32, shape (n, k); minus infinity where the item is -1.
     """
 
@@ -49,7 +49,6 @@ def rank(
     *,
     seen: sp.csr_array | None = None,
     history: sp.csr_array | None = None,
-    needs_history: bool = False,
     unseen: np.ndarray | None = None,
     candidates: np.ndarray | None = None,
     block: int = 1024,
@@ -57,26 +56,25 @@ def rank(
 ) -> Ranking:
     """Rank all items (or `candidates`) for each user.
 
-    The order is the same every time: higher score first, then the smaller item row, also
-    where the k-th and the next item tie. Scores are compared as float32. An item scored
-    minus infinity is never listed.
+    The order is deterministic: higher score first, then the smaller item row, also if the k-th
+    and the next item tie. Scores are compared as float32. An item with a score of minus infinity
+    is never listed.
 
     Args:
-        scorer: scores of a block of users against all items.
+        scorer: scores a block of users against all items.
         users: rows of users, int64, shape (n,).
         k: length of the lists.
-        seen: users x items; what it holds is left out of a user's list.
-        history: users x items; what the scorer may read of a user.
-        needs_history: hand `history` to the scorer.
-        unseen: bool, shape (n,); these users are handed over as -1, known by history alone.
-        candidates: rows of the only items that may be listed; all items where None.
-        block: users scored at once. The memory held is about `block` x items x 4 bytes, twice
-            that for a scorer that is no product of two tables.
-        device: where the scorer's tensors live.
+        seen: users x items; its entries are left out of the lists.
+        history: users x items; passed to a scorer that reads histories, None for others.
+        unseen: bool, shape (n,); these users are passed as -1 and known by their history alone.
+        candidates: rows of the items that may be listed; None for all items.
+        block: number of users scored at a time. Memory is about `block` x items x 4 bytes, twice
+            that for a scorer that is not a product of two tables.
+        device: device of the scorer's tensors.
 
     Raises:
         ConfigError: `k` or `block` is below 1.
-        DataError: there is no candidate; or a history is wanted and none is given.
+        DataError: there is no candidate.
         TrainingError: a score is not a number.
 
     Example:
@@ -87,8 +85,6 @@ def rank(
     for name, value in (("k", k), ("block", block)):
         if value < 1:
             raise ConfigError(f"{name} of at least 1", str(value), f"give a larger {name}")
-    if needs_history and history is None:
-        raise DataError("histories of users", "none", "pass `history` with `needs_history`")
     if candidates is not None and not len(candidates):
         raise DataError("at least one candidate item", "none", "rank all items instead")
     users = np.asarray(users, np.int64)
@@ -100,7 +96,7 @@ def rank(
     with torch.inference_mode():
         for start in range(0, len(users), block):
             part = slice(start, min(start + block, len(users)))
-            past = _sparse(history, users[part], device) if needs_history else None
+            past = None if history is None else _sparse(history, users[part], device)
             queries = Queries(torch.from_numpy(rows[part]).to(device), past)
             filled = buffer.fill(scorer, queries)
             if seen is not None:
@@ -119,7 +115,7 @@ def rank(
 
 
 class _Buffer:
-    """A block of scores of our own: what a scorer returns may be a view of its weights."""
+    """A buffer for a block of scores: what a scorer returns may be a view of its weights."""
 
     def __init__(self, block: int, device: torch.device | str) -> None:
         self.block, self.device, self.n_items = block, device, 0
@@ -138,7 +134,7 @@ class _Buffer:
         return self._filled
 
     def mask(self, seen: sp.csr_array, users: np.ndarray) -> None:
-        """Minus infinity at what the users have seen."""
+        """Set the scores of items that the users have seen to minus infinity."""
         part = seen[users]
         width = self._filled.shape[1]
         flat = torch.from_numpy(row_of_entries(part) * width + part.indices).to(self.device)
@@ -153,8 +149,7 @@ class _Buffer:
         return self._filled[:, :n_items]
 
 
-def _sparse(history: sp.csr_array | None, users: np.ndarray, device: torch.device | str) -> Tensor:
-    assert history is not None  # checked by `rank`
+def _sparse(history: sp.csr_array, users: np.ndarray, device: torch.device | str) -> Tensor:
     part = history[users]
     return csr_tensor(
         torch.from_numpy(part.indptr.astype(np.int64)),
@@ -165,11 +160,11 @@ def _sparse(history: sp.csr_array | None, users: np.ndarray, device: torch.devic
 
 
 def _refuse_nan(values: Tensor, users: np.ndarray) -> None:
-    # A partial sort puts what is not a number first, so one look at the first column is enough.
+    # A partial sort puts NaN first, so that the first column suffices.
     bad = values[:, 0].isnan()
     if bad.any():
         user = int(users[int(bad.nonzero()[0, 0])])
         raise TrainingError(
-            f"{int(bad.sum())} users of a block, first the user of row {user}, have a score that "
-            "is not a number: the training has diverged; lower the learning rate"
+            f"{int(bad.sum())} users of a block, the first in row {user}, have a score that is not "
+            "a number: the training has diverged; try a smaller learning rate"
         )

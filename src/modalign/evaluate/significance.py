@@ -1,4 +1,4 @@
-"""Whether two runs differ by more than chance: paired tests over users, with correction."""
+"""Tests of differences between runs: paired over users, with correction, and between seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modalign.errors import DataError
 @dataclass(frozen=True)
 class PairedTest:
     """Difference of means (first minus second), two-sided p-values over the same users, and the
-    95% interval of the difference by the t distribution.
+    95% confidence interval of the difference by the t distribution.
     """
 
     difference: float
@@ -28,9 +28,9 @@ class PairedTest:
 def paired(first: np.ndarray, second: np.ndarray) -> PairedTest:
     """Paired t-test and Wilcoxon's signed-rank test (zero differences dropped).
 
-    Equal samples have p-value 1; a difference that is the same for every user has t-test 0.
-    Differences are rounded to about 1e-12 of the largest value, so that sums of the same numbers in
-    another order are equal and Wilcoxon's ranks see the ties there are.
+    Equal samples have p-values of 1; with the same difference for every user that of the t-test
+    is 0. Differences are rounded to about 1e-12 of the largest value, so that sums of the same
+    numbers in another order are equal, and count as ties in Wilcoxon's ranks.
 
     Raises:
         DataError: the samples are not paired or not finite, or have fewer than 2 users.
@@ -54,17 +54,17 @@ def paired(first: np.ndarray, second: np.ndarray) -> PairedTest:
 def between_seeds(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Welch's t-test between the results of two methods' seeds: the two-sided p-value, or None.
 
-    A test over users takes both trained models as they are; this one takes the users as they are
-    and asks whether training once more could have turned the result round. Three seeds have little
-    power: a p-value above the level does not say that the methods are alike.
+    A test over users takes both trained models as given; this one takes the users as given and
+    tests whether the difference holds when training is repeated. Three seeds have little power: a
+    p-value above the level does not show that the methods are equal.
 
     Args:
-        first: one number for each seed, a mean over users.
-        second: likewise of the other method; the seeds need not be the same.
+        first: means over users of one method, one number for each seed.
+        second: means over users of the other method; its seeds may differ.
 
     Returns:
-        None where either has fewer than two seeds. Without any deviation, as of models that draw
-        nothing, 1 for equal results and 0 for others.
+        None if either has fewer than two seeds. Without any variance, as for deterministic
+        models, 1 for equal results and 0 otherwise.
 
     Example:
         >>> round(between_seeds([0.30, 0.32, 0.31], [0.28, 0.29, 0.27]), 4)
@@ -85,7 +85,7 @@ def between_seeds(first: Sequence[float], second: Sequence[float]) -> float | No
 
 
 def _differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """First minus second, without the noise of rounding."""
+    """First minus second, without rounding errors."""
     if first.shape != second.shape or len(first) < 2:
         raise DataError(
             "values of the same two or more users",
@@ -103,7 +103,7 @@ def _differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values adjusted so that the chance of any false finding is bounded (Holm 1979).
+    """p-values adjusted by Holm's method (1979), which bounds the family-wise error rate.
 
     Example:
         >>> holm([0.01, 0.04, 0.03]).tolist()
@@ -118,7 +118,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def holm_of_known(p_values: Sequence[float | None]) -> list[float | None]:
-    """`holm` of the p-values that there are.
+    """`holm` of the p-values that are not None.
 
     Example:
         >>> holm_of_known([0.25, None, 0.5])

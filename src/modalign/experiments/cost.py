@@ -302,8 +302,7 @@ class Asker:
             users,
             self.k,
             seen=self.seen,
-            history=self.read,
-            needs_history=self.reads_history,
+            history=self.read if self.reads_history else None,
             block=min(len(users), BLOCK),
             device=self.device,
         )

@@ -102,8 +102,7 @@ class FittedModel:
             rows,
             min(k, d.n_items),
             seen=d.history.known if filter_seen else None,
-            history=d.history.read(),
-            needs_history="history" in self.spec.needs,
+            history=d.history.read() if "history" in self.spec.needs else None,
             unseen=~trained[rows],
             device=devices.of(self.model),
         )
@@ -141,7 +140,6 @@ class FittedModel:
             min(k, d.n_items),
             seen=history if filter_seen else None,
             history=history,
-            needs_history=True,
             unseen=np.ones(len(names), bool),
             device=devices.of(self.model),
         )
@@ -174,8 +172,7 @@ class FittedModel:
             rows,
             min(k, d.n_items),
             seen=itself,
-            history=itself,
-            needs_history=not self.model.factorised,
+            history=None if self.model.factorised else itself,
             unseen=np.full(len(rows), not self.model.factorised),
             device=devices.of(self.model),
         )

@@ -11,16 +11,16 @@ from modalign_serve.artifact.artifact import Category, Column
 from modalign_serve.artifact.strings import Strings
 
 TEXTS = ("title", "description", "image")
-"""Always texts, however few different ones there are."""
+"""Columns that are stored as texts even if they have few different values."""
 CATEGORIES = 1_000
-"""Most different values of a column of categories."""
+"""Maximum number of different values in a column of categories."""
 
 
 def columns_of(table: pl.DataFrame) -> tuple[dict[str, Column], list[str]]:
-    """Columns by name, and the names of those an artifact has no kind for (lists, dates, ...).
+    """Columns by name, and the names of columns of other types (lists, dates, ...).
 
-    Numbers stay numbers, truth values become 0 and 1. Texts with at most 1,000 different values,
-    each standing twice on average, are categories; title, description and image are texts.
+    Numbers stay numbers, Boolean values become 0 and 1. Texts with at most 1,000 different values,
+    each at least twice on average, are categories; title, description and image are texts.
 
     Example:
         >>> table = pl.DataFrame({"item_id": ["a", "b"], "price": [1, None], "x": [["l"], ["m"]]})
@@ -54,7 +54,7 @@ def _texts(name: str, series: pl.Series) -> Column:
 
 
 def pictures_of(table: pl.DataFrame, folder: Path | None) -> dict[str, bytes | Path]:
-    """Pictures below `images/` of a data folder, by name, as they are copied into an artifact."""
+    """Picture files below `images/` of a data folder, by name, to copy into an artifact."""
     if folder is None or "image" not in table.columns:
         return {}
     found: dict[str, Any] = {}
@@ -66,6 +66,6 @@ def pictures_of(table: pl.DataFrame, folder: Path | None) -> dict[str, bytes | P
 
 
 def picture_column(column: Column | None, copied: dict[str, bytes | Path]) -> Column:
-    """The image column with the names of copied pictures alone."""
+    """The image column with only the names of copied pictures."""
     names = list(column) if isinstance(column, Strings) else []
     return Strings.of(name if name in copied else None for name in names)

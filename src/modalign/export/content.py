@@ -1,14 +1,14 @@
-"""The content adapter: trained on the items people have chosen, for those nobody has yet.
+"""The content adapter: maps features of items without interactions to item vectors.
 
 The items' features, unit rows reduced by a truncated singular value decomposition of each
-modality, are regressed onto the item vectors by ridge regression, then also with a second term:
-`mean |v^ - v|^2 + penalty + weight * S(v^, v)`, S the debiased Sinkhorn divergence between the
-vectors predicted for a batch and the true ones of the batch, in units of the vectors' spread; with
-and without a small network beside the linear map. A regression draws its predictions to the mean,
-where a new item wins no ranking; the divergence asks for vectors that lie where items lie.
+modality, are mapped to the item vectors by ridge regression, then also with a second term:
+`mean |v^ - v|^2 + penalty + weight * S(v^, v)`, where S is the debiased Sinkhorn divergence between
+the predicted and the true vectors of a batch, in units of the vectors' spread; with and without a
+small network in addition to the linear map. A regression shrinks its predictions to the mean, so
+that new items rank low; the divergence favours vectors with the distribution of trained ones.
 
-Everything is chosen on held-out items: they are taken out of the catalogue, put back with the
-vectors the adapter gives them, and the ranking of all items for the users is measured on them.
+All options are chosen on held-out items: they are removed from the catalogue, added again with the
+vectors of the adapter, and the ranking of all items is measured on them.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from modalign_serve.ranker.adapter import unit_rows
 
 K = 20
 RANK = 256
-"""Columns a modality is reduced to before the regression."""
+"""Number of columns to which a modality is reduced for the regression."""
 SHOWN = 64
-"""Of these, columns that explanations compare."""
+"""Number of columns to which a modality is reduced for explanations."""
 REGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 HIDDEN = 64
 STEPS, BATCH, RATE = 100, 256, 1e-2
 HELD_OUT = 0.2
 JUDGES = 1_000
-"""Most users whose rankings are measured."""
+"""Maximum number of users whose rankings are measured."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class ReducedFeatures:
 
     Attributes:
         names: modalities, in order.
-        bases: (width of the modality, rank) by name.
-        centres: mean unit row of the training items by name.
-        x: inputs of all items (n_items, sum of ranks + number of modalities).
-        splits: columns of x by name, the flag last.
-        shown: reduced unit rows that explanations compare, by name.
+        bases: by name, (width of the modality, rank).
+        centres: mean unit row of the training items, by name.
+        x: inputs of all items, (n_items, sum of ranks + number of modalities).
+        splits: columns of x of each modality, the last one says whether it is present.
+        shown: reduced unit rows for explanations, by name.
     """
 
     names: tuple[str, ...]
@@ -82,12 +82,12 @@ class Map:
 
 @dataclass(frozen=True)
 class Choice:
-    """What an adapter is trained with.
+    """Options of an adapter.
 
     Attributes:
-        reg: of the ridge, in units of the mean squared singular value of x.
+        reg: regularisation of the ridge, in units of the mean squared singular value of x.
         transport: weight of the divergence.
-        hidden: units of the network.
+        hidden: number of units of the network.
     """
 
     reg: float
@@ -100,7 +100,7 @@ class Choice:
 
 
 def choices(reg: float) -> list[Choice]:
-    """What is tried beside the ridges, `reg` being the best of them."""
+    """Options to try in addition to the ridges, where `reg` is the best of these."""
     return [
         Choice(reg, 1.0),
         Choice(reg, 4.0),
@@ -116,9 +116,9 @@ def read_content(
     """Reduce all item modalities.
 
     Args:
-        modalities: by name.
-        warm: rows of the items to learn the reduction from.
-        seed: of the randomised decomposition.
+        modalities: item features by name.
+        warm: rows of the items that determine the reduction.
+        seed: seed of the randomised decomposition.
     """
     names = tuple(sorted(modalities))
     bases, centres, reduced, shown, splits = {}, {}, {}, {}, {}
@@ -156,10 +156,10 @@ def fit_map(x: np.ndarray, vectors: np.ndarray, choice: Choice, seed: int) -> Ma
     """Train one adapter.
 
     Args:
-        x: inputs (n, p).
-        vectors: targets (n, d).
-        choice: what with.
-        seed: of the network's start and batches.
+        x: inputs, (n, p).
+        vectors: targets, (n, d).
+        choice: the options.
+        seed: seed of the network's initial weights and of the batches.
     """
     linear, bias = _ridge(x, vectors, choice.reg)
     if choice.transport or choice.hidden:
@@ -185,7 +185,7 @@ def _aligned(
     choice: Choice,
     seed: int,
 ) -> Map:
-    """From the ridge on, by gradients of the regression and the divergence."""
+    """Gradient steps on the regression and the divergence, starting from the ridge."""
     rng = seeds.torch_generator(seed, "export", "adapter")
     given, targets = torch.from_numpy(x), torch.from_numpy(np.array(vectors, np.float32))
     spread = float((targets - targets.mean(0)).square().sum(1).mean().sqrt()) or 1.0
@@ -229,11 +229,11 @@ def _divergence(guess: Tensor, truth: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Trained:
-    """An adapter and what was measured of it.
+    """An adapter with its measurements.
 
     Attributes:
-        matrices: as `modalign_serve.ranker.adapter.ContentAdapter` reads them.
-        report: for the manifest.
+        matrices: in the form of `modalign_serve.ranker.adapter.ContentAdapter`.
+        report: entries of the manifest.
     """
 
     matrices: dict[str, np.ndarray]
@@ -250,11 +250,11 @@ def train_adapter(
     """Choose and train an adapter on the items that have interactions.
 
     Args:
-        content: of all items.
-        users: trained vectors (n_users, d).
-        items: trained vectors (n_items, d).
-        history: training interactions (n_users, n_items).
-        seed: of everything drawn.
+        content: reduced features of all items.
+        users: trained vectors of users, (n_users, d).
+        items: trained vectors of items, (n_items, d).
+        history: training interactions, (n_users, n_items).
+        seed: seed of all random choices.
     """
     counts = np.bincount(history.indices, minlength=len(items))
     flags = [split.stop - 1 for split in content.splits.values()]
@@ -289,7 +289,7 @@ def train_adapter(
 
 
 class _Judge:
-    """Recall@20 of held-out items among all items, with given vectors in their places."""
+    """Recall@20 of held-out items among all items, with given vectors for the held-out ones."""
 
     def __init__(
         self,
@@ -312,14 +312,14 @@ class _Judge:
         self.seen.eliminate_zeros()
 
     def __call__(self, vectors: np.ndarray) -> float:
-        """With these vectors of the held-out items."""
+        """Recall with these vectors of the held-out items."""
         items = self.items.copy()
         items[self.held] = vectors
         return recall(best_lists(self.users, items, self.seen, K), self.relevant)
 
 
 def unreduced(found: Map, content: ReducedFeatures) -> dict[str, np.ndarray]:
-    """The map for features as encoders give them: the reduction is multiplied in."""
+    """The map for unreduced features: its matrices are multiplied by the reduction."""
     linear: list[np.ndarray] = []
     hidden: list[np.ndarray] = []
     for name in content.names:

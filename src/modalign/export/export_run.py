@@ -1,10 +1,11 @@
-"""A fitted run becomes an artifact: what is served, measured against what was trained."""
+"""From a fitted run to an artifact, with its differences from the trained model measured."""
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,21 +30,23 @@ from modalign_serve.artifact.write import quantised, restored, write_artifact
 from modalign_serve.ranker.foldin import encoder_fold, session
 from modalign_serve.ranker.index import FROM, Hnsw
 
+log = logging.getLogger("modalign.export")
+
 K = 20
 SAMPLE = 1_000
-"""Most users on whom losses are measured."""
+"""Maximum number of users on whom losses are measured."""
 Index = Literal["auto", "exact", "hnsw"]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The written artifact.
 
     Attributes:
-        folder: where.
+        folder: its folder.
         manifest: its description.
-        left_out: columns of the item table that an artifact has no kind for.
-        seconds: it took.
+        left_out: columns of the item table of types that an artifact cannot store.
+        seconds: duration of the export.
     """
 
     folder: Path
@@ -61,33 +64,31 @@ def export_run(
     adapter: bool = True,
     images: bool = True,
     overwrite: bool = False,
-    stage: Callable[[str], None] = lambda text: None,
 ) -> Exported:
-    """Write the artifact of a run.
+    """Write the artifact of a run; the logger `modalign.export` reports the steps.
 
     Args:
         fitted: the run.
-        folder: where to.
-        dtype: how vectors are stored; the loss is measured and written down. They are served as
-            float32 whatever it is.
+        folder: folder of the artifact.
+        dtype: type in which vectors are stored; the loss is measured and recorded. They are
+            served as float32 for every type.
         index: "hnsw" builds an approximate index, "auto" does so above a million items.
-        adapter: train the content adapter, where the data have modalities.
+        adapter: train the content adapter, if the data have modalities.
         images: copy the items' pictures into the artifact.
         overwrite: replace an artifact in the folder.
-        stage: told in words what begins.
 
     Raises:
-        ConfigError: a model that cannot be served.
-        ArtifactError: the folder holds something.
+        ConfigError: the model cannot be served.
+        ArtifactError: the folder is not empty.
     """
     start = time.perf_counter()
     dataset, seed = fitted.dataset, fitted.seed
-    stage("reading the model")
+    log.info("reading the model")
     history, seen = dataset.history.read(), dataset.history.known
     how = scored(fitted.model, history, seed)
     files: dict[str, bytes | Path] = {}
     if how.encoder is not None:
-        stage("writing the encoder")
+        log.info("writing the encoder")
         files["encoder.onnx"] = encoder = onnx_bytes(how.encoder, how.kind)
         if how.kind == "encoder":
             how = replace(how, loss=encoder_loss(fitted.model, encoder, history, seed))
@@ -110,19 +111,19 @@ def export_run(
     )
     artifact = _with_loss(artifact, seen, seed)
     if how.kind == "factors":
-        stage("learning to fold in new users")
+        log.info("fitting the fold-in of new users")
         artifact = _with_fold_in(artifact, dataset, history, files, seed)
     modalities = dataset.view().modalities
     if modalities:
-        stage("learning where new items belong" if adapter else "reducing features")
+        log.info("training the adapter for new items" if adapter else "reducing features")
         artifact = _with_content(artifact, dataset, history, adapter, seed)
     with tempfile.TemporaryDirectory() as scratch:
         if how.kind == "factors" and _wants_index(index, dataset.n_items):
-            stage("building the index")
+            log.info("building the index")
             path = Path(scratch) / "index.faiss"
             artifact = _with_index(artifact, seen, path, seed)
             files["index.faiss"] = path
-        stage("writing")
+        log.info("writing")
         out = write_artifact(folder, artifact, files, overwrite)
     return Exported(out, read_manifest(out), left, time.perf_counter() - start)
 
@@ -158,7 +159,7 @@ def _manifest(fitted: FittedModel, how: ScoringParts, dtype: Dtype) -> Manifest:
 
 
 def _plain(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON takes and people read: no lists of words."""
+    """The provenance without lists of words."""
     kinds = str | int | float | bool | None
     return {key: value for key, value in provenance.items() if isinstance(value, kinds)}
 
@@ -170,7 +171,7 @@ def _sample(seen: sp.csr_array, seed: int) -> np.ndarray:
 
 
 def _with_loss(artifact: Artifact, seen: sp.csr_array, seed: int) -> Artifact:
-    """Vectors as they come back from disk, and what that costs."""
+    """Vectors as they are read from disk, and the loss of storing them."""
     if artifact.users is None or artifact.items is None:
         if artifact.items is None:
             return artifact
@@ -239,7 +240,7 @@ def _with_content(
 
 def _wants_index(index: Index, n_items: int) -> bool:
     if index not in ("auto", "exact", "hnsw"):
-        raise ConfigError("auto, exact or hnsw as the index", repr(index), "choose one of them")
+        raise ConfigError("auto, exact or hnsw as the index", repr(index), "choose one of these")
     return index == "hnsw" or (index == "auto" and n_items > FROM)
 
 

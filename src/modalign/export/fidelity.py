@@ -1,4 +1,4 @@
-"""Lists of sampled users, to say in numbers what a shortcut costs."""
+"""Lists of sampled users, to measure what an approximation loses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CELLS = 2**22
 
 
 def csr_of(matrix: sp.csr_array, values: bool = False) -> Csr:
-    """A scipy matrix as an artifact keeps it."""
+    """A scipy matrix in the form that an artifact stores."""
     matrix.sort_indices()
     return Csr(
         matrix.indptr.astype(np.int64),
@@ -23,13 +23,13 @@ def csr_of(matrix: sp.csr_array, values: bool = False) -> Csr:
 
 
 def best_lists(users: np.ndarray, items: np.ndarray, seen: sp.csr_array, k: int) -> np.ndarray:
-    """Rows of the k best items by `users @ items.T`, what they had left out, (B, k).
+    """Rows of the k best items by `users @ items.T` without seen ones, (B, min(k, n)).
 
     Args:
-        users: (B, d).
-        items: (n, d).
-        seen: (B, n).
-        k: at most n are given.
+        users: vectors of users, (B, d).
+        items: vectors of items, (n, d).
+        seen: items to leave out, (B, n).
+        k: length of the lists.
     """
     k = min(k, len(items))
     found = np.empty((len(users), k), np.int64)
@@ -43,17 +43,17 @@ def best_lists(users: np.ndarray, items: np.ndarray, seen: sp.csr_array, k: int)
 
 
 def best_of_cells(cells: np.ndarray, k: int) -> np.ndarray:
-    """Rows of the k best of each row of scores, (B, k), -1 where fewer can be listed."""
+    """Rows of the k best items by scores, (B, min(k, n)), -1 after the end of a shorter list."""
     return best_of_rows(cells, min(k, cells.shape[1]))[0]
 
 
 def hide(cells: np.ndarray, seen: sp.csr_array) -> None:
-    """Take what was seen out of the running."""
+    """Set the scores of seen items to minus infinity."""
     cells[row_of_entries(seen), seen.indices] = -np.inf
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Share of the items of each list that the other one has too, averaged, in [0, 1].
+    """Share of the items of each list that are also in the other, averaged, in [0, 1].
 
     Example:
         >>> overlap(np.array([[1, 2], [3, -1]]), np.array([[2, 9], [3, -1]]))
@@ -66,7 +66,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def recall(lists: np.ndarray, relevant: sp.csr_array) -> float:
-    """Share of the relevant items that are listed, averaged over users that have any.
+    """Share of the relevant items that are listed, averaged over users with relevant items.
 
     Example:
         >>> recall(np.array([[1, 2]]), sp.csr_array([[0.0, 1.0, 0.0, 1.0]]))

@@ -1,7 +1,7 @@
-"""Ways from a list of items to a user's vector, fitted and measured on known users.
+"""Methods that map a list of items to a user's vector, fitted and measured on known users.
 
-`modalign_serve.ranker.foldin` says what each computes. Options are chosen on users that the fit
-has not seen, by what is reported.
+`modalign_serve.ranker.foldin` describes the methods. Options are chosen by the reported metrics
+on users that are not part of the fit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from modalign_serve.ranker.foldin import Fold, folded_by_ridge
 
 K = 20
 FITTED, MEASURED, TRIED = 20_000, 1_000, 200
-"""Most users the map is fitted on; most that are measured; of these most that options try."""
+"""Maximum numbers of users to fit the map, to measure the methods, and to choose options."""
 REGS = (1e-3, 1e-2, 1e-1, 1.0)
 WEIGHTS = (1e-3, 1e-2, 1e-1)
 
@@ -28,10 +28,10 @@ class KnownUsers:
     """Users whose trained vectors are known.
 
     Attributes:
-        users: trained vectors (n, d).
-        items: (n_items, d).
-        history: what the model was told of them, (n, n_items).
-        relevant: their validation items, (n, n_items).
+        users: trained vectors of users, (n, d).
+        items: trained vectors of items, (n_items, d).
+        history: the users' training items, (n, n_items).
+        relevant: the users' validation items, (n, n_items).
     """
 
     users: np.ndarray
@@ -40,19 +40,19 @@ class KnownUsers:
     relevant: sp.csr_array
 
     def at(self, rows: np.ndarray) -> KnownUsers:
-        """Some of them."""
+        """Some of the users."""
         picked = sp.csr_array(self.history[rows]), sp.csr_array(self.relevant[rows])
         return KnownUsers(self.users[rows], self.items, *picked)
 
     def means(self) -> np.ndarray:
-        """Mean vector of the items of each, (n, d)."""
+        """Mean vector of each user's items, (n, d)."""
         counts = np.maximum(np.diff(self.history.indptr), 1)[:, None]
         return np.asarray((self.history @ self.items) / counts, np.float32)
 
 
 @dataclass(frozen=True)
 class FoldIns:
-    """Matrices of the ways and what the manifest says of them."""
+    """Matrices of the methods, and their description in the manifest."""
 
     matrices: dict[str, np.ndarray]
     report: dict[str, Any]
@@ -61,16 +61,16 @@ class FoldIns:
 def fit_fold_ins(
     known: KnownUsers, rng: np.random.Generator, encoder: Fold | None = None
 ) -> FoldIns:
-    """Fit the map and the ridge, measure all ways, name the best.
+    """Fit the map and the ridge, measure all methods, and choose the best.
 
-    The best has the highest Recall@20 on validation items where there are any, otherwise the
-    largest overlap of its lists with those of the trained vectors. Both are reported, and the mean
-    cosine with the trained vectors, all on users that the fits have not seen.
+    The best has the highest Recall@20 on validation items if there are any, otherwise the largest
+    overlap of its lists with those of the trained vectors. Both and the mean cosine with the
+    trained vectors are reported, on users that are not part of the fit.
 
     Args:
         known: users; those without a history are left out.
-        rng: draws who is fitted on and who is measured.
-        encoder: the model's own way, if it has one.
+        rng: draws the users to fit on and the users to measure.
+        encoder: the model's own method, if it has one.
     """
     having = rng.permutation(np.flatnonzero(np.diff(known.history.indptr)))
     n_measured = min(MEASURED, max(1, len(having) // 4))
@@ -114,7 +114,7 @@ def _cosine(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _each(known: KnownUsers, fold: Fold) -> np.ndarray:
-    """Fold in one after the other, as a server does; of a sample, never of all users."""
+    """Fold in users one by one, as a server does; only for a sample."""
     edges = known.history.indptr
     rows = [known.history.indices[edges[i] : edges[i + 1]] for i in range(len(known.users))]
     return np.stack([fold(one, known.items[one]) for one in rows])
@@ -152,7 +152,7 @@ def _best_ridge(
         folded = _each(few, _ridge(single, inverse))
         tried.append((_score(few, folded, lists), single, folded))
     _, gram, folded = max(tried, key=lambda one: one[0])
-    # The length of trained vectors matters where a trained vector is moved.
+    # The length matters when a trained vector is updated by feedback.
     scale = float((folded * few.users).sum() / max(float((folded**2).sum()), 1e-12))
     return gram, scale if scale > 0 else 1.0
 

@@ -15,14 +15,14 @@ from modalign_serve.artifact.manifest import Kind
 
 
 def onnx_bytes(encoder: nn.Module, kind: Kind) -> bytes:
-    """An encoder as an ONNX model: input `items` (n,) int64, n at least 1 and free.
+    """An encoder as an ONNX model with the input `items`, int64, (n,), for any n of at least 1.
 
     Args:
-        encoder: rows of items to a vector or to scores.
-        kind: of the artifact; names the output "vector" or "scores".
+        encoder: maps rows of items to a vector or to scores.
+        kind: kind of the artifact; "encoder" names the output "scores", others "vector".
 
     Raises:
-        ConfigError: what writes ONNX is not installed.
+        ConfigError: the packages that write ONNX are not installed.
     """
     try:
         import onnxscript  # noqa: F401
@@ -30,7 +30,7 @@ def onnx_bytes(encoder: nn.Module, kind: Kind) -> bytes:
         raise ConfigError(
             "onnx and onnxscript, to export an encoder",
             f"no package {error.name}",
-            "pip install 'modalign[serve]'",
+            "run pip install 'modalign[export]'",
         ) from error
     example = torch.tensor([0, 1, 0])
     output = "scores" if kind == "encoder" else "vector"
@@ -39,7 +39,7 @@ def onnx_bytes(encoder: nn.Module, kind: Kind) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # What the exporter deprecates of itself is no news to who exports a recommender.
+            # The exporter warns of its own deprecations, which do not concern the caller.
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 encoder,

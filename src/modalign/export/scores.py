@@ -1,4 +1,4 @@
-"""How a trained model can be served: as products of vectors, as sums over a history, or as ONNX."""
+"""The form in which a model is served: products of vectors, sums over a history, or ONNX."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from modalign_serve.ranker.foldin import session
 K = 20
 BLOCK = 256
 KEPT = (64, 128, 256, 512)
-"""Entries of a row of an item-item matrix that are tried, the fewest that suffice first."""
+"""Numbers of entries per row of an item-item matrix, tried in this order."""
 ENOUGH = 0.99
-"""Overlap of lists with the whole matrix that suffices."""
+"""Minimum overlap of the lists with those of the whole matrix."""
 SAMPLE, ENCODED = 500, 50
-"""Users that an item-item matrix, and an encoder, are compared on."""
+"""Numbers of users for the comparison of an item-item matrix, and of an encoder."""
 SIMILAR = 64
-"""Width of the vectors that say how alike two items are, for models that have none."""
+"""Width of the vectors for the similarity of items, for models without item vectors."""
 
 
 @dataclass(frozen=True)
 class ScoringParts:
-    """What the artifact scores with.
+    """The parts of an artifact that scores are computed from.
 
     Attributes:
         kind: see `Manifest`.
-        users, items: vectors; of a kind other than "factors" the items' alone, for similarity.
+        users, items: vectors; for a kind other than "factors" only those of items, for similarity.
         neighbours: the item-item matrix.
-        loss: what cutting it costs.
-        encoder: to be exported as ONNX.
+        loss: differences from the whole matrix.
+        encoder: module to export as ONNX.
         segments: named parts of the vectors.
     """
 
@@ -56,19 +56,19 @@ class ScoringParts:
 
 
 def scored(model: Recommender, history: sp.csr_array, seed: int) -> ScoringParts:
-    """How to serve a model, by what it can do.
+    """The form in which a model is served, by the interfaces that it implements.
 
-    A product of tables is served as such, an `Encodes` model by its encoder. Of any other model
-    that reads histories the scores of single items are taken as the rows of an item-item matrix,
-    if on a sample of users their sums are the model's scores.
+    A product of tables is served as such, an `Encodes` model by its encoder. For any other model
+    that reads histories, the scores of single items are the rows of an item-item matrix, if their
+    sums equal the model's scores for a sample of users.
 
     Args:
-        model: trained.
-        history: what it reads of each user, (n_users, n_items).
-        seed: of the sample.
+        model: a trained model.
+        history: the items that it reads of each user, (n_users, n_items).
+        seed: seed of the sample.
 
     Raises:
-        ConfigError: none of these.
+        ConfigError: the model has none of these forms.
     """
     model.eval()
     with torch.inference_mode():
@@ -114,7 +114,17 @@ def _scores(model: Recommender, rows: sp.csr_array) -> np.ndarray:
 def encoder_loss(
     model: Recommender, encoder: bytes, history: sp.csr_array, seed: int
 ) -> dict[str, Any]:
-    """How far the lists and scores of an ONNX encoder are from the model's, on a few users."""
+    """Differences of lists and scores between an ONNX encoder and its model, on a few users.
+
+    Args:
+        model: the trained model.
+        encoder: its encoder as ONNX.
+        history: the items that it reads of each user, (n_users, n_items).
+        seed: seed of the sample of users.
+
+    Returns:
+        Overlap of the lists, mean absolute difference of the scores, and number of users.
+    """
     having = np.flatnonzero(np.diff(history.indptr))
     rng = seeds.numpy_generator(seed, "export", "encoder")
     sample = sp.csr_array(history[np.sort(rng.permutation(having)[:ENCODED])])
@@ -164,13 +174,13 @@ def _unservable(model: Recommender) -> ConfigError:
     return ConfigError(
         "a model whose scores are products of vectors, or sums over the items of a history, or "
         "that has an encoder",
-        f"{type(model).__name__}, which is none of these",
+        f"{type(model).__name__}, which has none of these",
         "distil it into a student: modalign distill --teacher RUN --data DATA --out FOLDER",
     )
 
 
 def _rows_of_matrix(model: Recommender, n_items: int) -> sp.csr_array:
-    """Scores of one item each, sparse; of dense rows the largest entries alone are kept."""
+    """Scores for histories of one item each, sparse, (n_items, n_items)."""
     blocks = []
     for start in range(0, n_items, BLOCK):
         stop = min(start + BLOCK, n_items)
@@ -181,7 +191,7 @@ def _rows_of_matrix(model: Recommender, n_items: int) -> sp.csr_array:
 
 
 def _largest(matrix: sp.csr_array, n: int) -> sp.csr_array:
-    """The n largest entries of each row by size, the first ones of equals."""
+    """The n entries of each row with the largest absolute values, the first ones among equals."""
     owner = row_of_entries(matrix)
     order = np.lexsort((-np.abs(matrix.data), owner))
     kept = np.sort(order[place_in_row(np.diff(matrix.indptr)) < n])

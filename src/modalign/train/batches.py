@@ -14,9 +14,17 @@ from modalign.errors import DataError
 
 
 class PairBatches:
-    """Training pairs with, where asked for, one negative each or several.
+    """Training pairs with no, one or several negatives each.
 
-    Users who have every item have no negative; their pairs are left out of such batches.
+    Users who have every item have no negative; their pairs are left out if negatives are drawn.
+
+    Args:
+        view: training data.
+        batch_size: number of pairs in a batch.
+        negatives: number of negatives per pair.
+
+    Raises:
+        DataError: no pair is left.
     """
 
     def __init__(self, view: TrainView, batch_size: int, negatives: int) -> None:

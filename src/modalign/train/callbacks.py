@@ -1,4 +1,4 @@
-"""What people and files see of a training: progress, JSON lines, TensorBoard."""
+"""Callbacks of training: a progress bar, JSON lines, TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from modalign.train.checkpoint import TrainState
 
 
 class Callback(Protocol):
-    """Told of the start, of every epoch and of the end."""
+    """Called at the start of training, after every epoch and at the end."""
 
     def on_start(self, state: TrainState, epochs: int) -> None:
-        """Before the first epoch (of a resumed run: before its next one)."""
+        """Before the first epoch, or the next one of a resumed run."""
 
     def on_epoch(self, record: Mapping[str, float], state: TrainState) -> None:
-        """After an epoch with what was measured in it."""
+        """After an epoch, with its losses and metrics."""
 
     def on_end(self, state: TrainState) -> None:
-        """After the last epoch, or when training was stopped."""
+        """After the last epoch, or when training was interrupted."""
 
 
 class ProgressBar:
-    """A bar over epochs with the loss parts, the validation metric and the time left.
+    """A progress bar with the loss parts, the validation metric and the remaining time.
 
-    The time left is that of all epochs; early stopping may end it sooner.
+    The remaining time is that of all epochs; early stopping may end training sooner.
     """
 
     def __init__(self, console: Console | None = None, label: str = "training") -> None:
@@ -40,7 +40,7 @@ class ProgressBar:
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
-            # The note alone gives way where the terminal is narrow.
+            # Only the note is shortened on a narrow terminal.
             TextColumn(
                 "{task.fields[note]}",
                 table_column=Column(overflow="ellipsis", no_wrap=True, ratio=1),
@@ -54,7 +54,7 @@ class ProgressBar:
         self._task = self._progress.add_task(
             self._label, total=epochs, completed=state.epoch, note=""
         )
-        if epochs:  # a model that is solved at once has none to show
+        if epochs:  # a model with a closed-form solution has none
             self._progress.start()
 
     def on_epoch(self, record: Mapping[str, float], state: TrainState) -> None:
@@ -103,7 +103,7 @@ class TensorBoard:
             raise ConfigError(
                 "the package tensorboard",
                 "an environment without it",
-                'pip install "modalign[track]", or leave --tensorboard out',
+                'run pip install "modalign[track]", or omit --tensorboard',
             ) from error
         self._make: Any = lambda purge: SummaryWriter(str(folder), purge_step=purge)
 
@@ -129,16 +129,16 @@ class Callbacks:
         self._all = list(callbacks)
 
     def on_start(self, state: TrainState, epochs: int) -> None:
-        """Tell all."""
+        """Call all of them."""
         for one in self._all:
             one.on_start(state, epochs)
 
     def on_epoch(self, record: Mapping[str, float], state: TrainState) -> None:
-        """Tell all."""
+        """Call all of them."""
         for one in self._all:
             one.on_epoch(record, state)
 
     def on_end(self, state: TrainState) -> None:
-        """Tell all."""
+        """Call all of them."""
         for one in self._all:
             one.on_end(state)

@@ -1,7 +1,7 @@
-"""What a run needs to go on exactly where it was: one file, written aside and renamed.
+"""The state from which a run resumes exactly, in one file that is replaced atomically.
 
-All randomness of an epoch derives from (seed, epoch), so no generator state is kept. Tensors
-and plain numbers only: the file is read with `weights_only=True`, nothing is executed.
+All randomness of an epoch derives from (seed, epoch), so that no generator state is stored. The
+file contains tensors and plain values only and is read with `weights_only=True`: no code runs.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class TrainState:
     """Everything that changes from epoch to epoch.
 
     Attributes:
-        epoch: finished epochs.
-        step: finished optimizer steps.
-        best_epoch: epoch of the best validation metric, 1-based; 0 before any evaluation.
-        best_metric: its value.
-        metric: its name.
+        epoch: number of finished epochs.
+        step: number of finished optimizer steps.
+        best_epoch: epoch of the best validation metric, from 1; 0 before any evaluation.
+        best_metric: value of that metric.
+        metric: name of that metric.
         best: model weights at that epoch.
-        bad: evaluations in a row without a better one.
+        bad: number of evaluations since the best one.
         history: one flat mapping per epoch.
-        seconds: time spent in training so far.
+        seconds: duration of training so far.
     """
 
     epoch: int = 0
@@ -53,7 +53,15 @@ def save(
     optimizers: list[dict[str, Any]],
     fingerprint: str,
 ) -> None:
-    """Write a checkpoint; a kill at any moment leaves the old file or the new one."""
+    """Write a checkpoint; after an interruption the file is the old or the new one.
+
+    Args:
+        path: the file.
+        state: the state of training.
+        model: state dict of everything that is trained.
+        optimizers: state dicts of the optimizers.
+        fingerprint: identifies data, model, configuration and seed.
+    """
     payload = {
         "state": {k: v for k, v in asdict(state).items() if k != "best"} | {"best": state.best},
         "model": dict(model),
@@ -69,8 +77,16 @@ def load(
 ) -> tuple[TrainState, dict[str, Tensor], list[dict[str, Any]]]:
     """Read a checkpoint of the same data, model, configuration and seed.
 
+    Args:
+        path: the file.
+        fingerprint: identifies data, model, configuration and seed.
+        device: device of the tensors.
+
+    Returns:
+        The state of training, and the state dicts of the model and of the optimizers.
+
     Raises:
-        RunError: unreadable, or of another experiment.
+        RunError: the file is unreadable or belongs to another experiment.
     """
     try:
         payload = torch.load(path, map_location=device, weights_only=True)
@@ -82,6 +98,6 @@ def load(
         raise RunError(
             f"a checkpoint of this data, model, configuration and seed in {path}",
             "one of another experiment",
-            "use another --out, or repeat the options the run was started with",
+            "use another --out, or the options that the run was started with",
         )
     return TrainState(**payload["state"]), payload["model"], payload["optimizers"]

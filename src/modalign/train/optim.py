@@ -1,4 +1,4 @@
-"""One optimizer per phase."""
+"""The optimizer of a phase."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from modalign.core.interfaces import Phase
 
 
 def build(phase: Phase) -> torch.optim.Optimizer:
-    """The optimizer a phase asks for, in its fused form (about 4 times faster on a CPU too).
+    """The optimizer of a phase, in its fused form (about 4 times faster, also on a CPU).
 
-    Its moments are there, zero, before the first step. Made at that step, as torch makes them,
-    they settle for good in the holes which the first batch's tensors leave, and no later batch
-    fits there again: 13 MB of a CM3 run beside features of 126 MB.
+    Its moments are allocated, as zeros, before the first step. torch allocates them in that step,
+    where they occupy memory that the first batch's tensors left, so that later batches need more:
+    13 MB of a CM3 run with features of 126 MB.
     """
     s = phase.optimizer
     kinds: dict[str, type[torch.optim.Adam]] = {
@@ -40,8 +40,14 @@ def build(phase: Phase) -> torch.optim.Optimizer:
 
 
 def decay(optimizer: torch.optim.Optimizer, phase: Phase, epoch: int) -> None:
-    """Set the learning rate of an epoch, `learning_rate * decay ** epoch`: a pure function of
-    the epoch, so that an interrupted run goes on exactly.
+    """Set the learning rate of an epoch, `learning_rate * decay ** epoch`.
+
+    It depends on the epoch alone, so that a resumed run continues exactly.
+
+    Args:
+        optimizer: the phase's optimizer.
+        phase: its settings have learning rate and decay.
+        epoch: number of the epoch, from 0.
     """
     for group in optimizer.param_groups:
         group["lr"] = phase.optimizer.learning_rate * phase.optimizer.decay**epoch

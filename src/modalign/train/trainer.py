@@ -1,11 +1,13 @@
-"""The one training loop: clear all gradients, loss, backward, step.
+"""The training loop: clear all gradients, loss, backward, step.
 
-It knows `Task` and nothing of models, data sources or metrics; what it validates with is a
-function it is given. Lightning Fabric brings devices, precision and several processes.
+It depends on `Task` alone, not on models, data sources or metrics; validation is a function that
+the caller passes. Lightning Fabric handles devices and precision. The logger `modalign.train`
+reports epochs (debug) and the end of training (info).
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,20 +28,25 @@ from modalign.train.batches import PairBatches, UserBatches
 from modalign.train.callbacks import Callback, Callbacks
 from modalign.train.checkpoint import TrainState
 
+log = logging.getLogger("modalign.train")
+
 Validate = Callable[[Recommender], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to run the loop; what to learn is the task's business.
+    """Options of the loop; the task defines what is learned.
 
     Attributes:
         seed: all randomness of training derives from it.
-        epochs, patience, eval_every, batch_size: as in `TrainedConfig`.
-        metric: the validation metric that picks the best epoch; higher is better.
+        epochs: maximum number of epochs.
+        patience: number of evaluations without an improvement after which training stops.
+        eval_every: number of epochs between evaluations.
+        batch_size: number of pairs or users in a batch.
+        metric: the validation metric that selects the best epoch; higher is better.
         device: "auto", "cpu", "cuda", "cuda:N".
         precision: "32-true" or "bf16-mixed".
-        checkpoint_every: seconds between two checkpoints; they cost time and change nothing.
+        checkpoint_every: minimum number of seconds between checkpoints.
     """
 
     seed: int = 1
@@ -64,17 +71,18 @@ def fit(
     fingerprint: str = "",
     resume: bool = False,
 ) -> TrainState:
-    """Train a task until validation stops improving, and leave it with its best weights.
+    """Train a task until validation stops improving, and restore its best weights.
 
     Args:
-        task: what to train; moved to the chosen device.
+        task: the task to train; moved to the chosen device.
         view: training data.
         options: see `TrainOptions`.
-        validate: measures the recommender; without it all epochs run and the last counts.
-        callbacks: told of every epoch.
-        checkpoint_path: where to keep the state for `resume`; None keeps none.
+        validate: measures the recommender; without it all epochs run and the last weights are
+            the result.
+        callbacks: called at the start, after every epoch and at the end.
+        checkpoint_path: file for the state that `resume` reads; None writes no checkpoints.
         fingerprint: identifies data, model, configuration and seed in the checkpoint.
-        resume: go on from `checkpoint_path` where it exists.
+        resume: continue from `checkpoint_path` if it exists.
 
     Returns:
         The final state: history, best epoch, best metric, seconds.
@@ -111,7 +119,7 @@ class _TrainingLoop:
         self.device = device
         self.model = task.recommender
         devices.keep_freed_memory(held_by(self.model))
-        # A task may train more than its model; a checkpoint has to hold that as well.
+        # A task may train more than its model, and a checkpoint must contain all of it.
         self.kept: torch.nn.Module = task if isinstance(task, torch.nn.Module) else self.model
         self.kept.to(device)
         self.model.to(device)
@@ -124,6 +132,7 @@ class _TrainingLoop:
         state = TrainState(metric=self.options.metric)
         if resume and self.path is not None and self.path.is_file():
             state = self._load()
+            log.info("resumed after epoch %d from %s", state.epoch, self.path)
         if not self.phases:
             return self._solve(state)
         options = self.options
@@ -144,17 +153,20 @@ class _TrainingLoop:
                 state.seconds += time.monotonic() - began
                 record["seconds"] = time.monotonic() - began
                 state.history.append(record)
+                log.debug("%s", ", ".join(f"{name} {value:.4g}" for name, value in record.items()))
                 self.callbacks.on_epoch(record, state)
                 if self.path is not None and time.monotonic() - saved > options.checkpoint_every:
                     self._save(state)
                     saved = time.monotonic()
         finally:
-            # An interrupted epoch leaves the last checkpoint as it is: it is never saved half.
+            # A partial epoch is never checkpointed: the last checkpoint stays.
             self.callbacks.on_end(state)
         if self.path is not None:
             self._save(state)
         if state.best:
             self.model.load_state_dict(state.best)
+        best = f"best {state.metric} {state.best_metric:.4f} in epoch {state.best_epoch}"
+        log.info("%s of %d", best if state.best else "no validation", state.epoch)
         return state
 
     def _solve(self, state: TrainState) -> TrainState:
@@ -199,12 +211,12 @@ class _TrainingLoop:
         return data.epoch(rng, self.device)
 
     def step(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """One optimizer step of every phase that is due."""
+        """One optimizer step of every phase that runs in this step."""
         seen: dict[str, Tensor] = {}
         for phase, optimizer in zip(self.phases, self.optimizers, strict=True):
             if step % phase.every:
                 continue
-            # Another phase's loss may have reached these parameters: clear them all.
+            # Another phase's loss may have given these parameters a gradient: clear all.
             for one in self.optimizers:
                 one.zero_grad(set_to_none=True)
             with self.fabric.autocast():
@@ -218,7 +230,7 @@ class _TrainingLoop:
         if self.validate is None:
             return
         for one in self.optimizers:
-            one.zero_grad(set_to_none=True)  # not needed any more, and as large as the model
+            one.zero_grad(set_to_none=True)  # no longer needed, and as large as the model
         measured = dict(self.validate(self.model))
         record.update({f"valid/{name}": value for name, value in measured.items()})
         value = measured[self.options.metric]

@@ -29,14 +29,15 @@ def _show_version(context: typer.Context, asked: bool) -> None:
         raise typer.Exit
 
 
-def program_options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+    ),
+]
+
+
+def program_options(version: Version = False) -> None:
     """Register it with `app.callback(help=...)`: the options that stand before a command."""
 
 

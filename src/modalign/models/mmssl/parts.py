@@ -6,7 +6,7 @@ of id vectors over them, and both self-supervised losses from plain tables.
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -25,6 +25,8 @@ from modalign.nn.losses.adversarial import AdversarialTask, TablePair, dropped
 from modalign.nn.losses.contrastive import view_contrast
 from modalign.nn.modality_input import ModalityInput
 from modalign.nn.rows import unit_rows
+
+log = logging.getLogger("modalign.models")
 
 CHUNK = 256
 """Users at a time in a contrast with all users."""
@@ -143,11 +145,10 @@ class ModalityGraphs(nn.Module):
             graph.set(best_items(users, items, graph.k, observed.seen))
             empty = float((graph.neighbours[:, :1] == NOBODY).float().mean())
             if empty > 0.5:
-                warnings.warn(
-                    f"{empty:.0%} of the users have no item in a modality's graph: their vectors "
-                    "in that modality are zero",
-                    RuntimeWarning,
-                    stacklevel=2,
+                log.warning(
+                    "%.0f%% of the users have no item in a modality's graph: their vectors in "
+                    "that modality are zero",
+                    100 * empty,
                 )
 
     def after_batch(
