@@ -106,5 +106,5 @@ def test_collapsed_is_a_linear_map_of_the_own_view() -> None:
 
 
 def test_heads_divide_the_width() -> None:
-    with pytest.raises(ValueError, match="3 heads divide"):
+    with pytest.raises(ValueError, match="divisible by 3 heads"):
         CrossModalAttention(8, 3)

@@ -132,7 +132,7 @@ def test_only_antiparallel_rows_are_nudged():
 
 
 def test_a_line_has_no_arc():
-    with pytest.raises(ValueError, match="two dimensions"):
+    with pytest.raises(ValueError, match="two or more columns"):
         slerp(torch.ones(1, 1), -torch.ones(1, 1), torch.tensor([0.5]))
 
 

@@ -227,5 +227,5 @@ def test_entropy_is_one_for_an_even_mean_and_falls_with_attention():
 
 
 def test_a_width_the_heads_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match="n_heads must divide the width"):
+    with pytest.raises(ValueError, match="divisible by"):
         GraphAttention(4, 6, 4)

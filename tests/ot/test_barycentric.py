@@ -72,7 +72,7 @@ def test_the_entropic_map_of_a_translation_is_near_it():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"expected 3 points.*got 2; transpose"):
+    with pytest.raises(ValueError, match=r"Expected 3 points.*got 2\. To fix: transpose"):
         ot.barycentric_projection(torch.ones(2, 3), torch.ones(2, 1))
-    with pytest.raises(ValueError, match=r"expected y of torch\.float32"):
+    with pytest.raises(ValueError, match=r"Expected y of torch\.float32"):
         ot.barycentric_projection(torch.ones(2, 3), torch.ones(3, 1).double())

@@ -98,5 +98,5 @@ def test_inner_products_keep_far_clouds_apart_in_float32():
     ],
 )
 def test_refusals_say_what_was_expected_what_came_and_how_to_mend(call, words):
-    with pytest.raises(ValueError, match=f"expected .*{words}"):
+    with pytest.raises(ValueError, match=f"Expected .*{words}"):
         call()

@@ -277,7 +277,7 @@ def test_flow_of_a_sorted_loss_ends_on_the_target():
     ],
 )
 def test_refusals_say_what_was_expected_what_came_and_how_to_mend(arguments, words):
-    with pytest.raises(ValueError, match=f"expected .*{words}"):
+    with pytest.raises(ValueError, match=f"Expected .*{words}"):
         ot.sinkhorn_divergence(torch.ones(3, 2), torch.zeros(3, 2), **arguments)
 
 

@@ -184,5 +184,5 @@ def test_float32_is_near_float64():
     ],
 )
 def test_refusals_say_what_was_expected_what_came_and_how_to_mend(call, words):
-    with pytest.raises(ValueError, match=f"expected .*{words}"):
+    with pytest.raises(ValueError, match=f"Expected .*{words}"):
         call(torch.tensor([1.0, 2.0, 3.0]))

@@ -218,7 +218,7 @@ class Evaluator:
 
 
 def validation_metric(dataset: Dataset, metric: str = "recall@20") -> Evaluator:
-    """The evaluator that selects the best epoch: recall and ndcg, at 20 and at the K of `metric`."""
+    """The evaluator that selects the best epoch: recall and ndcg at 20 and at the K of `metric`."""
     ks = {20, int(metric.partition("@")[2])}
     return Evaluator(dataset, "valid", ks=sorted(ks), metrics=("recall", "ndcg"))
 

@@ -17,18 +17,18 @@ def kept_edges(
 
     "uniform" keeps every set of that size with the same probability. "degree" draws the edges
     that stay one after the other without replacement, with probability proportional to
-    `1 / sqrt(d_u d_i)`, so that edges between popular nodes go first. Both are one draw of
-    Gumbel noise for each edge: the largest keys `log weight + noise` are such a sample.
+    `1 / sqrt(d_u d_i)`, so that edges between popular nodes are dropped first. Both draw Gumbel
+    noise once per edge: the largest keys `log weight + noise` are such a sample.
 
     Args:
-        users: one end of each edge, int64, shape (n,).
-        items: the other end, likewise.
+        users: user of each edge, int64, shape (n,).
+        items: item of each edge, int64, shape (n,).
         rate: share of edges to drop, in [0, 1).
         rng: a generator on the CPU.
-        by: which edges go.
+        by: "uniform" or "degree".
 
     Raises:
-        ValueError: the rate or `by` is not one of those.
+        ValueError: the rate is out of bounds, or `by` is unknown.
 
     Source: Zhou and Shen, "A tale of two graphs" (FREEDOM), MM 2023, section 3.3
     (degree-sensitive edge pruning); Efraimidis and Spirakis 2006 (sampling by keys).
@@ -39,14 +39,14 @@ def kept_edges(
         2
     """
     if not 0.0 <= rate < 1.0:
-        raise ValueError(f"a share of edges to drop is in [0, 1), not {rate}")
+        raise ValueError(f"expected a share of edges to drop in [0, 1), got {rate}")
     keys = -torch.log(-torch.log(_open_uniform(len(users), rng)))
     if by == "degree":
         degree_of_user = torch.bincount(users).double()[users]
         degree_of_item = torch.bincount(items).double()[items]
         keys -= 0.5 * torch.log(degree_of_user * degree_of_item)
     elif by != "uniform":
-        raise ValueError(f"edges are dropped by uniform or degree, not {by!r}")
+        raise ValueError(f"expected edges to be dropped by uniform or degree, got {by!r}")
     n_kept = len(users) - round(rate * len(users))
     return torch.topk(keys, n_kept, sorted=False).indices.sort().values
 

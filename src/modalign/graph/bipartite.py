@@ -72,8 +72,8 @@ class BipartiteGraph(SparseGraph):
             x: (n_users + n_items, d), users first.
             n_layers: L >= 0.
             readout: "mean", "sum" or "last".
-            rows: int64 nodes; the result is then (len(rows), d), and layer L is computed where
-                it is wanted only.
+            rows: int64 nodes; the result is then (len(rows), d), and layer L is computed only
+                there.
 
         Returns:
             (n_users + n_items, d), or (len(rows), d); differentiable in x.
@@ -87,9 +87,15 @@ class BipartiteGraph(SparseGraph):
     def propagate_at(
         self, x: Tensor, n_layers: int, rows: Tensor, readout: Readout = "mean"
     ) -> tuple[Tensor, Tensor]:
-        """`propagate` at `rows` and, beside it, `x[rows]`, each (len(rows), d).
+        """`propagate` at `rows` and `x[rows]`, each (len(rows), d).
 
         For losses that also penalise the first layer: the two gradients share one table.
+
+        Args:
+            x: (n_users + n_items, d), users first.
+            n_layers: L >= 0.
+            rows: int64 nodes.
+            readout: "mean", "sum" or "last".
         """
         weights = layer_weights(n_layers, readout)
         final, start = _PropagationAt.apply(  # type: ignore[no-untyped-call]
@@ -105,14 +111,14 @@ class BipartiteGraph(SparseGraph):
         readout: Readout = "mean",
         rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """`propagate` of users and items in tables of their own: less memory, and no joining.
+        """`propagate` of users and items in separate tables, with less memory.
 
         Args:
             users: (n_users, d).
             items: (n_items, d).
             n_layers: L >= 0.
             readout: "mean", "sum" or "last".
-            rows: int64 users, repeats allowed; None takes all.
+            rows: int64 users, repeats allowed; None for all.
 
         Returns:
             Users, (n_users, d) or (len(rows), d), and all items, (n_items, d).
@@ -131,7 +137,7 @@ class BipartiteGraph(SparseGraph):
         return of_users, of_items
 
     def halves(self) -> tuple[CSR, CSR]:
-        """The matrix of users x items and its transpose, the weights shared with A."""
+        """The matrix of users x items and its transpose; the weights are views of those of A."""
         n_edges = len(self.indices) // 2
         at = self.n_users
         of_users = CSR(
@@ -148,13 +154,16 @@ class BipartiteGraph(SparseGraph):
         return of_users.owner, of_users.indices.long()
 
     def drop_edges(self, rate: float, rng: torch.Generator, by: By = "uniform") -> BipartiteGraph:
-        """A graph with a share `rate` of the edges gone, normalised anew, on the same device.
+        """A graph without a share `rate` of the edges, normalised again, on the same device.
 
         Args:
             rate: in [0, 1).
             rng: a generator on the CPU.
-            by: "uniform", or "degree": edges of popular nodes go first. See
-                `augment.kept_edges`.
+            by: "uniform", or "degree" to drop edges of popular nodes first, see
+                `modalign.graph.augment.kept_edges`.
+
+        Raises:
+            ValueError: the rate is out of bounds, or `by` is unknown.
         """
         users, items = (ends.cpu() for ends in self.edges())
         kept = kept_edges(users, items, rate, rng, by)
@@ -179,8 +188,8 @@ class _Propagation(torch.autograd.Function):
 class _PropagationAt(torch.autograd.Function):
     """The rows `rows` of `sum_l weights[l] A^l x` and of x itself, for a symmetric A.
 
-    Both in one function, so that both gradients meet in one dense table: autograd alone would
-    fill a second one for the rows of x and add the two.
+    One function for both, so that both gradients are added in one dense table: autograd would
+    allocate a second table for the rows of x and add the two.
     """
 
     @staticmethod
@@ -223,7 +232,7 @@ class _PropagationAt(torch.autograd.Function):
 
 
 class _Sides(torch.autograd.Function):
-    """Users and items of `sum_l weights[l] A^l x`, each by a chain of its own."""
+    """Users and items of `sum_l weights[l] A^l x`, each by a separate chain of products."""
 
     @staticmethod
     def forward(
@@ -264,7 +273,7 @@ class _SideTable(NamedTuple):
     rows: Tensor | None = None
 
     def dense(self, n_rows: int, weight: float) -> Tensor:
-        """`weight` times the table; with weight 1 maybe the table itself, not to be written to."""
+        """`weight` times the table; read-only, since it may be the table itself."""
         values = self.values if weight == 1 else self.values * weight
         return values if self.rows is None else scatter(values, self.rows, n_rows)
 
@@ -285,8 +294,8 @@ def _chain(
 ) -> Tensor:
     """One side of `sum_l weights[l] A^l x` by Horner's rule, or its rows `rows`.
 
-    A leads from one side to the other, so that users follow from `w_0 u + R (w_1 i + R' (w_2 u +
-    ...))`, where R is the users' half: only one table at a time is alive.
+    A maps one side to the other, so that the users' result is `w_0 u + R (w_1 i + R' (w_2 u +
+    ...))`, where R is the users' half: only one table at a time is in memory.
     """
     last = len(weights) - 1
     at = side ^ (last % 2)
@@ -309,7 +318,7 @@ def _chain(
 
 
 def _polynomial(matrix: CSR, x: Tensor, weights: Sequence[float]) -> Tensor:
-    """`w_0 x + A (w_1 x + A (w_2 x + ...))`: Horner's rule, one running matrix."""
+    """`w_0 x + A (w_1 x + A (w_2 x + ...))`, by Horner's rule with one matrix in memory."""
     result = x * weights[-1]
     for weight in reversed(weights[:-1]):
         result = multiply(matrix, result)
@@ -319,8 +328,8 @@ def _polynomial(matrix: CSR, x: Tensor, weights: Sequence[float]) -> Tensor:
 
 
 def _last_layer(matrix: CSR, x: Tensor, rows: Tensor, n_users: int) -> Tensor:
-    """`(A x)[rows]`, decided for users and items apart: a batch has few of the users' edges and
-    most of the items', where taking rows from the whole product is cheaper.
+    """`(A x)[rows]`, computed separately for users and items: a batch has few of the users' edges
+    and most of the items', for which rows of the whole product are cheaper.
     """
     if x.device.type != "cpu":
         return multiply_rows(matrix, x, rows)

@@ -1,4 +1,4 @@
-"""Graphs of items that look, read or sound alike: k nearest neighbours by cosine."""
+"""Graphs of items with similar content: k nearest neighbours by cosine."""
 
 from __future__ import annotations
 
@@ -24,27 +24,26 @@ def knn_graph(
 ) -> SparseGraph:
     """The directed graph from each row to its k nearest rows by cosine, S of shape (n, n).
 
-    Row i has ones at the k rows of largest `<x_i, x_j> / (|x_i| |x_j|)`, itself among them
-    where `include_self`, then `normalisation`: with "row", `S_ij = 1 / k`. Of rows equally near
-    the smaller index comes first. Rows that are missing or have norm zero are isolated: nobody
-    chooses them, and they have only themselves, or nothing without `include_self`. Where there
-    are fewer than k rows to choose from, all are chosen.
+    Row i has ones at the k rows with the largest `<x_i, x_j> / (|x_i| |x_j|)`, including itself
+    with `include_self`; then `normalisation` applies: with "row", `S_ij = 1 / k`. Among equally
+    near rows the smaller index comes first. Rows that are missing or have norm zero are isolated:
+    they are no neighbours of other rows, and have only themselves as neighbours, or none without
+    `include_self`. If there are fewer than k other rows, all are neighbours.
 
     Args:
         features: (n, d).
-        present: bool (n,); rows that are False are not looked at.
-        k: neighbours, itself included where `include_self`; at least 1.
+        present: bool (n,); False for missing rows, whose features are ignored.
+        k: number of neighbours, at least 1; with `include_self` the row itself is one of them.
         include_self: count a row as its own nearest neighbour.
-        block: rows compared at a time; changes memory and speed, never the result.
-        normalisation: see `normalize`.
+        block: number of rows compared at a time; affects memory and speed, not the result.
+        normalisation: "row", "symmetric" or "none", see `modalign.graph.normalize`.
 
     Raises:
         ValueError: k or block is below 1, or the shapes do not fit.
 
-    Time and memory: n^2 d multiplications; about 20 bytes times block times d, and 12 times
-    block times n, never n times n.
+    Time and memory: n^2 d multiplications; about 20 block d + 12 block n bytes, not n^2.
     Cosines are computed in float64 and compared in float32, so that equal rows are equally
-    near whatever order a matrix product adds in.
+    near in whatever order a matrix product adds.
 
     Source: Zhang et al. (LATTICE), MM 2021, equations 1 and 2; frozen as in Zhou and Shen
     (FREEDOM), MM 2023, equations 1 to 3.
@@ -57,10 +56,10 @@ def knn_graph(
     features, present = torch.as_tensor(features), torch.as_tensor(present)
     n = len(features)
     if k < 1 or block < 1:
-        raise ValueError(f"k and block are at least 1, not {k} and {block}")
+        raise ValueError(f"expected k and block of at least 1, got {k} and {block}")
     if features.ndim != 2 or present.shape != (n,):
         raise ValueError(
-            f"features (n, d) and present (n,), not {features.shape} and {present.shape}"
+            f"expected features (n, d) and present (n,), got {features.shape} and {present.shape}"
         )
     known = torch.nonzero(present).flatten()
     norms = _norms(features, block)[known]
@@ -86,10 +85,10 @@ def _norms(features: Tensor, block: int) -> Tensor:
 
 
 class _Cosines:
-    """Cosines of some rows to all known rows, in buffers made once.
+    """Cosines of some rows to all known rows, in buffers that are allocated once.
 
-    Blocks of megabytes that are allocated anew for every pair of blocks leave a heap several
-    times their size behind.
+    Allocating blocks of megabytes for every pair of blocks would leave a heap of several times
+    their size.
     """
 
     def __init__(self, features: Tensor, known: Tensor, norms: Tensor, block: int) -> None:
@@ -103,7 +102,7 @@ class _Cosines:
         self._all = features.new_empty((size, len(known)), dtype=torch.float32)
 
     def of(self, at: int) -> Tensor:
-        """Of the known rows `at` to `at + block`, float32, (b, n_known)."""
+        """Cosines of the known rows `at` to `at + block`, float32, (b, n_known)."""
         left = self._unit(at, self._left)
         for start in range(0, len(self.known), self.block):
             right = self._unit(start, self._right)

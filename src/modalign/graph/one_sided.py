@@ -1,4 +1,4 @@
-"""Users and items over a graph of edges, each side weighted by its own degrees alone."""
+"""Propagation over a graph of users and items whose sides may be normalised separately."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Adjacency = Literal["one-sided", "symmetric"]
 
 
 class TwoWayGraph(nn.Module):
-    """Two constant matrices of one set of edges S: to users from items, and to items from users.
+    """Two constant matrices of a set of edges S: to users from items, and to items from users.
 
         one-sided    `D_U^-1/2 S`           and  `D_I^-1/2 S^T`
         symmetric    `D_U^-1/2 S D_I^-1/2`  and its transpose
 
     with D the degrees in S. A row without edges is zero. One-sided rows have length one, not sum
-    one: each step makes a node `sqrt(degree)` times the mean of its neighbours, so that lengths
-    grow with every layer; the symmetric matrix has no singular value above one.
+    one: a node becomes `sqrt(degree)` times the mean of its neighbours, so that lengths grow with
+    every layer; the symmetric matrix has no singular value above one.
 
     Args:
-        users, items: ends of the edges, int64, (n,); an edge given twice counts once.
-        n_users, n_items: sizes.
+        users, items: user and item of each edge, int64, (n,); a repeated edge counts once.
+        n_users, n_items: numbers of users and items.
         adjacency: "one-sided" or "symmetric".
 
     Source: Wei et al., "Multi-modal self-supervised learning for recommendation", WWW 2023,
     section 2 (one-sided); He et al., SIGIR 2020, equation 3 (symmetric).
 
-    Memory: 32 bytes for each edge.
+    Memory: 32 bytes per edge.
 
     Example:
         >>> graph = TwoWayGraph(torch.tensor([0, 0]), torch.tensor([0, 1]), 1, 2)
@@ -84,22 +84,22 @@ class TwoWayGraph(nn.Module):
         user_rows: Tensor | None = None,
         item_rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Mean over layers 0 to `n_layers`, of all nodes or of the rows asked for.
+        """Mean over layers 0 to `n_layers`, of all nodes or of some rows.
 
         Layer l + 1 of the users is `to_users @ items_l`, of the items `to_items @ users_l`. The
-        last layer is computed at the rows asked for alone.
+        last layer is computed only at the requested rows.
 
         Args:
-            users: layer 0, (n_users, d).
-            items: layer 0, (n_items, d).
-            n_layers: steps.
-            sequential: items read the users of their own layer, as if one step later.
-            soften_last: softmax over the columns of the last layer.
-            user_rows: int64; None takes all.
-            item_rows: likewise.
+            users: layer 0 of the users, (n_users, d).
+            items: layer 0 of the items, (n_items, d).
+            n_layers: number of steps.
+            sequential: compute layer l + 1 of the items from layer l + 1 of the users.
+            soften_last: apply a softmax over the columns of the last layer.
+            user_rows: requested users, int64; None for all.
+            item_rows: requested items, int64; None for all.
 
         Returns:
-            Users (n_users or len(user_rows), d) and items likewise.
+            Users, (n_users or len(user_rows), d), and items, (n_items or len(item_rows), d).
         """
         sums = [_rows(users, user_rows), _rows(items, item_rows)]
         for layer in range(1, n_layers + 1):

@@ -1,4 +1,4 @@
-"""The items that each user would like best by some vectors, as a graph that is learnt again."""
+"""The items with the highest scores for each user, as a graph that changes during training."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ def best_items(
     rows: Tensor | None = None,
     block: int = BLOCK,
 ) -> Tensor:
-    """The k items of largest `<u, i>` for each user, (n, k) int64.
+    """The k items with the largest `<u, i>` for each user, (n, k) int64.
 
-    A user whose vector is zero likes nothing in particular and has no items; where fewer than k
-    items can be chosen the rest is -1.
+    A user with a zero vector has no items. If fewer than k items are available the rest is -1.
 
     Args:
         users: (n, d).
         items: (n_items, d).
-        k: how many; 0 is allowed.
+        k: number of items, may be 0.
         seen: items of all users by row.
-        seen_score: score of an item that the user has; minus infinity leaves it out.
-        rows: which rows of `seen` the users are, int64 (n,); None where they are all of them.
-        block: users compared at a time; memory is about 8 bytes times block times n_items.
+        seen_score: score of an item that the user has; minus infinity excludes it.
+        rows: rows of `seen` that belong to the users, int64 (n,); None for all rows.
+        block: number of users processed at a time; memory is about 8 block n_items bytes.
 
     Example:
         >>> seen = TwoWayGraph(torch.tensor([0]), torch.tensor([1]), 1, 3).seen
@@ -59,17 +58,17 @@ def best_items(
 
 
 class PreferenceGraph(nn.Module):
-    """A graph of k items for each user that changes during training, beginning as another graph.
+    """A graph of k items for each user that changes during training, initially another graph.
 
-    The chosen items are a saved buffer, so that what is scored with the graph is scored the same
-    after loading; the matrices are made from it.
+    The chosen items are a saved buffer, so that a loaded model gives the same scores; the matrices
+    are computed from it.
 
     Args:
-        observed: the graph it begins as.
-        k: items of a user.
+        observed: the initial graph.
+        k: number of items per user.
 
     Shapes:
-        neighbours (n_users, k) int32, -1 where there is none.
+        neighbours (n_users, k) int32, -1 for none.
     """
 
     neighbours: Tensor
@@ -84,19 +83,19 @@ class PreferenceGraph(nn.Module):
         self._edges: TwoWayGraph | None = None
 
     def set(self, neighbours: Tensor) -> None:
-        """Take these items, (n_users, k), from now on."""
+        """Replace the chosen items by these, (n_users, k)."""
         self.neighbours.copy_(neighbours)
         self.chosen.fill_(True)
         self._build()
 
     def reset(self) -> None:
-        """Be the observed graph again."""
+        """Return to the observed graph."""
         self.neighbours.fill_(NOBODY)
         self.chosen.fill_(False)
         self._edges = None
 
     def graph(self, observed: TwoWayGraph) -> TwoWayGraph:
-        """The graph as it is now: `observed` until items were chosen."""
+        """The current graph: `observed` until items have been chosen."""
         return observed if self._edges is None else self._edges
 
     def _build(self) -> None:

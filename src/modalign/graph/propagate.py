@@ -1,13 +1,13 @@
-"""Products with a sparse matrix that stands still while a model learns.
+"""Products with a sparse matrix that is constant during training.
 
 On a CPU in float32 the product is torch's embedding bag: each row of the result is a weighted
-sum of looked-up rows, and its kernel is compiled for this machine's vector width and for the
-number of columns when it first runs, with prefetching, which torch's sparse kernels lack (three
-times slower in CSR, eight in COO; `benchmarks/propagation.py`). Everywhere else, and in other
-types, it is torch's CSR product.
+sum of looked-up rows, and its kernel is compiled for the machine's vector width and the number
+of columns when it first runs, with prefetching. torch's sparse kernels have none of that (three
+times slower in CSR, eight in COO; `benchmarks/propagation.py`). On other devices and in other
+types it is torch's CSR product.
 
-The backward pass multiplies by the transpose, which is built once, or is the matrix itself
-where that is symmetric. Nothing of the forward pass is kept for it.
+The backward pass multiplies by the transpose, which is computed once, or by the matrix itself if
+it is symmetric. Nothing is stored in the forward pass.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from torch.nn import functional
 
 from modalign.core.sparse import csr_tensor, ranges
 
-# Cutting rows out of a matrix costs about three times as much for each non-zero as multiplying
-# by it does (copying its indices and weights), so that rows with more than a third of all
-# non-zeros are cheaper taken from the whole product.
+# Extracting rows of a matrix takes about three times as long per non-zero as multiplying by it
+# (copying indices and weights), so that rows with more than a third of all non-zeros are cheaper
+# to take from the whole product.
 WHOLE_IS_CHEAPER = 3
 
 
@@ -54,7 +54,7 @@ class CSR(NamedTuple):
         return torch.repeat_interleave(self.counts, output_size=len(self.indices))
 
     def rows(self, start: int, end: int) -> CSR:
-        """Rows start to end, the non-zeros shared with this matrix."""
+        """Rows start to end, as views of this matrix's non-zeros."""
         first, last = int(self.indptr[start]), int(self.indptr[end])
         return CSR(
             self.indptr[start : end + 1] - first,
@@ -65,7 +65,7 @@ class CSR(NamedTuple):
 
 
 def multiply(matrix: CSR, x: Tensor) -> Tensor:
-    """`matrix @ x` of shape (n, d), outside of autograd.
+    """`matrix @ x` of shape (n, d), without a gradient.
 
     Args:
         matrix: (n, m), on the device of x.
@@ -80,7 +80,7 @@ def multiply(matrix: CSR, x: Tensor) -> Tensor:
             per_sample_weights=matrix.values,
             include_last_offset=True,
         )
-    # Half precision has too few digits for sums over thousands of neighbours, and not every
+    # Half precision is not accurate enough for sums over thousands of neighbours, and not every
     # device has the kernel.
     wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
     with torch.autocast(x.device.type, enabled=False):
@@ -95,14 +95,14 @@ def multiply(matrix: CSR, x: Tensor) -> Tensor:
 
 
 def plain(x: Tensor) -> Tensor:
-    """The numbers alone, in order: embedding bag prepares for a gradient where one is asked for,
-    grad mode or not, and its kernel is for contiguous rows.
+    """The detached, contiguous tensor: embedding bag prepares for a gradient if its input requires
+    one, even in no-grad mode, and its fast kernel needs contiguous rows.
     """
     return x.detach().contiguous()
 
 
 def cut(matrix: CSR, rows: Tensor) -> CSR:
-    """The chosen rows as a matrix of their own, in the order given, repeats allowed."""
+    """A matrix of some rows, in the order given, repeats allowed."""
     start = matrix.indptr.index_select(0, rows).long()
     counts = matrix.indptr.index_select(0, rows + 1).long() - start
     indptr = torch.zeros(len(rows) + 1, dtype=torch.int64, device=rows.device)
@@ -117,8 +117,14 @@ def cut(matrix: CSR, rows: Tensor) -> CSR:
 
 
 def multiply_rows(matrix: CSR, x: Tensor, rows: Tensor) -> Tensor:
-    """`(matrix @ x)[rows]` of shape (len(rows), d), outside of autograd, the cheaper way."""
-    if x.device.type != "cpu":  # the whole product costs less there than waiting for the counts
+    """`(matrix @ x)[rows]` of shape (len(rows), d), without a gradient, by the cheaper method.
+
+    Args:
+        matrix: (n, m), on the device of x.
+        x: dense (m, d).
+        rows: int64, repeats allowed.
+    """
+    if x.device.type != "cpu":  # the whole product is cheaper than waiting for the counts
         return multiply(matrix, x).index_select(0, rows)
     counts = matrix.indptr.index_select(0, rows + 1) - matrix.indptr.index_select(0, rows)
     if WHOLE_IS_CHEAPER * int(counts.sum()) < len(matrix.indices):
@@ -127,19 +133,25 @@ def multiply_rows(matrix: CSR, x: Tensor, rows: Tensor) -> Tensor:
 
 
 def scatter(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
-    """Zeros (n_rows, d) with `values` added at `rows`, repeats summed."""
+    """Zeros (n_rows, d) with `values` added at `rows`; repeats add up.
+
+    Args:
+        values: (n, d).
+        rows: int64, (n,).
+        n_rows: number of rows of the result.
+    """
     dense = values.new_zeros(n_rows, values.shape[1])
     return dense.index_add_(0, rows, values)
 
 
 class _Product(torch.autograd.Function):
     """`(matrix @ x)[rows]`; the gradient is `transpose @ scatter(gradient, rows)`. With a residual
-    the matrix is meant with ones added to its diagonal.
+    the identity is added to the matrix.
 
-    With rows, the gradient goes through a dense scatter and the whole transpose. Cutting the
-    columns of `rows` out of the transpose instead needs a look at every non-zero, which alone
-    costs more than multiplying by them: on the amazon-baby graph with a batch of 2,048 pairs
-    2.7 ms against 1.7 ms, and adding the outer products row by row costs 9 ms.
+    With rows, the gradient is a dense scatter and a product with the whole transpose. Extracting
+    the columns of `rows` from the transpose instead reads every non-zero, which alone takes longer
+    than multiplying by them: 2.7 ms against 1.7 ms on the amazon-baby graph with a batch of 2,048
+    pairs; adding the outer products row by row takes 9 ms.
     """
 
     @staticmethod
@@ -167,19 +179,19 @@ class _Product(torch.autograd.Function):
 
 
 class SparseGraph(nn.Module):
-    """A constant sparse matrix (n, m) that dense matrices are multiplied by.
+    """A constant sparse matrix (n, m) to multiply dense matrices by.
 
-    The matrix is held once, in 32-bit indices, and once more transposed unless it is symmetric.
-    The buffers move with `.to(device)` and are not saved: a graph is computed from the data.
+    The matrix is stored with 32-bit indices, and also transposed unless it is symmetric. The
+    buffers move with `.to(device)` and are not saved: a graph is computed from the data.
 
     Args:
         matrix: scipy sparse, (n, m); repeated entries are added.
-        symmetric: the matrix equals its transpose; this is taken on trust.
+        symmetric: the matrix equals its transpose; this is not checked.
 
     Raises:
-        ValueError: more than 2^31 - 1 non-zeros, or a matrix called symmetric is not square.
+        ValueError: more than 2^31 - 1 non-zeros, or a symmetric matrix that is not square.
 
-    Memory: 8 bytes for each non-zero, twice that where it is not symmetric.
+    Memory: 8 bytes per non-zero, 16 if not symmetric.
 
     Example:
         >>> graph = SparseGraph(sp.csr_array(np.array([[0.0, 2.0], [1.0, 1.0]])))
@@ -202,7 +214,7 @@ class SparseGraph(nn.Module):
         self.shape: tuple[int, int] = (int(csr.shape[0]), int(csr.shape[1]))
         self.symmetric = symmetric
         if symmetric and self.shape[0] != self.shape[1]:
-            raise ValueError(f"a symmetric matrix is square, not {self.shape}")
+            raise ValueError(f"expected a square matrix for symmetric=True, got {self.shape}")
         self._hold("", csr)
         if not symmetric:
             self._hold("transpose_", _canonical(csr.T))
@@ -234,7 +246,7 @@ class SparseGraph(nn.Module):
 
         Args:
             x: (m, d).
-            rows: int64, repeats allowed. Worth giving where they have few non-zeros.
+            rows: int64, repeats allowed; None for all. Faster if they have few non-zeros.
             residual: add x, or its rows, to the result; for a square matrix.
         """
         result: Tensor = _Product.apply(x, self.csr, self.transposed, rows, residual)  # type: ignore[no-untyped-call]
@@ -252,17 +264,17 @@ class SparseGraph(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Sizes for people."""
+        """Sizes, for `repr`."""
         kind = ", symmetric" if self.symmetric else ""
         return f"{self.shape[0]} x {self.shape[1]}, {len(self.indices)} non-zeros{kind}"
 
 
 def _canonical(matrix: Any) -> sp.csr_array:
-    """CSR with sorted indices and no repeats, so that the order of edges changes no bit."""
+    """CSR with sorted indices and no repeats, so that results do not depend on the edges' order."""
     csr: sp.csr_array = sp.csr_array(matrix)
     csr.sum_duplicates()
     if csr.nnz > np.iinfo(np.int32).max:
-        raise ValueError(f"at most 2^31 - 1 non-zeros, not {csr.nnz}")
+        raise ValueError(f"expected at most 2^31 - 1 non-zeros, got {csr.nnz}")
     return csr
 
 
@@ -274,4 +286,4 @@ def layer_weights(n_layers: int, readout: str) -> Sequence[float]:
         return [1.0] * (n_layers + 1)
     if readout == "last":
         return [0.0] * n_layers + [1.0]
-    raise ValueError(f"readout is mean, sum or last, not {readout!r}")
+    raise ValueError(f"expected a readout of mean, sum or last, got {readout!r}")

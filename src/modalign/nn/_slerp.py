@@ -1,6 +1,6 @@
-"""The derivative of slerp by hand: half the memory of its recorded operations, and less time.
+"""Slerp with an explicit derivative: half the memory of the recorded operations, and less time.
 
-Kept apart from `fusion`, which says what slerp is and treats the vectors that have no arc.
+`modalign.nn.fusion` defines slerp and handles the vectors that have no arc.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 _SERIES_BELOW = 0.25
 BLOCK = 512
-"""Rows at a time on a CPU, so that what is only needed in between stays in its caches."""
+"""Rows processed at a time on a CPU, so that temporaries stay in its caches."""
 
 
 def chords(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,13 +45,13 @@ def slope_of_sinc(x: Tensor) -> Tensor:
 
 
 def weights(theta: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-    """`sin(p t) / sin(t)` and `sin((1 - p) t) / sin(t)`: the shares of the two ends."""
+    """`sin(p t) / sin(t)` and `sin((1 - p) t) / sin(t)`: the weights of the two ends."""
     whole, rest = sinc(theta), 1 - position
     return position * sinc(position * theta) / whole, rest * sinc(rest * theta) / whole
 
 
 class Arc(torch.autograd.Function):
-    """Points of arcs; of the vectors (n, d) only the ends themselves are kept.
+    """Points of arcs; of the vectors (n, d) only the ends are kept for the backward pass.
 
     With chords x = |a - b| and y = |a + b| the angle is t = 2 atan2(x, y), so
 
@@ -79,7 +79,7 @@ class Arc(torch.autograd.Function):
         to_a, to_b = weights(theta, position)
         of_a, of_b = _slope(theta, position), _slope(theta, 1 - position)
         total = x * x + y * y
-        # Where the ends are one point the arc has no direction, and its angle no gradient.
+        # Where the ends coincide the arc has no direction, and its angle no gradient.
         e = torch.where(x > 0, 2 * y / (torch.where(x > 0, x, 1.0) * total), 0.0)
         f = 2 * x / (y * total)
         to_first, to_second = torch.empty_like(a), torch.empty_like(b)

@@ -1,4 +1,4 @@
-"""Attention between the modalities of one node: who should listen to whom."""
+"""Attention between the modalities of one node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Mode = Literal["cross", "collapsed"]
 
 
 class CrossModalAttention(nn.Module):
-    """Mixes M views of each of N nodes, node by node; the same weights for every node.
+    """Mixes M views of each of N nodes, node by node, with the same parameters for every node.
 
     For head h with queries `q_m = e_m W_Q` and keys `k_m = e_m W_K` of width d / H,
 
@@ -23,8 +23,8 @@ class CrossModalAttention(nn.Module):
 
     Values are not projected; `W_O` is (H d, d). With `values="slice"` head h mixes only its own
     d / H columns of the value and `W_O` is (d, d). With `mode="collapsed"` the result is
-    `e_m sum_h W_O^h`, what the authors' code computes: its values follow the query, so that the
-    weights sum out and nothing is mixed.
+    `e_m sum_h W_O^h`, as in the authors' code: it takes the values of the query's modality, so that
+    the weights sum to one and no modalities are mixed.
 
     Args:
         width: d, divisible by `n_heads`.
@@ -33,7 +33,7 @@ class CrossModalAttention(nn.Module):
         mode: "cross" or "collapsed".
 
     Raises:
-        ValueError: the width is no multiple of the heads.
+        ValueError: the width is not divisible by the number of heads.
 
     Source: Wei et al., "Multi-modal self-supervised learning for recommendation", WWW 2023,
     equation 9 with its indices corrected.
@@ -50,7 +50,7 @@ class CrossModalAttention(nn.Module):
     ) -> None:
         super().__init__()
         if width % n_heads:
-            raise ValueError(f"a width that {n_heads} heads divide, not {width}")
+            raise ValueError(f"expected a width divisible by {n_heads} heads, got {width}")
         self.width, self.n_heads, self.values, self.mode = width, n_heads, values, mode
         sliced = values == "slice" and mode == "cross"
         self.out = nn.Parameter(torch.empty(width if sliced else n_heads * width, width))
@@ -64,7 +64,7 @@ class CrossModalAttention(nn.Module):
                 nn.init.xavier_uniform_(weight)
 
     def weights(self, views: Sequence[Tensor]) -> Tensor:
-        """Weights beta, (H, M, M, N): head, who listens, whom to, node."""
+        """Weights beta, (H, M, M, N): head, query's modality, key's modality, node."""
         if self.query is None or self.key is None:
             raise ValueError("collapsed attention has no weights")
         size = (-1, self.n_heads, self.width // self.n_heads)
@@ -77,14 +77,14 @@ class CrossModalAttention(nn.Module):
         return beta
 
     def forward(self, views: Sequence[Tensor]) -> Tensor:
-        """Every view after listening, (M, N, d)."""
+        """Every view after attention, (M, N, d)."""
         if self.mode == "collapsed":
             return torch.stack([view @ self._sum_of_heads() for view in views])
         beta = self.weights(views)
         return torch.stack([self._mix(beta[:, m], views) for m in range(len(views))])
 
     def mean(self, views: Sequence[Tensor]) -> Tensor:
-        """`forward(views).mean(0)`, (N, d), with one product with `W_O` in place of M."""
+        """`forward(views).mean(0)`, (N, d), with one product with `W_O` instead of M."""
         if self.mode == "collapsed":
             return torch.stack(tuple(views)).mean(0) @ self._sum_of_heads()
         return self._mix(self.weights(views).mean(1), views)

@@ -1,4 +1,4 @@
-"""Sparse histories as bags: what a row has, and weighted sums of the table's rows it points to."""
+"""Sparse histories as bags: the entries of each row, and weighted sums of rows of a table."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 CELLS = 2**22
-"""Most numbers of a temporary: 16 MB in float32, which stays within the caches."""
+"""Maximum size of a temporary: 16 MB in float32, which fits in the caches."""
 GATHERED = 2**19
-"""Most numbers of gathered rows: 2 MB, read again at once."""
+"""Maximum size of gathered rows: 2 MB, which are read again immediately."""
 DENSE = 0.05
-"""Share of filled cells from which dense products beat entries one by one; measured on a CPU, with
-both gradients (sums alone: from about 0.1, dots alone: from 0.02 to 0.04)."""
+"""Share of filled cells above which dense products are faster than single entries; measured on a
+CPU with both gradients (sums alone: from about 0.1, dots alone: from 0.02 to 0.04)."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Bags:
     """The entries of a sparse matrix (n, width), sorted by row.
 
     Attributes:
-        rows, columns: where each entry stands, int64, (nnz,).
-        weights: its value, float, (nnz,).
-        starts: first entry of each row, and the end, int64, (n + 1,).
+        rows, columns: the position of each entry, int64, (nnz,).
+        weights: values of the entries, float, (nnz,).
+        starts: first entry of each row, and the number of entries, int64, (n + 1,).
         width: number of columns.
     """
 
@@ -74,9 +74,9 @@ class Bags:
         return zeros.index_add_(0, self.rows, values)
 
     def unit(self, values: Tensor) -> Tensor:
-        """Values scaled so that those of a row have the norm 1: (nnz, k) to (nnz, k).
+        """Values scaled to norm 1 for each row and column k: (nnz, k) to (nnz, k).
 
-        A row whose values are all zero stays so.
+        A row of zeros stays zero.
         """
         norms = self.total(values.square()).clamp_min(1e-24).sqrt()
         return values / norms[self.rows]
@@ -97,11 +97,11 @@ class Bags:
 def bag_sums(bags: Bags, values: Tensor, table: Tensor) -> Tensor:
     """`out[u, k] = sum over entries n of row u of values[n, k] table[column of n]`.
 
-    The first layer of an autoencoder without its dense input, for K weightings of one bag at a
-    time. Sparse bags are summed entry by entry, denser ones multiplied as a matrix in blocks.
+    The first layer of an autoencoder without its dense input, for K weightings of each bag at
+    once. Sparse bags are summed entry by entry, denser ones multiplied as a matrix in blocks.
 
     Args:
-        bags: of `len(table)` columns.
+        bags: with `len(table)` columns.
         values: (nnz, K).
         table: (width, d).
 
@@ -119,11 +119,11 @@ def bag_sums(bags: Bags, values: Tensor, table: Tensor) -> Tensor:
 
 
 def bag_dots(bags: Bags, vectors: Tensor, table: Tensor) -> Tensor:
-    """`out[n, k] = <vectors[row of n, k], table[column of n]>`, only where there are entries.
+    """`out[n, k] = <vectors[row of n, k], table[column of n]>` for each entry n.
 
     Args:
-        bags: of `len(table)` columns.
-        vectors: K for each row, (n, K, d).
+        bags: with `len(table)` columns.
+        vectors: K vectors for each row, (n, K, d).
         table: (width, d).
 
     Returns:
@@ -236,7 +236,7 @@ def _is_dense(bags: Bags) -> bool:
 
 
 def _row_blocks(bags: Bags, n_weightings: int) -> list[tuple[slice, slice]]:
-    """Blocks of rows whose dense cells fit, each with its entries."""
+    """Blocks of rows whose dense cells fit in `CELLS`, each with its entries."""
     size = max(1, CELLS // max(1, n_weightings * bags.width))
     edges = [*range(0, len(bags), size), len(bags)]
     places = bags.starts[edges].tolist()
@@ -247,7 +247,7 @@ def _row_blocks(bags: Bags, n_weightings: int) -> list[tuple[slice, slice]]:
 
 
 def _places(bags: Bags, n_weightings: int, rows: slice, entries: slice) -> Tensor:
-    """Where the values of a block stand among its (rows, K, width) cells, (c, K)."""
+    """Positions of a block's values among its (rows, K, width) cells, (c, K)."""
     k = torch.arange(n_weightings, device=bags.rows.device)
     corner = (bags.rows[entries] - rows.start) * (n_weightings * bags.width)
     places: Tensor = (corner + bags.columns[entries]).unsqueeze(1) + k * bags.width

@@ -1,4 +1,4 @@
-"""Dropout by a given generator, sixteen random bits an entry."""
+"""Dropout by a given generator, with sixteen random bits per entry."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ LEVELS = 65536
 
 
 def kept(shape: tuple[int, ...] | torch.Size, rate: float, rng: torch.Generator) -> Tensor:
-    """Factors of dropout: 0 with probability `rate`, else what makes their mean 1; float32.
+    """Factors of dropout: 0 with probability `rate`, otherwise a constant that makes their mean 1.
 
-    One draw of 64 bits serves four entries, which is three times as quick as one of a float for
-    each. `rate` counts in steps of 1 / 65536.
+    One draw of 64 bits serves four entries, which takes a third of the time of one float per
+    entry. `rate` is rounded to steps of 1 / 65536.
 
     Args:
-        shape: of the result.
+        shape: shape of the result.
         rate: in [0, 1).
-        rng: also decides the device.
+        rng: draws the bits; the result is on its device.
+
+    Returns:
+        float32, of the given shape.
 
     Example:
         >>> factors = kept((1000,), 0.25, torch.Generator().manual_seed(0))

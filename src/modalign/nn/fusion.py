@@ -1,8 +1,8 @@
-"""Fusing unit vectors along great circles: slerp, its nested forms, and their straight rivals.
+"""Fusion of unit vectors along great circles: slerp, its nested forms, and linear alternatives.
 
-All functions work on the last axis and treat the others as a batch. Positions are constants:
-no gradient flows into them. Source: Zhou et al. 2025 (CM3), the nested formula of its
-spherical Bézier fusion; Shoemake 1985 for slerp itself.
+All functions work on the last axis and treat the others as a batch. Positions are constants and
+get no gradient. Source: Zhou et al. 2025 (CM3), the nested formula of its spherical Bézier
+fusion; Shoemake 1985 for slerp.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from modalign.nn._slerp import Arc, chords
 Blend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 OPPOSITE = math.pi - 1e-3
-"""Angle in radians from which two vectors count as antiparallel: no arc is distinguished."""
+"""Angle in radians from which two vectors count as antiparallel: their arc is not unique."""
 _ILL_CONDITIONED = 2.9
 _NUDGE = 1e-2
 
@@ -27,8 +27,8 @@ _NUDGE = 1e-2
 def angle(a: Tensor, b: Tensor) -> Tensor:
     """Angle between vectors of equal length, `2 atan2(|a - b|, |a + b|)`, in [0, pi].
 
-    Exact to rounding everywhere; the arc cosine of a float32 inner product loses everything
-    below 3e-4 radians. Half precision is widened to float32.
+    Accurate to rounding for all angles; the arc cosine of a float32 inner product cannot resolve
+    angles below 3e-4 radians. Half precision is widened to float32.
 
     Args:
         a: shape (..., d).
@@ -48,10 +48,10 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
 def slerp(a: Tensor, b: Tensor, position: Tensor) -> Tensor:
     """The point of the arc from `b` (position 0) to `a` (position 1).
 
-    `sin(p t) / sin(t) a + sin((1 - p) t) / sin(t) b` with `t` the angle between them, written
-    with sinc so that it passes smoothly into the straight blend as `t` goes to 0. Where the
-    vectors are antiparallel (`OPPOSITE`) no arc is distinguished: `b` is nudged by 0.01
-    towards the coordinate axis furthest from `a`, so position 0 is only near `b` there.
+    `sin(p t) / sin(t) a + sin((1 - p) t) / sin(t) b` with `t` the angle between them, computed
+    with sinc, so that it tends to the linear blend as `t` goes to 0. Where the vectors are
+    antiparallel (`OPPOSITE`) the arc is not unique: `b` is shifted by 0.01 towards the coordinate
+    axis furthest from `a`, so that position 0 is only near `b` there.
 
     Args:
         a: unit vectors, shape (..., d) with d at least 2.
@@ -79,17 +79,22 @@ def slerp(a: Tensor, b: Tensor, position: Tensor) -> Tensor:
         with torch.no_grad():
             x, y = chords(a, b)
     out: Tensor = Arc.apply(a, b, position, x, y)  # type: ignore[no-untyped-call]
-    # Near pi the weights grow like 1 / sin(t) and carry the angle's rounding into the length.
+    # Near pi the weights grow like 1 / sin(t), and rounding of the angle changes the length.
     if bool(steep.any()):
         out = torch.where(steep[:, None], functional.normalize(out, dim=-1), out)
     return out.view(shape)
 
 
 def lerp(a: Tensor, b: Tensor, position: Tensor) -> Tensor:
-    """The straight blend `p a + (1 - p) b`, not brought back to unit length.
+    """The linear blend `p a + (1 - p) b`, not normalised to unit length.
 
     For unit vectors at angle `t`, its direction is `slerp` at position
-    `atan2(p sin t, 1 - p + p cos t) / t`: the same arc, walked at another pace.
+    `atan2(p sin t, 1 - p + p cos t) / t`: the same arc with another parametrisation.
+
+    Args:
+        a: shape (..., d).
+        b: shape (..., d).
+        position: p in [0, 1], shape (...).
 
     Example:
         >>> lerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor(0.25)).tolist()
@@ -101,13 +106,13 @@ def lerp(a: Tensor, b: Tensor, position: Tensor) -> Tensor:
 
 
 def fold(vectors: Sequence[Tensor], positions: Tensor, blend: Blend = slerp) -> Tensor:
-    """Left fold: start from the first vector, walk towards each next one in turn.
+    """Left fold: start from the first vector and blend it with each next one in turn.
 
-    `h = v[0]`, then `h = blend(v[m], h, positions[m - 1])` for m = 1, 2, ... The order
-    matters from three vectors on: at positions of 1/2 the last one weighs about a half.
+    `h = v[0]`, then `h = blend(v[m], h, positions[m - 1])` for m = 1, 2, ... For three or more
+    vectors the order matters: at positions of 1/2 the last one has a weight of about a half.
 
     Args:
-        vectors: M tensors of shape (..., d); unit where `blend` is `slerp`.
+        vectors: M tensors of shape (..., d); unit vectors for `slerp`.
         positions: (M - 1, ...); or (1, ...), used at all levels.
         blend: `slerp` or `lerp`.
 
@@ -127,14 +132,14 @@ def fold(vectors: Sequence[Tensor], positions: Tensor, blend: Blend = slerp) -> 
 
 
 def casteljau(vectors: Sequence[Tensor], position: Tensor, blend: Blend = slerp) -> Tensor:
-    """De Casteljau's scheme: blend all neighbours, again and again, at one position.
+    """De Casteljau's scheme: blend all neighbours repeatedly at one position.
 
     The point at `position` of the spherical Bézier curve whose control points are the
-    vectors, from the first (0) to the last (1). It costs M (M - 1) / 2 blends where `fold`
-    costs M - 1; for one or two vectors the two agree.
+    vectors, from the first (0) to the last (1). It takes M (M - 1) / 2 blends where `fold`
+    takes M - 1; for one or two vectors both give the same result.
 
     Args:
-        vectors: M tensors of shape (..., d); unit where `blend` is `slerp`.
+        vectors: M tensors of shape (..., d); unit vectors for `slerp`.
         position: shape (...), shared by all levels.
         blend: `slerp` or `lerp`.
 
@@ -157,20 +162,19 @@ def beta_positions(
 ) -> Tensor:
     """Independent draws of Beta(alpha, alpha), float32, on the generator's device.
 
-    Jöhnk's rejection: of two uniforms u, v take `x = u^(1/alpha)`, `y = v^(1/alpha)`, keep
-    `x / (x + y)` where `x + y` is at most 1. Exact, and computed in logarithms, so that a
-    tiny `alpha` does not underflow. Between half and all of the pairs are kept.
+    Jöhnk's rejection method: of two uniform numbers u, v take `x = u^(1/alpha)`,
+    `y = v^(1/alpha)`, and keep `x / (x + y)` if `x + y` is at most 1. Exact, and computed with
+    logarithms, so that a tiny `alpha` does not underflow. At least half of the pairs are kept.
 
     Args:
-        alpha: in (0, 1]; 1 is uniform, below it the mass gathers at both ends.
-        shape: of the result.
-        rng: where the numbers come from; None takes torch's global generator.
+        alpha: in (0, 1]; 1 is uniform, smaller values concentrate the mass at both ends.
+        shape: shape of the result.
+        rng: generator; None uses torch's global one.
 
     Raises:
-        ValueError: `alpha` is out of (0, 1].
+        ValueError: `alpha` is not in (0, 1].
 
-    Reference:
-        Jöhnk 1964; Devroye 1986, chapter IX.3.
+    Source: Jöhnk 1964; Devroye 1986, chapter IX.3.
 
     Example:
         >>> draws = beta_positions(0.5, (1000,), torch.Generator().manual_seed(0))
@@ -199,7 +203,7 @@ def _wide(x: Tensor) -> Tensor:
 def _nudged(a: Tensor, b: Tensor) -> Tensor:
     """`unit(b + 0.01 q)`, q a unit vector orthogonal to `a`: the axis where `a` is smallest."""
     if a.shape[-1] < 2:
-        raise ValueError("antiparallel vectors on a line have no arc; use two dimensions or more")
+        raise ValueError("expected vectors with two or more columns, got one: there is no arc")
     axis = functional.one_hot(a.detach().abs().argmin(dim=-1), a.shape[-1]).to(a.dtype)
     q = functional.normalize(axis - (axis * a).sum(-1, keepdim=True) * a, dim=-1)
     return functional.normalize(b + _NUDGE * q, dim=-1)

@@ -1,8 +1,7 @@
 """Attention over the neighbours in a graph, at some of its nodes, without messages in memory.
 
-A graph holds for every node the nodes it listens to, itself among them, sorted by the listener.
-Scores of edges are (n_edges, n_heads); vectors of edges (n_edges, d) exist only in blocks that
-stay in the cache.
+A graph holds for every node its sources (itself among them), sorted by the node. Scores of edges
+are (n_edges, n_heads); vectors of edges (n_edges, d) exist only in blocks that fit in the cache.
 """
 
 from __future__ import annotations
@@ -20,26 +19,26 @@ from modalign.graph.propagate import CSR, cut
 from modalign.nn.dropout import kept
 
 SLOPE = 0.2
-"""Of the leaky ReLU on the scores of edges."""
+"""Negative slope of the leaky ReLU on the scores of edges."""
 
 FLOOR = -60.0
-"""Scores this far below the highest possible one of their node count as equally far: a node all
-of whose neighbours are so far away then listens to all of them alike, and not to nobody."""
+"""Scores are clipped at this distance below the highest possible one of their node: a node whose
+neighbours are all below it then gives them equal shares instead of none."""
 
 BLOCK = 8192
-"""Edges whose vectors exist at a time."""
+"""Number of edges whose vectors are in memory at a time."""
 
 
 class Edges(NamedTuple):
     """Edges that end in b nodes, sorted by them.
 
     Attributes:
-        graph: what they are edges of.
-        rows: the b nodes; None where they are all.
-        indptr: where each node's edges begin, int32, (b + 1,).
-        sources: the nodes listened to, int32, (n_edges,).
-        owner: which of the b nodes listens, int64, (n_edges,).
-        weights: of the edges, float32, (n_edges,); or None where all are 1.
+        graph: the graph of the edges.
+        rows: the b nodes; None for all nodes.
+        indptr: first edge of each node, and the number of edges, int32, (b + 1,).
+        sources: the nodes where the edges start, int32, (n_edges,).
+        owner: which of the b nodes each edge ends in, int64, (n_edges,).
+        weights: weights of the edges, float32, (n_edges,); None if all are 1.
     """
 
     graph: NeighbourGraph
@@ -50,11 +49,11 @@ class Edges(NamedTuple):
     weights: Tensor | None
 
     def by_source(self) -> tuple[Tensor, Tensor]:
-        """The same edges sorted by source: where each source's begin, int32, (n + 1,), and which
-        they are, int64, (n_edges,).
+        """The same edges sorted by source: first edge of each source, int32, (n + 1,), and the
+        positions of the edges, int64, (n_edges,).
 
-        The graph goes both ways: a node's sources are who listens to it, so that all edges are
-        read once in order, and nothing is sorted.
+        The graph is symmetric: the sources of a node are also the nodes that it is a source of,
+        so that all edges are read once in order, and nothing is sorted.
         """
         graph = self.graph
         if self.rows is None:
@@ -72,15 +71,15 @@ class Edges(NamedTuple):
 
 
 class NeighbourGraph(nn.Module):
-    """Which nodes each node listens to: itself exactly once, and its neighbours both ways.
+    """The sources of each node: itself exactly once, and its neighbours in both directions.
 
     Args:
         neighbours: scipy sparse, (n, n). An entry joins its two nodes in both directions; entries
-            on the diagonal are ignored, as every node listens to itself.
-        weighted: keep the entries as weights of the edges (the larger one where both directions
+            on the diagonal are ignored, as every node is its own source.
+        weighted: keep the entries as weights of the edges (the larger one if both directions
             have one); a node's own weight is then 1.
 
-    Memory: 12 bytes for each edge.
+    Memory: 12 bytes per edge.
 
     Example:
         >>> chain = sp.csr_array(np.array([[0.0, 1, 0], [0, 0, 1], [0, 0, 0]]))
@@ -107,14 +106,14 @@ class NeighbourGraph(nn.Module):
         self.register_buffer("indptr", torch.from_numpy(both.indptr.astype(np.int32)), False)
         self.register_buffer("indices", torch.from_numpy(both.indices.astype(np.int32)), False)
         self.register_buffer("values", torch.from_numpy(both.data.astype(np.float32)), False)
-        # Where the edge in the other direction stands: the transpose of the edges' numbers.
+        # The position of the edge in the other direction: the transpose of the edges' numbers.
         numbers = np.arange(both.nnz)
         back = sp.csr_array(sp.csr_array((numbers, both.indices, both.indptr), both.shape).T)
         back.sort_indices()
         self.register_buffer("reverse", torch.from_numpy(back.data.astype(np.int32)), False)
 
     def edges(self, rows: Tensor | None = None) -> Edges:
-        """Edges that end in all nodes, or in those of `rows` (each once) in their order."""
+        """Edges that end in all nodes, or in those of `rows` (no repeats) in their order."""
         matrix = CSR(self.indptr, self.indices, self.values, self.n_nodes)
         if rows is not None:
             matrix = cut(matrix, rows)
@@ -122,7 +121,7 @@ class NeighbourGraph(nn.Module):
         return Edges(self, rows, matrix.indptr, matrix.indices, matrix.owner, weights)
 
     def extra_repr(self) -> str:
-        """Sizes for people."""
+        """Sizes, for `repr`."""
         return f"{self.n_nodes} nodes, {len(self.indices)} edges"
 
 
@@ -139,15 +138,18 @@ class GraphAttention(nn.Module):
     Args:
         input_size: width c of h.
         output_size: width d of h', divisible by `n_heads`.
-        n_heads: R.
-        rate: of dropout on the inputs and on the shares; both need a generator.
+        n_heads: number of heads R.
+        rate: dropout rate of the inputs and of the shares; both need a generator.
+
+    Raises:
+        ValueError: `output_size` is not divisible by `n_heads`.
 
     Shapes:
         h (n, c) to (n, d), or (len(rows), d).
 
     Source: Velickovic et al., "Graph attention networks", ICLR 2018, equations 1 to 5.
 
-    Limits: of neighbours whose scores differ by more than 60 the lower ones are as good as absent.
+    Limits: where scores of neighbours differ by more than 60 the lower ones have no influence.
 
     Example:
         >>> alone = NeighbourGraph(sp.csr_array((2, 2)))
@@ -159,7 +161,7 @@ class GraphAttention(nn.Module):
     def __init__(self, input_size: int, output_size: int, n_heads: int, rate: float = 0.0) -> None:
         super().__init__()
         if output_size % n_heads:
-            raise ValueError(f"n_heads must divide the width; got {n_heads} and {output_size}")
+            raise ValueError(f"expected a width divisible by {n_heads} heads, got {output_size}")
         self.n_heads, self.rate = n_heads, rate
         self.weight = nn.Parameter(torch.empty(output_size, input_size))
         self.listening = nn.Parameter(torch.empty(n_heads, output_size // n_heads))
@@ -179,8 +181,18 @@ class GraphAttention(nn.Module):
         rows: Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Tensor:
-        """Vectors of all nodes, or of `rows` in their order; no dropout without `rng`."""
-        # Shares have to sum to one: single precision, whatever h comes in.
+        """Vectors of all nodes, or of some in a given order.
+
+        Args:
+            h: vectors of all nodes, (n, c).
+            graph: the sources of each node.
+            rows: nodes to compute, int64, no repeats; None for all.
+            rng: draws the dropout; None for no dropout.
+
+        Returns:
+            (n, d) or (len(rows), d), in the type of the parameters.
+        """
+        # Shares must sum to one: single precision for any type of h.
         with torch.autocast(h.device.type, enabled=False):
             return self._attend(h.to(self.weight.dtype), graph, rows, rng) + self.bias
 
@@ -205,7 +217,7 @@ class GraphAttention(nn.Module):
     def _scores(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`W h`, (n, d), and both halves of the scores, (n, n_heads)."""
         values = self.project(h)
-        # One product with zeros between the heads: sums of d / R numbers each take far longer.
+        # One product with zeros between the heads is much faster than a sum for each head.
         member = _members(values, self.n_heads)
         columns = [side.reshape(-1, 1) * member for side in (self.listening, self.heard)]
         listening, heard = (values @ torch.cat(columns, dim=1)).split(self.n_heads, dim=1)
@@ -213,9 +225,15 @@ class GraphAttention(nn.Module):
 
     @torch.no_grad()
     def entropy(self, h: Tensor, graph: NeighbourGraph, rows: Tensor) -> float:
-        """Mean entropy of the shares at `rows`, each over the log of its number of neighbours.
+        """Mean entropy of the shares at `rows`, each divided by the log of its number of sources.
 
-        1 is an even mean; nodes that listen to themselves alone are left out (0 if all do).
+        Args:
+            h: vectors of all nodes, (n, c).
+            graph: the sources of each node.
+            rows: nodes to average over, int64, no repeats.
+
+        Returns:
+            1 for equal shares. Nodes that are their own only source are left out; 0 if all are.
         """
         edges = graph.edges(rows)
         _, listening, heard = self._scores(h)
@@ -236,10 +254,10 @@ def attend(
 
     Args:
         values: (n, d), R heads of d / R columns side by side.
-        listening: of the b nodes, (b, R).
-        heard: of all nodes, (n, R).
-        edges: that end in the b nodes.
-        mask: factors on the shares, (n_edges, R), or None.
+        listening: part of the scores that depends on the b nodes, (b, R).
+        heard: part of the scores that depends on the sources, for all nodes, (n, R).
+        edges: edges that end in the b nodes.
+        mask: factors of the shares, (n_edges, R), or None.
     """
     result: Tensor = _Attention.apply(values, listening, heard, edges, mask)  # type: ignore[no-untyped-call]
     return result
@@ -253,8 +271,8 @@ def _members(values: Tensor, heads: int) -> Tensor:
 
 def _shares(listening: Tensor, heard: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
     """Shares of edges, (n_edges, R), and where the score is above zero."""
-    # The leaky ReLU rises, so that no score of a node is above the one it would have with the
-    # neighbour most heard of all; subtracting that needs no maximum over neighbours.
+    # The leaky ReLU is monotone: no score of a node exceeds the one for the largest `heard`
+    # of all nodes, which is subtracted without a maximum over neighbours.
     highest = functional.leaky_relu(listening + heard.amax(0), SLOPE)
     score = heard.index_select(0, edges.sources)
     score += listening.index_select(0, edges.owner)
@@ -270,9 +288,9 @@ def _shares(listening: Tensor, heard: Tensor, edges: Edges) -> tuple[Tensor, Ten
 
 
 class _Attention(torch.autograd.Function):
-    """Backward goes over the edges in blocks: the vectors at both ends of a block of edges give
-    the gradient of its shares, and nothing of the size of edges times columns is ever held. What
-    sources receive is again a weighted sum, over the edges sorted by source.
+    """The backward pass goes over the edges in blocks: the vectors at both ends of a block of edges
+    give the gradient of its shares, and nothing of the size of edges times columns is held. The
+    gradient of the sources is again a weighted sum, over the edges sorted by source.
     """
 
     @staticmethod
@@ -310,7 +328,7 @@ class _Attention(torch.autograd.Function):
         indptr, order = edges.by_source()
         listeners = edges.owner.index_select(0, order)
         of_values = _weighted_sums(gradient, dropped.index_select(0, order), indptr, listeners)
-        # The sum over a node's edges of share times its gradient is read off the result.
+        # The sum over a node's edges of share times gradient follows from the result.
         mean = torch.linalg.vecdot(
             gradient.view(len(gradient), heads, -1), result.view(len(result), heads, -1)
         )

@@ -1,4 +1,4 @@
-"""A modality as the input of a network: frozen features, and a stand-in for missing rows."""
+"""A modality as the input of a network: frozen features with replacements for missing rows."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from modalign.core.view import TrainView
 from modalign.features.fill import fill, present_mean
 
 PAGE = 4096
-"""Bytes. Numbers whose addresses differ by a multiple of it push each other out of the cache."""
+"""Bytes. Numbers whose addresses differ by a multiple of it evict each other from the cache."""
 GAP = 64
-"""Bytes of a line of the cache."""
+"""Bytes of a cache line."""
 
 
 def apart(rows: np.ndarray) -> Tensor:
-    """The same rows as a tensor; in a copy with a gap after each where they are 4,096 bytes long,
-    or a multiple of it.
+    """The same rows as a tensor; rows whose length is a multiple of 4,096 bytes are copied with a
+    gap after each.
 
-    Rows one exactly above the other in few lines of the cache make the product that a weight's
-    gradient is, `gradient^T X`, take more than twice as long (4,096 columns of float32 on a
-    processor with 48 KiB of first cache). Elsewhere memory is shared, if numpy may write to it.
+    Without the gap all rows map to the same few cache lines, and the product `gradient^T X` for the
+    gradient of a weight takes more than twice as long (4,096 columns of float32 on a processor with
+    48 KiB of first-level cache). Other rows share memory with the array if it is writable.
 
     Args:
         rows: (n, d).
@@ -43,20 +43,20 @@ def apart(rows: np.ndarray) -> Tensor:
 
 
 class ModalityInput(nn.Module):
-    """Frozen features `X` of all items, where a missing row is what the policy says.
+    """Frozen features `X` of all items, with missing rows replaced by a policy.
 
     `zero`, `mean` and `neighbours` are written into the rows once (`modalign.features.fill`).
     With `learned` the missing rows are one trained vector `v`, which starts at the mean:
     `X W + (1 - present) (v W)'` is then computed without a copy of the raw features.
 
-    The features are a buffer that is not saved: they belong to the data set. Where nothing is
-    missing they share memory with the modality, unless their width is one that `apart` copies.
+    The features are a buffer that is not saved: they belong to the data set. If no row is missing
+    they share memory with the modality, unless `apart` copies rows of their width.
 
     Args:
         modality: features of shape (n, d).
         policy: "zero", "mean", "neighbours" or "learned".
-        view: gives `neighbours` the other modalities and the interactions.
-        k: how many neighbours.
+        view: the other modalities and the interactions, for `neighbours`.
+        k: number of neighbours.
 
     Shapes:
         features (n, d), present (n,) bool, vector (d,) or None.
@@ -128,11 +128,11 @@ class ModalityInput(nn.Module):
     def _add_learned(self, product: Tensor, weight: Tensor) -> Tensor:
         if self.vector is None:
             return product
-        # Missing rows of the product are those of zeros, so adding is replacing, and the
-        # gradient passes through unchanged instead of being copied.
+        # Missing rows of the product are those of zero rows, so that adding replaces them, and the
+        # gradient passes through without a copy.
         row = self.vector @ weight
         return product.index_add_(0, self.missing, row.expand(len(self.missing), -1))
 
     def extra_repr(self) -> str:
-        """Sizes for people."""
+        """Sizes, for `repr`."""
         return f"n={len(self)}, dim={self.dim}, missing={len(self.missing)}, policy={self.policy!r}"

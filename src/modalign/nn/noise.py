@@ -1,4 +1,4 @@
-"""Exponential and Gumbel numbers, many at a time."""
+"""Random numbers of the exponential and the Gumbel distribution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from modalign.core import seeds
 
 MANTISSA = 23
-"""Bits behind the point of a float32; behind those of 1.0 they are a number from 1 to 2."""
+"""Bits of a float32's fraction; with the exponent of 1.0 they are a number in [1, 2)."""
 
 
 def exponential_numbers(
@@ -20,14 +20,14 @@ def exponential_numbers(
 ) -> Tensor:
     """Independent numbers of the exponential distribution with mean 1, float32, none of them 0.
 
-    On the CPU `-log((k + 1/2) / 2^23)` with k of 23 random bits: none is above 16.7, which one in
-    2^24 would pass. torch draws them one by one (seven times as long), numpy by rejection (twice).
+    On the CPU `-log((k + 1/2) / 2^23)` with 23 random bits k: none is above 16.7, which one in
+    2^24 would exceed. torch takes seven times as long (one by one), numpy twice (by rejection).
 
     Args:
-        shape: of the result.
-        seed: as in `modalign.core.seeds`.
-        *path: names the consumer, likewise.
-        device: where the result is.
+        shape: shape of the result.
+        seed: seed of the experiment.
+        *path: names and numbers that identify the consumer, see `modalign.core.seeds`.
+        device: device of the result.
 
     Example:
         >>> draw = exponential_numbers((2, 50_000), 1)
@@ -43,13 +43,13 @@ def exponential_numbers(
     bits = rng.bit_generator.random_raw((n + 1) // 2).view(np.uint32)[:n]
     bits >>= 32 - MANTISSA
     bits |= np.float32(1).view(np.uint32)
-    # 1 + k / 2^23 less all but half a step of 1: exact.
+    # From 1 + k / 2^23 to (k + 1/2) / 2^23, exactly.
     draw = torch.from_numpy(bits.view(np.float32)).sub_(1 - 0.5 * 2.0**-MANTISSA)
     return draw.log_().neg_().view(tuple(shape))
 
 
 def gumbel_numbers(shape: Sequence[int], rng: torch.Generator) -> Tensor:
-    """Standard Gumbel numbers `-log(-log u)`, float32, on the generator's device; all finite.
+    """Standard Gumbel numbers `-log(-log u)`, float32, finite, on the generator's device.
 
     Example:
         >>> gumbel_numbers((2, 3), torch.Generator().manual_seed(1)).isfinite().all().item()

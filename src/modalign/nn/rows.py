@@ -1,8 +1,8 @@
-"""A few long rows as a sum of a dense, a low-rank and a sparse part that are never joined.
+"""A few long rows as a sum of a dense, a low-rank and a sparse part that are never added up.
 
-Scores of B users over I items are a product of two thin matrices; what a network's first layer
-makes of them needs the thin matrices alone, `(left right^T) W = left (right^T W)`, which costs
-`(B + I) d h` operations in place of `B I h`.
+Scores of B users over I items are a product of two thin matrices; the first layer of a network on
+them needs only the thin matrices, `(left right^T) W = left (right^T W)`, which takes
+`(B + I) d h` operations instead of `B I h`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ SMALLEST = 1e-12
 
 
 def unit_rows(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """Rows brought to unit length; rows shorter than `eps` become zero and get no gradient.
+    """Rows scaled to unit length; rows shorter than `eps` become zero and get no gradient.
 
-    Dividing by a clamped length instead gives a row of zeros a gradient of `1 / eps`.
+    Division by a clamped length would give a row of zeros a gradient of `1 / eps`.
 
     Example:
         >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
@@ -30,7 +30,7 @@ def unit_rows(x: Tensor, eps: float = 1e-6) -> Tensor:
     """
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    # A factor for each row: fewer passes over all numbers than a quotient and a choice for each.
+    # One factor per row needs fewer passes over all numbers than a quotient and a choice.
     return wide * torch.where(length > eps, 1 / length.clamp(min=eps), 0.0)
 
 
@@ -106,7 +106,7 @@ class Rows:
         return Rows(self.left * column, self.right, dense, sparse)
 
     def unit(self) -> Rows:
-        """Rows of length one; a row of zeros stays."""
+        """Rows of length one; a row of zeros stays zero."""
         squares = self.squared_lengths()
         # Clamped before the root, whose slope at zero is infinite.
         lengths = squares.clamp(min=SMALLEST).sqrt()
@@ -121,7 +121,7 @@ class Rows:
         return Rows(self.left.detach(), self.right.detach(), dense, sparse)
 
     def __add__(self, other: Rows) -> Rows:
-        """The sum; where both have sparse parts they have the same entries."""
+        """The sum; two sparse parts must have the same entries."""
         dense = _sum(self.dense, other.dense)
         sparse = other.sparse if self.sparse is None else self.sparse
         if self.sparse is not None and other.sparse is not None:
@@ -130,7 +130,7 @@ class Rows:
         return Rows(left, torch.cat([self.right, other.right], dim=1), dense, sparse)
 
     def join(self) -> Tensor:
-        """All parts added, (B, I): for small cases."""
+        """All parts added, (B, I); for small cases."""
         joined = self.left @ self.right.T
         if self.dense is not None:
             joined = joined + self.dense

@@ -1,7 +1,7 @@
 """Optimal transport in torch: batched, differentiable, and usable alone.
 
-Names are the mathematics': weights `a` and `b`, a `cost`, a regularisation `reg`, a `plan`.
-Nothing here knows of recommendation, and nothing else of modalign is imported.
+Names follow the mathematics: weights `a` and `b`, a `cost`, a regularisation `reg`, a `plan`.
+The package does not depend on recommendation and imports nothing else of modalign.
 """
 
 from modalign.ot.barycentric import barycentric_projection, entropic_map
@@ -11,11 +11,12 @@ from modalign.ot.divergence import Divergence, Flow, gradient_flow, sinkhorn_div
 from modalign.ot.exact import exact_plan
 from modalign.ot.one_dimensional import sorted_plan, sorted_potentials, sorted_transport
 from modalign.ot.result import Transport
-from modalign.ot.sinkhorn import sinkhorn, symmetric_sinkhorn
+from modalign.ot.sinkhorn import SolverOptions, sinkhorn, symmetric_sinkhorn
 
 __all__ = [
     "Divergence",
     "Flow",
+    "SolverOptions",
     "Transport",
     "barycentric_projection",
     "cosine_cost",

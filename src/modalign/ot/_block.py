@@ -1,9 +1,9 @@
-"""A block of problems of one size in the layout that makes products with it quick.
+"""A block of problems of one size in the layout in which products with it are fast.
 
-Sizes of the CPU's vectors and caches decide: many tiny problems are stored with the problem as
-the last dimension, so that arithmetic runs along problems; larger ones with the problem first,
-so that a product is one pass of the matrix library over memory. Row potentials are (n, B) in
-the first layout and (B, n) in the second; everything else is written once for both.
+Many tiny problems are stored with the problem as the last dimension, so that vector instructions
+run along problems; larger ones with the problem first, so that a product is one pass of the
+matrix library over memory. Row potentials are (n, B) in the first layout and (B, n) in the
+second; all other code is the same for both.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from modalign.ot.result import MOST
 
-_TINY_CELLS = 1024  # of a problem, up to which it counts as tiny
+_TINY_CELLS = 1024  # a problem with at most this number of cells counts as tiny
 _MANY_PROBLEMS = 32
-_LEAST = {torch.float32: -60.0, torch.float64: -300.0}  # exponents of a kernel kept
+_LEAST = {torch.float32: -60.0, torch.float64: -300.0}  # smaller exponents of a kernel are dropped
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class ProblemBlock:
 
     cells: Tensor
     last: bool
-    check: ClassVar[int] = 5  # sweeps between looks at errors
+    check: ClassVar[int] = 5  # sweeps between checks of the errors
 
     @classmethod
     def of(cls, cells: Tensor) -> ProblemBlock:
-        """The block of (B, n, m) numbers, moved to the layout of their sizes."""
+        """The block of (B, n, m) numbers, in the layout for these sizes."""
         n_problems, n, m = cells.shape
         last = n * m <= _TINY_CELLS and n_problems >= _MANY_PROBLEMS
         return cls(cells.permute(1, 2, 0).contiguous() if last else cells.contiguous(), last)
@@ -63,7 +63,7 @@ class ProblemBlock:
         return vector.t().contiguous() if self.last else vector.contiguous()
 
     def buffer(self) -> Tensor:
-        """Room for one product, cell by cell."""
+        """A buffer for one product, cell by cell."""
         return torch.empty_like(self.cells)
 
     def largest(self) -> float:
@@ -75,7 +75,7 @@ class ProblemBlock:
         return ProblemBlock(self.cells.index_select(2 if self.last else 0, index), self.last)
 
     def keep(self, index: Tensor) -> Callable[[Tensor], Tensor]:
-        """The function that takes the same problems of a vector."""
+        """The function that selects the same problems of a vector."""
         return lambda vector: vector.index_select(self.batch, index)
 
     def across_rows(self, row: Tensor) -> Tensor:
@@ -97,22 +97,22 @@ class ProblemBlock:
         return soft_min(buffer, 0 if self.last else 1, heat)
 
     def kernel(self, f: Tensor, g: Tensor) -> ProblemBlock:
-        """The block of `exp(f_k + g_l + cell_kl)`, with 0 for what is too small to matter."""
+        """The block of `exp(f_k + g_l + cell_kl)`, with 0 for negligible numbers."""
         cells = (self.cells + self.across_rows(f)).add_(self.across_columns(g))
-        # Numbers below the normal range make products some hundred times slower.
+        # Subnormal numbers make products about a hundred times slower.
         least = _LEAST[cells.dtype]
         torch.threshold_(cells, least, -float("inf")).clamp_max_(MOST)
         return ProblemBlock(cells.exp_(), self.last)
 
     def near(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, ProblemBlock]:
-        """A kernel and the potentials that are in it, close to those given."""
+        """A kernel and the potentials that it contains, close to those given."""
         return f, g, self.kernel(f, g)
 
     def rows(self, v: Tensor, buffer: Tensor) -> Tensor:
-        """`sum_l cell_kl v_l`; the buffer serves the layout that has no library product."""
+        """`sum_l cell_kl v_l`; the buffer is for the layout without a library product."""
         if self.last:
             return torch.sum(torch.mul(self.cells, v.unsqueeze(0), out=buffer), 1)
-        # One row times a matrix: the library's slow case is a matrix times one column.
+        # One row times a matrix; a matrix times one column would be slow.
         return torch.bmm(v.unsqueeze(1), self.cells.transpose(1, 2)).squeeze(1)
 
     def columns(self, u: Tensor, buffer: Tensor) -> Tensor:

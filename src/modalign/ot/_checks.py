@@ -1,4 +1,4 @@
-"""Refusals of unusable input: what was expected, what came, how to mend it."""
+"""Checks of the input: errors say what was expected, what was given, and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.float64)
-_BALANCE = 1e-3  # relative difference of total masses that rounding may explain
+_BALANCE = 1e-3  # relative difference of total masses that rounding may cause
 
 
 def refuse(expected: str, got: str, fix: str) -> ValueError:
-    """An error that states the three facts; the caller raises it."""
-    return ValueError(f"expected {expected}, got {got}; {fix}")
+    """An error that states these three facts; the caller raises it."""
+    return ValueError(f"Expected {expected}, got {got}. To fix: {fix}")
 
 
 def one_of(name: str, value: str, known: Collection[str]) -> None:
-    """Refuses a word that is not one of those known."""
+    """Refuses a word that is not among the known ones."""
     if value not in known:
         words = ", ".join(repr(word) for word in known)
         raise refuse(f"{name} to be one of {words}", repr(value), "choose one of these")
@@ -31,7 +31,10 @@ def at_least(name: str, value: float, low: float, *, open_end: bool = False) -> 
 
 
 def floats(name: str, tensor: Tensor, least_dims: int, like: Tensor | None = None) -> None:
-    """Refuses what is no float32 or float64 tensor of so many dimensions, like another's kind."""
+    """Refuses anything but a float32 or float64 tensor with enough dimensions.
+
+    With `like` it also refuses another type or device than that of `like`.
+    """
     if not isinstance(tensor, Tensor) or tensor.dtype not in FLOATS:
         got = str(tensor.dtype) if isinstance(tensor, Tensor) else type(tensor).__name__
         raise refuse(f"{name} as a float32 or float64 tensor", got, "convert it with .float()")
@@ -39,7 +42,7 @@ def floats(name: str, tensor: Tensor, least_dims: int, like: Tensor | None = Non
         raise refuse(
             f"{name} with at least {least_dims} dimensions",
             f"shape {tuple(tensor.shape)}",
-            "add the missing ones with unsqueeze",
+            "add dimensions with unsqueeze",
         )
     if like is not None and (tensor.dtype != like.dtype or tensor.device != like.device):
         raise refuse(
@@ -50,15 +53,15 @@ def floats(name: str, tensor: Tensor, least_dims: int, like: Tensor | None = Non
 
 
 def finite(name: str, tensor: Tensor) -> None:
-    """Refuses NaN and infinities; one reduction, no temporary of the tensor's size."""
+    """Refuses NaN and infinities, by one reduction without a temporary of the tensor's size."""
     if tensor.numel() and not bool(tensor.detach().sum(dtype=torch.float64).isfinite()):
         raise refuse(
-            f"finite numbers in {name}", "NaN or an infinity", "mask or drop the missing ones"
+            f"finite numbers in {name}", "NaN or an infinity", "mask or drop missing values"
         )
 
 
 def weights(name: str, given: Tensor | None, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Weights of that shape: those given, broadcast over problems, or uniform ones of mass 1."""
+    """Weights of a shape: those given, broadcast over problems, or uniform ones of mass 1."""
     if given is None:
         return like.new_full(shape, 1.0 / max(shape[-1], 1))
     floats(name, given, 1, like)
@@ -66,7 +69,7 @@ def weights(name: str, given: Tensor | None, like: Tensor, shape: tuple[int, ...
         raise refuse(
             f"{shape[-1]} weights in {name}",
             f"{given.shape[-1]}",
-            "give one for each point of that side",
+            "give one weight for each point of that side",
         )
     finite(name, given)
     seen = given.detach()
@@ -80,7 +83,7 @@ def weights(name: str, given: Tensor | None, like: Tensor, shape: tuple[int, ...
 
 
 def same_mass(a: Tensor, b: Tensor) -> None:
-    """Refuses totals that differ, which no balanced plan can serve."""
+    """Refuses different totals, for which no balanced plan exists."""
     left, right = a.detach().sum(-1), b.detach().sum(-1)
     if bool(((left - right).abs() > _BALANCE * torch.maximum(left, right)).any()):
         raise refuse(

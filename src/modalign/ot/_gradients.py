@@ -15,7 +15,7 @@ from modalign.ot._marginals import Balanced, Partial, Relaxed, log_of
 from modalign.ot._solve import Schedule, SolverState, heats_of, moved
 from modalign.ot.result import MOST
 
-_RIDGE = 1e-11  # keeps the system of a plan that falls into separate pieces solvable
+_RIDGE = 1e-11  # keeps the system solvable for a plan that falls into separate pieces
 
 
 def densities(scaled: Tensor, f: Tensor, g: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def densities(scaled: Tensor, f: Tensor, g: Tensor) -> Tensor:
 
 
 class _EnvelopeDual(torch.autograd.Function):
-    """The dual at fixed potentials; by the envelope theorem its gradient is exact at the best."""
+    """The dual at fixed potentials; its gradient is exact at the optimum (envelope theorem)."""
 
     @staticmethod
     def forward(
@@ -66,9 +66,9 @@ class _EnvelopeDual(torch.autograd.Function):
 def dual_value(
     cost: Tensor, a: Tensor, b: Tensor, state: SolverState, reg: Tensor, *, through: bool
 ) -> Tensor:
-    """`reg (<a, f> + <b, g> - sum(plan) + |a| |b|)` and its like for relaxed marginals.
+    """`reg (<a, f> + <b, g> - sum(plan) + |a| |b|)`, or the dual of relaxed marginals.
 
-    `through` lets gradients pass through the potentials too, for unrolled sweeps.
+    With `through` gradients also pass through the potentials, for unrolled sweeps.
     """
     if not through:
         fixed = state.f.detach(), state.g.detach()
@@ -83,7 +83,7 @@ def dual_value(
 
 
 def plan_at(cost: Tensor, a: Tensor, b: Tensor, state: SolverState, reg: Tensor) -> Tensor:
-    """The plan of a state, differentiable in all."""
+    """The plan of a state, differentiable in all arguments."""
     exponent = state.f.unsqueeze(-1) + state.g.unsqueeze(-2) - cost / reg[:, None, None]
     return exponent.clamp_max(MOST).exp() * a.unsqueeze(-1) * b.unsqueeze(-2)
 
@@ -95,8 +95,8 @@ class _Implicit(torch.autograd.Function):
     relaxed, 0 or 1 at the bounds of a partial problem), `s` the soft minima and P, Q the plan
     with rows, respectively columns, scaled to sum to 1. For incoming gradients u the adjoint
     solves `w_f + Q^T D_b w_g = u_f`, `w_g + P^T D_a w_f = u_g`; eliminating w_g leaves
-    n equations. Bordering takes out the constant that balanced potentials are free in, and
-    holds the total of partial ones.
+    n equations. Bordering removes the constant up to which balanced potentials are determined,
+    and fixes the total of partial ones.
     """
 
     @staticmethod
@@ -182,11 +182,11 @@ def _border(
     a: Tensor,
     totals: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """Fills the last row and column: see `_Implicit`."""
+    """Fills the last row and column, see `_Implicit`."""
     if totals is not None:
         last = totals[0] - torch.bmm(pull, totals[1].unsqueeze(-1)).squeeze(-1)
         bound = 1.0 - damp_f
-        # A side used up entirely leaves the bound of the other side nothing to hold.
+        # Where one side is used up entirely, the bound of the other side is not active.
         held = (bound.sum(-1) > 0).unsqueeze(-1)
         free = (~held) & (damp_g.amin(-1, keepdim=True) > 0)
         last = torch.where(held, last, torch.where(free, a, 0.0))
@@ -203,7 +203,7 @@ def _border(
 
 
 def implicit(cost: Tensor, a: Tensor, b: Tensor, state: SolverState, reg: Tensor) -> SolverState:
-    """The same state with potentials that know where they come from."""
+    """The same state with potentials that are differentiable in cost, a and b."""
     known = (state.f, state.g, reg, state.marginals)
     f, g = _Implicit.apply(cost, a, b, *known)  # type: ignore[no-untyped-call]
     return SolverState(f, g, state.marginals, state.error, state.iterations)
@@ -219,7 +219,7 @@ def unrolled(
     marginals: Balanced,
     schedule: Schedule,
 ) -> SolverState:
-    """Plain sweeps in the log domain that autograd records: exact for what was run, and slow."""
+    """Sweeps in the log domain that autograd records: exact for the sweeps that ran, and slow."""
     scaled = cost / -reg[:, None, None]
     log_a, log_b, mass = log_of(a), log_of(b), a.detach().sum(-1)
     heats = [1.0] * schedule.averaged + heats_of(float(-scaled.detach().amin()), schedule)

@@ -1,10 +1,10 @@
-"""Kernels of points on the line for p = 2, of which only a band matters.
+"""Kernels of points on the line for p = 2, of which only a band is computed.
 
-With points sorted the plan lives near a rising curve: cells far from it are exact zeros at the
-float's precision. The kernel is kept as one dense matrix for each few rows, of the columns that
-matter to them; a cell takes a product and an exponential, no cost matrix is ever held. Points
-are in units of `sqrt(reg)`, so that `C_kl / reg = (x_k - y_l)^2 / 2`, and potentials are
-divided by reg.
+For sorted points the plan is concentrated near a rising curve: cells far from it are zero at the
+float's precision. The kernel is a list of dense matrices, one for a few consecutive rows each,
+with only the columns that matter to them; a cell takes a product and an exponential, and the cost
+matrix is never held. Points are in units of `sqrt(reg)`, so that `C_kl / reg = (x_k - y_l)^2 / 2`,
+and potentials are divided by reg.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from torch import Tensor
 from modalign.ot._block import soft_min
 from modalign.ot.result import MOST
 
-_CELLS = 1 << 18  # of a band's matrix, before columns are dropped: it is made in the cache
-# Exponents below which a cell is dropped: what potentials may drift before a kernel is made anew,
-# twice, and then what is below the rounding of a sum.
+_CELLS = 1 << 18  # cells of a band's matrix before columns are dropped: they fit in the cache
+# Exponents below which a cell is dropped: twice the drift of potentials that is allowed before a
+# kernel is recomputed, plus what is below the rounding of a sum.
 _CUT = {torch.float32: -42.0, torch.float64: -64.0}
-_CLOSE = 6.0  # up to here from its potentials a kernel is not made anew
-# Powers of two are twice as quick as those of e; subnormal ones would make products slow.
+_CLOSE = 6.0  # a kernel is reused while the potentials are this close to those it contains
+# Powers of two take half the time of those of e; subnormal numbers would make products slow.
 _LOG2_E = 1.0 / math.log(2.0)
 _LEAST, _MOST = -80.0 * _LOG2_E, MOST * _LOG2_E
 _KEPT_CELLS = 1 << 23
-_SOFT_CELLS = 1 << 16  # of a soft minimum's temporary
+_SOFT_CELLS = 1 << 16  # cells of a soft minimum's temporary
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Band:
 
     def rows(self, v: Tensor, buffer: Tensor) -> Tensor:
         """`sum_l cell_kl v_l`, (1, n)."""
-        out, v = v.new_zeros(self.n), v[0]  # a row may have no cell that matters
+        out, v = v.new_zeros(self.n), v[0]  # a row may have no cell in the band
         for rows, columns, cells in self.parts:
             torch.mv(cells, v[columns], out=out[rows])
         return out.unsqueeze(0)
@@ -58,11 +58,11 @@ class Band:
 
 @dataclass
 class Line:
-    """One problem between sorted points x (n) and y (m), in the place of a `ProblemBlock`."""
+    """One problem between sorted points x (n) and y (m), with the methods of a `ProblemBlock`."""
 
     x: Tensor
     y: Tensor
-    room: Tensor  # for the cells of one kernel
+    room: Tensor  # memory for the cells of one kernel
     last: ClassVar[bool] = False
     tiny: ClassVar[bool] = False
     batch: ClassVar[int] = 0
@@ -75,15 +75,15 @@ class Line:
         return vector
 
     def take(self, index: Tensor) -> Line:
-        """The problem itself: it is done with, or all there is."""
+        """The problem itself: the only one."""
         return self
 
     def keep(self, index: Tensor) -> Callable[[Tensor], Tensor]:
-        """The function that takes the problem, or nothing, of a vector."""
+        """The function that selects the problem, or nothing, of a vector."""
         return lambda vector: vector.index_select(0, index)
 
     def buffer(self) -> Tensor:
-        """No product needs room."""
+        """An empty tensor: no product needs a buffer."""
         return self.x.new_empty(0)
 
     def largest(self) -> float:
@@ -100,7 +100,7 @@ class Line:
         return soft_minimum(self.y, self.x, weight[0], heat).unsqueeze(0)
 
     def kernel(self, f: Tensor, g: Tensor) -> Band:
-        """The band of `exp(f_k + g_l - (x_k - y_l)^2 / 2)`, in the place of the one before.
+        """The band of `exp(f_k + g_l - (x_k - y_l)^2 / 2)`; it overwrites the previous one.
 
         Around a point o among a matrix's rows, with x' = x - o, y' = y - o, an exponent is
         `(f_k - x'_k^2 / 2) + x'_k y'_l + (g_l - y'_l^2 / 2)`: a product of 3 columns and 3 rows.
@@ -130,7 +130,7 @@ class Line:
         return self.absorbed[2]
 
     def near(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Band]:
-        """A kernel and the potentials in it, close to those given: the last one if it is."""
+        """A kernel and the potentials that it contains: the last kernel if it is close enough."""
         if self.absorbed is not None:
             old_f, old_g, band = self.absorbed
             drift = torch.maximum((f - old_f).abs().amax(), (g - old_g).abs().amax())
@@ -142,9 +142,9 @@ class Line:
 def _bounds(left: Sequence[Tensor], right: Tensor) -> list[tuple[int, int]]:
     """First column that may matter and the one after the last, for each matrix's rows.
 
-    For any column c, `E(k, l) = E'(k, c) + x'_k (y'_l - y'_c) + right_l` with E' the exponent
-    without its part of the column alone: the first term's largest number over rows bounds it,
-    the second is largest at one of the ends. c is where the middle row is largest.
+    For any column c, `E(k, l) = E'(k, c) + x'_k (y'_l - y'_c) + right_l`, with E' the exponent
+    without its part that depends on the column alone. The first term is bounded by its maximum
+    over rows; the second is largest at one of the ends. c is the best column of the middle row.
     """
     _, y, alone = right.unbind(1)
     centre = y.gather(1, alone.argmax(1, keepdim=True))
@@ -169,7 +169,7 @@ def soft_minimum(x: Tensor, y: Tensor, weight: Tensor, heat: float = 1.0) -> Ten
 
 
 class _Memory(threading.local):
-    """Each thread's rooms by kind of float."""
+    """The memory of each thread by type of float."""
 
     def __init__(self) -> None:
         self.rooms: dict[torch.dtype, Tensor] = {}
@@ -179,9 +179,9 @@ _memory = _Memory()
 
 
 def room_of(cells: int, like: Tensor) -> Tensor:
-    """Room for so many cells, kept between calls: to ask for memory costs more than to fill it.
+    """Memory for a number of cells, kept between calls: allocating it takes longer than filling it.
 
-    At most 8M cells of each kind of float are kept by a thread.
+    A thread keeps at most 8M cells of each type of float.
     """
     if cells > _KEPT_CELLS:
         return like.new_empty(cells)

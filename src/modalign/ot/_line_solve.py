@@ -1,8 +1,8 @@
 """The three problems of a debiased divergence between scalars with p = 2, one pair at a time.
 
-A coarse problem between groups of neighbours, a fraction of the blur wide, is solved first: its
-soft minima at all points are a start from which few sweeps over the points themselves are left.
-Gradients come from products with the kernel of the last sweeps; no cost matrix is made.
+A coarse problem between groups of neighbours, whose width is a fraction of the blur, is solved
+first: from its soft minima at all points few sweeps over the points themselves are needed.
+Gradients come from products with the kernel of the last sweeps; no cost matrix is computed.
 Sources: Schmitzer 2019 (coarse to fine); Feydy et al. 2019 (gradients).
 """
 
@@ -25,8 +25,8 @@ from modalign.ot.one_dimensional import sorted_potentials
 from modalign.ot.result import Transport
 
 _WIDTH = 0.5  # of a group, in units of sqrt(reg)
-_FEWER = 4  # times: a coarse problem has to be that much smaller than the points
-_COARSE = 300  # most sweeps of the coarse problem
+_FEWER = 4  # a coarse problem is used if it is at least this many times smaller
+_COARSE = 300  # maximum number of sweeps of the coarse problem
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LineSide:
 
     points: Tensor
     weights: Tensor
-    places: Tensor  # of the sorted points among the given ones
+    places: Tensor  # positions of the sorted points among the given ones
     group_points: Tensor
     group_weights: Tensor
 
@@ -55,7 +55,7 @@ class LineSide:
 
     @property
     def grouped(self) -> bool:
-        """Whether groups are much fewer than points."""
+        """Whether there are much fewer groups than points."""
         return len(self.group_points) * _FEWER <= len(self.points)
 
     def back(self, sorted_values: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class LineSide:
 
 @dataclass(frozen=True)
 class Solved:
-    """A solved problem with all that a `Transport` and a gradient need, in the given order.
+    """A solved problem with everything that a `Transport` and a gradient need, in the given order.
 
     Potentials and the value are divided by reg, slopes by `sqrt(reg)`.
     """
@@ -73,7 +73,7 @@ class Solved:
     f: Tensor  # (n)
     g: Tensor  # (m)
     value: Tensor
-    slope_x: Tensor | None  # of the value, (n)
+    slope_x: Tensor | None  # derivative of the value, (n)
     slope_y: Tensor | None  # (m)
     state: SolverState
 
@@ -81,7 +81,7 @@ class Solved:
 def solve_cross(
     x: LineSide, y: LineSide, start: str, schedule: Schedule, wants: tuple[bool, bool]
 ) -> Solved:
-    """The problem between two sides; `wants` says for which of them a slope is needed."""
+    """The problem between two sides; `wants` says which of them need a slope."""
     f, g = _cross_start(x, y, start, schedule)
     line = _line(x, y)
     a, b = x.weights.unsqueeze(0), y.weights.unsqueeze(0)
@@ -187,7 +187,7 @@ class _LinePair:
     reg: Tensor
 
     def transport(self, solved: list[Solved], schedule: Schedule) -> Transport:
-        """The problems of a batch as one result, its gradient being that of the envelope."""
+        """The problems of a batch as one result with an envelope gradient."""
         lead, reg = self.reg.shape, self.reg
         column = reg.unsqueeze(-1)
         error = torch.cat([one.state.error for one in solved]).reshape(lead)

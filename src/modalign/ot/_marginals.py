@@ -1,9 +1,9 @@
-"""What a problem asks of its plan's marginals, as a map on soft minima.
+"""Constraints on the plan's marginals, as maps on soft minima.
 
 Potentials here are divided by reg: `plan_kl = a_k b_l exp(f_k + g_l - C_kl / reg)`. A block
 step that maximises the dual in f alone first takes the soft minimum
 `s_k = -log sum_l b_l exp(g_l - C_kl / reg)`, then applies the map of the marginal's penalty.
-Vectors are (n, B) or (B, n); numbers of a problem keep the point dimension at length 1.
+Vectors are (n, B) or (B, n); numbers per problem keep the dimension of points with length 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Settled(NamedTuple):
-    """The end of a sweep; `moved` is the mass that the last step added or removed."""
+    """The result of a sweep; `moved` is the mass that the last step added or removed."""
 
     marginals: Balanced
     f: Tensor
@@ -40,23 +40,23 @@ class Balanced:
     def settle(
         self, f: Tensor, g: Tensor, soft: Tensor, a: Tensor, b: Tensor, point: int
     ) -> Settled:
-        """A last step of a sweep in what f and g share; `soft` is what g was made of."""
+        """The last step of a sweep, in a constant shared by f and g; `soft` gave g."""
         return Settled(self, f, g, torch.zeros_like(f.narrow(point, 0, 1)))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Balanced:
-        """The same with every tensor changed: other layout, fewer problems."""
+        """The same constraint with every tensor changed: another layout or fewer problems."""
         return self
 
     def write(self, part: Balanced, index: Tensor, batch: int) -> Balanced:
-        """The same with what the loop has learnt about some problems."""
+        """The same constraint with the final levels of some problems."""
         return self
 
     def slopes(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """What a and b are multiplied with in the dual's linear part, (B, n) and (B, m)."""
+        """The factors of a and b in the dual's linear part, (B, n) and (B, m)."""
         return f, g
 
     def offset(self, like: Tensor) -> Tensor:
-        """What the dual's linear part holds besides, (B,)."""
+        """The remaining term of the dual's linear part, (B,)."""
         return torch.zeros_like(like)
 
     def damping(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,8 +83,8 @@ class Relaxed(Balanced):
     def settle(
         self, f: Tensor, g: Tensor, soft: Tensor, a: Tensor, b: Tensor, point: int
     ) -> Settled:
-        # The best constant to move from g to f in closed form; without it the total mass
-        # converges only as fast as (1 + reg / penalty)^-2 for each sweep.
+        # The best constant to move from g to f, in closed form; without it the error of the total
+        # mass falls only by the factor (1 + reg / penalty)^-2 per sweep.
         left = torch.logsumexp(log_of(a) - f * self.inverse_a, point, keepdim=True)
         right = torch.logsumexp(log_of(b) - g * self.inverse_b, point, keepdim=True)
         shift = (left - right) / (self.inverse_a + self.inverse_b)
@@ -103,7 +103,7 @@ class Relaxed(Balanced):
 
 @dataclass(frozen=True)
 class Partial(Balanced):
-    """At most a and b, and exactly `mass` in all; `level` bounds f from above."""
+    """Marginals of at most a and b with the total `mass`; `level` bounds f from above."""
 
     mass: Tensor
     level: Tensor
@@ -117,7 +117,7 @@ class Partial(Balanced):
     def settle(
         self, f: Tensor, g: Tensor, soft: Tensor, a: Tensor, b: Tensor, point: int
     ) -> Settled:
-        # Column l carries b_l exp(g_l - soft_l); f and its bound move so that the total is right.
+        # Column l has the mass b_l exp(g_l - soft_l); f and its bound shift to correct the total.
         total = torch.logsumexp(log_of(b) + g - soft, point, keepdim=True)
         shift = self.mass.log() - total
         moved = (self.mass - total.exp()).abs()

@@ -1,14 +1,14 @@
 """A Newton step of the dual for tiny problems, where sweeps may need thousands.
 
-Where two assignments cost nearly the same, mass seeps between clusters of points at a rate of
-`exp(-gap / reg)` for each sweep, while a Newton step sees how weak the link is. With columns
-kept exact the dual is a function of the row potentials f alone: its slope is `r = a - plan 1`
-and its curvature, in units of reg, minus the Laplacian of the graph of rows with links
-`w_kj = sum_l plan_kl plan_jl / b_l`. Potentials are divided by reg; the problem is the last
+Where two assignments have nearly the same cost, sweeps move mass between clusters of points at a
+rate of `exp(-gap / reg)`, while a Newton step takes the weakness of the link into account. With
+exact columns the dual is a function of the row potentials f alone: its gradient is
+`r = a - plan 1` and its Hessian, in units of reg, minus the Laplacian of the graph of rows with
+links `w_kj = sum_l plan_kl plan_jl / b_l`. Potentials are divided by reg; the problem is the last
 dimension.
 
-Sources: Sun and Tran-Dinh 2019 (length of the step, for functions whose third derivative is so
-bounded); Grassmann, Taksar and Heyman 1985 (elimination without subtraction).
+Sources: Sun and Tran-Dinh 2019 (length of the step, for functions with such a bound on the third
+derivative); Grassmann, Taksar and Heyman 1985 (elimination without subtraction).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def newton_step(density: Tensor, a: Tensor, b: Tensor, ridge: float) -> Tensor:
     """The change of f, (n, B), for a plan `a_k b_l density_kl` with exact columns, (n, m, B).
 
     The dual's third derivative along d is at most `max d - min d` times its second, hence a
-    step of `log(1 + R) / R` times the Newton direction of range R never lowers the dual. Links
-    to a fixed potential of weight `ridge a` keep the direction finite; they only shorten it.
+    step of `log(1 + R) / R` times the Newton direction of range R never decreases the dual. Links
+    of weight `ridge a` to a fixed potential keep the direction finite; they only shorten it.
     """
     by_row = density * b
     residual = a - a * by_row.sum(1)
@@ -30,7 +30,7 @@ def newton_step(density: Tensor, a: Tensor, b: Tensor, ridge: float) -> Tensor:
     links = a.new_zeros(len(a) + 1, len(a) + 1, a.shape[-1])
     for k in range(len(a)):
         links[k + 1, 1:] = (share[k] * by_row).sum(1).mul_(a)
-    # Below the rounding of the residual a ridge would let its sum shift all of f.
+    # With a ridge below the rounding of the residual, the residual's sum would shift all of f.
     links[1:, 0] = links[0, 1:] = max(ridge, torch.finfo(a.dtype).eps) * a
     direction = _solve_laplacian(links, residual)
     reach = direction.amax(0) - direction.amin(0)
@@ -39,9 +39,9 @@ def newton_step(density: Tensor, a: Tensor, b: Tensor, ridge: float) -> Tensor:
 
 
 def _solve_laplacian(links: Tensor, residual: Tensor) -> Tensor:
-    """Potentials of nodes 1 to n for inflows (n, B), node 0 being held at 0; links are changed.
+    """Potentials of nodes 1 to n for inflows (n, B), with node 0 fixed at 0; overwrites the links.
 
-    Taking a node out joins its neighbours by links `w_ik w_kj / sum_j w_kj`: only positive
+    Eliminating a node joins its neighbours by links `w_ik w_kj / sum_j w_kj`: only positive
     numbers are added, so that the weakest link keeps all its digits.
     """
     least = torch.finfo(links.dtype).tiny

@@ -1,12 +1,12 @@
-"""The loop: block ascent of the dual, in the log domain while potentials still move far, then
-as products with a kernel that has the potentials absorbed.
+"""The loop: block ascent of the dual, in the log domain while potentials still change much, then
+as products with a kernel that contains ("absorbs") the potentials.
 
 Sweeps in the log domain cannot overflow at any reg, but take an exponential for each cell.
-With potentials f0, g0 absorbed, `K_kl = exp(f0_k + g0_l - C_kl / reg)`, the same sweep is
+With absorbed potentials f0, g0, `K_kl = exp(f0_k + g0_l - C_kl / reg)`, the same sweep is
 `U = a / (K V)`, `V = b / (K^T U)`, about twenty times faster, and as accurate as long as the
-potentials stay within some units of reg of f0 and g0: what underflowed in K carries no mass.
-The products tell how far they went, so that every check either goes on, absorbs again or
-returns to the last good potentials and the log domain. Problems that have converged leave.
+potentials stay within some units of reg of f0 and g0: cells that underflowed in K have no mass.
+The products show how far the potentials moved, so that every check either continues, absorbs
+again, or returns to the last good potentials and the log domain. Converged problems leave.
 
 Potentials are divided by reg here. Source: Cuturi 2013 (iterations); Schmitzer 2019,
 "Stabilized sparse scaling algorithms", section 3 (absorption).
@@ -25,18 +25,18 @@ from modalign.ot._line import Band, Line
 from modalign.ot._marginals import Balanced
 from modalign.ot._newton import newton_step
 
-_CACHE_CELLS = 1 << 20  # cells of a block on the CPU: it and its kernel stay near the cores
-_CALM = 10.0  # moves per sweep, in units of reg, from which on a kernel serves
-_DRIFT = 12.0  # up to here from the absorbed potentials, what underflowed in K cannot matter
-_LOST = 48.0  # beyond this the sweeps themselves are in doubt and are done again
-_PATIENCE = 40  # sweeps that a tiny problem gets before Newton steps
-_RIDGE = 1e-3  # of the tolerance: links too weak for it to see need no exact step
-_MOST = 60.0  # exponents beyond this in a measured error are cut: the error is large anyway
+_CACHE_CELLS = 1 << 20  # cells of a block on the CPU: it and its kernel fit in the cache
+_CALM = 10.0  # change per sweep, in units of reg, below which a kernel is used
+_DRIFT = 12.0  # up to this distance from the absorbed potentials, underflow in K is negligible
+_LOST = 48.0  # beyond this distance the sweeps are unreliable and are repeated
+_PATIENCE = 40  # sweeps of a tiny problem before Newton steps
+_RIDGE = 1e-3  # as a share of the tolerance: weaker links need no exact step
+_MOST = 60.0  # larger exponents in a measured error are clipped: the error is large anyway
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the loop runs: see `sinkhorn`."""
+    """How the loop runs, see `SolverOptions` in `modalign.ot.sinkhorn`."""
 
     tolerance: float
     max_iterations: int
@@ -46,7 +46,7 @@ class Schedule:
 
 @dataclass
 class SolverState:
-    """Potentials and accounts of a block, in the block's layout."""
+    """Potentials, errors and numbers of sweeps of a block, in the block's layout."""
 
     f: Tensor
     g: Tensor
@@ -56,7 +56,7 @@ class SolverState:
 
 
 def pieces(n_problems: int, cells: int, device: torch.device) -> Iterator[slice]:
-    """Slices of problems whose cells fit in the cache; all at once elsewhere than on a CPU."""
+    """Slices of problems whose cells fit in the CPU's cache; all at once on other devices."""
     step = max(1, _CACHE_CELLS // max(cells, 1)) if device.type == "cpu" else max(n_problems, 1)
     return (slice(start, start + step) for start in range(0, n_problems, step))
 
@@ -86,7 +86,7 @@ def solve(
     marginals: Balanced,
     schedule: Schedule,
 ) -> SolverState:
-    """Potentials of a block of problems; a and f are (B, n), b and g (B, m), here and there."""
+    """Solves a block of problems; a and f are (B, n), b and g (B, m), also in the result."""
     turned = marginals.map(block.turn)
     n_problems = len(a)
     state = SolverState(
@@ -105,7 +105,7 @@ def solve(
 def _run(
     block: ProblemBlock | Line, a: Tensor, b: Tensor, state: SolverState, schedule: Schedule
 ) -> None:
-    """Sweeps until every problem's error is at most the tolerance, or the sweeps are spent."""
+    """Sweeps until every error is at most the tolerance or the maximum number is reached."""
     loop = _SweepLoop(block, a, b, state, schedule)
     loop.average(schedule.averaged)
     loop.cool()
@@ -120,7 +120,7 @@ def _run(
 
 
 class _SweepLoop:
-    """The problems still running; those done have been written back to the whole state."""
+    """The problems still running; finished ones have been written to the whole state."""
 
     def __init__(
         self,
@@ -138,8 +138,8 @@ class _SweepLoop:
         self.error, self.reached = state.error, state.iterations
         self.index = torch.arange(len(self.error), device=a.device)
         self.done = 0
-        self.calm = True  # whether a kernel is worth its making
-        self.fresh = True  # whether no alternating sweep has been made
+        self.calm = True  # whether a kernel pays off
+        self.fresh = True  # whether no alternating sweep has run yet
         self.wary = 0  # log sweeps before a kernel is tried again; grows when one failed
         self.newtonian = block.tiny and type(state.marginals) is Balanced
         self.sweeps_first = _PATIENCE + schedule.averaged
@@ -148,16 +148,16 @@ class _SweepLoop:
         self.whole.error, self.whole.iterations = state.error.clone(), state.iterations.clone()
 
     def going(self) -> bool:
-        """Whether a problem is left and a sweep too."""
+        """Whether a problem and a sweep are left."""
         return len(self.index) > 0 and self.done < self.schedule.max_iterations
 
     @property
     def stuck(self) -> bool:
-        """Whether sweeps had their chance at problems so tiny that Newton steps cost little."""
+        """Whether the problems are tiny and have not converged after their first sweeps."""
         return self.newtonian and self.done >= self.sweeps_first
 
     def average(self, count: int) -> None:
-        """Averaged sweeps: both potentials from the old ones, then half way there."""
+        """Averaged sweeps: both potentials move half way to the optimum for the old ones."""
         near: _Absorbed | None = None
         for _ in range(min(count, self.schedule.max_iterations)):
             near = near or _Absorbed(self)
@@ -175,7 +175,7 @@ class _SweepLoop:
                 near = None
 
     def cool(self) -> None:
-        """One sweep at each of a falling row of regularisations, the largest cost first."""
+        """One sweep at each of a decreasing series of regularisations, from the largest cost."""
         if not len(self.index):
             return
         for heat in heats_of(self.block.largest(), self.schedule):
@@ -187,7 +187,7 @@ class _SweepLoop:
         self.sweeps_first = self.done + _PATIENCE
 
     def log_sweeps(self) -> None:
-        """Sweeps in the log domain, until their moves are small enough for a kernel."""
+        """Sweeps in the log domain, until the changes are small enough for a kernel."""
         left = self.wary
         while self.going() and not self.calm and not self.stuck:
             old_f, old_g = self.f, self.g
@@ -207,14 +207,14 @@ class _SweepLoop:
             self.calm = left <= 0 and (self.wary > 1 or bool(move < _CALM))
 
     def kernel_sweeps(self) -> None:
-        """Sweeps as products, until problems leave, potentials drift, or numbers go bad."""
+        """Sweeps as products, until problems leave, potentials drift, or numbers underflow."""
         near = _Absorbed(self)
         run = self._plain if type(self.marginals) is Balanced else self._general
         problems, since = len(self.index), 0
         while self.going() and len(self.index) == problems and not self.stuck:
-            # Problems far from done are asked less often.
+            # Problems far from convergence are checked less often.
             count = self.block.check if since < 4 * self.block.check else 4 * self.block.check
-            # The first sweep is checked: a good start may need no more.
+            # The first sweep is checked: after a good start it may suffice.
             count = 1 if self.fresh else min(count, self.schedule.max_iterations - self.done)
             self.fresh = False
             f, g, marginals, error = run(near, count)
@@ -230,7 +230,7 @@ class _SweepLoop:
             self.retire()
 
     def newton_sweep(self) -> None:
-        """A sweep in the log domain and, for the problems that it leaves, a Newton step."""
+        """A sweep in the log domain and, for the problems still running, a Newton step."""
         old = self.f
         soft = self._soft_rows(self.g)
         self.f, self.error = soft, self._difference(old, soft, soft)
@@ -262,7 +262,7 @@ class _SweepLoop:
         return density.movedim(0, -1), *(vector.t() for vector in vectors)
 
     def _plain(self, near: _Absorbed, count: int) -> tuple[Tensor, Tensor, Balanced, Tensor]:
-        """Sweeps of a balanced problem: nothing but products and quotients between checks."""
+        """Sweeps of a balanced problem: only products and quotients between checks."""
         kernel, buffer = near.kernel, self.buffer
         u, v = self.a * (self.f - near.f).exp(), self.b * (self.g - near.g).exp()
         for _ in range(count - 1):
@@ -286,7 +286,7 @@ class _SweepLoop:
         return f, g, marginals, self._difference(*step) + strays
 
     def retire(self) -> None:
-        """Writes back the problems that are done, once they are all or many."""
+        """Writes back the finished problems once they are at least half of all."""
         done = self.error <= self.schedule.tolerance
         self.reached = torch.where(done & (self.reached == 0), self.done, self.reached)
         n_done = int(done.sum())
@@ -305,7 +305,7 @@ class _SweepLoop:
         self.buffer = self.block.buffer()
 
     def finish(self) -> None:
-        """Writes back what is left when the sweeps are spent."""
+        """Writes back the remaining problems when the maximum number of sweeps is reached."""
         if len(self.index):
             self.reached = torch.where(self.reached == 0, self.done, self.reached)
             self._write_back()
@@ -332,14 +332,14 @@ class _SweepLoop:
     def _settle(
         self, marginals: Balanced, f: Tensor, g: Tensor, soft: Tensor
     ) -> tuple[Balanced, Tensor, Tensor, Tensor]:
-        """The end of a sweep, with the mass it moved as a share of the mass of a."""
+        """The result of a sweep, with the moved mass as a share of the mass of a."""
         point = self.block.point
         settled = marginals.settle(f, g, soft, self.a, self.b, point)
         return *settled[:3], settled.moved.squeeze(point) / self.mass
 
 
 class _Absorbed:
-    """A kernel with potentials near a loop's present ones in it, and soft minima made with it."""
+    """A kernel that contains potentials near a loop's current ones, and its soft minima."""
 
     def __init__(self, loop: _SweepLoop) -> None:
         self.a, self.b, self.buffer = loop.a, loop.b, loop.buffer
@@ -353,5 +353,5 @@ class _Absorbed:
         return self.g - self.kernel.columns(self.a * (f - self.f).exp(), self.buffer).log()
 
     def drift(self, f: Tensor, g: Tensor) -> float:
-        """How far potentials are from those absorbed; NaN where one of them is."""
+        """Distance of potentials from the absorbed ones; NaN where one of them is NaN."""
         return float(torch.maximum((f - self.f).abs().amax(), (g - self.g).abs().amax()))

@@ -1,7 +1,7 @@
-"""The self problem, both sides the same points: one potential, an averaged fixed point.
+"""The problem of a set with itself: one potential, found by an averaged fixed point.
 
-`f <- (f + s(f)) / 2` with the soft minimum s halves the error where alternating sweeps swing:
-some 15 sweeps do what those need hundreds for. Potentials are divided by reg.
+`f <- (f + s(f)) / 2` with the soft minimum s halves the error where alternating sweeps oscillate:
+it needs some 15 sweeps instead of hundreds. Potentials are divided by reg.
 Source: Knight, Ruiz and Ucar 2014; Feydy et al. 2019, section 3.2.
 """
 

@@ -1,4 +1,4 @@
-"""Maps made of plans: where the mass of a point goes on average."""
+"""Maps from plans: where the mass of a point goes on average."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from modalign.ot.cost import power_cost
 def barycentric_projection(plan: Tensor, y: Tensor) -> Tensor:
     """`T(x_k) = sum_l plan_kl y_l / sum_l plan_kl`, (..., n, d): in the convex hull of y.
 
-    Gradients reach the points and, where it carries any, the plan. A row without mass, such as
-    a point that a partial plan leaves behind, has no image: it is given zeros.
+    Gradients reach the points and, if it has any, the plan. A row without mass, such as a point
+    that a partial plan leaves out, has no image and gets zeros.
 
     Args:
         plan: masses >= 0, (..., n, m); transpose it for the map of the columns.
         y: points, (..., m, d).
 
     Raises:
-        ValueError: the numbers of points differ, or the kinds.
+        ValueError: the numbers of points or the types differ.
 
     Example:
         >>> plan = torch.tensor([[0.5, 0.0], [0.25, 0.25]])
@@ -49,19 +49,19 @@ def entropic_map(
     reg: float | Tensor,
     cost: Callable[[Tensor, Tensor], Tensor] = power_cost,
 ) -> Tensor:
-    """The barycentric map of a solved problem at any points, new ones too, (..., q, d).
+    """The barycentric map of a solved problem at any points, including new ones, (..., q, d).
 
     `T(x) = sum_l w_l y_l` with `w_l` proportional to `b_l exp((g_l - C(x, y_l)) / reg)`. At the
-    points the problem was solved for it is their barycentric projection; in between it is
-    smooth. Differentiable in x, y and g.
+    rows of the problem it is their barycentric projection; elsewhere it is a smooth extension.
+    Differentiable in x, y and g.
 
     Args:
-        x: where to map from, (..., q, d).
-        y: the problem's columns, (..., m, d).
-        g: their potential, (..., m).
-        b: their weights, (..., m).
+        x: points to map, (..., q, d).
+        y: points of the problem's columns, (..., m, d).
+        g: potential of the columns, (..., m).
+        b: weights of the columns, (..., m).
         reg: the problem's regularisation, a number or (...).
-        cost: the problem's cost of points.
+        cost: the problem's cost between points.
 
     Source: Pooladian and Niles-Weed 2021, "Entropic estimation of optimal transport maps".
 

@@ -7,20 +7,20 @@ from torch import Tensor
 
 from modalign.ot import _checks
 
-_DIRECT = 8  # widths up to which differences are formed pair by pair
+_DIRECT = 8  # maximum width for which differences are computed pair by pair
 
 
 def power_cost(x: Tensor, y: Tensor, p: float = 2.0, norm: float = 2.0) -> Tensor:
     """`C_kl = |x_k - y_l|^p / p`, with the p-norm of vectors called `norm`.
 
-    With `p=2` it is half the squared distance, with `p=1` the distance itself. At points that
-    coincide the gradient is taken as 0.
+    With `p=2` it is half the squared distance, with `p=1` the distance itself. The gradient at
+    points that coincide is 0.
 
     Args:
         x: points, (..., n, d).
         y: points, (..., m, d); leading dimensions broadcast against those of x.
         p: exponent, >= 1.
-        norm: norm of the differences of vectors, >= 1, infinity included.
+        norm: p of the norm of a difference of vectors, >= 1, may be infinity.
 
     Returns:
         Costs, (..., n, m).
@@ -28,11 +28,11 @@ def power_cost(x: Tensor, y: Tensor, p: float = 2.0, norm: float = 2.0) -> Tenso
     Raises:
         ValueError: widths differ, or an exponent is below 1.
 
-    Limits: Euclidean distances of points wider than 8 come from inner products (fast, no
-    n x m x d temporary), with an absolute error near the unit of rounding times the squared
-    spread of the points; other norms hold n x m x d numbers.
+    Limits: Euclidean distances of points with more than 8 columns come from inner products (fast,
+    no n x m x d temporary), with an absolute error near the unit of rounding times the squared
+    spread of the points; other norms need n x m x d numbers of memory.
 
-    Source: TARec's equation 9; Feydy et al. 2019 for the factor `1 / p`.
+    Source: Zhuang et al. 2025 (TARec), equation 9; Feydy et al. 2019 for the factor `1 / p`.
 
     Example:
         >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0]])
@@ -59,7 +59,7 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     _check_points(x, y)
     if x.shape[-1] <= _DIRECT:
         return (x.unsqueeze(-2) - y.unsqueeze(-3)).square().sum(-1)
-    # Distances do not move with the origin; inner products lose least near the points' middle.
+    # Distances do not depend on the origin; inner products lose least accuracy near the mean.
     middle = y.detach().mean(-2, keepdim=True)
     x, y = x - middle, y - middle
     ends = x.square().sum(-1).unsqueeze(-1) + y.square().sum(-1).unsqueeze(-2)
@@ -104,7 +104,7 @@ def _distance(x: Tensor, y: Tensor, norm: float) -> Tensor:
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:
-    """`base^exponent` for base >= 0 with gradient 0 at 0, where a root's slope is infinite."""
+    """`base^exponent` for base >= 0 with gradient 0 at 0, where that of a root is infinite."""
     if exponent >= 1.0:
         return base.pow(exponent)
     there = base > 0

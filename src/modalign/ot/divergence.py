@@ -1,11 +1,11 @@
-"""The debiased divergence between two weighted sets of points, and flows down its gradient."""
+"""The debiased divergence between two weighted sets of points, and its gradient flow."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -16,24 +16,23 @@ from modalign.ot.cost import power_cost
 from modalign.ot.one_dimensional import sorted_potentials
 from modalign.ot.result import Transport
 from modalign.ot.sinkhorn import (
-    Gradient,
     Scale,
-    Value,
+    Solver,
+    SolverOptions,
     checked_reg,
     scaled_reg,
-    schedule_of,
     sinkhorn,
     symmetric_sinkhorn,
 )
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 Start = Literal["zero", "sorted"]
-_LINE_POINTS = 256  # a side, from which on banded kernels pay
+_LINE_POINTS = 256  # points of a side from which banded kernels save time
 
 
 @dataclass(frozen=True, eq=False)
 class Divergence:
-    """A debiased divergence and the three problems it is made of.
+    """A debiased divergence and the three problems it consists of.
 
     Attributes:
         value: `OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2`, (...).
@@ -58,48 +57,39 @@ def sinkhorn_divergence(
     reg: float | Tensor = 0.05,
     scale: Scale | None = None,
     penalty: float | None = None,
-    value: Value = "dual",
-    gradient: Gradient = "envelope",
     start: Start | Divergence = "zero",
-    averaged: int = 10,
-    anneal: float | None = None,
-    tolerance: float = 1e-4,
-    max_iterations: int = 2000,
+    **options: Unpack[SolverOptions],
 ) -> Divergence:
     """`S(x, y) = OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2` at one reg, differentiable.
 
     The regularised value alone is smallest for a shrunken copy of the other side; the two self
-    problems take that bias out. With the dual value S is >= 0, 0 only for equal measures and
+    problems remove that bias. With the dual value S is >= 0, 0 only for equal measures and
     convex in each of them; it lies between the exact `W_p^p / p` (reg to 0) and
     `E C(x, y) - E C(x, x') / 2 - E C(y, y') / 2` (reg to infinity).
 
     Args:
         x: points, (..., n, d); scalars are points with d = 1.
         y: points, (..., m, d).
-        a: weights of x, (..., n); uniform with mass 1 where left out.
-        b: weights of y, (..., m).
+        a: weights of x, (..., n); uniform with mass 1 by default.
+        b: weights of y, (..., m); uniform with mass 1 by default.
         p: exponent of the cost `|x - y|^p / p`; 1 or 2 with the dual value for a true
             divergence.
         cost: another cost of points, symmetric with 0 between equal ones, such as
-            `cosine_cost`; p is then without meaning.
+            `cosine_cost`; p is then ignored.
         reg: as for `sinkhorn`; one for all three problems.
         scale: as for `sinkhorn`, by the cost between the two sides.
         penalty: relaxed marginals, as for `sinkhorn`; the dual value gains
             `reg (|a| - |b|)^2 / 2`, which keeps it >= 0.
-        value: "dual" or "sharp".
-        gradient: as for `sinkhorn`. "envelope" is exact for the dual value at convergence.
-        start: "zero"; "sorted" for exact potentials of points on the line (d = 1, `cost` left
-            out), the best start for small reg; or an earlier `Divergence` of the same shapes.
-        averaged: at most so many averaged sweeps of the cross problem first: they settle equal
-            sides at once.
-        anneal: as for `sinkhorn`, of the cross problem.
-        tolerance: L1 marginal error at which each problem stops.
-        max_iterations: most sweeps of each problem.
+        start: "zero"; "sorted" for exact potentials of points on the line (d = 1, without
+            `cost`), the best start for small reg; or an earlier `Divergence` of the same shapes.
+        **options: see `SolverOptions`. `averaged` is 10 by default, so that equal sides are
+            solved at once; it and `anneal` apply to the problem between the two sides.
 
     Raises:
-        ValueError: as `sinkhorn`; or a start that does not fit the points.
+        ValueError: a start that does not fit the points, or as for `sinkhorn`.
 
-    Source: Feydy et al. 2019; Sejourne et al. 2019 (relaxed); TARec's equations 9 to 12.
+    Source: Feydy et al. 2019; Sejourne et al. 2019 (relaxed); Zhuang et al. 2025 (TARec),
+    equations 9 to 12.
 
     Limits: while the sides differ by less than `reg^(1 / p)` the gradient is damped.
 
@@ -109,29 +99,25 @@ def sinkhorn_divergence(
         >>> round(float(moved.value), 6)  # a translation by t costs t^2 / 2 at any reg
         2.0
     """
-    plain = value == "dual" and gradient == "envelope" and penalty is None and anneal is None
-    if plain and p == 2.0 and cost is None and scale is None and _suits_the_line(x, y, a, b, start):
-        kept = (averaged, tolerance, max_iterations)
-        cross, self_x, self_y = _on_the_line(x, y, a, b, reg, cast(str, start), *kept)
+    options = {"averaged": 10, **options}
+    solver = Solver(**options)
+    plain = solver.value == "dual" and solver.gradient == "envelope" and solver.anneal is None
+    plain = plain and p == 2.0 and cost is None and scale is None and penalty is None
+    if plain and _suits_the_line(x, y, a, b, start):
+        cross, self_x, self_y = _on_the_line(x, y, a, b, reg, cast(str, start), solver)
         number = cross.value - 0.5 * self_x.value - 0.5 * self_y.value
         return Divergence(number, cross, self_x, self_y)
     of = partial(power_cost, p=p) if cost is None else cost
     cross_cost = of(x, y)
     reg = scaled_reg(reg, scale, cross_cost)
     f, g, f_x, f_y = _starts(x, y, a, b, p, start, custom=cost is not None)
-    shared: dict[str, Any] = {
-        "reg": reg,
-        "penalty": penalty,
-        "value": value,
-        "gradient": gradient,
-        "tolerance": tolerance,
-        "max_iterations": max_iterations,
-    }
-    cross = sinkhorn(cross_cost, a, b, f=f, g=g, averaged=averaged, anneal=anneal, **shared)
-    self_x = symmetric_sinkhorn(of(x, x), a, f=f_x, **shared)
-    self_y = symmetric_sinkhorn(of(y, y), b, f=f_y, **shared)
+    alone: SolverOptions = {**options, "averaged": 0, "anneal": None}
+    shared: dict[str, Any] = {"reg": reg, "penalty": penalty}
+    cross = sinkhorn(cross_cost, a, b, f=f, g=g, **shared, **options)
+    self_x = symmetric_sinkhorn(of(x, x), a, f=f_x, **shared, **alone)
+    self_y = symmetric_sinkhorn(of(y, y), b, f=f_y, **shared, **alone)
     number = cross.value - 0.5 * self_x.value - 0.5 * self_y.value
-    if penalty is not None and value == "dual":
+    if penalty is not None and solver.value == "dual":
         number = number + 0.5 * reg * (cross.a.sum(-1) - cross.b.sum(-1)).square()
     return Divergence(number, cross, self_x, self_y)
 
@@ -154,9 +140,7 @@ def _on_the_line(
     b: Tensor | None,
     reg: float | Tensor,
     start: str,
-    averaged: int,
-    tolerance: float,
-    max_iterations: int,
+    solver: Solver,
 ) -> tuple[Transport, Transport, Transport]:
     """The three problems of scalars, checked, without a cost matrix."""
     _checks.one_of("start", start, ("zero", "sorted"))
@@ -169,8 +153,7 @@ def _on_the_line(
     weight_b = _checks.weights("b", b, y, (*lead, y.shape[-2]))
     _checks.same_mass(weight_a, weight_b)
     regs = checked_reg(reg, x, lead)
-    limits = schedule_of(tolerance, max_iterations, averaged, None)
-    return line_problems(x, y, weight_a, weight_b, regs, start, limits)
+    return line_problems(x, y, weight_a, weight_b, regs, start, solver)
 
 
 def _starts(
@@ -201,12 +184,12 @@ def _starts(
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """Points that followed a loss downhill.
+    """The path of points that follow the negative gradient of a loss.
 
     Attributes:
         points: before each step and after the last, (steps + 1, n, d).
         gradients: of the loss at the points before each step, (steps, n, d).
-        losses: likewise, (steps,).
+        losses: the loss at the points before each step, (steps,).
     """
 
     points: Tensor
@@ -221,8 +204,8 @@ def gradient_flow(x: Tensor, loss: Callable[[Tensor], Tensor], *, steps: int, ra
 
     Args:
         x: points to start from, (n, d).
-        loss: a number for points; such as `lambda x: sinkhorn_divergence(x, y).value`.
-        steps: how many.
+        loss: maps points to a number, such as `lambda x: sinkhorn_divergence(x, y).value`.
+        steps: number of steps.
         rate: length of a step.
 
     Example:

@@ -1,4 +1,4 @@
-"""Exact plans without regularisation, by linear programming: oracles, not for training."""
+"""Exact plans without regularisation, by linear programming: for tests, not for training."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ def exact_plan(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -
     """A plan that minimises `<plan, C>` over plans with marginals a and b, (..., n, m).
 
     Problems are solved one after the other on the CPU in float64: as assignments where both
-    sides are uniform and of one size, else as linear programs. The plan carries no gradient,
-    and need not be unique.
+    sides are uniform and of one size, otherwise as linear programs. The plan has no gradient and
+    need not be unique.
 
     Args:
         cost: (..., n, m).
-        a: weights of the rows, (..., n); uniform with mass 1 where left out.
-        b: weights of the columns, (..., m), with the same total.
+        a: weights of the rows, (..., n); uniform with mass 1 by default.
+        b: weights of the columns, (..., m), with the same total; uniform by default.
 
     Raises:
-        ValueError: shapes, kinds or weights do not fit.
+        ValueError: shapes, types or weights do not fit.
+        ArithmeticError: the linear program was not solved.
 
     Limits: assignments take about a second at n = 2,000, programs at n = 150.
 
@@ -63,7 +64,7 @@ def _program(cost: Matrix, a: Matrix, b: Matrix) -> Matrix:
     rows = kron(eye_array(n), np.ones((1, m)))
     columns = kron(np.ones((1, n)), eye_array(m))
     masses = np.concatenate([a / a.sum(), b / b.sum()])
-    # Marginals of equal totals make one equation redundant; rounding must not make it a conflict.
+    # With equal totals one equation is redundant; after rounding it could contradict the others.
     equations = vstack([rows, columns]).tocsr()[:-1]
     solved = linprog(  # type: ignore[call-overload]  # the stubs do not know sparse equations
         cost.ravel(), A_eq=equations, b_eq=masses[:-1], method="highs"

@@ -1,6 +1,6 @@
-"""Exact transport on the line: sorting solves it, for every convex cost at once.
+"""Exact transport on the line by sorting, optimal for every convex cost.
 
-Convex costs of a difference are submodular, so that the quantiles of the two sides go together;
+Convex costs of a difference are submodular, so that equal quantiles of the two sides are matched:
 no regularisation, no iterations, O((n + m) log(n + m)).
 """
 
@@ -18,21 +18,21 @@ def sorted_transport(
     """`W_p^p / p = min_plan <plan, |x - y|^p / p>` of weighted points on the line, (...).
 
     With equal sizes and uniform weights it is the mean of `|x_(k) - y_(k)|^p / p` over order
-    statistics; else the integral of the same difference of quantile functions. Gradients reach
-    x, y, a and b; those of the weights are exact potentials, free up to a constant. No gradient
-    is larger than its point's weight where `p=1`. Points that coincide with `p=1` get 0.
+    statistics; otherwise the integral of the same difference of quantile functions. Gradients
+    reach x, y, a and b; those of the weights are exact potentials, determined up to a constant.
+    With `p=1` no gradient exceeds the weight of its point, and points that coincide get 0.
 
     Args:
         x: points, (..., n).
         y: points, (..., m); leading dimensions broadcast.
-        a: weights of x, >= 0; uniform with mass 1 where left out.
-        b: weights of y with the same total.
+        a: weights of x, >= 0, (..., n); uniform with mass 1 by default.
+        b: weights of y with the same total, (..., m); uniform by default.
         p: exponent, >= 1.
 
     Raises:
-        ValueError: kinds, shapes, weights or the exponent do not fit.
+        ValueError: types, shapes, weights or the exponent do not fit.
 
-    Source: TARec's equation 8; Santambrogio 2015, chapter 2.
+    Source: Zhuang et al. 2025 (TARec), equation 8; Santambrogio 2015, chapter 2.
 
     Example:
         >>> x, y = torch.tensor([3.0, 0.0, 1.0]), torch.tensor([2.0, 0.5, 2.5])
@@ -51,9 +51,18 @@ def sorted_transport(
 
 
 def sorted_plan(x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
-    """The plan that joins equal quantiles, (..., n, m): optimal for every convex cost.
+    """The plan that matches equal quantiles, (..., n, m), without a gradient.
 
-    Arguments and errors are those of `sorted_transport`; the plan carries no gradient.
+    It is optimal for every convex cost.
+
+    Args:
+        x: points, (..., n).
+        y: points, (..., m); leading dimensions broadcast.
+        a: weights of x, >= 0, (..., n); uniform with mass 1 by default.
+        b: weights of y with the same total, (..., m); uniform by default.
+
+    Raises:
+        ValueError: types, shapes or weights do not fit.
 
     Example:
         >>> sorted_plan(torch.tensor([1.0, 0.0]), torch.tensor([5.0, 9.0])).tolist()
@@ -75,10 +84,20 @@ def sorted_potentials(
     """Exact potentials: `f_k + g_l <= C_kl` everywhere, `<a, f> + <b, g> = W_p^p / p`.
 
     They follow the staircase of the sorted plan: where it passes from row k to k + 1 in column
-    l, `f_(k+1) - f_k = C_(k+1)l - C_kl`, and likewise for g. Where it steps through a corner
-    both ways round are optimal and their mean is taken. They are a start from which `sinkhorn`
-    needs few sweeps. Arguments and errors are those of `sorted_transport`; computed in float64,
-    without gradients.
+    l, `f_(k+1) - f_k = C_(k+1)l - C_kl`, and where it passes from column l to l + 1 in row k,
+    `g_(l+1) - g_l = C_k(l+1) - C_kl`. Where it steps through a corner both paths around it are
+    optimal and their mean is taken. From these potentials `sinkhorn` needs few sweeps. Computed
+    in float64, without gradients.
+
+    Args:
+        x: points, (..., n).
+        y: points, (..., m); leading dimensions broadcast.
+        a: weights of x, >= 0, (..., n); uniform with mass 1 by default.
+        b: weights of y with the same total, (..., m); uniform by default.
+        p: exponent, >= 1.
+
+    Raises:
+        ValueError: types, shapes, weights or the exponent do not fit.
 
     Returns:
         f (..., n) and g (..., m), with f of the smallest x equal to 0.
@@ -102,7 +121,7 @@ def sorted_potentials(
 
 
 def _climb(x: Tensor, y: Tensor, a: Tensor, b: Tensor, p: float) -> Tensor:
-    """One side's potential from 0 at its first point; a and b are cumulative."""
+    """The potential of one side, 0 at its first point; a and b are cumulative weights."""
     ends = a[..., :-1].contiguous()
     below, above = x[..., :-1], x[..., 1:]
     last = y.shape[-1] - 1
@@ -136,7 +155,7 @@ _Ordered = tuple[Tensor, Tensor, Tensor]
 def _in_order(
     x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None
 ) -> tuple[_Ordered, _Ordered]:
-    """Each side's points, their places and their weights, ascending, with all dimensions."""
+    """Each side's points, ascending, with their positions and weights, in the full shape."""
     lead = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1])
     weight_a = _checks.weights("a", a, x, (*lead, x.shape[-1]))
     weight_b = _checks.weights("b", b, y, (*lead, y.shape[-1]))

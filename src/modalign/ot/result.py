@@ -1,4 +1,4 @@
-"""What a solver hands back."""
+"""The result of a solver."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-# Two points without weight may have potentials that overflow together; no cell that carries mass
-# comes near this exponent.
+# Exponents are clipped here: two points without weight may have potentials whose sum overflows,
+# while no cell with mass has an exponent near this number.
 MOST = 60.0
 
 
@@ -19,14 +19,15 @@ class Transport:
     """A solved batch of entropic problems; the leading dimensions `...` are those of the cost.
 
     Attributes:
-        value: the optimal value of the kind asked for, (...).
-        f, g: potentials of rows and columns, in units of the cost, (..., n) and (..., m). Of a
-            balanced problem they are free up to a constant added to one and taken from the other.
+        value: the optimal value, "dual" or "sharp", (...).
+        f, g: potentials of rows and columns, in units of the cost, (..., n) and (..., m). Those of
+            a balanced problem are determined up to a constant added to f and subtracted from g.
         a, b, reg: the problem's weights and regularisation, reg (...) after any scaling.
-        marginal_error: what the last sweep still moved of the row masses, as an L1 distance and
-            a share of the mass of a; columns hold at least as well. (...)
-        iterations: sweeps after which each problem was seen to be done, or all, int64, (...).
-        converged: whether the error came down to the tolerance, bool, (...).
+        marginal_error: L1 change of the row masses in the last sweep, as a share of the mass of
+            a, (...); the error of the columns is at most as large.
+        iterations: number of sweeps until the problem was found to have converged, or of all
+            sweeps, int64, (...).
+        converged: whether the error is at most the tolerance, bool, (...).
     """
 
     value: Tensor
@@ -42,24 +43,33 @@ class Transport:
 
     @cached_property
     def cost(self) -> Tensor:
-        """The cost, (..., n, m): as given, or made when first read for points on the line."""
+        """The cost, (..., n, m): as given, or for points on the line computed when first read."""
         return self.make_cost()
 
     @cached_property
     def plan(self) -> Tensor:
-        """`plan_kl = a_k b_l exp((f_k + g_l - C_kl) / reg)`, (..., n, m), made when first read.
+        """`plan_kl = a_k b_l exp((f_k + g_l - C_kl) / reg)`, (..., n, m), computed when first read.
 
-        It carries gradients where the solver was asked for "implicit" or "unrolled" ones.
+        It has gradients if the solver ran with "implicit" or "unrolled" ones.
         """
         return plan_of(self.cost, self.a, self.b, self.f, self.g, self.reg)
 
     @cached_property
     def linear_value(self) -> Tensor:
-        """`<plan, C>`, (...): what moving costs, without the regularisation."""
+        """`<plan, C>`, (...): the cost of transport without the regularisation."""
         return (self.plan * self.cost).sum((-2, -1))
 
 
 def plan_of(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, reg: Tensor) -> Tensor:
-    """The plan that potentials stand for."""
+    """The plan of potentials, (..., n, m).
+
+    Args:
+        cost: (..., n, m).
+        a: weights of the rows, (..., n).
+        b: weights of the columns, (..., m).
+        f: potential of the rows, (..., n).
+        g: potential of the columns, (..., m).
+        reg: regularisation, (...).
+    """
     exponent = (f.unsqueeze(-1) + g.unsqueeze(-2) - cost) / reg[..., None, None]
     return torch.exp(exponent.clamp_max(MOST)) * a.unsqueeze(-1) * b.unsqueeze(-2)

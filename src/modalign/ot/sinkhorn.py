@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Literal, cast
+from typing import Literal, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,58 @@ Gradient = Literal["envelope", "implicit", "unrolled"]
 Scale = Literal["mean", "max"]
 
 
+class SolverOptions(TypedDict, total=False):
+    """Keyword options of all solvers: what they return, and how their sweeps run.
+
+    Attributes:
+        value: "dual" (default) is the minimum of the regularised problem; "sharp" is
+            `<plan, C>` at its plan.
+        gradient: how value, plan and potentials depend on cost, a and b.
+            "envelope" (default): the plan is a constant. Exact for the dual value at convergence
+            and cheapest; for the sharp value it omits how the plan moves, which is not small.
+            "implicit": the fixed point is differentiated by a linear solve in float64, exact
+            at convergence for everything, time n^3: give the smaller side as rows.
+            "unrolled": autograd through every sweep, memory sweeps x n x m.
+        averaged: number of averaged sweeps before the alternating ones, fewer if they reach the
+            tolerance (default 0, 10 for a divergence); about 10 solve a problem whose two sides
+            nearly coincide.
+        anneal: in (0, 1): before the sweeps at reg, one sweep each at larger regularisations,
+            which fall by this factor from the largest cost (default: none). It saves time for a
+            reg below about a hundredth of the cost's scale.
+        tolerance: stop when the L1 marginal error, as a share of the mass of a, is at most this
+            (default 1e-4). In float32 errors end near `1e-7 max(C) / reg`.
+        max_iterations: maximum number of sweeps (default 2000).
+    """
+
+    value: Value
+    gradient: Gradient
+    averaged: int
+    anneal: float | None
+    tolerance: float
+    max_iterations: int
+
+
+@dataclass(frozen=True)
+class Solver(Schedule):
+    """`SolverOptions` with their defaults, checked."""
+
+    tolerance: float = 1e-4
+    max_iterations: int = 2000
+    value: Value = "dual"
+    gradient: Gradient = "envelope"
+
+    def __post_init__(self) -> None:
+        _checks.one_of("value", self.value, ("dual", "sharp"))
+        _checks.one_of("gradient", self.gradient, ("envelope", "implicit", "unrolled"))
+        _checks.at_least("tolerance", self.tolerance, 0.0)
+        _checks.at_least("max_iterations", self.max_iterations, 1)
+        _checks.at_least("averaged", self.averaged, 0)
+        if self.anneal is not None and not 0.0 < self.anneal < 1.0:
+            raise _checks.refuse(
+                "anneal in (0, 1)", f"{self.anneal!r}", "use 0.5 for speed, 0.9 for caution"
+            )
+
+
 def sinkhorn(
     cost: Tensor,
     a: Tensor | None = None,
@@ -32,57 +84,41 @@ def sinkhorn(
     scale: Scale | None = None,
     penalty: float | tuple[float, float] | None = None,
     mass: float | Tensor | None = None,
-    value: Value = "dual",
-    gradient: Gradient = "envelope",
     f: Tensor | None = None,
     g: Tensor | None = None,
-    averaged: int = 0,
-    anneal: float | None = None,
-    tolerance: float = 1e-4,
-    max_iterations: int = 2000,
+    **options: Unpack[SolverOptions],
 ) -> Transport:
     """Solves `min_plan <plan, C> + reg KL(plan | a b^T)` over plans with marginals a and b.
 
-    KL is `sum p log(p / q) - p + q`. With `penalty` the marginals are relaxed: the sum gains
-    `penalty_a KL(plan 1 | a) + penalty_b KL(plan^T 1 | b)` and a and b may have different
+    KL is `sum p log(p / q) - p + q`. With `penalty` the marginals are relaxed: the objective gains
+    `penalty_a KL(plan 1 | a) + penalty_b KL(plan^T 1 | b)`, and a and b may have different
     masses. With `mass` the plan has exactly that mass and marginals of at most a and b: points
-    without a fit, such as those of a missing modality, stay behind.
+    without a match, such as those of a missing modality, are left out.
 
-    Sweeps `f = -reg log sum_l b_l exp((g_l - C_kl) / reg)` and likewise for g run in the log
-    domain or as equally accurate products with an absorbed kernel; neither overflows.
+    Each sweep sets `f = -reg log sum_l b_l exp((g_l - C_kl) / reg)`, then g by the same formula
+    with the sides exchanged, in the log domain or as equally accurate products with a kernel that
+    contains the potentials; neither overflows.
 
     Args:
         cost: (..., n, m), float32 or float64. Leading dimensions are problems.
-        a: weights of the rows, >= 0, (..., n); uniform with mass 1 where left out. A weight of 0
-            takes the point out of the plan; its potential is still defined.
-        b: weights of the columns, (..., m), likewise.
+        a: weights of the rows, >= 0, (..., n); uniform with mass 1 by default. A weight of 0
+            removes the point from the plan; its potential is still defined.
+        b: weights of the columns, >= 0, (..., m); uniform with mass 1 by default.
         reg: strength of the entropy, > 0; a tensor (...) gives each problem its own.
         scale: multiply reg by each problem's "mean" or "max" of `|C|` (a constant for
-            gradients; a cost of zeros leaves reg as it is). None takes reg as given.
-        penalty: strength of relaxed marginals, one for both or one each; infinity is exact.
-        mass: of a partial plan, at most the smaller of the masses of a and b.
-        value: "dual" is the minimum above; "sharp" is `<plan, C>` at its plan.
-        gradient: how value, plan and potentials depend on cost, a and b.
-            "envelope": the plan is a constant. Exact for the dual value at convergence and
-            cheapest; for the sharp value it leaves out how the plan moves, which is not small.
-            "implicit": the fixed point is differentiated by a linear solve in float64, exact
-            at convergence for everything, time n^3: give the smaller side as rows.
-            "unrolled": autograd through every sweep, memory sweeps x n x m.
+            gradients; a cost of zeros leaves reg unchanged). None uses reg itself.
+        penalty: strength of relaxed marginals, one for both or one for each side; infinity is an
+            exact marginal.
+        mass: mass of a partial plan, at most the smaller of the masses of a and b.
         f: potential of the rows to start from, (..., n): a warm start.
         g: potential of the columns to start from, (..., m).
-        averaged: averaged sweeps before the alternating ones, fewer if they meet the tolerance;
-            about 10 settle a problem whose two sides nearly coincide.
-        anneal: in (0, 1): before the sweeps at reg, one sweep each at regs that fall by this
-            factor from the largest cost. Pays below about a hundredth of the cost's scale.
-        tolerance: stop once the L1 marginal error, as a share of the mass of a, is at most this.
-            In float32 errors end near `1e-7 max(C) / reg`.
-        max_iterations: most sweeps in all.
+        **options: see `SolverOptions`.
 
     Returns:
-        A `Transport`. Not converging is told there, not raised.
+        A `Transport`. A problem that did not converge is marked there and raises no error.
 
     Raises:
-        ValueError: shapes, kinds or numbers do not fit; the text says which and what to do.
+        ValueError: shapes, types or numbers do not fit; the message says which and what to do.
 
     Source: Cuturi 2013; Chizat et al. 2018 (relaxed); Benamou et al. 2015 (partial).
 
@@ -94,21 +130,18 @@ def sinkhorn(
         >>> bool(solved.converged)
         True
     """
-    problem = _Problem.of(cost, a, b, reg, scale)
+    problem, solver = _Problem.of(cost, a, b, reg, scale), Solver(**options)
     if penalty is None and mass is None:
         _checks.same_mass(problem.a, problem.b)
     marginals = problem.marginals(penalty, mass)
-    schedule = schedule_of(tolerance, max_iterations, averaged, anneal)
-    _checks.one_of("value", value, ("dual", "sharp"))
-    _checks.one_of("gradient", gradient, ("envelope", "implicit", "unrolled"))
     starts = problem.start("f", f, -2), problem.start("g", g, -1)
-    if gradient == "unrolled":
+    if solver.gradient == "unrolled":
         whole = (problem.cost, problem.a, problem.b, *starts, problem.reg)
-        state = unrolled(*whole, marginals, schedule)
+        state = unrolled(*whole, marginals, solver)
     else:
         with torch.no_grad():
-            state = _solve_pieces(problem, *starts, marginals, schedule)
-    return problem.finish(state, value, gradient, schedule)
+            state = _solve_pieces(problem, *starts, marginals, solver)
+    return problem.finish(state, solver)
 
 
 def symmetric_sinkhorn(
@@ -118,16 +151,25 @@ def symmetric_sinkhorn(
     reg: float | Tensor = 0.05,
     scale: Scale | None = None,
     penalty: float | None = None,
-    value: Value = "dual",
-    gradient: Gradient = "envelope",
     f: Tensor | None = None,
-    tolerance: float = 1e-4,
-    max_iterations: int = 2000,
+    **options: Unpack[SolverOptions],
 ) -> Transport:
     """The problem of a set with itself: `sinkhorn` for a symmetric cost and b = a, with f = g.
 
     One potential is found by the averaged fixed point `f <- (f + s(f)) / 2`, in some 15 sweeps
-    where alternating ones take hundreds. Arguments, result and errors are those of `sinkhorn`.
+    where alternating ones take hundreds.
+
+    Args:
+        cost: symmetric, (..., n, n), float32 or float64.
+        a: weights of both sides, >= 0, (..., n); uniform with mass 1 by default.
+        reg: strength of the entropy, > 0, a number or (...).
+        scale: multiply reg by each problem's "mean" or "max" of `|C|`.
+        penalty: strength of the relaxed marginals; None is exact.
+        f: potential to start from, (..., n).
+        **options: see `SolverOptions`; `averaged` and `anneal` do not apply.
+
+    Raises:
+        ValueError: the cost is not square, an option does not apply, or as for `sinkhorn`.
 
     Example:
         >>> cost = torch.tensor([[0.0, 2.0], [2.0, 0.0]], dtype=torch.float64)
@@ -135,29 +177,32 @@ def symmetric_sinkhorn(
         >>> f"{float(solved.value):.9f} {float(solved.linear_value):.9f}"
         '0.337498626 0.035972420'
     """
-    problem = _Problem.of(cost, a, a, reg, scale)
+    problem, solver = _Problem.of(cost, a, a, reg, scale), Solver(**options)
     if cost.shape[-1] != cost.shape[-2]:
         raise _checks.refuse(
             "a square cost", f"shape {tuple(cost.shape)}", "use `sinkhorn` for two sets"
         )
+    if solver.averaged or solver.anneal is not None:
+        raise _checks.refuse(
+            "neither averaged nor anneal for a symmetric problem",
+            f"averaged={solver.averaged}, anneal={solver.anneal}",
+            "omit both: all sweeps are averaged",
+        )
     marginals = problem.marginals(penalty, None)
-    schedule = schedule_of(tolerance, max_iterations, 0, None)
-    _checks.one_of("value", value, ("dual", "sharp"))
-    _checks.one_of("gradient", gradient, ("envelope", "implicit", "unrolled"))
     start = problem.start("f", f, -2)
-    if gradient == "unrolled":
+    if solver.gradient == "unrolled":
         whole = (problem.cost, problem.a, problem.b, start, start, problem.reg)
-        every = Schedule(tolerance, max_iterations, averaged=max_iterations)
+        every = Schedule(solver.tolerance, solver.max_iterations, averaged=solver.max_iterations)
         state = unrolled(*whole, marginals, every)
     else:
         with torch.no_grad():
-            state = _solve_pieces(problem, start, None, marginals, schedule)
-    return problem.finish(state, value, gradient, schedule)
+            state = _solve_pieces(problem, start, None, marginals, solver)
+    return problem.finish(state, solver)
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """A checked problem with its leading dimensions made one."""
+    """A checked problem with its leading dimensions flattened to one."""
 
     cost: Tensor  # (B, n, m)
     a: Tensor  # (B, n)
@@ -190,7 +235,7 @@ class _Problem:
     def marginals(
         self, penalty: float | tuple[float, float] | None, mass: float | Tensor | None
     ) -> Balanced:
-        """What is asked of the plan's marginals."""
+        """The constraints on the plan's marginals."""
         if penalty is not None and mass is not None:
             raise _checks.refuse(
                 "either `penalty` or `mass`", "both", "choose relaxed or partial transport"
@@ -215,7 +260,7 @@ class _Problem:
         if bool((total <= 0).any()) or bool((total > most * (1.0 + 1e-6)).any()):
             raise _checks.refuse(
                 "a mass in (0, smaller total of a and b]",
-                f"up to {float(total.max()):g} where {float(most.min()):g} is the most",
+                f"up to {float(total.max()):g}, where the smaller total is {float(most.min()):g}",
                 "lower `mass`, or raise the weights",
             )
         return torch.minimum(total, most).unsqueeze(-1)
@@ -234,15 +279,13 @@ class _Problem:
         flat = given.detach().expand(*self.shape, size).reshape(len(self.cost), size)
         return flat / self.reg.unsqueeze(-1)
 
-    def finish(
-        self, state: SolverState, value: Value, gradient: Gradient, schedule: Schedule
-    ) -> Transport:
-        """The result, with gradients of the kind asked for."""
-        through = gradient == "unrolled"
+    def finish(self, state: SolverState, solver: Solver) -> Transport:
+        """The result, with gradients of the requested kind."""
+        gradient, through = solver.gradient, solver.gradient == "unrolled"
         cost, a, b = self.cost, self.a, self.b
         if gradient == "implicit" and any(t.requires_grad for t in (cost, a, b)):
             state = implicit(cost, a, b, state, self.reg)
-        if value == "dual":
+        if solver.value == "dual":
             number = dual_value(cost, a, b, state, self.reg, through=through)
         elif gradient == "envelope":
             with torch.no_grad():
@@ -264,13 +307,13 @@ class _Problem:
             reg=self.reg.reshape(lead),
             marginal_error=state.error.reshape(lead),
             iterations=state.iterations.reshape(lead),
-            converged=(state.error <= schedule.tolerance).reshape(lead),
+            converged=(state.error <= solver.tolerance).reshape(lead),
             make_cost=lambda: whole,
         )
 
 
 def _regs(reg: float | Tensor, scale: Scale | None, cost: Tensor, lead: torch.Size) -> Tensor:
-    """Each problem's reg, (B,), scaled where asked."""
+    """Each problem's reg, (B,), after scaling."""
     regs = checked_reg(reg, cost, lead).reshape(-1)
     if scale is None:
         return regs.contiguous()
@@ -281,39 +324,42 @@ def _regs(reg: float | Tensor, scale: Scale | None, cost: Tensor, lead: torch.Si
 
 
 def checked_reg(reg: float | Tensor, like: Tensor, lead: torch.Size) -> Tensor:
-    """Each problem's reg as given, in the shape of the leading dimensions."""
+    """Each problem's reg before scaling, in the shape of the leading dimensions.
+
+    Args:
+        reg: a number or (...).
+        like: gives type and device.
+        lead: the leading dimensions.
+
+    Raises:
+        ValueError: a reg is not finite or not above 0.
+    """
     regs = torch.as_tensor(reg, dtype=like.dtype, device=like.device).detach().expand(lead)
     if not bool((regs > 0).all()) or not bool(regs.isfinite().all()):
         low = float(regs.min()) if regs.numel() else math.nan
         raise _checks.refuse(
-            "a finite reg > 0", f"{low:g}", "raise it; `exact_plan` needs no regularisation"
+            "a finite reg > 0", f"{low:g}", "raise it, or use `exact_plan` without regularisation"
         )
     return regs
 
 
 def scaled_reg(reg: float | Tensor, scale: Scale | None, cost: Tensor) -> Tensor:
-    """The reg of each problem after scaling by its cost, (...)."""
+    """The reg of each problem after scaling by its cost, (...).
+
+    Args:
+        reg: a number or (...).
+        scale: "mean" or "max" of `|C|`, or None.
+        cost: (..., n, m).
+    """
     _checks.floats("cost", cost, 2)
     lead = cost.shape[:-2]
     return _regs(reg, scale, cost.reshape(-1, *cost.shape[-2:]), lead).reshape(lead)
 
 
-def schedule_of(
-    tolerance: float, max_iterations: int, averaged: int, anneal: float | None
-) -> Schedule:
-    """A schedule of numbers that make sense."""
-    _checks.at_least("tolerance", tolerance, 0.0)
-    _checks.at_least("max_iterations", max_iterations, 1)
-    _checks.at_least("averaged", averaged, 0)
-    if anneal is not None and not 0.0 < anneal < 1.0:
-        raise _checks.refuse("anneal in (0, 1)", f"{anneal!r}", "0.5 is quick, 0.9 careful")
-    return Schedule(tolerance, max_iterations, averaged, anneal)
-
-
 def _solve_pieces(
     problem: _Problem, f: Tensor, g: Tensor | None, marginals: Balanced, schedule: Schedule
 ) -> SolverState:
-    """Solves the problems in pieces that fit the cache; g is None for the symmetric ones."""
+    """Solves the problems in pieces that fit the cache; g is None for symmetric problems."""
     cost, a, b, reg = problem.cost, problem.a, problem.b, problem.reg
     states = []
     for piece in pieces(len(cost), cost[0].numel() if len(cost) else 1, cost.device):

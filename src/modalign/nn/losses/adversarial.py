@@ -2,15 +2,15 @@
 
 A row holds a user's scores of all items. *Generated* rows are similarities in one modality,
 *real* rows are the user's observed items, densified by Gumbel noise and a softmax, plus the
-model's own scores. Rows are never joined where they are products of thin matrices
-(`modalign.nn.rows`), and the gradient penalty needs the Gram matrix of the first layer alone:
+model's own scores. Rows that are products of thin matrices are never computed in full
+(`modalign.nn.rows`), and the gradient penalty needs only the Gram matrix of the first layer:
 
     x = a real + (1 - a) fake, z = x W + b  =>  z = a z_real + (1 - a) z_fake,
     |grad_x D|^2 = v^T (W^T W) v   with  v = grad_z D.
 
-Both are exact. A step costs `(B + I) d h` operations for each modality's generated rows, and
-`I h (B + h)` for the real ones and the penalty, forward and as much backward, where plain
-WGAN-GP has about ten products of `M B I h`.
+Both are exact. A step takes `(B + I) d h` operations for each modality's generated rows, and
+`I h (B + h)` for the real ones and the penalty, forward and again backward; plain WGAN-GP takes
+about ten products of `M B I h`.
 
 Sources: Wei et al., "Multi-modal self-supervised learning for recommendation", WWW 2023,
 equations 3 to 7; Gulrajani et al., "Improved training of Wasserstein GANs", NIPS 2017; Jang et
@@ -41,25 +41,25 @@ TablePair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class AdversarialSettings:
-    """What the critic looks like and what it looks at.
+    """The critic's architecture and the rows that it judges.
 
     Attributes:
-        hidden: widths of its two hidden layers; None: a quarter of the items but at most 1,024,
-            and half of that.
-        dropout: rates after the two hidden layers.
-        slope: of the leaky ReLU for negative arguments.
+        hidden: widths of the two hidden layers; None for a quarter of the number of items but at
+            most 1,024, and half of that.
+        dropout: dropout rates after the two hidden layers.
+        slope: negative slope of the leaky ReLU.
         norm: "batch", "layer" or "none" after each activation.
         output: "sigmoid", or "linear" as in textbook WGAN.
-        scale: factor on the output.
-        penalty_weight: of the gradient penalty.
+        scale: factor of the output.
+        penalty_weight: weight of the gradient penalty.
         densify: "gumbel" for a softmax of noisy observations, "observed" for the observed row.
-        gumbel_temperature: of that softmax.
-        gumbel_noise: factor on the noise inside it.
-        aux_weight: of the model's own scores in a real row.
+        gumbel_temperature: temperature of that softmax.
+        gumbel_noise: factor of the noise inside it.
+        aux_weight: weight of the model's own scores in a real row.
         scores: "cosine" or "dot" of user and item vectors.
         mask_observed: set scores of observed items to zero, in generated rows and in the model's
             own.
-        unit_aux: bring the model's own scores to unit length before `aux_weight`.
+        unit_aux: scale the model's own scores to unit length before `aux_weight`.
     """
 
     hidden: tuple[int, int] | None = None
@@ -87,7 +87,7 @@ def score_rows(users: Tensor, items: Tensor, settings: AdversarialSettings, seen
     Args:
         users: (B, d).
         items: (n_items, d).
-        settings: cosine or dot, masked or not.
+        settings: its `scores` and `mask_observed` apply.
         seen: the observed items of each of the B users.
     """
     if settings.scores == "cosine":
@@ -108,8 +108,11 @@ def dense_observations(
     Args:
         seen: the observed items of each of B users.
         temperature: positive.
-        noise: factor on g; without it no generator is read.
-        rng: on the device of `seen`.
+        noise: factor of g; with 0 no generator is used.
+        rng: a generator on the device of `seen`; None only without noise.
+
+    Raises:
+        ValueError: noise without a generator.
 
     Example:
         >>> ones = CSR(torch.tensor([0, 2]).int(), torch.tensor([0, 1]).int(), torch.ones(2), 4)
@@ -133,7 +136,13 @@ def dense_observations(
 
 
 def observation_rows(seen: CSR, settings: AdversarialSettings, rng: torch.Generator | None) -> Rows:
-    """What the batch's users chose: observed or densified. Thin unless there is noise."""
+    """Observed items of the batch's users, densified or not, (B, n_items); thin without noise.
+
+    Args:
+        seen: the observed items of each of the B users.
+        settings: its `densify`, `gumbel_temperature` and `gumbel_noise` apply.
+        rng: draws the noise.
+    """
     ones = torch.ones_like(seen.values)
     nothing = ones.new_zeros(seen.n_rows, 1), ones.new_zeros(seen.n_columns, 1)
     if settings.densify == "observed":
@@ -161,11 +170,11 @@ def real_rows(
         fused: the model's final vectors of the batch's users and of all items.
         seen: the observed items of those users.
         settings: see `AdversarialSettings`.
-        rng: for the noise.
+        rng: draws the noise.
 
     Returns:
-        The rows, and the mean length of the first summand over that of the second, a scalar:
-        how much of a real row is data (infinite where `aux_weight` is zero).
+        The rows, and the mean length of the observations over that of the model's own scores, a
+        scalar (infinite if `aux_weight` is zero).
     """
     observed = observation_rows(seen, settings, rng)
     own = score_rows(fused[0].detach(), fused[1].detach(), settings, seen)
@@ -182,8 +191,8 @@ def real_rows(
 class Critic(nn.Module):
     """Judges rows: two hidden layers of linear, leaky ReLU, norm, dropout, then one number.
 
-    The critic serves training alone and always sees a batch: its batch norm uses the statistics
-    of the rows at hand and keeps none, so that judging changes no state.
+    The critic is only used in training and always gets a batch: its batch norm uses the statistics
+    of the current rows and stores none, so that judging changes no state.
 
     Args:
         n_items: length of a row.
@@ -216,8 +225,8 @@ class Critic(nn.Module):
         """From the first linear layer's result (B, h1) to B numbers.
 
         Args:
-            z: what `enter` returns.
-            rng: draws the dropout; None drops nothing.
+            z: the result of `enter`, (B, h1).
+            rng: draws the dropout; None for no dropout.
             frozen: send no gradient to the critic's parameters.
         """
         x = self._after(z, 0, rng, frozen)
@@ -227,7 +236,7 @@ class Critic(nn.Module):
         return self.settings.scale * (out.sigmoid() if self.settings.output == "sigmoid" else out)
 
     def forward(self, rows: Rows, rng: torch.Generator | None = None) -> Tensor:
-        """What the critic makes of rows, (B,)."""
+        """The critic's verdicts on rows, (B,)."""
         return self.judge(self.enter(rows), rng)
 
     def _after(self, x: Tensor, layer: int, rng: torch.Generator | None, frozen: bool) -> Tensor:
@@ -245,7 +254,13 @@ class Critic(nn.Module):
 
 
 def dropped(x: Tensor, rate: float, rng: torch.Generator | None) -> Tensor:
-    """Dropout by a given generator; `x` itself without one."""
+    """Dropout by a given generator; `x` itself without one.
+
+    Args:
+        x: any shape.
+        rate: in [0, 1).
+        rng: on the device of x, or None.
+    """
     if rng is None or rate == 0:
         return x
     return x * kept(x.shape, rate, rng)
@@ -256,7 +271,12 @@ def _held(parameter: Tensor, frozen: bool) -> Tensor:
 
 
 def gradient_lengths(judge: Callable[[Tensor], Tensor], z: Tensor, gram: Tensor) -> Tensor:
-    """`|grad_x D|` at rows x with `z = x W + b`, from z (n, h) and `W^T W`, (n,); differentiable.
+    """`|grad_x D|` at rows x with `z = x W + b`, (n,); differentiable.
+
+    Args:
+        judge: maps z to D, (n, h) to (n,).
+        z: results of the first linear layer, (n, h).
+        gram: `W^T W`, (h, h).
 
     Example:
         >>> w = torch.tensor([[3.0], [4.0]], requires_grad=True)  # D(x) = x w
@@ -277,9 +297,9 @@ def gradient_lengths(judge: Callable[[Tensor], Tensor], z: Tensor, gram: Tensor)
 class AdversarialTask(nn.Module):
     """The adversarial part of MMSSL: a critic, and the losses of both sides.
 
-    It needs nothing of the model it serves but vectors: for each modality those of users and
-    items, whose similarities are the generated rows, and the final ones. Its parameters are a
-    phase of their own (`critic_loss`); `generator_loss` joins the loss of the model.
+    It needs only vectors of its model: those of users and items for each modality, whose
+    similarities are the generated rows, and the final ones. Its parameters are trained in a
+    separate phase (`critic_loss`); `generator_loss` is part of the model's loss.
 
     Args:
         n_items: length of a row.
@@ -306,9 +326,9 @@ class AdversarialTask(nn.Module):
 
         Args:
             relations: for each of M modalities the batch's users (B, d) and all items.
-            fused: the model's final vectors of the same.
+            fused: the model's final vectors of the same users and items.
             seen: the observed items of the B users.
-            rng: for noise, dropout and positions between real and fake rows; on their device.
+            rng: draws noise, dropout and positions between real and fake rows; on their device.
         """
         z_real, z_fake, _ = self._enter(relations, fused, seen, rng)
         parts = {
@@ -323,7 +343,13 @@ class AdversarialTask(nn.Module):
     def generator_loss(
         self, relations: Sequence[TablePair], seen: CSR, rng: torch.Generator | None
     ) -> Tensor:
-        """`- mean D(fake)`, with a gradient for the vectors and none for the critic."""
+        """`- mean D(fake)`, with a gradient for the vectors and none for the critic.
+
+        Args:
+            relations: for each of M modalities the batch's users (B, d) and all items.
+            seen: the observed items of the B users.
+            rng: draws the dropout.
+        """
         z = torch.cat(
             [
                 self.critic.enter(score_rows(*pair, self.settings, seen).unit(), frozen=True)
@@ -335,7 +361,14 @@ class AdversarialTask(nn.Module):
     def diagnostics(
         self, relations: Sequence[TablePair], fused: TablePair, seen: CSR, rng: torch.Generator
     ) -> dict[str, float]:
-        """Mean verdicts, mean length of the critic's gradient, how much of real rows is data."""
+        """Mean verdicts, mean length of the critic's gradient, ratio of data to own scores.
+
+        Args:
+            relations: for each of M modalities the batch's users (B, d) and all items.
+            fused: the model's final vectors of the same users and items.
+            seen: the observed items of the B users.
+            rng: draws noise, dropout and positions between real and fake rows.
+        """
         with torch.no_grad():
             z_real, z_fake, share = self._enter(relations, fused, seen, rng)
             return {
@@ -348,8 +381,8 @@ class AdversarialTask(nn.Module):
     def _enter(
         self, relations: Sequence[TablePair], fused: TablePair, seen: CSR, rng: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The first layer's results for real (B, h1) and generated rows (M B, h1), and how much
-        of a real row is data.
+        """The first layer's results for real (B, h1) and generated rows (M B, h1), and the ratio of
+        data to own scores.
         """
         critic, settings = self.critic, self.settings
         rows, share = real_rows(fused, seen, settings, rng)
@@ -361,8 +394,8 @@ class AdversarialTask(nn.Module):
         position = torch.rand(len(z_fake), 1, generator=rng, device=rng.device)
         both = z_real.repeat(len(z_fake) // len(z_real), 1)
         between = position * both + (1 - position) * z_fake
-        # The lengths' gradient for the Gram matrix is a sum of v v^T, symmetric: of its two equal
-        # halves for W, one is computed.
+        # The gradient of the lengths for the Gram matrix is a sum of v v^T, which is symmetric: of
+        # its two equal halves for W only one is computed.
         half = self.critic.first.detach().T @ self.critic.first
         gram = 2 * half - half.detach()
         return gradient_lengths(lambda z: self.critic.judge(z, rng), between, gram)

@@ -31,19 +31,19 @@ def view_contrast(
 
         - log ( e^s(h_u, e_u) / (sum_u' e^s(h_u', e_u) + sum_{u' != u} e^s(e_u', e_u)) )
 
-    It needs nothing of a model but two tables; over several modalities it is summed.
+    It needs only two tables of a model; the losses of several modalities are added.
 
     Args:
         view: e, (B, d).
         anchor: h, (B, d).
         temperature: positive.
-        others: nodes the sums run over: their h (C, d), their e (C, d), and where in them each
-            of the B nodes stands, int64 (B,). By default the B nodes themselves.
-        keep_self: let the second sum run over u too.
-        drop_empty: leave nodes whose e is zero out of the mean and of both sums; otherwise they
+        others: nodes of the sums: their h (C, d), their e (C, d), and the position among them of
+            each of the B nodes, int64 (B,). By default the B nodes themselves.
+        keep_self: include u in the second sum.
+        drop_empty: omit nodes whose e is zero from the mean and from both sums; otherwise they
             add a constant without a gradient.
-        chunk: nodes at a time; their similarities are then computed again for the gradient
-            instead of being kept. None takes all at once.
+        chunk: number of nodes at a time; their similarities are then recomputed for the gradient
+            instead of being stored. None processes all nodes at once.
 
     Time and memory: 4 B C d multiplications and 8 B C bytes forward.
 
@@ -65,7 +65,7 @@ def view_contrast(
             within = within.scatter(1, places[:, None], -torch.inf)
         both = torch.cat([across, within], dim=1)
         if empty is not None:
-            # Finite: a row without anything to compare with still has a gradient of zero.
+            # Finite, so that a row without any other node has a gradient of zero.
             both = both.masked_fill(empty.repeat(2), -1e30)
         loss: Tensor = both.logsumexp(dim=1) - torch.linalg.vecdot(e, h) / temperature
         return loss

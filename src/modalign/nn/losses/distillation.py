@@ -1,4 +1,4 @@
-"""Losses by which one recommender teaches another: by its logits, and by its vectors."""
+"""Distillation losses between two recommenders, on logits and on vectors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def margin_logits(positive_scores: Tensor, negative_scores: Tensor) -> Tensor:
     """Logits of triples, `log sigmoid(positive - negative)`, all below 0.
 
     Args:
-        positive_scores: of observed items, (B,) or (B, 1).
-        negative_scores: of unobserved items, (B,) or (B, K).
+        positive_scores: scores of observed items, (B,) or (B, 1).
+        negative_scores: scores of unobserved items, (B,) or (B, K).
 
-    Source: TARec (Zhuang et al. 2025), E9 of our notes.
+    Source: Zhuang et al. 2025 (TARec).
 
     Example:
         >>> round(margin_logits(torch.tensor([2.0]), torch.tensor([0.0])).item(), 6)
@@ -41,12 +41,12 @@ def transported_logits(
 ) -> Tensor:
     """Transport between two sets of logits, as a mean over groups; a scalar.
 
-    A group's logits are points on the line with equal masses. "sinkhorn" is the debiased
-    entropic divergence `S_eps(source, target)` with the cost `|x - y|^p / p` (E17, E18), "sort"
-    the exact `W_p^p / p`, which sorting gives (E19); S_eps goes to it as eps goes to 0.
+    The logits of a group are points on the line with equal masses. "sinkhorn" is the debiased
+    entropic divergence `S_eps(source, target)` with the cost `|x - y|^p / p`, "sort" the exact
+    `W_p^p / p`, computed by sorting; S_eps tends to it as eps tends to 0.
 
     Both compare sets: the order of the logits inside a group does not matter, so that neither
-    ties a logit to its triple (the ranking loss and the loss on the vectors do).
+    matches a logit with its triple (the ranking loss and the loss on vectors do).
 
     Args:
         source: (G, n), without gradient.
@@ -55,11 +55,11 @@ def transported_logits(
         p: exponent of the cost, >= 1.
         eps: entropic regularisation; a blur length l of other libraries is `eps = l^p`.
         value: "dual" or "sharp" (the paper's algorithm; its gradient keeps the plan fixed).
-        root: take the p-th root, `(p value)^(1 / p)`; the paper writes both.
+        root: take the p-th root, `(p value)^(1 / p)`; the paper has both.
         tolerance: marginal error at which Sinkhorn stops.
-        max_iterations: its most sweeps.
+        max_iterations: maximum number of sweeps.
 
-    Source: TARec (Zhuang et al. 2025), equations 8 to 12.
+    Source: Zhuang et al. 2025 (TARec), equations 8 to 12.
 
     Limits: differences below `eps^(1 / p)` are blurred by "sinkhorn".
 
@@ -82,7 +82,7 @@ def transported_logits(
             max_iterations=max_iterations,
         ).value
     if root:
-        # The slope of the root at 0 is infinite; the constant keeps equal sets finite.
+        # The derivative of the root at 0 is infinite; the constant keeps that of equal sets finite.
         values = (p * values.clamp_min(0.0) + 1e-12).pow(1.0 / p)
     return values.mean()
 
@@ -94,23 +94,23 @@ def divergence_of_logits(
     *,
     temperature: float = 1.0,
 ) -> Tensor:
-    """What optimal transport replaces: losses that compare logit by logit; a scalar.
+    """Alternatives to optimal transport that compare logit by logit; a scalar.
 
-    - "kl": `t^2 KL(softmax(source / t) | softmax(target / t))` inside each group (E31), the mean
-      over groups;
+    - "kl": `t^2 KL(softmax(source / t) | softmax(target / t))` inside each group, the mean over
+      groups;
     - "bernoulli": the mean KL between the two probabilities `exp(logit)` that a triple is
-      ordered rightly;
-    - "raw": `mean(t (log t - s))` with t and s the negative logits, as released code computes
-      it; no divergence, it can be below 0;
-    - "paired": half the mean square of the difference, `W_2^2 / 2` with the identity as plan.
+      ordered correctly;
+    - "raw": `mean(t (log t - s))` with t and s the negative logits, as in the released code; it is
+      not a divergence and can be negative;
+    - "paired": half the mean squared difference, `W_2^2 / 2` with the identity as plan.
 
     Args:
         source: (G, n), without gradient.
         target: (G, n).
-        kind: see above.
+        kind: one of the four.
         temperature: t of "kl".
 
-    Source: PromptMM (Wei et al., WWW 2024) for "kl" and "raw"; decision D13 of our notes.
+    Source: Wei et al., WWW 2024 (PromptMM) for "kl" and "raw".
 
     Example:
         >>> a, b = torch.tensor([[-1.0, -2.0]]), torch.tensor([[-2.0, -1.0]])
@@ -131,7 +131,7 @@ def divergence_of_logits(
 
 def _bernoulli(source: Tensor, target: Tensor) -> Tensor:
     """Expected log-likelihood of a coin with `log p = target` under `log p = source`."""
-    # log(1 - sigmoid(x)) from log sigmoid(x) without loss of digits near 0.
+    # log(1 - sigmoid(x)) from log sigmoid(x) without loss of accuracy near 0.
     tiny = torch.finfo(source.dtype).tiny
     log_tail = torch.log(-torch.expm1(target.clamp_max(-tiny)))
     return source.exp() * target - torch.expm1(source) * log_tail
@@ -159,17 +159,17 @@ def crossed_infonce(
 
     Args:
         source_users: vectors of the pairs' users in the source, (B, d), no gradient.
-        source_items: of their items.
-        target_users: the same users in the target, (B, d).
-        target_items: the same items there.
+        source_items: vectors of the pairs' items in the source, (B, d).
+        target_users: vectors of the same users in the target, (B, d).
+        target_items: vectors of the same items in the target, (B, d).
         source_candidates: vectors of the items j in the source, (C, d).
-        target_candidates: the same items in the target.
-        forbidden: places b and j, int64 (n,) each, where item j must not stand against user b
-            (one of b's own); None forbids none.
-        normalize: unit vectors first.
-        temperature: of the dot products.
+        target_candidates: vectors of the same items in the target, (C, d).
+        forbidden: indices b and j, int64 (n,) each, of pairs where item j is not a negative of
+            user b (one of b's own items); None for none.
+        normalize: normalise all vectors to unit length first.
+        temperature: the dot products are divided by it.
 
-    Source: TARec (Zhuang et al. 2025), equation 13; the missing exponential is put back (D15).
+    Source: Zhuang et al. 2025 (TARec), equation 13, with the exponential that is missing there.
 
     Example:
         >>> one = torch.tensor([[1.0, 0.0]])
@@ -200,5 +200,5 @@ def _contrast(
     if forbidden is not None:
         logits[forbidden] = -torch.inf
     rest = torch.logsumexp(logits, dim=-1)
-    # -p + log(e^p + e^r) = softplus(r - p); a user with no candidate at all costs nothing.
+    # -p + log(e^p + e^r) = softplus(r - p), which is 0 for a user without any candidate.
     return functional.softplus(rest - positive).mean()

@@ -1,4 +1,4 @@
-"""Losses that put what a user chose above what the user has not seen."""
+"""Pairwise ranking losses: observed items above unobserved ones."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.nn import functional
 def bpr_loss(positive_scores: Tensor, negative_scores: Tensor) -> Tensor:
     """Bayesian personalised ranking: `mean(-log sigmoid(positive - negative))`, a scalar.
 
-    Computed as `softplus(negative - positive)`, which neither overflows nor loses digits for
-    scores that are far apart, where the logarithm of a sigmoid becomes minus infinity.
+    Computed as `softplus(negative - positive)`, which neither overflows nor loses accuracy for
+    very different scores, where the logarithm of a sigmoid becomes minus infinity.
 
     Args:
         positive_scores: scores of observed items, any shape.
-        negative_scores: scores of unobserved items, of a shape that broadcasts with it; with
-            (B, 1) and (B, N) each positive meets N negatives.
+        negative_scores: scores of unobserved items, of a shape that broadcasts with
+            `positive_scores`; (B, 1) and (B, N) give N negatives to each positive.
 
     Source: Rendle et al., "BPR", UAI 2009, section 4.1 (BPR-Opt, as a mean over the batch).
 
@@ -28,10 +28,10 @@ def bpr_loss(positive_scores: Tensor, negative_scores: Tensor) -> Tensor:
 
 
 def l2_penalty(*tensors: Tensor, batch_size: int) -> Tensor:
-    """Half the squares of all entries over the batch size, `sum |t|^2 / (2 B)`, a scalar.
+    """Half the sum of squares of all entries over the batch size, `sum |t|^2 / (2 B)`, a scalar.
 
-    Given the embeddings that a batch looked up, repeats included, it is the batch's part of the
-    penalty on the parameters, so that its strength does not depend on the batch size.
+    For the embeddings that a batch looked up, including repeats, it is the batch's part of the
+    penalty on the parameters; its strength does not depend on the batch size.
 
     Args:
         tensors: at least one, of any shape.
@@ -45,6 +45,6 @@ def l2_penalty(*tensors: Tensor, batch_size: int) -> Tensor:
         13.5
     """
     if not tensors:
-        raise ValueError("a penalty on no tensor at all; give at least one")
+        raise ValueError("expected at least one tensor to penalise, got none")
     squares = torch.stack([torch.linalg.vecdot(t.flatten(), t.flatten()) for t in tensors])
     return squares.sum() / (2 * batch_size)

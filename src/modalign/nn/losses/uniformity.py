@@ -1,12 +1,12 @@
 """Alignment and uniformity on the sphere, and uniformity calibrated by content similarity.
 
-Alignment pulls the two sides of an observed pair together; uniformity is the logarithm of a
-mean kernel over all pairs and pushes rows apart. Calibrated uniformity discounts the push
-between rows whose content is alike.
+Alignment draws the two sides of an observed pair together; uniformity is the logarithm of a
+mean kernel over all pairs and pushes rows apart. Calibrated uniformity pushes less between rows
+with similar content.
 
-All pairs are met in one blocked Gram matrix: nothing of pairs x width is ever made, and only the
-upper half is computed. The gradient is a multiple of one that the forward pass can compute while
-it holds a block, so no block is kept or computed twice, and a whole catalogue fits.
+All pairs are computed as a Gram matrix in blocks: no temporary of pairs x width exists, and only
+the upper half is computed. The gradient is a multiple of one that the forward pass computes while
+it holds a block, so that no block is stored or computed twice, and a whole catalogue fits.
 
 Sources: Wang and Isola 2020; Wang et al. 2022 (DirectAU); Zhou et al. 2025 (CM3).
 """
@@ -22,15 +22,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 BLOCK = 256
-"""Rows of the Gram matrix that are computed at a time."""
+"""Number of rows of the Gram matrix computed at a time."""
 
 
 def alignment(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared distance of paired directions, `mean |a' - b'|^2 = mean(2 - 2 cos)`.
 
     Args:
-        a: shape (n, d); rows are brought to unit length here.
-        b: shape (n, d); likewise.
+        a: shape (n, d); rows are normalised to unit length.
+        b: shape (n, d); rows are normalised to unit length.
 
     Returns:
         A scalar in [0, 4]: 0 where all pairs coincide, 4 where all are opposite; 0 for n = 0.
@@ -46,20 +46,20 @@ def alignment(a: Tensor, b: Tensor) -> Tensor:
 
 
 def uniformity(x: Tensor, t: float = 2.0, block: int = BLOCK) -> Tensor:
-    """`log mean exp(-t |x_a - x_b|^2)` over the pairs of distinct rows, taken as directions.
+    """`log mean exp(-t |x_a - x_b|^2)` over the pairs of different rows, as unit vectors.
 
     Args:
-        x: shape (n, d); rows are brought to unit length here.
-        t: positive; how quickly the kernel falls.
-        block: rows computed at a time.
+        x: shape (n, d); rows are normalised to unit length.
+        t: positive; how fast the kernel decreases.
+        block: number of rows computed at a time.
 
     Returns:
-        A scalar in [-2tn/(n-1), 0]; the floor is a regular simplex, 0 is one point. 0 for
-        fewer than two rows.
+        A scalar in [-2tn/(n-1), 0]: the minimum for a regular simplex, 0 for a single point. 0
+        for fewer than two rows.
 
     Limits:
-        n^2 d / 2 multiplications for the value, n^2 d more where a gradient is wanted.
-        On a sample, the logarithm of a mean is biased low: compare equal sample sizes only.
+        n^2 d / 2 multiplications for the value, n^2 d more with a gradient. On a sample the
+        logarithm of a mean is biased low: compare equal sample sizes only.
 
     Example:
         >>> corners = torch.tensor([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]])
@@ -83,17 +83,17 @@ def calibrated_uniformity(
 
     `s_ab` is the inner product of the content rows, clamped to [s_min, s_max]. With `s = 1`
     it is `uniformity`; a constant `s = c` adds `2 t (1 - c)` and changes no gradient, so only
-    the spread of `s` matters (equation C18 of the method's description, by the law of
-    cosines from `exp(-t (|x_a - x_b|^2 - 2 + 2 s_ab))`).
+    the spread of `s` matters. It equals the mean of `exp(-t (|x_a - x_b|^2 - 2 + 2 s_ab))` by the
+    law of cosines.
 
     Args:
-        x: shape (n, d); rows are brought to unit length here.
-        content: shape (n, c); unit rows where `s` is to be a cosine. Detach it where no
-            gradient shall reach the content; a pair outside the clamp sends none.
-        t: positive.
-        s_min: least `s`, at least 0.
-        s_max: largest `s`, at most 1.
-        block: rows computed at a time.
+        x: shape (n, d); rows are normalised to unit length.
+        content: shape (n, c), with unit rows if `s` should be a cosine. Detach it if the content
+            must not get a gradient; a clamped pair gives none.
+        t: positive; how fast the kernel decreases.
+        s_min: minimum of `s`, at least 0.
+        s_max: maximum of `s`, at most 1.
+        block: number of rows computed at a time.
 
     Returns:
         A scalar; 0 for fewer than two rows.
@@ -128,7 +128,7 @@ class _GramLogMeanExp(torch.autograd.Function):
 
     With `w` the kernel divided by its sum over ordered pairs, the gradient is
     `4t sum_b w_ab x_b` for `x_a`, and `-4t sum_b w_ab c_b` over unclamped pairs for `c_a`.
-    Both are added up in the forward pass, relative to the greatest exponent so far.
+    Both are accumulated in the forward pass, relative to the largest exponent so far.
     """
 
     @staticmethod
@@ -152,7 +152,7 @@ class _GramLogMeanExp(torch.autograd.Function):
             kernel.sub_(top).exp_()
             shrink = (lower - top).exp()
             height = len(kernel)
-            # The square at the left holds its pairs twice, the rest once.
+            # The square at the left contains its pairs twice, the rest once.
             sums = kernel[:, :height].sum() + 2 * kernel[:, height:].sum()
             total = total * shrink + sums
             if of_x is not None:

@@ -10,8 +10,7 @@ from modalign.nn.bags import Bags
 def multinomial_loss(scores: Tensor, bags: Bags) -> Tensor:
     """`-sum_i y_i log softmax(s)_i` of each row, (n,): a sum over items, not a mean.
 
-    Computed as `(sum_i y_i) logsumexp(s) - sum_i y_i s_i`, so that only the entries of y are
-    looked at.
+    Computed as `(sum_i y_i) logsumexp(s) - sum_i y_i s_i`, which reads only the entries of y.
 
     Args:
         scores: unnormalised log-probabilities, (n, width).
@@ -47,7 +46,7 @@ def normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 def scale_kl(log_precision: Tensor) -> Tensor:
     """`1/2 sum (o + exp(-o) - 1)`: the KL of `N(m, s^2 diag exp(-o))` and `N(0, s^2 I)`.
 
-    The term `|m|^2 / (2 s^2)` is left out: for means of fixed length it is a constant.
+    The term `|m|^2 / (2 s^2)` is omitted: it is constant for means of fixed length.
 
     Args:
         log_precision: o, (..., d).
@@ -61,7 +60,12 @@ def scale_kl(log_precision: Tensor) -> Tensor:
 
 
 def annealed(updates: Tensor, steps: int, cap: float) -> Tensor:
-    """`min(cap, updates / steps)`: the weight of a KL term after so many optimizer updates.
+    """`min(cap, updates / steps)`: the weight of a KL term after a number of optimizer updates.
+
+    Args:
+        updates: number of updates, an integer scalar.
+        steps: number of updates after which the weight would be 1.
+        cap: maximum of the weight.
 
     Example:
         >>> import torch
