@@ -17,8 +17,8 @@ TEMPORARY: tuple[str, ...] = (
     *("docs/guides", "docs/models"),
     *(f"serve/src/modalign_serve/{room}" for room in ("artifact", "command", "http", "ranker")),
     *(f"serve/src/modalign_serve/{room}" for room in ("service", "stores", "web")),
-    *(f"src/modalign/{room}" for room in ("cli", "core", "data", "evaluate", "export")),
-    *(f"src/modalign/{room}" for room in ("models", "preferences", "testing", "train")),
+    *(f"src/modalign/{room}" for room in ("cli", "core", "data")),
+    *(f"src/modalign/{room}" for room in ("models", "preferences", "testing")),
 )
 
 # What to write instead stands behind each.
