@@ -72,9 +72,7 @@ NAMES = ["modalign"] + [
 ]
 
 # Classes that are being renamed. Empty before the release.
-TEMPORARY: tuple[str, ...] = (
-    *("Added", "Boost", "Card", "Flow", "Log", "Models", "Part", "Source"),
-)
+TEMPORARY: tuple[str, ...] = (*("Flow", "Source"),)
 
 
 def public(module: ModuleType) -> list[tuple[str, object]]:

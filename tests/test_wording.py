@@ -15,8 +15,6 @@ ROOT = Path(__file__).parents[1]
 # Rooms and pages that are being rewritten. Empty before the release.
 TEMPORARY: tuple[str, ...] = (
     *("docs/guides", "docs/models"),
-    *(f"serve/src/modalign_serve/{room}" for room in ("artifact", "command", "http", "ranker")),
-    *(f"serve/src/modalign_serve/{room}" for room in ("service", "stores", "web")),
     *(f"src/modalign/{room}" for room in ("cli", "core", "data")),
     *(f"src/modalign/{room}" for room in ("models", "preferences", "testing")),
 )

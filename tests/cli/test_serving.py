@@ -12,7 +12,7 @@ from calling import Cli, snapshot
 from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
 from modalign_serve.service.keys import Keys
-from modalign_serve.stores.stores import Row, SqliteStore
+from modalign_serve.stores.stores import SqliteStore, StoredEvent
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_a_key_is_shown_once(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_feedback_to_parquet_to_data(cli: Cli, workshop: Path) -> None:
     store = SqliteStore(workshop / "f.sqlite")
-    rows = [Row(f"e{n}", "somebody-new", str(n), "click", n, n) for n in range(4)]
+    rows = [StoredEvent(f"e{n}", "somebody-new", str(n), "click", n, n) for n in range(4)]
     store.write([rows])
     store.close()
     wrote = cli("serve-feedback", "f.sqlite", "--out", "f.parquet", "--json")

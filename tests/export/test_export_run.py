@@ -18,6 +18,7 @@ from modalign.export.export_run import export_run
 from modalign.models._registry import get
 from modalign_serve.artifact.read import read_artifact
 from modalign_serve.ranker.ranker import Ranker
+from modalign_serve.ranker.rules import Rules
 
 SMALL = {"bandvae": {"plan": "norm"}}
 EPOCHS = {"cm3": 2, "bandvae": 1, "multivae": 5, "lightgcn": 3, "freedom": 2, "vbpr": 2}
@@ -74,7 +75,7 @@ def test_what_is_known_of_items_goes_along(bpr: FittedModel, out: Path) -> None:
     catalogue = ranker.catalogue
     assert catalogue.record(5) == {"taste": catalogue.record(5)["taste"], "title": "Item 5",
                                    "colour": None, "price": None}  # fmt: skip
-    only = ranker.recommend(["u1"], 40, where={"colour": "red", "price": {"min": 5}})
+    only = ranker.recommend(["u1"], 40, Rules(where={"colour": "red", "price": {"min": 5}}))
     rows = [row for row in only.rows[0].tolist() if row >= 0]
     assert rows
     assert all(row % 3 == 0 and row >= 10 and row % 5 for row in rows)
@@ -95,7 +96,7 @@ def test_seen_is_training_and_validation(bpr: FittedModel, data: Dataset, out: P
 def test_the_loss_is_what_it_is(bpr: FittedModel, out: Path, dtype: str) -> None:
     made = export_run(bpr, out, dtype=dtype, adapter=False)  # type: ignore[arg-type]
     users = [f"u{row}" for row in range(59)]
-    narrow = Ranker.open(out).recommend(users, 20, filter_seen=True)
+    narrow = Ranker.open(out).recommend(users, 20)
     trained = lists(bpr, users, 20)
     pairs = [(narrow.ids(row), trained[user]) for row, user in enumerate(users)]
     shared = np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs])
@@ -144,6 +145,7 @@ def test_pictures_go_along(bpr: FittedModel, tmp_path: Path) -> None:
 SERVE = """
 import json, sys
 from modalign_serve.ranker.ranker import Ranker
+from modalign_serve.ranker.rules import Rules
 import numpy as np
 ranker = Ranker.open(sys.argv[1])
 widths = ranker.adapter.widths

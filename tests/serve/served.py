@@ -19,9 +19,9 @@ import numpy as np
 from modalign_serve.artifact.artifact import Artifact
 from modalign_serve.command.server import application
 from modalign_serve.http.app import Application
-from modalign_serve.service.logs import Log
+from modalign_serve.service.logs import JsonLog
 from modalign_serve.service.service import Service
-from modalign_serve.service.settings import Settings
+from modalign_serve.service.service_settings import ServiceSettings
 
 WIDTH = 8
 TEXT_WIDTH = 5
@@ -109,8 +109,8 @@ class Asked:
 def serving(artifacts: dict[str, Path], feedback: Path | str, **settings: Any) -> Iterator[Asked]:
     """A service of artifacts, stopped at the end."""
     log = io.BytesIO()
-    told = Settings(artifacts=artifacts, feedback=str(feedback), **settings)
-    asked = Asked(Service(told, Log(told.log, log)), log)
+    told = ServiceSettings(artifacts=artifacts, feedback=str(feedback), **settings)
+    asked = Asked(Service(told, JsonLog(told.log, log)), log)
     try:
         yield asked
     finally:

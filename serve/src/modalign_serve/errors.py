@@ -2,11 +2,11 @@
 
     ModalignError
     └── InputError            a user's mistake; a command exits with code 2
-        ├── DataError         a file, table or feature matrix is not what it should be
+        ├── DataError         a file, table or feature matrix is invalid
         ├── ConfigError       an option is unknown or out of its bounds
         ├── UnknownName       no model, column, metric or item has that name
         └── ArtifactError     an artifact to serve is missing, damaged or of another schema
-    Failure                   an HTTP answer that is not the one asked for
+    Failure                   an HTTP answer with an error
 
 An `InputError` always states three facts: what was expected, what came, and how to fix it.
 """
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 
 
 class ModalignError(Exception):
-    """Base of all errors raised by modalign on purpose."""
+    """Base of all errors that modalign raises on purpose."""
 
 
 class InputError(ModalignError):
@@ -26,7 +26,7 @@ class InputError(ModalignError):
 
     Args:
         expected: what modalign needed.
-        got: what came instead, with file, line, column or id where there is one.
+        got: what it got instead, with file, line, column or id where there is one.
         fix: what the user can do about it.
     """
 
@@ -36,7 +36,7 @@ class InputError(ModalignError):
 
 
 class DataError(InputError):
-    """A file, table or feature matrix is not what it should be."""
+    """A file, table or feature matrix is invalid."""
 
 
 class ConfigError(InputError):
@@ -48,7 +48,13 @@ class ArtifactError(InputError):
 
 
 class UnknownName(InputError):
-    """No thing of this kind has this name; the nearest existing name is suggested."""
+    """Nothing of this kind has this name; the most similar existing name is suggested.
+
+    Args:
+        kind: of thing, in the singular.
+        name: that was given.
+        known: existing names.
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
@@ -59,14 +65,14 @@ class UnknownName(InputError):
 
 
 class Failure(Exception):
-    """An answer that is not the one asked for.
+    """An HTTP answer with an error.
 
     Args:
         status: HTTP status.
         expected: what the service needed.
-        got: what came instead, with the field or id where there is one.
+        got: what it got instead, with the field or id where there is one.
         fix: what the caller can do about it.
-        headers: to send along, such as Retry-After.
+        headers: added to the answer, such as Retry-After.
 
     Example:
         >>> str(Failure(404, "a known user", "'x'", "send items instead"))
@@ -104,5 +110,11 @@ To fix: pip install "modalign-serve[parquet]"
 
 
 def unavailable(got: str, fix: str, seconds: int = 1) -> Failure:
-    """The service cannot do it now, but may in a moment."""
+    """A Failure of 503: the service cannot answer now, but may in some seconds.
+
+    Args:
+        got: why it cannot.
+        fix: what the caller can do.
+        seconds: after which to try again.
+    """
     return Failure(503, "a service that can answer", got, fix, {"retry-after": str(seconds)})

@@ -15,8 +15,8 @@ from served import Asked, event, serving
 
 from modalign_serve.errors import ConfigError, DataError
 from modalign_serve.service.keys import Keys, new_key
-from modalign_serve.service.models import Served
-from modalign_serve.service.settings import Settings
+from modalign_serve.service.served import Served
+from modalign_serve.service.service_settings import ServiceSettings
 
 LIST = "/v1/models/shop/recommend"
 U = {"user_id": "u1"}
@@ -374,4 +374,4 @@ def test_what_comes_while_an_artifact_is_read_is_not_missed(
 )
 def test_settings_out_of_bounds(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
-        Settings(**{"artifacts": {"shop": Path("shop")}, **wrong})  # type: ignore[arg-type]
+        ServiceSettings(**{"artifacts": {"shop": Path("shop")}, **wrong})  # type: ignore[arg-type]

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from served import Asked, event, serving
 
+from modalign_serve.artifact import strings
 from modalign_serve.artifact.artifact import Csr
 from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
 from modalign_serve.ranker.ranker import Ranker
-from modalign_serve.ranker.rules import Boost
+from modalign_serve.ranker.rules import Lift, Rules
 
 MODEL = "/v1/models/shop"
 
@@ -72,17 +73,33 @@ RULES = [
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: next(iter(rule)))
 def test_rules_reach_the_ranker(common: Asked, ranker: Ranker, rule: dict[str, object]) -> None:
     plain = ranker.recommend(["u5"], 8).ids()
-    expected = ranker.recommend(["u5"], 8, **rule).ids()  # type: ignore[arg-type]
+    expected = ranker.recommend(["u5"], 8, Rules(**rule)).ids()  # type: ignore[arg-type]
     assert common.recommend({"user_id": "u5", "k": 8, **rule}) == expected
-    liked = ranker.recommend_for_items(["i1", "i7"], 8, **rule).ids()  # type: ignore[arg-type]
+    liked = ranker.recommend_for_items(["i1", "i7"], 8, Rules(**rule)).ids()  # type: ignore[arg-type]
     assert common.recommend({"items": ["i1", "i7"], "k": 8, **rule}) == liked
     assert rule == {"where": {"price": 7}} or expected != plain or "exclude" in rule
 
 
+@pytest.mark.parametrize("asked", [{"user_id": "u5"}, {"user_id": "u5", "diversity": 0.5}])
+def test_a_user_is_looked_up_once(
+    common: Asked, monkeypatch: pytest.MonkeyPatch, asked: dict[str, object]
+) -> None:
+    looked_up, hashed = [], strings.hashed
+
+    def counted(one: str) -> int:
+        looked_up.append(one)
+        return hashed(one)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(strings, "hashed", counted)
+        common.recommend(asked)
+    assert looked_up == ["u5"]
+
+
 def test_boosts_reach_the_ranker(common: Asked, ranker: Ranker) -> None:
     asked = {"boost": [{"amount": 3, "where": {"category": "c"}}, {"amount": -9, "items": ["i2"]}]}
-    boosts = [Boost(3, {"category": "c"}), Boost(-9, None, ["i2"])]
-    expected = ranker.recommend(["u5"], 8, boost=boosts).ids()
+    boosts = [Lift(3, {"category": "c"}), Lift(-9, None, ["i2"])]
+    expected = ranker.recommend(["u5"], 8, Rules(boost=boosts)).ids()
     assert common.recommend({"user_id": "u5", "k": 8, **asked}) == expected
     assert expected != ranker.recommend(["u5"], 8).ids()
 

@@ -12,6 +12,7 @@ from modalign_serve.artifact.write import write_artifact
 from modalign_serve.errors import ArtifactError
 from modalign_serve.ranker.index import Hnsw, lifted
 from modalign_serve.ranker.ranker import Ranker
+from modalign_serve.ranker.rules import Rules
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,8 @@ def test_lifting_turns_products_into_distances() -> None:
 def test_lists_are_those_of_exact_search(folder: Path, rules: dict[str, object]) -> None:
     near, exact = Ranker.open(folder, search="hnsw"), Ranker.open(folder, search="exact")
     users = [f"u{row}" for row in range(60)]
-    first, second = near.recommend(users, 10, **rules), exact.recommend(users, 10, **rules)  # type: ignore[arg-type]
+    asked = Rules(**rules)  # type: ignore[arg-type]
+    first, second = near.recommend(users, 10, asked), exact.recommend(users, 10, asked)
     same = (first.rows[:, :, None] == second.rows[:, None, :]).any(axis=2).mean()
     assert same > 0.98
     equal = first.rows == second.rows
@@ -63,9 +65,9 @@ def test_where_the_index_cannot_answer_every_item_is_scored(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     near, exact = Ranker.open(folder, search="hnsw"), Ranker.open(folder, search="exact")
-    for k, rules in ((10, {"where": {"category": "a"}}), (3_000, {})):
-        assert near.recommend(["u1"], k, **rules).ids() == exact.recommend(["u1"], k, **rules).ids()  # type: ignore[arg-type]
-    monkeypatch.setattr("modalign_serve.ranker.index.MOST", 3)
+    for k, rules in ((10, Rules(where={"category": "a"})), (3_000, Rules())):
+        assert near.recommend(["u1"], k, rules).ids() == exact.recommend(["u1"], k, rules).ids()
+    monkeypatch.setattr("modalign_serve.ranker.index.MAX_CANDIDATES", 3)
     assert near.recommend(["u1"], 10).ids() == exact.recommend(["u1"], 10).ids()
 
 

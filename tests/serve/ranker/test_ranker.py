@@ -15,7 +15,7 @@ from modalign_serve.artifact.strings import UnknownIds
 from modalign_serve.artifact.write import write_artifact
 from modalign_serve.errors import ArtifactError, ConfigError, DataError, UnknownName
 from modalign_serve.ranker.ranker import Ranked, Ranker
-from modalign_serve.ranker.rules import Boost
+from modalign_serve.ranker.rules import Lift, Rules
 
 
 @pytest.fixture
@@ -72,13 +72,13 @@ RULES: list[dict[str, Any]] = [
     {"allow": [f"i{row}" for row in range(0, 150, 7)] + ["unheard of"]},
     {"allow": []},
     {"where": {"category": "b"}},
-    {"boost": [Boost(1.0, {"category": "a"}), Boost(-2.0, items=["i5", "i6", "unheard of"])]},
+    {"boost": [Lift(1.0, {"category": "a"}), Lift(-2.0, items=["i5", "i6", "unheard of"])]},
     {"at_most_per": {"category": 2}},
     {"at_most_per": {"category": 1}, "where": {"category": "b"}},
     {
         "exclude": ["i1"],
         "where": {"category": "c"},
-        "boost": [Boost(0.7, items=["i2"])],
+        "boost": [Lift(0.7, items=["i2"])],
         "at_most_per": {"category": 5},
         "filter_seen": False,
     },
@@ -90,11 +90,11 @@ RULES: list[dict[str, Any]] = [
 def test_every_rule_equals_the_slow_loop(artifact: Artifact, rules: dict[str, Any], k: int) -> None:
     ranker = Ranker(artifact)
     users = [f"u{row}" for row in range(40)]
-    together = ranker.recommend(users, k, **rules)
+    together = ranker.recommend(users, k, Rules(**rules))
     for row, user in enumerate(users):
         wanted = slow(artifact, row, k, **rules)
         assert together.ids(row) == wanted
-        assert ranker.recommend([user], k, **rules).ids() == wanted
+        assert ranker.recommend([user], k, Rules(**rules)).ids() == wanted
 
 
 def test_blocks_make_no_difference(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,15 +114,15 @@ def test_a_list_with_limits_walks_past_its_pool(artifact: Artifact) -> None:
     category = artifact.columns["category"]
     assert isinstance(category, Category)
     # All of one category but the three that this user would get last.
-    order = Ranker(artifact).recommend(["u1"], 150, filter_seen=False).rows[0]
+    order = Ranker(artifact).recommend(["u1"], 150, Rules(filter_seen=False)).rows[0]
     codes = np.zeros(150, np.int32)
     codes[order[-3:]] = 1
     one = replace(artifact, columns={"category": Category(codes, category.names)})
     asked: dict[str, Any] = {"at_most_per": {"category": 2}, "filter_seen": False}
-    found = Ranker(one).recommend(["u1"], 4, **asked)
+    found = Ranker(one).recommend(["u1"], 4, Rules(**asked))
     assert found.ids() == slow(one, 1, 4, **asked)
     assert set(found.rows[0, 2:]) <= set(order[-3:])
-    spread = Ranker(one).recommend(["u1"], 5, diversity=0.5, **asked)
+    spread = Ranker(one).recommend(["u1"], 5, Rules(diversity=0.5, **asked))
     assert len(spread.ids()) == 4
 
 
@@ -135,7 +135,7 @@ def test_diversity_spreads(artifact: Artifact) -> None:
         rows = unit[found.rows[0]]
         return float((rows @ rows.T)[np.triu_indices(10, 1)].mean())
 
-    lists = [ranker.recommend(["u1"], 10, diversity=d) for d in (0.0, 0.5, 1.0)]
+    lists = [ranker.recommend(["u1"], 10, Rules(diversity=d)) for d in (0.0, 0.5, 1.0)]
     assert alike(lists[0]) > alike(lists[1]) > alike(lists[2])
     assert len({found.rows[0, 0] for found in lists}) == 1  # the best stays first
 
@@ -159,12 +159,12 @@ def test_scores_are_the_products(artifact: Artifact) -> None:
 def test_similar_items_are_the_nearest_by_cosine(artifact: Artifact) -> None:
     assert artifact.items is not None
     unit = artifact.items / np.linalg.norm(artifact.items, axis=1, keepdims=True)
-    found = Ranker(artifact).similar_items(["i4", "i9"], 3, exclude=["i0"])
+    found = Ranker(artifact).similar_items(["i4", "i9"], 3, Rules(exclude=["i0"]))
     for place, row in enumerate((4, 9)):
         cosines = unit @ unit[row]
         cosines[[0, row]] = -9
         assert found.rows[place].tolist() == np.argsort(-cosines)[:3].tolist()
-    only = Ranker(artifact).similar_items(["i4"], 200, where={"category": "a"})
+    only = Ranker(artifact).similar_items(["i4"], 200, Rules(where={"category": "a"}))
     assert all(only.catalogue.record(row)["category"] == "a" for row in only.rows[0] if row >= 0)
 
 
@@ -194,9 +194,9 @@ def test_unknown_names_are_told(artifact: Artifact) -> None:
         with pytest.raises(UnknownIds, match=r"no(body|thing)"):
             call()
     for call in (
-        lambda: ranker.recommend(["u1"], where={"colour": "red"}),
-        lambda: ranker.recommend(["u1"], at_most_per={"title": 1}),
-        lambda: ranker.recommend(["u1"], at_most_per={"colour": 1}),
+        lambda: ranker.recommend(["u1"], 10, Rules(where={"colour": "red"})),
+        lambda: ranker.recommend(["u1"], 10, Rules(at_most_per={"title": 1})),
+        lambda: ranker.recommend(["u1"], 10, Rules(at_most_per={"colour": 1})),
     ):
         with pytest.raises(UnknownName, match="item column"):
             call()
@@ -263,7 +263,7 @@ def test_a_refused_update_changes_nothing(artifact: Artifact) -> None:
     with pytest.raises(UnknownIds):
         ranker.update({"u1": ["i1"], "u2": ["nothing"]})
     assert ranker.recommend(["u1"], 5).basis == ("trained",)
-    assert not ranker.knows_user("new")
+    assert ranker.find("new") is None
     ranker.with_seen("new", [])
     assert ranker.recommend(["new"], 5).basis == ("popular",)
 
@@ -276,10 +276,12 @@ def test_a_new_item_is_ranked_for_everyone_in_the_next_call(artifact: Artifact) 
     found = ranker.recommend(["u1", "u2"], 5)
     assert found.ids(0)[0] == "new"
     assert found.catalogue.record(150) == {"title": "New", "category": "fresh", "price": 3}
-    assert ranker.recommend(["u1"], 5, where={"category": "fresh"}).ids() == ["new"]
-    assert ranker.recommend(["u1"], 5, where={"price": {"min": 3, "max": 3}}).ids()[0] == "new"
-    assert "new" not in ranker.recommend(["u1"], 150, exclude=["new"]).ids()
-    assert "new" in ranker.recommend(["u1"], 5, at_most_per={"category": 1}, diversity=0.2).ids()
+    assert ranker.recommend(["u1"], 5, Rules(where={"category": "fresh"})).ids() == ["new"]
+    cheap = Rules(where={"price": {"min": 3, "max": 3}})
+    assert ranker.recommend(["u1"], 5, cheap).ids()[0] == "new"
+    assert "new" not in ranker.recommend(["u1"], 150, Rules(exclude=["new"])).ids()
+    mixed = Rules(at_most_per={"category": 1}, diversity=0.2)
+    assert "new" in ranker.recommend(["u1"], 5, mixed).ids()
     assert ranker.similar_items(["new"], 3).ids() == slow_similar(artifact, artifact.users[1], 3)
     ranker.with_seen("u1", ["new"])
     assert "new" not in ranker.recommend(["u1"], 150).ids()
@@ -299,7 +301,7 @@ def test_limits_hold_for_added_items(artifact: Artifact) -> None:
     for name, kind in (("p", "fresh"), ("q", "fresh"), ("r", "a"), ("s", None)):
         ranker.add_item(name, 100 * artifact.users[1], {"category": kind})
     assert ranker.recommend(["u1"], 4).ids() == ["p", "q", "r", "s"]
-    kept = ranker.recommend(["u1"], 150, at_most_per={"category": 1}).ids()
+    kept = ranker.recommend(["u1"], 150, Rules(at_most_per={"category": 1})).ids()
     assert kept[:3] == ["p", "r", "s"]
     records = [ranker.catalogue.record(int(row)) for row in ranker.catalogue.rows(kept)]
     named = [record["category"] for record in records if record["category"] is not None]
@@ -473,7 +475,7 @@ def test_a_part_that_is_missing_is_told(artifact: Artifact) -> None:
 
 def test_without_a_fold_in_new_people_are_refused(artifact: Artifact) -> None:
     bare = replace(artifact, fold_in={}, manifest=replace(artifact.manifest, fold_in={}))
-    with pytest.raises(ConfigError, match="way from items"):
+    with pytest.raises(ConfigError, match="with a fold-in"):
         Ranker(bare).recommend_for_items(["i1"])
 
 

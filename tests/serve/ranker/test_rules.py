@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from modalign_serve.artifact.artifact import Category, Column
 from modalign_serve.artifact.strings import Strings
 from modalign_serve.errors import ConfigError, UnknownName
-from modalign_serve.ranker.rules import Boost, Rules, matches, within_limit
+from modalign_serve.ranker.rules import Lift, Rules, matches, within_limit
 
 COLUMNS: dict[str, Column] = {
     "brand": Strings.of(["x", "y", None, "x"]),
@@ -78,8 +78,8 @@ def test_limits_equal_a_slow_count(rows: list[list[int]], limit: int) -> None:
         lambda: Rules(diversity=float("nan")),
         lambda: Rules(at_most_per={"kind": 0}),
         lambda: Rules(at_most_per={"kind": True}),
-        lambda: Boost(1.0),
-        lambda: Boost(float("inf"), items=["a"]),
+        lambda: Lift(1.0),
+        lambda: Lift(float("inf"), items=["a"]),
     ],
 )
 def test_rules_that_cannot_be(make: object) -> None:

@@ -21,11 +21,14 @@ from modalign_serve.ranker.ranker import Ranker
 from modalign_serve.service.schemas import Kind
 from modalign_serve.stores.export import to_parquet
 from modalign_serve.stores.feedback import KINDS, Feedback
-from modalign_serve.stores.stores import Row, SqliteStore, StoreFailed, open_store
+from modalign_serve.stores.stores import SqliteStore, StoredEvent, StoreFailed, open_store
 
 
-def rows(n: int, start: int = 0) -> list[Row]:
-    return [Row(f"e{k}", "u1", f"i{k % 7}", "click", k, 1000 + k) for k in range(start, start + n)]
+def rows(n: int, start: int = 0) -> list[StoredEvent]:
+    return [
+        StoredEvent(f"e{k}", "u1", f"i{k % 7}", "click", k, 1000 + k)
+        for k in range(start, start + n)
+    ]
 
 
 def test_kinds_are_those_of_the_api() -> None:
@@ -86,7 +89,7 @@ def test_many_requests_share_a_commit(tmp_path: Path) -> None:
     class Counted(SqliteStore):
         commits = 0
 
-        def write(self, batches: Sequence[Sequence[Row]]) -> list[int]:
+        def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[int]:
             self.commits += 1
             time.sleep(0.05)  # a slow disk, during which the others gather
             return super().write(batches)
@@ -110,7 +113,7 @@ class Failing:
     def __init__(self, store: SqliteStore, poison: str | None) -> None:
         self.store, self.poison = store, poison
 
-    def write(self, batches: Sequence[Sequence[Row]]) -> list[int]:
+    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[int]:
         if self.poison is None or any(r.event_id == self.poison for b in batches for r in b):
             raise StoreFailed("no space left")
         return self.store.write(batches)
@@ -181,12 +184,12 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from modalign_serve.stores.feedback import Feedback
-from modalign_serve.stores.stores import Row, SqliteStore
+from modalign_serve.stores.stores import StoredEvent, SqliteStore
 
 async def one(feedback, worker, turn):
     for n in range(10**6):
         ids = [f"{turn}-{worker}-{n}-{k}" for k in range(5)]
-        await feedback.record([Row(i, "u", "i", "click", 0, 0) for i in ids])
+        await feedback.record([StoredEvent(i, "u", "i", "click", 0, 0) for i in ids])
         print(*ids, sep="\\n", flush=True)
 
 async def main():

@@ -18,7 +18,7 @@ import pytest
 from served import event, serving
 
 from modalign_serve.stores.export import to_parquet
-from modalign_serve.stores.stores import PostgresStore, Row, StoreFailed, open_store
+from modalign_serve.stores.stores import PostgresStore, StoredEvent, StoreFailed, open_store
 
 
 def binaries() -> Path | None:
@@ -129,8 +129,10 @@ def store(server: Server) -> Iterator[PostgresStore]:
     found.close()
 
 
-def rows(n: int, start: int = 0) -> list[Row]:
-    return [Row(f"e{k}", f"u{k % 3}", f"i{k}", "click", k, k) for k in range(start, start + n)]
+def rows(n: int, start: int = 0) -> list[StoredEvent]:
+    return [
+        StoredEvent(f"e{k}", f"u{k % 3}", f"i{k}", "click", k, k) for k in range(start, start + n)
+    ]
 
 
 @pytest.mark.slow
@@ -153,7 +155,7 @@ def test_a_commit_waits_for_the_disk_whatever_the_server_says(store: PostgresSto
 
 
 def test_a_write_is_whole_or_not_at_all(store: PostgresStore) -> None:
-    bad = Row("e\0", "u", "i", "click", 0, 0)
+    bad = StoredEvent("e\0", "u", "i", "click", 0, 0)
     with pytest.raises(StoreFailed):
         store.write([rows(3), [bad]])
     assert list(store.rows()) == []

@@ -32,8 +32,8 @@ def test_an_item_with_a_picture_is_ranked_and_its_reach_shown(adding: Asked) -> 
     assert answer.status_code == 303, answer.text
     assert answer.headers["location"] == "reach?model=shop&item=new-1&added=1"
     page = look(adding, answer.headers["location"])
-    assert "A rucksack is ranked for everybody from now on." in page.text
-    assert "New: nobody has chosen it yet" in look(adding, "item?item=new-1").text
+    assert "A rucksack is ranked for all users from now on." in page.text
+    assert "New: no user has chosen it yet" in look(adding, "item?item=new-1").text
     assert "A rucksack" in look(adding, "search?q=RUCK").text
     assert look(adding, "new").all("input", id="id")[0]["value"] == "new-2"
     # "A rucksack. a" has 13 letters, which the stand-in for an encoder gives as a feature.
@@ -78,8 +78,8 @@ def test_an_item_by_its_vector_reaches_whom_the_product_says(adding: Asked) -> N
         ({"field.price": "cheap"}, 422, "a number as price"),
         ({"like.text": "nope"}, 422, "nope"),
         ({"like.text": "i7"}, 422, "which has none"),
-        ({"numbers": "[1"}, 422, "mend the numbers"),
-        ({"numbers": '{"vectors": []}'}, 422, "mend the numbers"),
+        ({"numbers": "[1"}, 422, "correct the JSON"),
+        ({"numbers": '{"vectors": []}'}, 422, "correct the JSON"),
         ({"numbers": '{"vector": [1, 2]}'}, 409, "one of 2"),
         ({"field.title": "bad", "field.category": ""}, 422, "a readable text"),
         ({"field.title": "", "field.category": ""}, 422, "neither"),

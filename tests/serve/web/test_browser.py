@@ -77,7 +77,7 @@ def test_a_taste_is_built_by_clicking(browser: Browser, live: Running) -> None:
         loads: list[str] = []
         page.on("domcontentloaded", lambda _: loads.append(page.url))
         page.locator(".tiles a").nth(2).click()
-        expect(page.get_by_role("heading", name="Recommended for your taste")).to_be_visible()
+        expect(page.get_by_role("heading", name="Recommended for you")).to_be_visible()
         first = titles(page)
         assert len(first) == 12
         page.locator("#choice-3").click()
@@ -155,11 +155,11 @@ def test_search_as_one_types(browser: Browser, live: Running) -> None:
 
 def test_a_new_item_and_whom_it_reaches(browser: Browser, live: Running) -> None:
     with opened(browser, live, "item?item=i5&model=other") as page:
-        page.get_by_role("link", name="Add one like it").click()
+        page.get_by_role("link", name="Add a similar item").click()
         page.get_by_label("Title").fill("A brand new thing")
-        page.get_by_label("Its picture is like that of").fill("i9")
+        page.get_by_label("Its picture is similar to").fill("i9")
         page.get_by_role("button", name="Add it").click()
-        expect(page.get_by_role("status").first).to_contain_text("is ranked for everybody")
+        expect(page.get_by_role("status").first).to_contain_text("is ranked for all users")
         expect(page.locator("h1")).to_contain_text("A brand new thing")
         expect(page.locator("main .lead")).to_contain_text("of 30 users")
         for one in page.locator(".moved").all():
@@ -182,7 +182,7 @@ def test_by_keys_alone(browser: Browser, live: Running) -> None:
         expect(focused).to_be_focused()
         assert focused.evaluate("one => getComputedStyle(one).outlineStyle") != "none"
         page.keyboard.press("Enter")
-        expect(page.get_by_role("heading", name="Recommended for your taste")).to_be_visible()
+        expect(page.get_by_role("heading", name="Recommended for you")).to_be_visible()
         expect(page.locator("#choice-1")).to_be_focused()
         page.keyboard.press("Enter")
         expect(page.locator(".tile.on")).to_have_count(2)

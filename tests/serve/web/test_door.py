@@ -11,7 +11,7 @@ from looking import look, read, send
 from served import Asked, serving
 
 from modalign_serve.service.keys import Key, Keys, new_key
-from modalign_serve.web.sessions import MOST, SECONDS, Sessions, cookie, same_site
+from modalign_serve.web.sessions import MAX_SESSIONS, SECONDS, Sessions, cookie, same_site
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_without_a_key_there_is_a_form_that_leads_back(locked: Asked, word: str)
         answer = locked.get(f"/page/{path}")
         page = read(answer, 401)
         assert answer.headers["www-authenticate"] == "Bearer"
-        assert "A key, please" in page.text
+        assert "Key required" in page.text
         assert "Item" not in page.text
         assert page.all("input", name="then")[0]["value"] == path
         opened = send(locked, "key", {"key": word, "then": path})
@@ -60,7 +60,7 @@ def test_a_key_opens_until_it_is_forgotten(locked: Asked, word: str) -> None:
 
 def test_a_wrong_key_opens_nothing(locked: Asked) -> None:
     answer = send(locked, "key", {"key": "ma_wrong", "then": "card"})
-    assert "That key is not known here." in read(answer, 401).text
+    assert "This key is unknown." in read(answer, 401).text
     assert "set-cookie" not in answer.headers
     for rubbish in ("modalign-session=x", "modalign-session", "=;=\x01", "a=b"):
         look(locked, "card", 401, headers={"cookie": rubbish})
@@ -114,7 +114,7 @@ def test_sessions_end_by_time_and_by_number() -> None:
     now = [0.0]
     key = Key("till", "use", "00")
     keys, held = Keys((key,)), Sessions(lambda: now[0])
-    words = [held.begin(key) for _ in range(MOST + 1)]
+    words = [held.start(key) for _ in range(MAX_SESSIONS + 1)]
     asked = [[(b"cookie", f"modalign-session={one}".encode())] for one in (words[0], words[-1])]
     assert [held.key(one, keys) for one in asked] == [None, key]
     now[0] = SECONDS

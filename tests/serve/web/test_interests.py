@@ -14,7 +14,7 @@ from served import serving
 
 from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
-from modalign_serve.ranker.interests import interests_of
+from modalign_serve.ranker.interest_encoder import interests_of
 from modalign_serve.ranker.ranker import Ranker
 
 N_ITEMS, K = 30, 3
@@ -66,7 +66,7 @@ def test_the_page_shows_each_interests_share_and_what_stands_for_it(tmp_path: Pa
         told = [float(one) for one in re.findall(r"of the score, ([\d.]+)", source)]
         np.testing.assert_allclose(told, shares[order].ravel(), atol=6e-4)
         for k in range(K):
-            part = source.split(f'aria-label="What stands for Interest {k + 1}"')[1]
+            part = source.split(f'aria-label="Items of Interest {k + 1}"')[1]
             stands = re.findall(r"item=i(\d+)", part.split("</ul>")[0])
             assert list(map(int, stands)) == np.argsort(-cells[:, k])[:4].tolist()
             assert f"{round(100 * shares[order, k].mean())}% of this list" in source
@@ -79,7 +79,7 @@ def test_an_encoder_without_interests_shows_none(tmp_path: Path) -> None:
     folder = artifact(tmp_path / "one", 1)
     with serving({"one": folder}, tmp_path / "f.sqlite") as asked:
         page = look(asked, "recommend?liked=i3&liked=i8")
-        assert "Recommended for your taste" in page.text
+        assert "Recommended for you" in page.text
         assert "Interest 1" not in page.text
 
 

@@ -19,17 +19,17 @@ from modalign_serve.artifact.write import write_artifact
 PAGES = {
     "recommend": "What would you like?",
     "recommend?user=u3": "Recommended for u3",
-    "recommend?liked=i1&liked=i5": "Recommended for your taste",
+    "recommend?liked=i1&liked=i5": "Recommended for you",
     "compare": "Two models side by side",
     "compare?user=u3&other=other": "of 12 items are in both lists",
     "search": "Search",
     "search?q=item+1": "items found",
-    "item?item=i5": "Whom it reaches",
+    "item?item=i5": "Users it reaches",
     "item?item=i5&user=u3": "Why it would be recommended to u3",
-    "reach?item=i5": "of 30 users have it among their first 20 items",
+    "reach?item=i5": "of 30 users have it in their first 20 items",
     "new": "A new item",
     "card": "On the test split",
-    "key": "A key, please",
+    "key": "Key required",
 }
 
 
@@ -128,13 +128,13 @@ def test_feedback_counts_at_once(web_shops: Path, tmp_path: Path) -> None:
         asked.post("/v1/feedback", [event("1", "u3", first), event("2", "new-one", "i5")])
         assert first not in items_of(asked, "recommend?user=u3")
         page = look(asked, "recommend?user=u3")
-        assert "moved by what was told since" in page.text
+        assert "updated with later feedback" in page.text
         assert "Recommended for new-one" in look(asked, "recommend?user=new-one").text
 
 
 def test_a_user_without_history_gets_popular_items_without_reasons(web: Asked) -> None:
     page = look(web, "recommend?user=u29")
-    assert "these are the items chosen most often" in page.text
+    assert "these are the most popular items" in page.text
     assert not page.all("ul", class_="parts")
 
 
@@ -148,7 +148,7 @@ def test_reasons_are_the_rankers(web: Asked) -> None:
     for name, cosines in named:
         words = {"image": "Looks like", "text": "Reads like"}[name]
         part = card[card.index(f'aria-label="{words}"') :]
-        shown = re.findall(r'title="[^"]*likeness (-?[\d.]+)"', part[: part.index("</ul>")])
+        shown = re.findall(r'title="[^"]*similarity (-?[\d.]+)"', part[: part.index("</ul>")])
         assert shown == cosines
     values = [float(one) for one in re.findall(r"of the score, (-?[\d.]+)", card)]
     assert values == [float(f"{value:.3f}") for value in why.parts.values()]
@@ -176,17 +176,17 @@ def test_compare_marks_what_is_in_both(web: Asked) -> None:
 
 def test_compare_of_users_that_one_or_no_model_knows(web: Asked) -> None:
     page = look(web, "compare?user=nobody", 404)
-    assert "shop knows no user 'nobody'." in page.text
-    assert "other knows no user 'nobody'." in page.text
+    assert "shop has no user 'nobody'." in page.text
+    assert "other has no user 'nobody'." in page.text
 
 
 def test_compare_with_one_model_says_how_to_serve_two(web_shops: Path, tmp_path: Path) -> None:
     with serving({"shop": web_shops / "shop"}, tmp_path / "f.sqlite") as asked:
-        assert "modalign serve a=FOLDER b=FOLDER" in look(asked, "compare?user=u3").text
+        assert "modalign-serve run a=FOLDER b=FOLDER" in look(asked, "compare?user=u3").text
 
 
 def test_somebody_is_a_user(web: Asked) -> None:
-    answer = web.get("/page/somebody?model=other")
+    answer = web.get("/page/random?model=other")
     assert answer.status_code == 303
     assert re.fullmatch(r"recommend\?model=other&user=u\d+", answer.headers["location"])
 
@@ -225,7 +225,7 @@ def test_reach_is_the_rankers(web: Asked) -> None:
 
 def test_the_card_shows_what_was_measured(web: Asked) -> None:
     page = look(web, "card")
-    for words in ("0.1234", "0.2100", "recall", "made by stub", "drawn", "Share of the traffic"):
+    for words in ("0.1234", "0.2100", "recall", "from stub", "drawn", "Share of the traffic"):
         assert words in page.text
     assert page.text.index("0.1234") < page.text.index("0.2100")
 
@@ -233,13 +233,13 @@ def test_the_card_shows_what_was_measured(web: Asked) -> None:
 @pytest.mark.parametrize(
     ("address", "status", "words"),
     [
-        ("recommend?user=nobody", 404, "shop knows no user 'nobody'."),
+        ("recommend?user=nobody", 404, "shop has no user 'nobody'."),
         ("recommend?model=shup", 404, "did you mean 'shop'?"),
         ("item?item=i4x", 404, "'i4x'"),
-        ("reach?item=", 404, "There is no such thing here"),
-        ("nowhere", 404, "There is no such thing here"),
-        ("nowhere/else", 404, "There is no such thing here"),
-        ("recommend?" + "a=b&" * 300, 422, "Something does not fit"),
+        ("reach?item=", 404, "Not found"),
+        ("nowhere", 404, "Not found"),
+        ("nowhere/else", 404, "Not found"),
+        ("recommend?" + "a=b&" * 300, 422, "Invalid request"),
     ],
 )
 def test_what_is_wrong_is_told_on_a_page(web: Asked, address: str, status: int, words: str) -> None:
@@ -259,7 +259,7 @@ def test_an_error_inside_tells_nothing(web: Asked, monkeypatch: pytest.MonkeyPat
     def broken(*_: object) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr("modalign_serve.web.items._told", broken)
+    monkeypatch.setattr("modalign_serve.web.item_pages.ItemPages._described", broken)
     page = look(web, "item?item=i5", 500)
     assert "secret" not in page.text
     assert "Something went wrong" in page.text
@@ -298,14 +298,14 @@ def test_a_model_without_vectors_shows_what_it_has(tmp_path: Path) -> None:
     with serving({"knn": folder}, tmp_path / "f.sqlite") as asked:
         page = look(asked, "recommend?liked=i3&mix=much")
         assert items_of(asked, "recommend?liked=i3&mix=much")[:2] == ["i4", "i5"]
-        assert "Chosen with" in page.text
+        assert "Often chosen with" in page.text
         source = asked.get("/page/recommend?liked=i3&liked=i4").text
         first = source.split('<li class="card">')[1]
         assert re.findall(r"Item (\d+), adds ([\d.]+)\"", first) == [("4", "1.000"), ("3", "0.500")]
         assert not page.all("select", id="mix")
-        assert "cannot rank an item that nobody has chosen" in look(asked, "new").text
-        assert "Near it" not in look(asked, "item?item=i3").text
-        assert "Whom" in look(asked, "reach?item=i3").text
+        assert "cannot rank an item without interactions" in look(asked, "new").text
+        assert "Similar items" not in look(asked, "item?item=i3").text
+        assert "Users that" in look(asked, "reach?item=i3").text
 
 
 def test_a_model_without_a_way_from_items_asks_for_a_user(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_a_model_without_a_way_from_items_asks_for_a_user(tmp_path: Path) -> Non
     folder = write_artifact(tmp_path / "bare", bare)
     with serving({"bare": folder}, tmp_path / "f.sqlite") as asked:
         page = look(asked, "recommend?liked=i3", 409)
-        assert "no way from items to a taste" in page.text
-        assert "Build a taste" not in page.text
+        assert "cannot recommend from items" in page.text
+        assert "Items you like" not in page.text
         assert "Recommended for u3" in look(asked, "recommend?user=u3").text
         look(asked, "item?item=i3&liked=i4")

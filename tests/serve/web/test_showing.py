@@ -16,10 +16,9 @@ import modalign_serve
 from modalign_serve.artifact.artifact import Csr
 from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
-from modalign_serve.service.models import Served
+from modalign_serve.service.served import Served
 from modalign_serve.web.forms import State
 from modalign_serve.web.showing import Shower, cards, parts_of
-from modalign_serve.web.site import read_of
 
 VALUES = st.floats(-5, 5, allow_nan=False)
 
@@ -63,16 +62,18 @@ def test_an_item_without_features_is_like_nothing(web: Asked) -> None:
     assert [near.name for near in card.near] == ["image"]
 
 
-def test_reasons_rest_on_what_the_model_reads(tmp_path: Path) -> None:
+def test_reasons_are_based_on_what_the_model_reads(tmp_path: Path) -> None:
     made = small_artifact(6, 8, 4, mean_seen=5)
     seen = made.seen.row(0)
     assert len(seen) > 1
     history = Csr(np.array([0, *[1] * 6]), seen[:1].astype(np.int32))
     for artifact, wanted in ((made, seen), (replace(made, history=history), seen[:1])):
-        folder = write_artifact(tmp_path / str(len(wanted)), artifact)
-        shower = Shower(Served.open("shop", folder), State("shop"))
-        assert read_of(shower, State("shop", "u0"), seen).tolist() == wanted.tolist()
-        assert read_of(shower, State("shop", liked=("i1",)), np.array([1])).tolist() == [1]
+        ranker = Served.open("shop", write_artifact(tmp_path / str(len(wanted)), artifact)).ranker
+        person = ranker.person("u0")
+        item = int(np.setdiff1d(np.arange(8), seen)[0])
+        named = ranker.explain_person(f"i{item}", person, 8).nearest["text"]
+        assert {one for one, _ in named} == {f"i{row}" for row in wanted.tolist()}
+        assert person.seen.tolist() == seen.tolist()
 
 
 def test_every_class_of_the_pages_has_its_style() -> None:

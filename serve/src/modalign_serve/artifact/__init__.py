@@ -1,1 +1,1 @@
-"""The format of what is served: written, read, checked."""
+"""The format of an artifact: written, read, checked."""

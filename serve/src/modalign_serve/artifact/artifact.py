@@ -1,4 +1,4 @@
-"""An artifact in memory: arrays, mapped from disk or not, and what the manifest says of them."""
+"""An artifact in memory: its arrays, which may be mapped from disk, and its manifest."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from modalign_serve.artifact.strings import Ids, Strings
 
 
 class Csr(NamedTuple):
-    """Rows of items: those of row r are `indices[indptr[r]:indptr[r + 1]]`.
+    """Rows of items: row r holds `indices[indptr[r]:indptr[r + 1]]`.
 
     Attributes:
         indptr: int64, (rows + 1,).
         indices: int32, ascending within a row.
-        values: float32 of the same length as the indices, or None for ones.
+        values: float32 of the same length as the indices; None: all are 1.
     """
 
     indptr: np.ndarray
@@ -31,7 +31,7 @@ class Csr(NamedTuple):
         return self.indices[self.indptr[row] : self.indptr[row + 1]]
 
     def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For several rows: which of them each entry belongs to, and where it stands.
+        """For several rows: which of them each entry belongs to, and its place in `indices`.
 
         Example:
             >>> csr = Csr(np.array([0, 2, 3]), np.array([4, 7, 5]))
@@ -48,10 +48,10 @@ class Csr(NamedTuple):
 
 
 class Category(NamedTuple):
-    """A column with few different values.
+    """A column with few distinct values.
 
     Attributes:
-        codes: place of each row's value in `names`, int32, (n,); -1 where it has none.
+        codes: place of each row's value in `names`, int32, (n,); -1 for a missing value.
         names: the values.
     """
 
@@ -60,32 +60,32 @@ class Category(NamedTuple):
 
 
 Column: TypeAlias = Strings | Category | np.ndarray
-"""Texts, categories, or numbers (float64, not a number where there is none)."""
+"""Texts, categories, or numbers (float64, NaN for a missing value)."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Everything a server needs of a trained model.
+    """Everything that a server needs of a trained model.
 
     Attributes:
         manifest: its description.
         user_ids, item_ids: ids in row order.
-        seen: what is left out of a user's lists, (n_users, n_items).
-        counts: how many users chose each item in training, int64, (n_items,).
+        seen: items left out of each user's lists, (n_users, n_items).
+        counts: number of users who chose each item in training, int64, (n_items,).
         users: vectors (n_users, width) float32; None unless the kind is "factors".
-        items: vectors (n_items, width) float32: what scores are made of where the kind is
-            "factors", otherwise what tells how alike two items are.
-        history: what the model reads of a user, where that is not `seen`.
+        items: vectors (n_items, width) float32: for scores if the kind is "factors", otherwise
+            for the similarity of items only.
+        history: what the model reads of a user, if that is not `seen`.
         neighbours: the item-item matrix of the kind "neighbours": row i holds what item i of a
-            history gives to others.
+            history adds to the scores of others.
         columns: item metadata by name.
-        features: unit rows (n_items, at most 64) of each modality, reduced; zeros where missing.
-        bases: what reduces a unit row of each modality, (width of the modality, at most 64).
+        features: reduced unit rows (n_items, at most 64) of each modality; zeros if missing.
+        bases: that reduce the unit rows of each modality, (width of the modality, at most 64).
         fold_in: matrices of the fold-in.
         adapter: matrices of the content adapter, or None.
         folder: where it was read from.
-        verified: whether reading compared the hashes of all files ("full") or the sizes of all
-            and the hashes of the small ones ("quick"); None for what was never on disk.
+        verified: whether reading compared the hashes of all files ("full"), or the sizes of all
+            and the hashes of the small ones ("quick"); None if it was not read from disk.
     """
 
     manifest: Manifest
@@ -107,22 +107,22 @@ class Artifact:
 
     @property
     def n_users(self) -> int:
-        """How many users."""
+        """Number of users."""
         return len(self.user_ids)
 
     @property
     def n_items(self) -> int:
-        """How many items."""
+        """Number of items."""
         return len(self.item_ids)
 
     def file(self, name: str) -> Path | None:
-        """A file of the artifact by its name in the manifest, or None where it has none."""
+        """A file of the artifact by its name in the manifest, or None if there is none."""
         if self.folder is None or name not in self.manifest.files:
             return None
         return self.folder / name
 
     def item_record(self, row: int) -> dict[str, str | float | None]:
-        """Metadata of an item by column; None where it has none.
+        """Metadata of an item by column; None for a missing value.
 
         Example:
             >>> artifact = Artifact(
@@ -136,7 +136,7 @@ class Artifact:
         return {name: _cell(column, row) for name, column in self.columns.items()}
 
     def image_path(self, row: int) -> Path | None:
-        """The picture of an item inside the artifact, or None where it has none."""
+        """The picture of an item inside the artifact, or None if it has none."""
         column = self.columns.get("image")
         if self.folder is None or not isinstance(column, Strings) or not column[row]:
             return None

@@ -1,4 +1,4 @@
-"""What an artifact says of itself, as `manifest.json`: read first, checked before anything else."""
+"""The description of an artifact, `manifest.json`: it is read and checked before anything else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Dtype = Literal["float32", "float16", "int8"]
 
 @dataclass(frozen=True)
 class File:
-    """One file of the artifact: how long it is, and the hash of its bytes."""
+    """One file of the artifact: its size in bytes and the hash of its content."""
 
     size: int
     sha256: str
@@ -29,28 +29,28 @@ class Manifest:
     """The artifact's description.
 
     Attributes:
-        kind: how items are scored: "factors" multiplies a user's vector with the items';
-            "neighbours" adds up an item-item matrix over the history; "encoder" runs the ONNX
-            model on the history.
+        kind: how items are scored: "factors" multiplies the vectors of users and items;
+            "neighbours" sums an item-item matrix over the history; "encoder" runs the ONNX model
+            on the history.
         model: name of the trained model.
         seed: of its training.
         config: its options.
-        metrics: by split, as the run measured them.
+        metrics: by split, as measured by the run.
         mask: what its test ranking left out, "strict" or "train".
         fingerprints: of the "data", the "users" and the "items".
         dataset: name of the data.
-        synthetic: the data are drawn, not observed.
-        n_users, n_items: how many.
-        width: numbers in a vector, 0 where there are none.
+        synthetic: the data are generated, not observed.
+        n_users, n_items: number of users and items.
+        width: of the vectors, 0 if there are none.
         dtype: in which the vectors are stored.
-        loss: what storing them so (or cutting the item-item matrix) costs, measured.
-        fold_in: the default way from items to a user's vector, and what was measured of each.
+        loss: measured cost of that dtype (or of shortening the item-item matrix).
+        fold_in: the default method from items to a user's vector, and measurements of each.
         index: the approximate index, if there is one, and its recall against exact search.
-        adapter: how the content adapter was trained and what it reaches, if there is one.
-        modalities: of each modality the width of its features and the encoder they come from.
-        segments: named parts of the vectors, each (name, start, end), where the model has them.
+        adapter: how the content adapter was trained and its measurements, if there is one.
+        modalities: by modality, the width of its features and the encoder they come from.
+        segments: named parts of the vectors, each (name, start, end), if the model has them.
         columns: kind of each column of item metadata: "text", "category" or "number".
-        files: every file but the manifest itself.
+        files: every file except the manifest itself.
         schema: version of the layout.
     """
 
@@ -78,7 +78,7 @@ class Manifest:
     schema: int = SCHEMA
 
     def text(self) -> str:
-        """As it is written to disk."""
+        """The content of the file."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
@@ -86,7 +86,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder.
 
     Raises:
-        ArtifactError: there is none, it is damaged, or of a schema this version cannot read.
+        ArtifactError: it does not exist, is damaged, or has a schema this version cannot read.
     """
     path = folder / NAME
     again = "export the run again: modalign export RUN --out FOLDER"

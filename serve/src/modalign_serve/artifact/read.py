@@ -1,4 +1,4 @@
-"""Read an artifact: check it, then map its arrays into memory. No torch, no pickle."""
+"""Read an artifact: check it, then map its arrays into memory; without torch and pickle."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from modalign_serve.errors import ArtifactError
 
 Verify = Literal["auto", "full", "quick"]
 FULL_UP_TO = 256 * 2**20
-"""Bytes of an artifact up to which all hashes are compared unless told otherwise."""
+"""Size of an artifact in bytes up to which "auto" compares all hashes."""
 SMALL = 2**20
-"""Bytes of a file up to which its hash is compared in quick mode too."""
+"""Size of a file in bytes up to which "quick" compares its hash."""
 
 
 def read_artifact(folder: str | Path, verify: Verify = "auto") -> Artifact:
@@ -26,13 +26,12 @@ def read_artifact(folder: str | Path, verify: Verify = "auto") -> Artifact:
     Args:
         folder: written by `modalign export`.
         verify: "full" compares the hash of every file; "quick" the size of every file and the
-            hash of those up to 1 MB, pictures left out, which takes no time for any catalogue;
-            "auto" is full up to 256 MB in all and quick above. `Artifact.verified` says
-            which it was.
+            hash of those up to 1 MB, without pictures, which is fast for any catalogue; "auto" is
+            "full" up to 256 MB in all and "quick" above. `Artifact.verified` says which it was.
 
     Raises:
-        ArtifactError: no artifact there, of another schema, a file missing, cut or changed.
-            The first such file is named.
+        ArtifactError: there is no artifact, it has another schema, or a file is missing, cut or
+            changed. The first such file is named.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -49,7 +48,7 @@ def read_artifact(folder: str | Path, verify: Verify = "auto") -> Artifact:
         if size != file.size:
             raise _damaged(path, f"{size} bytes instead of {file.size}")
         if (mode == "full" or size <= SMALL) and described(path).sha256 != file.sha256:
-            raise _damaged(path, "changed content: its checksum is another")
+            raise _damaged(path, "changed content: its checksum differs")
     return _Reader(folder, manifest).artifact(mode)
 
 
@@ -60,7 +59,7 @@ def _damaged(path: Path, what: str) -> ArtifactError:
 
 
 class _Reader:
-    """Arrays by name; a shape that contradicts the manifest is told as damage."""
+    """Arrays by name; a shape that contradicts the manifest is reported as damage."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
@@ -69,7 +68,7 @@ class _Reader:
     def array(self, name: str, shape: tuple[int | None, ...] | None = None) -> np.ndarray:
         path = self.folder / f"{name}.npy"
         if name not in self.names:
-            raise _damaged(path, "nothing of that name in the manifest")
+            raise _damaged(path, "no such name in the manifest")
         try:
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
         except ValueError:
@@ -79,7 +78,7 @@ class _Reader:
             array.ndim != len(shape)
             or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True))
         ):
-            raise _damaged(path, f"an array of shape {array.shape} where {shape} belongs")
+            raise _damaged(path, f"an array of shape {array.shape} instead of {shape}")
         return array
 
     def _loaded(self, path: Path) -> np.ndarray:
@@ -134,7 +133,7 @@ class _Reader:
         m = self.manifest
         seen = self.csr("seen", m.n_users)
         if seen is None:
-            raise _damaged(self.folder / "seen.indptr.npy", "nothing of that name in the manifest")
+            raise _damaged(self.folder / "seen.indptr.npy", "no such name in the manifest")
         return Artifact(
             manifest=m,
             user_ids=self.ids("user_ids", m.n_users, "user"),

@@ -14,8 +14,15 @@ def small_artifact(
 ) -> Artifact:
     """Random factors with every part a served artifact may have, in memory.
 
-    Users are `u0`, `u1`, ...; items `i0`, `i1`, ... with a title, a category of three (every
-    seventh has none) and a price. User r has seen about `mean_seen` items, the last user none.
+    Users are `u0`, `u1`, ...; items `i0`, `i1`, ... with a title, one of three categories (every
+    seventh item has none) and a price.
+
+    Args:
+        n_users: number of users.
+        n_items: number of items.
+        width: of the vectors.
+        seed: of the random factors.
+        mean_seen: mean number of items that a user has seen; the last user has seen none.
 
     Example:
         >>> small_artifact().item_record(1)

@@ -1,8 +1,8 @@
-"""Columns of texts and ids that open in no time: arrays on disk, mapped into memory.
+"""Columns of texts and ids that open immediately: arrays on disk, mapped into memory.
 
-A column is two arrays: the bytes of all texts one after the other, and where each begins. Ids have
-two more, their hashes in ascending order and the row each belongs to, so that a million ids are
-looked up without a dictionary of a million entries being built first.
+A column is two arrays: the concatenated bytes of all texts, and the place where each starts. Ids
+have two more, their hashes in ascending order and the row of each, so a million ids can be looked
+up without a dictionary of a million entries.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from modalign_serve.errors import DataError
 
 
 class UnknownIds(DataError):
-    """Ids that the artifact does not know.
+    """Ids that the artifact does not have.
 
-    Attributes:
+    Args:
         kind: "user" or "item".
-        ids: those that are unknown, in the order asked.
+        ids: that are unknown, in the order asked.
+        known: some existing ids.
+        total: number of existing ids.
     """
 
     def __init__(self, kind: str, ids: Sequence[str], known: Sequence[str], total: int) -> None:
@@ -29,7 +31,7 @@ class UnknownIds(DataError):
         super().__init__(
             f"ids of the {total} known {kind}s" + (f" (such as {some})" if some else ""),
             f"{len(ids)} unknown: {', '.join(map(repr, ids[:3]))}",
-            f"use {kind} ids as they stand in the data the model was trained on",
+            f"use {kind} ids of the data the model was trained on",
         )
 
 
@@ -43,7 +45,7 @@ class Strings(Sequence[str]):
 
     Args:
         data: UTF-8 bytes of all texts, uint8.
-        starts: where each text begins, and the end, int64, (n + 1,).
+        starts: where each text starts, and the end, int64, (n + 1,).
 
     Example:
         >>> column = Strings.of(["vegan rucksack", "", "Überwurf"])
@@ -57,7 +59,7 @@ class Strings(Sequence[str]):
 
     @classmethod
     def of(cls, texts: Iterable[str | None]) -> Strings:
-        """Pack texts; a missing one becomes empty."""
+        """Pack texts; None becomes an empty text."""
         encoded = [(one or "").encode() for one in texts]
         starts = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=starts[1:])
@@ -81,16 +83,16 @@ class Strings(Sequence[str]):
         return [str(view[a:b], "utf-8") for a, b in zip(first, last, strict=True)]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What is written to disk, by name."""
+        """The arrays that are written to disk, by name."""
         return {"bytes": self.data, "starts": self.starts}
 
 
 class Ids(Strings):
-    """Ids in row order, with the way back from an id to its row.
+    """Ids in row order, with the lookup from an id to its row.
 
     Args:
         data: UTF-8 bytes of all ids, uint8.
-        starts: where each begins, and the end, int64, (n + 1,).
+        starts: where each starts, and the end, int64, (n + 1,).
         hashes: `hashed` of every id, ascending, uint64, (n,).
         order: row of each hash, int64, (n,).
         kind: "user" or "item", used in messages.
@@ -123,7 +125,7 @@ class Ids(Strings):
         return cls(packed.data, packed.starts, hashes[order], order, kind)
 
     def row(self, one: str) -> int:
-        """Row of an id, -1 where it is unknown."""
+        """Row of an id, -1 if it is unknown."""
         value = hashed(one)
         return self._confirmed(one, value, int(self.hashes.searchsorted(np.uint64(value))))
 
@@ -137,7 +139,7 @@ class Ids(Strings):
         return -1
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
-        """Rows of ids, int64, -1 where unknown."""
+        """Rows of ids, int64, -1 for unknown ones."""
         if len(ids) == 1:
             return np.array([self.row(ids[0])], np.int64)
         values = [hashed(one) for one in ids]
@@ -158,5 +160,5 @@ class Ids(Strings):
         return found
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What is written to disk, by name."""
+        """The arrays that are written to disk, by name."""
         return {**super().arrays(), "hashes": self.hashes, "order": self.order}

@@ -1,4 +1,4 @@
-"""Write an artifact: aside first, then one rename, so that a reader never meets half of one."""
+"""Write an artifact: to a temporary folder, then renamed, so a reader never sees a part of one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK = 2**22
 
 
 def quantised(vectors: np.ndarray, dtype: Dtype) -> dict[str, np.ndarray]:
-    """Vectors as they are stored, by the ending of their names.
+    """Vectors as they are stored, by the suffix of their names.
 
     int8 holds `round(127 v / max |v|)` of each row, and `max |v| / 127` as its scale.
 
@@ -37,7 +37,7 @@ def quantised(vectors: np.ndarray, dtype: Dtype) -> dict[str, np.ndarray]:
 
 
 def restored(stored: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The float32 vectors of what `quantised` gave; the very array where it is float32 already."""
+    """The float32 vectors of the output of `quantised`, without a copy if they are float32."""
     values = stored[""]
     if ".scale" in stored:
         return np.asarray(values * stored[".scale"][:, None])
@@ -53,13 +53,13 @@ def write_artifact(
     """Write `artifact` and further files; sizes and hashes go into the manifest.
 
     Args:
-        folder: where; must not exist, or be empty, or be an artifact to be replaced.
-        artifact: what; the vectors are stored in `manifest.dtype`.
-        files: contents of further files by name, or where to copy them from.
+        folder: must not exist, or be empty, or hold an artifact that is replaced.
+        artifact: its vectors are stored in `manifest.dtype`.
+        files: contents of further files by name, or paths to copy them from.
         overwrite: replace an artifact in the folder.
 
     Raises:
-        ArtifactError: the folder holds something else, or an artifact and `overwrite` is off.
+        ArtifactError: the folder holds something else, or an artifact without `overwrite`.
     """
     folder = Path(folder)
     check_place(folder, overwrite)
@@ -99,10 +99,10 @@ def described(path: Path) -> File:
 
 
 def check_place(folder: Path, overwrite: bool) -> None:
-    """Whether an artifact may be written there.
+    """Check that an artifact may be written to a folder.
 
     Raises:
-        ArtifactError: the folder holds something else, or an artifact and `overwrite` is off.
+        ArtifactError: the folder holds something else, or an artifact without `overwrite`.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
@@ -116,7 +116,7 @@ def check_place(folder: Path, overwrite: bool) -> None:
 
 
 def _swap(aside: Path, folder: Path) -> None:
-    """Put `aside` in the place of `folder`; an old one goes only when the new one is there."""
+    """Replace `folder` by `aside`; the old folder is deleted when the new one is in place."""
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -141,7 +141,7 @@ def _kind(column: object) -> str:
 
 
 def _arrays(artifact: Artifact) -> dict[str, np.ndarray]:
-    """Every array by its name on disk, without the ending."""
+    """Every array by its name on disk, without the suffix."""
     found: dict[str, np.ndarray] = {"counts": artifact.counts}
     for name, vectors in (("users", artifact.users), ("items", artifact.items)):
         if vectors is not None:

@@ -1,1 +1,1 @@
-"""The process: its command line, its start and end, its benchmark."""
+"""The command line, the server process, and a benchmark of it."""

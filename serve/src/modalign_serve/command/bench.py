@@ -1,7 +1,7 @@
-"""Load for a service from another process: throughput, latency and memory as they are.
+"""A benchmark of the server under load from another process: throughput, latency and memory.
 
-The caller speaks HTTP/1.1 over raw sockets with requests made beforehand, one under way on each
-connection, so that next to nothing of the machine goes to the caller itself.
+The caller sends prepared HTTP/1.1 requests over raw sockets, one in flight per connection, so it
+takes little of the machine itself.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ WARM_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What a load found.
+    """The measurements under one load.
 
     Attributes:
-        users: different users asked for; n_items: in the catalogue.
+        users: number of different users in the requests.
+        n_items: number of items in the catalogue.
         k, connections, seconds: of the load.
         requests, failed: answered, and answered with another status than 200.
-        per_second: answered requests.
+        per_second: answered requests per second.
         p50_ms, p99_ms, slowest_ms: from sending a request to the end of its answer.
-        memory_mb: resident memory of the service after the load, in millions of bytes.
-        start_seconds: from starting the process to its first answer.
+        memory_mb: resident memory of the server after the load, in millions of bytes.
+        start_seconds: from the start of the process to its first answer.
     """
 
     users: int
@@ -65,16 +66,23 @@ class LoadResult:
 def measure(
     artifact: str | Path, users: int, seconds: float, connections: int = 8, k: int = 20
 ) -> LoadResult:
-    """Start a service of an artifact, load it from a third process, and stop it.
+    """Start a server of an artifact, load it from a third process, and stop it.
+
+    Args:
+        artifact: its folder.
+        users: maximum number of different users in the requests.
+        seconds: duration of the load.
+        connections: requests in flight at a time.
+        k: length of the lists.
 
     Raises:
-        ArtifactError: no artifact.
-        ModalignError: the service or the caller failed.
+        ArtifactError: there is no artifact.
+        ModalignError: the server or the caller failed.
     """
     held = read_artifact(artifact, "quick")
     ids = held.user_ids.take(range(min(users, held.n_users)))
     if not ids:
-        raise ModalignError(f"{artifact} has no users to ask for")
+        raise ModalignError(f"{artifact} has no users")
     random.Random(1).shuffle(ids)
     with running([f"bench={artifact}"]) as service:
         load = {
@@ -99,7 +107,7 @@ def measure(
 
 @dataclass(frozen=True)
 class Running:
-    """A service in another process."""
+    """A server in another process."""
 
     pid: int
     port: int
@@ -108,24 +116,24 @@ class Running:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
 
 @contextlib.contextmanager
 def running(artifacts: Sequence[str], *options: str) -> Iterator[Running]:
-    """`modalign serve` in a process of its own on a free port; ended by SIGTERM.
+    """`modalign-serve run` in another process on a free port, ended by SIGTERM.
 
     Args:
         artifacts: folders, or NAME=FOLDER.
-        options: further options of the command; feedback goes to a temporary file unless told.
+        *options: further options of the command; by default feedback goes to a temporary file.
 
     Raises:
-        ModalignError: it did not come up.
+        ModalignError: the server did not start.
     """
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+b") as log:
         feedback = () if "--feedback" in options else ("--feedback", str(Path(folder) / "f.sqlite"))
-        begun = time.perf_counter()
+        started = time.perf_counter()
         quiet = () if "--log" in options else ("--log", "warning")
         port_file = Path(folder) / "port"
         words = ["run", *artifacts, "--port", "0", "--port-file", str(port_file)]
@@ -135,8 +143,8 @@ def running(artifacts: Sequence[str], *options: str) -> Iterator[Running]:
             stdout=log, stderr=log,
         )  # fmt: skip
         try:
-            port = _wait_ready(process, port_file, Path(log.name), begun + START_SECONDS)
-            yield Running(process.pid, port, time.perf_counter() - begun, process)
+            port = _wait_ready(process, port_file, Path(log.name), started + START_SECONDS)
+            yield Running(process.pid, port, time.perf_counter() - started, process)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -165,10 +173,10 @@ def _wait_ready(process: subprocess.Popen[bytes], port_file: Path, log: Path, un
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process holds, pages of mapped files included.
+    """Resident memory of a process in bytes, with pages of mapped files.
 
     Raises:
-        ModalignError: this system has no /proc.
+        ModalignError: this system has no /proc, or the process has ended.
     """
     path = Path(f"/proc/{pid}/status")
     if not path.is_file():
@@ -197,7 +205,7 @@ def _loaded(load: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Caller(asyncio.Protocol):
-    """One connection: sends a request, waits for the whole answer, sends the next."""
+    """One connection: sends a request, waits for the complete answer, sends the next."""
 
     def __init__(self, requests: Iterator[bytes], until: float, times: list[float]) -> None:
         self._requests, self._until, self._times = requests, until, times
@@ -252,15 +260,15 @@ async def call(
     seconds: float,
     authorization: str | None = None,
 ) -> dict[str, Any]:
-    """Ask again and again on some connections, one request under way on each.
+    """Send requests on some connections, one in flight on each.
 
     Args:
         port: on this machine.
         path: to POST to.
-        bodies: sent in this order, over and over.
-        connections: how many.
-        seconds: for how long.
-        authorization: sent with each request.
+        bodies: sent in this order, repeatedly.
+        connections: number of connections.
+        seconds: duration.
+        authorization: header sent with each request.
     """
     key = f"authorization: {authorization}\r\n" if authorization else ""
     made = []
@@ -275,15 +283,15 @@ async def call(
 
     requests, times = again(), list[float]()
     loop = asyncio.get_running_loop()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     callers = []
     for _ in range(connections):
         _, caller = await loop.create_connection(
-            lambda: _Caller(requests, begun + seconds, times), "127.0.0.1", port
+            lambda: _Caller(requests, started + seconds, times), "127.0.0.1", port
         )
         callers.append(caller)
     await asyncio.gather(*(caller.ended for caller in callers))
-    took = time.perf_counter() - begun
+    took = time.perf_counter() - started
     times.sort()
     return {
         "seconds": took,
@@ -303,7 +311,7 @@ def _main() -> None:
 
 
 def _loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Uvloop where there is one."""
+    """Uvloop if it is installed."""
     try:
         import uvloop
     except ImportError:

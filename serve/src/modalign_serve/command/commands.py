@@ -133,7 +133,7 @@ def serve(
     _limit_threads(limits.threads)
     from modalign_serve.command import server
     from modalign_serve.service.service import Service
-    from modalign_serve.service.settings import Settings
+    from modalign_serve.service.service_settings import ServiceSettings
 
     if encoder and find_spec("modalign") is None:
         raise ConfigError(
@@ -141,7 +141,7 @@ def serve(
             "no such package",
             'pip install "modalign[encoders]", or leave out --encoder and send features',
         )
-    settings = Settings(
+    settings = ServiceSettings(
         artifacts=_named(artifacts),
         feedback=feedback,
         host=listening.host,
@@ -227,13 +227,13 @@ def feedback(
 
 
 def _limit_threads(threads: int) -> None:
-    """Must be called before numpy is imported: its linear algebra reads these at import."""
+    """Must be called before numpy is imported, which reads these variables once."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
 
 
 def _write_port(path: Path, port: int) -> None:
-    """Whoever waits for the file reads the whole number or finds no file."""
+    """Written to a temporary file and renamed, so the file is complete when it exists."""
     aside = path.with_name(f".{path.name}.part")
     aside.write_text(f"{port}\n")
     aside.replace(path)

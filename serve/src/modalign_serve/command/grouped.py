@@ -1,4 +1,4 @@
-"""Options of commands in groups: a parameter that is a dataclass stands for its fields."""
+"""Groups of options: a parameter that is a dataclass stands for one option per field."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """A command whose dataclass parameters are replaced by one option for each of their fields.
 
     Args:
-        function: annotated as typer wants it; a parameter annotated with a dataclass takes an
-            instance, made of the options that its fields (annotated likewise) declare.
+        function: annotated for typer. A parameter annotated with a dataclass receives an instance
+            made from the options that the fields of the dataclass, annotated for typer too,
+            declare.
 
     Raises:
-        TypeError: a field has the name of another option.
+        TypeError: two options have the same name.
 
     Example:
         >>> from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, with a limit on heads of requests and a stop that loses nothing."""
+"""The HTTP server: uvicorn, with a limit on the heads of requests and a stop that loses none."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from modalign_serve.service.logs import ToLog
 from modalign_serve.service.service import Service
 from modalign_serve.web import pages
 
-MOST_HEAD = 64 * 1024
+MAX_HEAD = 64 * 1024
+"""Maximum bytes of the head of a request."""
 KEEP_ALIVE = 30
 GRACE = 30
-"""Seconds that requests in flight have to end after SIGTERM."""
+"""Maximum seconds for requests in flight to end after SIGTERM."""
 
 
 def application(service: Service) -> Application:
-    """The service's ASGI application with all its endpoints, and the page where it is wanted."""
+    """The ASGI application of a service: the API, and the page unless it is switched off."""
     endpoints = [*Routes(service).table.endpoints]
     if service.settings.page:
         endpoints += pages.endpoints(service)
@@ -36,10 +37,10 @@ def application(service: Service) -> Application:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket to listen on; port 0 takes a free one.
+    """A socket bound to an address; port 0 takes a free one.
 
     Raises:
-        ConfigError: the address cannot be had.
+        ConfigError: the address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
@@ -49,14 +50,14 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         made.close()
         raise ConfigError(
-            "an address and port that are free", f"{host}:{port}: {error.strerror or error}",
-            "stop what listens there, or choose another --port",
+            "a free address and port", f"{host}:{port}: {error.strerror or error}",
+            "stop the process that listens there, or choose another --port",
         ) from error  # fmt: skip
     return made
 
 
 def run(service: Service, sock: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; what is in flight is answered before it returns."""
+    """Serve until SIGTERM or SIGINT; requests in flight are answered before it returns."""
     handler = ToLog(service.log)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     timeout = service.settings.timeout
@@ -78,14 +79,14 @@ def run(service: Service, sock: socket.socket) -> None:
         timeout_graceful_shutdown=GRACE,
         backlog=2048,
     )
-    # What was read at the start stays: the collector need not walk it again and again.
+    # What was read at the start stays: the garbage collector need not visit it again.
     gc.collect()
     gc.freeze()
     _Server(config, service).run([sock])
 
 
 class _Server(uvicorn.Server):
-    """Stops in two steps: first `/ready` says so, and after the drain nothing is accepted."""
+    """Stops in two steps: first `/ready` reports it, and after the drain nothing is accepted."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -125,8 +126,8 @@ class _Server(uvicorn.Server):
 
 
 class _Joined:
-    """A transport that sends the head and the body of an answer together: one call of the system
-    and one packet instead of two, which is a tenth of all the work of a short answer.
+    """A transport that sends the head and the body of an answer together: one system call and one
+    packet instead of two, which saves a tenth of the work of a short answer.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -137,25 +138,25 @@ class _Joined:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Hold data until `flush`, or until the event loop comes round."""
+        """Hold data until `flush`, or until the next iteration of the event loop."""
         if not self._held:
             self._loop.call_soon(self.flush)
         self._held.append(data)
 
     def flush(self) -> None:
-        """Send what is held."""
+        """Send the data that is held."""
         if self._held:
             held, self._held = self._held, []
             self._transport.write(b"".join(held))
 
     def close(self) -> None:
-        """Send what is held, then close."""
+        """Send the data that is held, then close."""
         self.flush()
         self._transport.close()
 
 
 class _Protocol(HttpToolsProtocol):
-    """A head of a request that is too long or too slow ends the connection; errors are JSON."""
+    """Closes the connection of a request with a head too long or too slow; errors are JSON."""
 
     head_seconds = 10.0
 
@@ -178,8 +179,8 @@ class _Protocol(HttpToolsProtocol):
         if not self._in_head or self.transport.is_closing():
             return
         self._head_bytes += len(data)
-        if self._head_bytes > MOST_HEAD:
-            self._refuse(431, f"a head of at most {MOST_HEAD:,} bytes", "more", "send less")
+        if self._head_bytes > MAX_HEAD:
+            self._refuse(431, f"a head of at most {MAX_HEAD:,} bytes", "more", "send less")
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(self.head_seconds, self._late)
 
@@ -197,7 +198,7 @@ class _Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "an HTTP request", "something else", "speak HTTP/1.1")
+        self._refuse(400, "an HTTP request", "something else", "use HTTP/1.1")
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -208,7 +209,7 @@ class _Protocol(HttpToolsProtocol):
         self._head_timer = None
         if self._in_head and not self.transport.is_closing():
             seconds = f"{self.head_seconds:g} seconds"
-            self._refuse(408, f"a request's head within {seconds}", "a part", "send faster")
+            self._refuse(408, f"the head of a request within {seconds}", "a part", "send it faster")
 
     def _refuse(self, status: int, expected: str, got: str, fix: str) -> None:
         body = error_body(Failure(status, expected, got, fix), "")

@@ -1,1 +1,1 @@
-"""The HTTP API over the service."""
+"""The HTTP API of the service."""

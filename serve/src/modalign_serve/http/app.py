@@ -1,8 +1,8 @@
-"""The application: what happens to every request around the function that answers it.
+"""The application: what happens to every request before and after its endpoint.
 
-In this order: the endpoint is found (404, 405), the caller's rate is held (429), the key is
+In this order: the endpoint is found (404, 405), the caller's rate is limited (429), the key is
 checked (401, 403), the body is read up to its limit (413, 408), the endpoint answers, and the
-answer is counted and logged. Whatever an endpoint raises becomes a JSON answer, or what its
+answer is counted and logged. An exception in an endpoint becomes a JSON answer, or what its
 `failed` makes of it.
 """
 
@@ -42,8 +42,8 @@ class Application:
     """The service as an ASGI application.
 
     Args:
-        service: what answers.
-        table: the endpoints.
+        service: that answers.
+        table: of the endpoints.
     """
 
     def __init__(self, service: Service, table: Table) -> None:
@@ -52,7 +52,13 @@ class Application:
         self._run = secrets.token_hex(4)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or follow the server's start and stop."""
+        """Answer one request, or start and stop with the server.
+
+        Args:
+            scope: of ASGI.
+            receive: of ASGI.
+            send: of ASGI.
+        """
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
@@ -74,7 +80,7 @@ class Application:
                 return
 
     def new_id(self) -> str:
-        """A request's id where the caller brings none: unique in all runs of all services."""
+        """An id for a request without one: unique in all runs of all services."""
         return f"{self._run}-{next(self._serial):x}"
 
 
@@ -85,7 +91,7 @@ class _Exchange:
         self.app, self.service = app, app.service
         self.scope, self.receive, self.send = scope, receive, send
         self.method: str = scope["method"]
-        self.begun = time.perf_counter()
+        self.started = time.perf_counter()
         self.status = 0
         self.route = "other"
         self.key: Key | None = None
@@ -110,7 +116,7 @@ class _Exchange:
         self.request_id = self.request_id or app.new_id()
 
     async def run(self) -> None:
-        """Answer, count, log."""
+        """Answer, count and log the request."""
         service = self.service
         service.metrics.in_flight.inc()
         try:
@@ -122,7 +128,7 @@ class _Exchange:
                 found = self._failed(Failure(404, error.expected, error.got, error.fix))
             except InputError as error:
                 found = self._failed(Failure(422, error.expected, error.got, error.fix))
-            except Exception as error:  # noqa: BLE001 - no request takes the service down
+            except Exception as error:  # noqa: BLE001 - no request may stop the service
                 found = self._broken(error)
             try:
                 await self._write(found)
@@ -171,7 +177,7 @@ class _Exchange:
     # ------------------------------------------------------------------ who
 
     def _let_in(self, access: str) -> None:
-        """Hold the caller's rate and check the key.
+        """Limit the caller's rate and check the key.
 
         Raises:
             Failure: 401, 403 or 429.
@@ -189,14 +195,14 @@ class _Exchange:
             if wait > 0:
                 service.metrics.limited.labels("rate").inc()
                 raise Failure(
-                    429, f"at most {service.settings.rate:g} requests a second", "more",
-                    "wait as long as Retry-After says", {"retry-after": str(math.ceil(wait))},
+                    429, f"at most {service.settings.rate:g} requests per second", "more",
+                    "wait for the seconds in Retry-After", {"retry-after": str(math.ceil(wait))},
                 )  # fmt: skip
         if access == "open":
             return
         if self.method not in ("GET", "HEAD") and not self._same_site():
             raise Failure(
-                403, "a call from this site, or from none", f"one from {_text(self.origin)}",
+                403, "a call from this site", f"one from a page of {_text(self.origin)}",
                 "start the service with --cors for that origin",
             )  # fmt: skip
         self._check_key(access)
@@ -205,16 +211,16 @@ class _Exchange:
         if self.service.keys is None:
             if access == "admin":
                 raise Failure(
-                    403, "a service with API keys, as this is for administrators",
+                    403, "a service with API keys, as only administrators may do this",
                     "a service without any",
-                    "start it with --keys; `modalign serve-key NAME --keys FILE --admin` makes one",
+                    "start it with --keys; `modalign-serve key NAME --keys FILE --admin` makes one",
                 )  # fmt: skip
             return
         if self.key is None:
             raise Failure(
                 401, "an API key in the header `Authorization: Bearer KEY`",
-                "none" if self.authorization is None else "one that is not known here",
-                "ask who runs this service for a key",
+                "none" if self.authorization is None else "an unknown one",
+                "ask the operator of this service for a key",
                 {"www-authenticate": 'Basic realm="modalign", charset="UTF-8", Bearer'},
             )  # fmt: skip
         if access == "admin" and self.key.role != "admin":
@@ -224,7 +230,7 @@ class _Exchange:
             )  # fmt: skip
 
     def _same_site(self) -> bool:
-        """Whether a page of another site sent this; programs send no Origin."""
+        """Whether no page of another site sent this; programs send no Origin."""
         if self.origin is None or self._allowed_origin():
             return True
         return self.host is not None and self.origin.partition(b"://")[2] == self.host
@@ -233,7 +239,7 @@ class _Exchange:
         return self.origin is not None and _text(self.origin) in self.service.settings.cors
 
     def _preflight(self, found: Found) -> Answer | None:
-        """The answer to a browser that asks beforehand, if that is what this is."""
+        """The answer to a preflight request of a browser; None if it is not one."""
         if self.method != "OPTIONS" or not self._allowed_origin():
             return None
         self.route = next(iter(found.methods.values())).path
@@ -250,7 +256,7 @@ class _Exchange:
     # ------------------------------------------------------------------ what
 
     async def _body(self) -> bytes:
-        """The whole body.
+        """The complete body.
 
         Raises:
             Failure: 408, 413 or 415.
@@ -259,7 +265,7 @@ class _Exchange:
         if self.encoding not in (None, b"identity"):
             raise Failure(
                 415, "a body that is not compressed", f"Content-Encoding {_text(self.encoding)}",
-                "send it as it is",
+                "send it uncompressed",
             )  # fmt: skip
         if self.length is not None and int(self.length) > most:
             raise self._too_large(f"{int(self.length):,} bytes", most)
@@ -270,7 +276,7 @@ class _Exchange:
                     message = await self.receive()
                     if message["type"] == "http.disconnect":
                         self.unread = False
-                        raise Failure(400, "a whole body", "a connection that broke", "send again")
+                        raise Failure(400, "a complete body", "a broken connection", "try again")
                     part: bytes = message.get("body", b"")
                     size += len(part)
                     if size > most:
@@ -281,7 +287,10 @@ class _Exchange:
         except TimeoutError as error:
             seconds = self.service.settings.timeout
             raise Failure(
-                408, f"a body within {seconds:g} seconds", f"{size:,} bytes of it", "send faster"
+                408,
+                f"a body within {seconds:g} seconds",
+                f"{size:,} bytes of it",
+                "send it faster",
             ) from error
         self.unread = False
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -311,7 +320,7 @@ class _Exchange:
         )
         failure = Failure(
             500, "an answer", "an error inside the service",
-            "tell who runs it, with this request_id",
+            "report it to the operator with this request_id",
         )  # fmt: skip
         return self._failed(failure)
 
@@ -339,7 +348,7 @@ class _Exchange:
         if isinstance(body, Path):
             await self._write_file(body)
         else:
-            # Whatever is still sent would break the connection before the answer is read.
+            # A caller that is still sending would lose the connection before it reads the answer.
             linger = self.unread and found.status >= 400 and found.status != 408
             linger = linger and self.method not in ("GET", "HEAD")
             await self.send({"type": "http.response.body", "body": body, "more_body": linger})
@@ -357,8 +366,8 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": b""})
 
     async def _linger(self) -> None:
-        """Read a little of what is still sent: a caller in the midst of sending would see a
-        broken connection instead of the answer, if it were closed at once.
+        """Read some of what is still sent: if the connection were closed at once, a caller that is
+        still sending would see a broken connection instead of the answer.
         """
         size = 0
         try:
@@ -372,7 +381,7 @@ class _Exchange:
             return
 
     def _note(self) -> None:
-        service, seconds = self.service, time.perf_counter() - self.begun
+        service, seconds = self.service, time.perf_counter() - self.started
         method = self.method if self.method in _METHODS else "other"
         service.metrics.request(self.route, method, self.status, seconds)
         if service.log.requests:
@@ -393,7 +402,7 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE",
 
 
 def _no_path(path: str) -> Failure:
-    return Failure(404, "a path of this service", repr(path[:200]), "see /docs for all of them")
+    return Failure(404, "a path of this service", repr(path[:200]), "see /docs for all paths")
 
 
 def _text(value: bytes | None) -> str:

@@ -1,4 +1,4 @@
-"""The description of the API for people: one page that needs nothing from elsewhere."""
+"""The documentation of the API: one page without external resources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def quoted(part: str) -> str:
-    """One part of a path, with everything quoted that has a meaning in one.
+    """One part of a path, with all characters quoted that have a meaning in paths.
 
     Example:
         >>> quoted("a/b?c")

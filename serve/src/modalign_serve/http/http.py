@@ -1,7 +1,7 @@
-"""A request, an answer, and the table that says which function answers which request.
+"""A request, an answer, and the table of the functions that answer requests.
 
-The table is the only list of endpoints: requests are matched against it, and the OpenAPI
-document is written from it.
+The table is the only list of endpoints: requests are matched against it, and the OpenAPI document
+is written from it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Answer(NamedTuple):
-    """A whole answer.
+    """A complete answer.
 
     Attributes:
         status: HTTP status.
-        body: what is sent; a path is sent as a file.
+        body: its bytes, or the path of a file to send.
         content_type: empty for none.
-        headers: further ones.
-        after: called when all is sent, or cannot be.
+        headers: further headers.
+        after: called when the answer is sent, or sending failed.
     """
 
     status: int
@@ -46,7 +46,7 @@ def answer(value: Any, status: int = 200) -> Answer:
 
 
 def error_body(failure: Failure, request_id: str) -> bytes:
-    """The JSON of a failure, as the schema `Error` of the API says.
+    """The JSON of a failure, by the schema `Error` of the API.
 
     Example:
         >>> failure = Failure(404, "a known user", "'x'", "send items instead")
@@ -65,15 +65,15 @@ def error_body(failure: Failure, request_id: str) -> bytes:
 
 @dataclass(slots=True)
 class Call:
-    """One request, read and let in.
+    """One request that was read and is permitted.
 
     Attributes:
         method, path: as they were sent; the path without its query.
-        params: parts of the path by the name they have in the table.
+        params: parts of the path by their names in the table.
         query: the query string as it was sent.
         headers: raw pairs.
-        body: all of it.
-        key: whose key came with it, if keys are asked for.
+        body: the complete body.
+        key: that was sent with it, if the service has keys.
         request_id: for logs and for the caller.
     """
 
@@ -87,10 +87,10 @@ class Call:
     request_id: str
 
     def arguments(self, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
-        """The query's values, each read by its reader.
+        """The values of the query, each converted by its function.
 
         Raises:
-            Failure: 422 where a name is unknown, comes twice, or its value does not fit.
+            Failure: 422 if a name is unknown or sent twice, or its value is invalid.
         """
         found: dict[str, Any] = {}
         pairs = parse_qsl(self.query.decode("latin-1"), keep_blank_values=True)
@@ -102,7 +102,7 @@ class Call:
             try:
                 found[name] = known[name](value)
             except ValueError as error:
-                raise Failure(422, str(error), repr(value), f"mend {name} in the query") from error
+                raise Failure(422, str(error), repr(value), f"change {name}") from error
         return found
 
 
@@ -111,7 +111,7 @@ Handler = Callable[[Call], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of the path or query, for the document."""
+    """A parameter of the path or query, for the OpenAPI document."""
 
     name: str
     schema: Mapping[str, Any]
@@ -125,16 +125,16 @@ class Endpoint:
 
     Attributes:
         method, path: such as POST, /v1/models/{name}/recommend.
-        handler: what answers.
-        summary: one line for people.
-        access: "open" to all, "use" with any key where keys are asked for, "admin" with an
-            admin's key always.
+        handler: answers it.
+        summary: one line of documentation.
+        access: "open" to all, "use" with any key if the service has keys, "admin" only with an
+            administrator's key.
         takes: type of the JSON body, or None.
-        gives: type of the JSON answer, or its content type where it is none.
+        gives: type of the JSON answer, or the content type of another answer.
         parameters: of path and query.
-        statuses: errors it may answer with, besides those that all may.
-        example: a body to show.
-        failed: makes the answer of a failure and the request's id, where it is not to be JSON.
+        statuses: of errors it may answer with, besides those that any endpoint may.
+        example: of a body.
+        failed: makes the answer from a failure and the request's id, if it is not JSON.
     """
 
     method: str
@@ -152,7 +152,7 @@ class Endpoint:
 
 @dataclass
 class Found:
-    """What the table says of a path."""
+    """The methods of a path, and the values of its parameters."""
 
     methods: Mapping[str, Endpoint]
     params: Mapping[str, str]
@@ -160,7 +160,7 @@ class Found:
 
 @dataclass
 class Table:
-    """Endpoints by path; templates hold one name for each `{part}`, `{rest:path}` takes all.
+    """Endpoints by path; `{name}` in a path stands for one part, `{name:path}` for all the rest.
 
     Example:
         >>> async def hello(call): return answer({})
@@ -186,7 +186,7 @@ class Table:
             self._patterns.append((re.compile(pattern.encode()), methods))
 
     def find(self, raw_path: bytes) -> Found | None:
-        """The methods of a path as it was sent, and what stands in the template's places."""
+        """The methods of a path as it was sent, and its parameters; None if there is none."""
         methods = self._exact.get(raw_path)
         if methods is not None:
             return Found(methods, {})

@@ -1,7 +1,7 @@
 """The OpenAPI document, written from the table of endpoints and the types of their bodies.
 
-What only a served artifact knows (names of models, columns of metadata, modalities) stands in
-the document too, so that whatever fits the document is answered, and what does not is refused.
+It includes what depends on the served artifacts (names of models, columns of metadata, modalities),
+so a request that conforms to the document is answered, and any other is refused.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ _REF = "#/components/schemas/{name}"
 _ALWAYS = (429, 500, 503)
 _OF_BODY = (400, 408, 413, 415, 422)
 _MEANING = {
-    400: "The body is no JSON, or did not arrive whole.",
+    400: "The body is not JSON, or did not arrive completely.",
     401: "No API key, or an unknown one.",
-    403: "Not with this key, or not from a page of another site.",
+    403: "Not permitted with this key, or from a page of another site.",
     404: "There is no such model, user, item or file.",
     405: "The path has no such method.",
     408: "The body took too long.",
-    409: "Not in the state that the service is in.",
+    409: "Not possible in the present state, or with this model.",
     413: "The body is too large.",
     415: "The body is compressed.",
-    422: "The body or the query is not as described here.",
-    429: "Too many requests; Retry-After says when to come again.",
+    422: "The body or the query does not conform to this document.",
+    429: "Too many requests; Retry-After says when to try again.",
     500: "An error inside the service.",
-    503: "The service cannot do it now; Retry-After says when to try again.",
+    503: "The service cannot answer now; Retry-After says when to try again.",
 }
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the served artifacts have, for the document.
+class ServedFacts:
+    """What the document says of the served artifacts.
 
     Attributes:
         models: names.
         columns: kinds ("text", "category", "number") of each column of metadata, over all models.
-        modalities: width of the features of each modality, or None where models differ.
-        width: numbers in an item's vector, or None where models differ.
-        keys: whether API keys are asked for.
+        modalities: width of the features of each modality, or None if models differ.
+        width: of the items' vectors, or None if models differ.
+        keys: whether the service has API keys.
         encoder: whether new items may be sent as text and picture.
     """
 
@@ -58,7 +58,7 @@ class Known:
     encoder: bool = False
 
 
-def document(table: Table, known: Known) -> dict[str, Any]:
+def document(table: Table, known: ServedFacts) -> dict[str, Any]:
     """The OpenAPI 3.1 document as plain data."""
     types = [t for e in table.endpoints for t in _types(e)]
     _, components = msgspec.json.schema_components([*types, schemas.Error], ref_template=_REF)
@@ -72,8 +72,8 @@ def document(table: Table, known: Known) -> dict[str, Any]:
         "info": {
             "title": "modalign",
             "version": __version__,
-            "description": "Recommendations of trained models. Every answer that is not what was "
-            "asked for is a JSON object with what was expected, what came, and how to mend it.",
+            "description": "Recommendations from trained models. Every error is a JSON object that "
+            "says what was expected, what was received instead, and how to fix it.",
         },
         "paths": paths,
         "components": {"schemas": components},
@@ -95,7 +95,7 @@ def _schema(wanted: Any) -> dict[str, Any]:
     return found
 
 
-def _operation(endpoint: Endpoint, known: Known) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, known: ServedFacts) -> dict[str, Any]:
     statuses = {*_ALWAYS, *endpoint.statuses}
     if endpoint.method == "POST":
         statuses |= {*_OF_BODY, 403}
@@ -142,7 +142,7 @@ def _operation_id(endpoint: Endpoint) -> str:
 
 
 def _success(gives: Any) -> dict[str, Any]:
-    described = {"description": "What was asked for."}
+    described = {"description": "Success."}
     if gives is None:
         return described
     if isinstance(gives, str):
@@ -150,8 +150,8 @@ def _success(gives: Any) -> dict[str, Any]:
     return {**described, "content": {JSON: {"schema": _schema(gives)}}}
 
 
-def _narrow(components: dict[str, Any], known: Known) -> None:
-    """Write into the types' schemas what holds between fields, and what the artifacts have."""
+def _narrow(components: dict[str, Any], known: ServedFacts) -> None:
+    """Add constraints between fields, and what depends on the artifacts, to the schemas."""
     columns = sorted(known.columns)
     where = _where(components, known)
     recommend = components["Recommend"]
@@ -179,7 +179,7 @@ def _narrow(components: dict[str, Any], known: Known) -> None:
         _narrow_item(components["NewItem"], known)
 
 
-def _where(components: dict[str, Any], known: Known) -> dict[str, Any]:
+def _where(components: dict[str, Any], known: ServedFacts) -> dict[str, Any]:
     number = {"type": "number", "minimum": -1e30, "maximum": 1e30}
     by_kind: dict[str, list[dict[str, Any]]] = {
         "number": [number, {"$ref": _REF.format(name="Range")}],
@@ -188,13 +188,13 @@ def _where(components: dict[str, Any], known: Known) -> dict[str, Any]:
     by_kind["category"] = by_kind["text"]
     properties = {}
     for name, kinds in known.columns.items():
-        # A column that two models hold as different kinds fits none of the ways for both.
+        # A column of different kinds in two models has no condition that fits both.
         ways = by_kind[next(iter(kinds))] if len({k == "number" for k in kinds}) == 1 else []
         properties[name] = {"anyOf": copy.deepcopy(ways)} if ways else {"type": "string"}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def _narrow_item(item: dict[str, Any], known: Known) -> None:
+def _narrow_item(item: dict[str, Any], known: ServedFacts) -> None:
     properties = item["properties"]
     ways = ["vector", *(("features",) if known.modalities else ())]
     ways += ["text", "image"] if known.encoder else []

@@ -1,4 +1,4 @@
-"""Bodies read by their types; what does not fit is told in three facts."""
+"""Bodies are read by their types; errors state what was expected, what was sent, and the fix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import msgspec
 from modalign_serve.errors import Failure
 
 T = TypeVar("T")
-_TOLD = re.compile(r"(?P<what>.*?)(?:, got (?P<got>.*?))?(?: - at `(?P<where>[^`]*)`)?", re.DOTALL)
+_TEXT = r"(?P<what>.*?)(?:, got (?P<got>.*?))?(?: - at `(?P<where>[^`]*)`)?"
+_MESSAGE = re.compile(_TEXT, re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _LONGEST = 80
 
@@ -18,15 +19,15 @@ _LONGEST = 80
 def read(decoder: msgspec.json.Decoder[T], body: bytes, docs: str) -> T:
     """The body as the type of a decoder.
 
-    Whole numbers may be written as 10.0, as in JSON they are the same number.
+    Whole numbers may be written as 10.0, which is the same number in JSON.
 
     Args:
         decoder: of the type.
         body: JSON.
-        docs: the path of the endpoint, where its fields are described.
+        docs: path of the endpoint in the documentation.
 
     Raises:
-        Failure: 400 where it is no JSON, 422 where it is of another shape.
+        Failure: 400 if it is not JSON, 422 if it does not conform to the type.
 
     Example:
         >>> from modalign_serve.service.schemas import RECOMMEND
@@ -49,7 +50,7 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes, docs: str) -> T:
         got = "an empty body" if not body.strip() else str(error)
         raise Failure(400, "a JSON body", got, f"send JSON as /docs shows for {docs}") from error
     except RecursionError as error:
-        raise Failure(400, "a JSON body", "one nested without end", "send it flatter") from error
+        raise Failure(400, "a JSON body", "one nested too deeply", "nest it less") from error
 
 
 def _with_whole_numbers(decoder: msgspec.json.Decoder[T], body: bytes, docs: str) -> T:
@@ -70,15 +71,15 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _misshapen(told: str, body: bytes, docs: str) -> Failure:
+def _misshapen(message: str, body: bytes, docs: str) -> Failure:
     fix = f"see {docs} in /docs"
-    unknown = re.search(r"unknown field `(.*?)`", told)
+    unknown = re.search(r"unknown field `(.*?)`", message)
     if unknown:
-        return Failure(422, "known fields alone", f"{unknown.group(1)!r}{_at(told)}", fix)
-    missing = re.search(r"missing required field `(.*?)`", told)
+        return Failure(422, "known fields only", f"{unknown.group(1)!r}{_at(message)}", fix)
+    missing = re.search(r"missing required field `(.*?)`", message)
     if missing:
-        return Failure(422, f"the field {missing.group(1)}{_at(told)}", "none", fix)
-    parts = _TOLD.fullmatch(told)
+        return Failure(422, f"the field {missing.group(1)}{_at(message)}", "none", fix)
+    parts = _MESSAGE.fullmatch(message)
     assert parts is not None
     where = parts["where"] or "$"
     expected = _plain(parts["what"].removeprefix("Expected "))
@@ -86,7 +87,7 @@ def _misshapen(told: str, body: bytes, docs: str) -> Failure:
         plain = "A-Za-z0-9" in expected
         expected = "a plain name" if plain else "a text without control characters"
     if expected == "Number out of range":
-        expected = "a number that can be held"
+        expected = "a number in the range of its type"
     field = where.removeprefix("$").removeprefix(".")
     got = _value(body, where)
     if got is None:
@@ -94,23 +95,23 @@ def _misshapen(told: str, body: bytes, docs: str) -> Failure:
     return Failure(422, f"{expected}{f' in {field}' if field else ''}", got, fix)
 
 
-def _plain(told: str) -> str:
+def _plain(message: str) -> str:
     words = {"str": "a text", "int": "an integer", "float": "a number", "bool": "true or false",
              "object": "an object", "array": "an array", "null": "null"}  # fmt: skip
 
     def one(found: re.Match[str]) -> str:
         return " or ".join(words.get(part.strip(), part) for part in found.group(1).split("|"))
 
-    return re.sub(r"`([^`]*)`", one, told)
+    return re.sub(r"`([^`]*)`", one, message)
 
 
-def _at(told: str) -> str:
-    found = re.search(r" - at `\$\.?([^`]+)`", told)
+def _at(message: str) -> str:
+    found = re.search(r" - at `\$\.?([^`]+)`", message)
     return f" in {found.group(1)}" if found else ""
 
 
 def _value(body: bytes, where: str) -> str | None:
-    """What stands at a path of the body, shortened; None where the path is not plain."""
+    """The value at a path of the body, shortened; None if the path has wildcards."""
     if "..." in where:
         return None
     try:

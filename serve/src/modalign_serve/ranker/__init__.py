@@ -1,1 +1,1 @@
-"""Lists from an artifact, with numpy alone."""
+"""Lists of items from an artifact, with numpy alone."""

@@ -1,9 +1,11 @@
-"""The content adapter: from the features of an item nobody has chosen yet to the item space.
+"""The content adapter: from the features of an item without interactions to the item space.
 
-`v = x W + tanh(x A + a) B + b`, where x puts the features of all modalities side by side, each
-brought to unit length, centred and scaled as in training; a modality that an item does not have is
-zeros, its flag in x too. A ridge regression has no hidden layer (A, B of width 0). How it is
-trained and chosen is told by `modalign.adapter`.
+    v = x W + tanh(x A + a) B + b
+
+where x concatenates the features of all modalities, each scaled to unit length and centred by the
+mean of training, and a flag for each modality. A modality that an item does not have is zeros,
+with a flag of zero. A ridge regression has no hidden layer (A and B have width 0).
+`modalign.export.content` trains and chooses the adapter.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from modalign_serve.errors import DataError, UnknownName
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1, float32; zeros stay.
+    """Rows scaled to length 1, float32; rows of zeros stay zeros.
 
     Example:
         >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
@@ -34,12 +36,12 @@ def inputs(
     names: Sequence[str],
     centres: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    """What the adapter reads, x of shape (n, sum of widths + number of modalities), float32.
+    """The adapter's input x, (n, sum of widths + number of modalities), float32.
 
     Args:
         features: (n, width) by modality.
-        present: bool (n,) by modality.
-        names: the modalities, in order.
+        present: which items have the modality, bool (n,) by modality.
+        names: the modalities, in their order in x.
         centres: mean of the unit rows in training, by modality.
     """
     parts = []
@@ -65,19 +67,19 @@ class ContentAdapter:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Numbers of a feature row of each modality."""
+        """Width of the features of each modality."""
         return {name: len(centre) for name, centre in self._centres.items()}
 
     def __call__(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Vectors (n, width) of items.
 
         Args:
-            features: (n, width of the modality) by name; a row of zeros, like a modality left
-                out altogether, is one the item does not have.
+            features: (n, width of the modality) by name. A row of zeros, or a modality that is
+                left out, is one that the item does not have.
 
         Raises:
             UnknownName: a modality the adapter was not trained on.
-            DataError: none at all, rows of another width, not finite, or of different numbers.
+            DataError: no features, rows of another width, not finite, or of different numbers.
         """
         given = self._checked(features)
         n = len(next(iter(given.values())))

@@ -1,7 +1,7 @@
 """The items that can be recommended: those of the artifact, and those added since.
 
 A `Catalogue` never changes; adding items makes a new one that shares the artifact's arrays. A
-request takes one catalogue at its start and keeps it, so that it sees all of a new item or nothing.
+request uses one catalogue from its start to its end, so it sees all of a new item or nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -19,19 +20,19 @@ from modalign_serve.ranker.rules import Where, matches
 
 Record = Mapping[str, str | float | None]
 MASKS = 64
-"""Filters whose masks are kept."""
+"""Number of filters whose masks are kept."""
 
 
 @dataclass(frozen=True)
-class Added:
-    """Items that are not in the artifact, in the order in which they came.
+class AddedItems:
+    """Items that are not in the artifact, in the order of their arrival.
 
     Attributes:
         ids: their ids.
         vectors: (m, width).
         records: metadata by column.
         rows: row of each id in the whole catalogue.
-        features: by modality the reduced unit row of each item that has one, by place.
+        features: by modality, the reduced unit row of each item that has one, by its place.
     """
 
     ids: tuple[str, ...] = ()
@@ -46,14 +47,15 @@ class Catalogue:
 
     Args:
         artifact: the trained items.
-        added: the others.
+        added: the other items.
     """
 
-    def __init__(self, artifact: Artifact, added: Added | None = None) -> None:
+    def __init__(self, artifact: Artifact, added: AddedItems | None = None) -> None:
         self.artifact = artifact
-        self.added = added if added is not None else Added()
+        self.added = added if added is not None else AddedItems()
         self.n_trained = artifact.n_items
-        self.n = self.n_trained + len(self.added.ids)
+        self.n_added = len(self.added.ids)
+        self.n = self.n_trained + self.n_added
         self._masks: dict[str, np.ndarray] = {}
         self._codes: dict[str, np.ndarray] = {}
 
@@ -94,14 +96,26 @@ class Catalogue:
         return self.artifact.item_ids[row] if trained else self.added.ids[row - self.n_trained]
 
     def record(self, row: int) -> dict[str, str | float | None]:
-        """Metadata of an item by column; None where it has none."""
+        """Metadata of an item by column; None for a missing value."""
         if row < self.n_trained:
             return self.artifact.item_record(row)
         known = dict.fromkeys(self.artifact.columns)
         return {**known, **self.added.records[row - self.n_trained]}
 
+    def is_trained(self, item_id: str) -> bool:
+        """Whether an item is in the artifact, not added later."""
+        return self.artifact.item_ids.row(item_id) >= 0
+
+    def image_path(self, row: int) -> Path | None:
+        """The picture of an item inside the artifact; None if it has none, or was added."""
+        return self.artifact.image_path(row) if row < self.n_trained else None
+
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of rows, any shape (...), to (..., width)."""
+        """Vectors of rows: an array of rows of shape (...) gives (..., width).
+
+        Raises:
+            DataError: the artifact has no item vectors.
+        """
         items = self._items()
         if self.n == self.n_trained:
             return np.asarray(items[rows])
@@ -111,7 +125,7 @@ class Catalogue:
         return found
 
     def features(self, modality: str, rows: np.ndarray) -> np.ndarray:
-        """Reduced unit features of rows, (len(rows), d); zeros where an item has none."""
+        """Reduced unit features of rows, (len(rows), d); zeros for an item without any."""
         table = self.artifact.features[modality]
         trained = rows < self.n_trained
         found = np.zeros((len(rows), table.shape[1]), np.float32)
@@ -133,7 +147,7 @@ class Catalogue:
         return self.artifact.items
 
     def counts(self) -> np.ndarray:
-        """How popular each item is, float32 (n,); added items have no interactions."""
+        """Number of users who chose each item, float32 (n,); 0 for added items."""
         found = np.zeros(self.n, np.float32)
         found[: self.n_trained] = self.artifact.counts
         return found
@@ -142,7 +156,8 @@ class Catalogue:
         """0 for the items that meet all conditions and minus infinity for the others, (n,).
 
         Raises:
-            UnknownName, ConfigError: no such column, or a condition that does not fit it.
+            UnknownName: no such column.
+            ConfigError: a condition of another type than its column.
         """
         key = json.dumps(dict(where), sort_keys=True, default=str)
         if key not in self._masks:
@@ -168,7 +183,7 @@ class Catalogue:
         return Strings.of(None if one is None else str(one) for one in values)
 
     def codes(self, column: str) -> np.ndarray:
-        """A number for each item's value in a column of categories, -1 where none, (n,).
+        """A number for each item's value in a column of categories, -1 for none, (n,).
 
         Raises:
             UnknownName: no such column, or not one of categories.
@@ -202,8 +217,8 @@ class Catalogue:
         Args:
             ids: new ids.
             vectors: (len(ids), width), finite.
-            records: metadata; columns the artifact does not have are kept, not filtered by.
-            features: reduced unit rows (len(ids), d) by modality; zeros where there are none.
+            records: metadata; columns that the artifact lacks are kept, but not filtered by.
+            features: reduced unit rows (len(ids), d) by modality; zeros for a missing modality.
 
         Raises:
             DataError: an id of the artifact itself, or vectors of another shape, or not finite,
@@ -231,7 +246,8 @@ class Catalogue:
                 if row is not None and row[number].any():
                     table_of[rows[one] - self.n_trained] = row[number]
         return Catalogue(
-            self.artifact, Added(tuple(known_ids), stacked, tuple(known_records), rows, reduced)
+            self.artifact,
+            AddedItems(tuple(known_ids), stacked, tuple(known_records), rows, reduced),
         )
 
     def _checked(self, ids: Sequence[str], vectors: np.ndarray) -> np.ndarray:
@@ -240,7 +256,9 @@ class Catalogue:
         if found.shape != (len(ids), width) or not np.isfinite(found).all():
             raise DataError(
                 f"finite vectors of shape {(len(ids), width)} for new items",
-                f"shape {found.shape}" if found.shape != (len(ids), width) else "not finite ones",
+                f"shape {found.shape}"
+                if found.shape != (len(ids), width)
+                else "some that are not finite",
                 "give one vector of the model's width per item, or its features to the adapter",
             )
         taken = self.artifact.item_ids.find(ids) >= 0
@@ -255,9 +273,11 @@ def _check_record(artifact: Artifact, one: str, record: Record) -> None:
         numeric = isinstance(artifact.columns.get(name), np.ndarray)
         if numeric and value is not None and not isinstance(value, int | float):
             raise DataError(
-                f"a number as {name} of item {one!r}", repr(value), "give a number, or nothing"
+                f"a number as {name} of item {one!r}", repr(value), "give a number, or leave it out"
             )
         if value is not None and not isinstance(value, str | int | float):
             raise DataError(
-                f"a text or a number as {name} of item {one!r}", repr(value), "give one of these"
+                f"a text or a number as {name} of item {one!r}",
+                repr(value),
+                "give a text or a number",
             )

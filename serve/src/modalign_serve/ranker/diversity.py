@@ -1,4 +1,4 @@
-"""Lists that do not say the same thing twice: maximal marginal relevance."""
+"""Diverse lists: maximal marginal relevance."""
 
 from __future__ import annotations
 
@@ -13,22 +13,30 @@ def marginal_relevance(
     codes: np.ndarray | None = None,
     limits: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Places of k items of each pool, chosen one after the other (Carbonell and Goldstein 1998).
+    """Places of k items of each pool, chosen greedily by maximal marginal relevance.
 
-    The next item maximises `(1 - diversity) r_i - diversity max_j cos(v_i, v_j)` over the chosen
-    j, where r is the score brought to 0..1 within the pool; the first is the best score. Of
-    equals the earlier place wins.
+    The first item has the best score. Each next item i maximises
+
+        (1 - diversity) r_i - diversity max_j cos(v_i, v_j)
+
+    over the items j chosen so far, where r is the score scaled to 0..1 within the pool (Carbonell
+    and Goldstein, SIGIR 1998). Among equals the earlier place is chosen.
 
     Args:
-        scores: of the pool, best first, (B, P); minus infinity where there is nothing.
-        vectors: of the pool, (B, P, d); lengths do not matter.
-        k: how many.
-        diversity: 0 keeps the order of scores, 1 looks at novelty alone after the first.
-        codes: of the categories under a limit, int (C, B, P), -1 where there is none.
-        limits: at most so many of one code, (C,).
+        scores: of the pool, best first, (B, P); minus infinity for an empty place.
+        vectors: of the pool, (B, P, d); only their directions matter.
+        k: number of items to choose.
+        diversity: 0 keeps the order of scores; 1 considers only dissimilarity after the first.
+        codes: of the categories under a limit, int (C, B, P), -1 for an item without one.
+        limits: maximum number of items with one code, (C,).
 
     Returns:
-        Places in the pool, int64 (B, k); -1 where nothing is left.
+        Places in the pool, int64 (B, k); -1 if nothing is left.
+
+    Example:
+        >>> same = np.array([[[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]])
+        >>> marginal_relevance(np.array([[3.0, 2.9, 1.0]]), same, 2, 0.5).tolist()
+        [[0, 2]]
     """
     n_rows, width = scores.shape
     lengths = np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-12)
@@ -62,7 +70,7 @@ def _scaled(scores: np.ndarray, free: np.ndarray) -> np.ndarray:
 def _close(
     free: np.ndarray, codes: np.ndarray, limits: np.ndarray, chosen: np.ndarray, every: np.ndarray
 ) -> None:
-    """Take out of the running what a category has no more room for."""
+    """Mark the items of full categories as not available."""
     taken = chosen >= 0
     for code, limit in zip(codes, limits, strict=True):
         theirs = np.where(taken, code[every[:, None], np.maximum(chosen, 0)], -1)  # (B, k)

@@ -1,14 +1,14 @@
-"""From a list of items to a user's vector, for people the model was not trained on.
+"""Fold-in: from a list of items to a user's vector, for users the model was not trained on.
 
-Three ways, all measured at export against the trained vectors of known users; the manifest names
-the default and says what each of them reached:
+There are three methods, measured at export against the trained vectors of known users; the
+manifest names the default and records what each of them reached:
 
 - "map": `u = W^T mean(v_i)`, W a ridge regression from the mean vector of a user's items to the
   trained vector, fitted on known users;
 - "ridge": the vector that fits the items best, `u = s (V_h^T V_h + G)^-1 V_h^T 1` with
   `G = weight V^T V + reg I` over the whole catalogue: one step of alternating least squares for
   implicit feedback (Hu, Koren and Volinsky 2008);
-- "encoder": the model's own, as ONNX.
+- "encoder": the model's own encoder, as ONNX.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from modalign_serve.errors import ArtifactError, UnknownName, not_installed
 
 Method = Literal["map", "ridge", "encoder"]
 Fold: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Rows of a history and their vectors (n, width) to a user's vector (width,)."""
+"""From rows of a history and their vectors (n, width) to a user's vector (width,)."""
 
 
 def folded_by_map(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -43,14 +43,14 @@ def folded_by_ridge(
 ) -> np.ndarray:
     """`scale (V_h^T V_h + G)^-1 V_h^T 1`, (width,).
 
-    A history shorter than the vectors are wide is solved on its own side, which is the same:
-    `G^-1 V_h^T (I + V_h G^-1 V_h^T)^-1 1`.
+    If the history is shorter than the vectors are wide, the equal
+    `G^-1 V_h^T (I + V_h G^-1 V_h^T)^-1 1` is solved instead.
 
     Args:
         vectors: of the history, V_h, (n, width), n at least 1.
         gram: G, positive definite, (width, width).
-        inverse: of G.
-        scale: brings the result to the length of trained vectors.
+        inverse: of G, (width, width).
+        scale: that gives the result the length of trained vectors.
 
     Example:
         >>> one = np.eye(2, dtype=np.float32)
@@ -69,10 +69,10 @@ def folded_by_ridge(
 
 
 def fold_in_of(artifact: Artifact, method: str | None = None) -> Fold | None:
-    """The artifact's fold-in by name, its default where None; None where it has none.
+    """The artifact's fold-in by name, or its default; None if it has none.
 
     Raises:
-        UnknownName: the artifact has others, but not this one.
+        UnknownName: the artifact has no fold-in of this name.
         ArtifactError: a matrix is missing.
     """
     known = _ways(artifact)
@@ -122,7 +122,7 @@ def encoder_fold(runner: Any) -> Fold:
 
 
 def session(model: Path | bytes) -> Any:
-    """An onnxruntime session of one thread, from a file or its content.
+    """An onnxruntime session with one thread, from a file or its content.
 
     Raises:
         ArtifactError: onnxruntime is not installed.

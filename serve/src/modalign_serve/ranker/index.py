@@ -1,8 +1,9 @@
 """Approximate search for catalogues of a million items: a faiss HNSW graph of inner products.
 
-Vectors of unlike lengths are no metric space: the graph is built on vectors with one more
-coordinate, `sqrt(L^2 - |v|^2)` with L the longest, so that the largest inner products with
-`(u, 0)` are the nearest neighbours, exactly (Bachrach and others 2014).
+Inner products of vectors of different lengths are not a metric. The graph is therefore built on
+vectors with one more coordinate, `sqrt(L^2 - |v|^2)` with L the maximum length, for which the
+largest inner products with `(u, 0)` are exactly the nearest neighbours (Bachrach et al., RecSys
+2014).
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ Search = Literal["auto", "exact", "hnsw"]
 
 LINKS = 32
 BUILD = 120
-"""Neighbours of a node, and candidates looked at while the graph is built."""
+"""Neighbours of a node, and candidates considered while the graph is built."""
 SEARCH = (64, 128, 256, 512, 768, 1024, 2048)
-"""Candidates looked at in a search, the fewest that suffice: far more where items lie in tight
-clusters than where they are spread."""
+"""Candidates considered in a search; the first number that suffices is taken. Items in tight
+clusters need far more than items that are spread."""
 ENOUGH = 0.985
-"""Recall against exact search that suffices."""
-MOST = 4096
-"""Most candidates asked for; where more are hidden, every item is scored."""
+"""Recall against exact search at which tuning stops."""
+MAX_CANDIDATES = 4096
+"""Maximum number of candidates; if more items are hidden, every item is scored instead."""
 FROM = 1_000_000
-"""Items from which on an index is built unless told otherwise."""
+"""Number of items from which an export builds an index by default."""
 
 
 def faiss_module() -> Any:
-    """Faiss.
+    """The module faiss.
 
     Raises:
         ArtifactError: it is not installed.
@@ -49,7 +50,7 @@ def faiss_module() -> Any:
 
 
 def lifted(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (n, d) with the coordinate that makes all of them equally long, (n, d + 1).
+    """Vectors (n, d) with one more coordinate that makes all of them equally long, (n, d + 1).
 
     Example:
         >>> lifted(np.array([[3.0, 0.0], [0.0, 5.0]])).tolist()
@@ -65,7 +66,7 @@ class Hnsw:
 
     Args:
         index: of faiss.
-        search: candidates looked at.
+        search: candidates considered in a search.
     """
 
     def __init__(self, index: Any, search: int = SEARCH[-1]) -> None:
@@ -73,7 +74,13 @@ class Hnsw:
 
     @classmethod
     def build(cls, vectors: np.ndarray, links: int = LINKS, build: int = BUILD) -> Hnsw:
-        """Link every item with `links` others; minutes for a million."""
+        """Build a graph; this takes minutes for a million items.
+
+        Args:
+            vectors: of the items, (n, d).
+            links: neighbours of each item.
+            build: candidates considered for each item.
+        """
         faiss = faiss_module()
         index = faiss.IndexHNSWFlat(vectors.shape[1] + 1, links)
         index.hnsw.efConstruction = build
@@ -82,7 +89,7 @@ class Hnsw:
 
     @classmethod
     def read(cls, path: Path, search: int = SEARCH[-1]) -> Hnsw:
-        """From a file.
+        """Open a file.
 
         Raises:
             ArtifactError: it is not an index.
@@ -96,11 +103,11 @@ class Hnsw:
             ) from error
 
     def write(self, path: Path) -> None:
-        """To a file."""
+        """Write a file."""
         self._faiss.write_index(self._index, str(path))
 
     def tune(self, users: np.ndarray, exact: np.ndarray) -> float:
-        """Look at as few candidates as suffice, and say what share of the exact lists that finds.
+        """Find the number of candidates that suffices; the share of the exact lists it finds.
 
         Args:
             users: vectors (B, d).
@@ -115,12 +122,12 @@ class Hnsw:
         return found
 
     def candidates(self, users: np.ndarray, n: int, search: int | None = None) -> np.ndarray:
-        """Rows of about the n best items of each user, (B, n); -1 where fewer were found.
+        """Rows of approximately the n best items of each user, (B, n); -1 if fewer were found.
 
         Args:
             users: vectors (B, d).
-            n: how many.
-            search: candidates looked at; at least n, and the index's own where None.
+            n: length of the lists.
+            search: candidates considered, at least n; None takes the tuned number.
         """
         looked = max(n, search or self.search)
         padded = np.zeros((len(users), users.shape[1] + 1), np.float32)
@@ -134,7 +141,7 @@ def index_of(artifact: Artifact, search: Search) -> Hnsw | None:
     """The index to search, or None for exact search.
 
     Raises:
-        ArtifactError: "hnsw" is asked for and the artifact has no index.
+        ArtifactError: "hnsw" is asked for and the artifact has no index, or faiss is missing.
     """
     path = artifact.file("index.faiss")
     if search == "hnsw" and path is None:
@@ -154,24 +161,24 @@ def looked_up(
     k: int,
     catalogue: Catalogue,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rows and scores (B, k) of what the index finds, best first; None where it finds too few.
+    """Rows and scores (B, k) of what the index finds, best first; None if it finds too few.
 
-    Candidates are scored anew, so that scores are those of exact search; added items, which the
-    index does not know, are candidates of everyone.
+    Candidates are scored again, so scores equal those of exact search. Added items, which are not
+    in the index, are candidates for all users.
 
     Args:
         index: over the trained items.
-        block: people with vectors.
+        block: users with vectors.
         owner: of each hidden item, its place in the block.
         hidden: rows of items not to be listed.
-        k: at most the size of the catalogue.
-        catalogue: the items there are.
+        k: length of the lists, at most the size of the catalogue.
+        catalogue: the items.
     """
     if block.vectors is None:
         return None
     most = int(np.bincount(owner, minlength=block.n).max(initial=0))
     n = min(k + most, catalogue.n_trained)
-    if n > MOST:
+    if n > MAX_CANDIDATES:
         return None
     found = index.candidates(block.vectors, n)
     added = np.arange(catalogue.n_trained, len(catalogue))

@@ -1,4 +1,4 @@
-"""Who is being recommended to: what they had, what the model reads of them, their vectors."""
+"""The users that lists are made for: what they had, what the model reads of it, their vectors."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from modalign_serve.artifact.artifact import Artifact
 
 Basis = Literal["trained", "updated", "folded", "popular"]
-"""What a list rests on: the trained vector; that vector moved by what came since; a vector made of
-the history alone; or, where nothing is known, popularity."""
+"""What a list is based on: the trained vector; that vector updated by later feedback; a vector made
+from the history alone; or, if nothing is known of the user, popularity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One person.
+    """One user.
 
     Attributes:
-        seen: rows of items left out of their lists, ascending, int64.
+        seen: rows of items left out of the user's lists, ascending, int64.
         history: rows of items the model reads, ascending, int64.
-        vector: (width,) or None where the model has none.
-        basis: what the vector (or the history) rests on.
+        vector: (width,), or None if the model has none.
+        basis: what the vector (or the history) is based on.
     """
 
     seen: np.ndarray
@@ -32,20 +32,21 @@ class Person:
     basis: Basis
 
 
-NOBODY = Person(np.zeros(0, np.int64), np.zeros(0, np.int64), None, "popular")
+UNKNOWN = Person(np.zeros(0, np.int64), np.zeros(0, np.int64), None, "popular")
+"""A user of whom nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Several people at once: ragged lists as owner and item.
+    """Several users at once; ragged lists as two arrays, owner (place of the user) and item.
 
     Attributes:
-        n: how many people.
-        vectors: (n, width), or None where the model has none.
+        n: number of users.
+        vectors: (n, width), or None if the model has none.
         seen: owner and item of everything left out.
-        history: owner and item of everything read; only where the model reads histories.
-        popular: places of those of whom nothing is known.
-        basis: of each.
+        history: owner and item of everything read; empty unless the model reads histories.
+        popular: places of the users of whom nothing is known.
+        basis: of each user.
     """
 
     n: int
@@ -65,7 +66,7 @@ def person_of(artifact: Artifact, row: int) -> Person:
 
 
 def block_of(people: Sequence[Person], reads_history: bool) -> Block:
-    """Any people."""
+    """A block of any users; `reads_history` says whether the model reads histories."""
     if len(people) == 1:
         (one,) = people
         zeros = np.zeros(len(one.seen), np.int64)
@@ -93,7 +94,13 @@ def block_of(people: Sequence[Person], reads_history: bool) -> Block:
 
 
 def block_of_rows(artifact: Artifact, rows: np.ndarray, reads_history: bool) -> Block:
-    """Users of the artifact, without a step for each."""
+    """A block of users of the artifact, without a Python step for each.
+
+    Args:
+        artifact: with the users.
+        rows: of users, int64.
+        reads_history: whether the model reads histories.
+    """
     read = artifact.seen if artifact.history is None else artifact.history
     empty = read.indptr[rows + 1] == read.indptr[rows]
     owner, at = artifact.seen.places(rows)

@@ -1,4 +1,4 @@
-"""Lists under limits per category and for diversity, from a pool of the best."""
+"""Lists with limits per category and diversity, chosen from a pool of the best items."""
 
 from __future__ import annotations
 
@@ -12,13 +12,26 @@ from modalign_serve.ranker.rules import Rules, within_limit
 from modalign_serve.ranker.topk import best_of_rows
 
 POOL = 100
-"""Least size of the pool; five times the list, where that is more."""
+"""Minimum size of the pool, which is otherwise five times the length of the list."""
 
 
 def picked(
     cells: np.ndarray, k: int, rules: Rules, catalogue: Catalogue
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lists under limits and for diversity, from a pool that grows until it suffices."""
+    """Lists that follow limits and diversity; the pool grows until it suffices.
+
+    Args:
+        cells: scores of all items, (B, n_items); minus infinity for items that may not be listed.
+        k: length of the lists.
+        rules: with `at_most_per` and `diversity`; the others are already applied.
+        catalogue: the items.
+
+    Returns:
+        Rows int64 and scores float32, both (B, k); -1 and minus infinity if nothing is left.
+
+    Raises:
+        UnknownName: a limit for a column that items do not have.
+    """
     codes = [catalogue.codes(column) for column in rules.at_most_per]
     limits = list(rules.at_most_per.values())
     pool = min(cells.shape[1], max(POOL, 5 * k))
@@ -49,7 +62,7 @@ def picked(
 def _first(
     scores: np.ndarray, codes: Sequence[np.ndarray], limits: Sequence[int], k: int
 ) -> np.ndarray:
-    """Places of the first k of each pool that keep within every limit, -1 where fewer do."""
+    """Places of the first k of each pool that exceed no limit, -1 if there are fewer."""
     kept = scores > -np.inf
     for code, limit in zip(codes, limits, strict=True):
         kept &= within_limit(code, limit)

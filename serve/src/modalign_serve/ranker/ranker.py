@@ -1,10 +1,8 @@
 """The ranker: recommendations from an artifact, in one process, without torch.
 
-All methods may be called from many threads at once. What changes while it runs is what people had
-(`update`) and the items there are (`add_items`); each change replaces an immutable
-record, so that a request sees all of it or nothing, and the next call sees it.
-
-The file is long because half of it documents the calls.
+All methods may be called from many threads at once. Two things change while it runs: what users
+had (`update`, `hide`) and the items there are (`add_items`). Each change replaces an immutable
+record, so a request sees all of it or nothing, and the next call sees it.
 """
 
 from __future__ import annotations
@@ -16,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from modalign_serve.artifact.artifact import Artifact
+from modalign_serve.artifact.artifact import Artifact, Column
+from modalign_serve.artifact.manifest import Manifest
 from modalign_serve.artifact.read import Verify, read_artifact
 from modalign_serve.errors import ConfigError
 from modalign_serve.ranker.adapter import ContentAdapter, unit_rows
@@ -24,7 +23,7 @@ from modalign_serve.ranker.catalogue import Catalogue, Record
 from modalign_serve.ranker.foldin import fold_in_of
 from modalign_serve.ranker.index import Hnsw, Search, index_of, looked_up
 from modalign_serve.ranker.people import (
-    NOBODY,
+    UNKNOWN,
     Basis,
     Block,
     Person,
@@ -33,23 +32,23 @@ from modalign_serve.ranker.people import (
     person_of,
 )
 from modalign_serve.ranker.picking import picked
-from modalign_serve.ranker.rules import Boost, Rules, Where
+from modalign_serve.ranker.rules import DEFAULT, Lift, Rules
 from modalign_serve.ranker.scoring import scores_of
 from modalign_serve.ranker.topk import best_of_rows
 from modalign_serve.ranker.why import Why, nearest_liked, parts_of
 
 CELLS = 2**20
-"""Scores computed at a time: 4 MB, which stays within the caches."""
+"""Scores computed at a time: 4 MB, which fits the caches of a processor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The best items of each person (or item) asked for, best first.
+    """The best items of each user (or item) asked for, best first.
 
     Attributes:
         rows: rows of items, int64, (B, k); -1 where fewer than k are left.
         scores: float32, (B, k); minus infinity where the row is -1.
-        basis: what each list rests on: "trained", "updated", "folded" or "popular".
+        basis: what each list is based on: "trained", "updated", "folded" or "popular".
         catalogue: the items it was made from; turns rows into ids and metadata.
     """
 
@@ -61,25 +60,29 @@ class Ranked:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def ids(self, place: int = 0) -> list[str]:
-        """Ids of the list of one person; as many as there are, at most k."""
+    def kept(self, place: int = 0) -> np.ndarray:
+        """Rows of items of one list; at most k, as many as there are."""
         rows = self.rows[place]
-        return self.catalogue.ids(rows[rows >= 0])
+        found: np.ndarray = rows[rows >= 0]
+        return found
+
+    def ids(self, place: int = 0) -> list[str]:
+        """Ids of the items of one list."""
+        return self.catalogue.ids(self.kept(place))
 
     def pairs(self, place: int = 0) -> list[tuple[str, float]]:
-        """Ids and scores of the list of one person."""
-        kept = self.rows[place] >= 0
-        scores = self.scores[place][kept].tolist()
-        return list(zip(self.ids(place), scores, strict=True))
+        """Ids and scores of the items of one list."""
+        ids = self.ids(place)
+        return list(zip(ids, self.scores[place, : len(ids)].tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Whom an item reaches.
+    """Which users have an item in their list.
 
     Attributes:
-        asked: how many users were asked.
-        users: ids of those whose list holds the item, and its place there (from 1), best first.
+        asked: number of users whose lists were made.
+        users: id of each user whose list holds the item, and its place there (from 1), best first.
     """
 
     asked: int
@@ -92,9 +95,8 @@ class Ranker:
     Args:
         artifact: what to serve.
         fold_in: "map", "ridge" or "encoder"; None takes the best measured at export.
-        search: "exact" scores every item; "hnsw" looks the best up in the artifact's index, where
-            no rule but `exclude` and what was seen has to hold; "auto" does so where the artifact
-            has an index.
+        search: "exact" scores every item; "hnsw" searches the artifact's index, where no rule
+            asks for more than leaving items out; "auto" does so if the artifact has an index.
 
     Raises:
         ArtifactError: a part is missing that this needs.
@@ -104,6 +106,8 @@ class Ranker:
         >>> ranker = Ranker(small_artifact())
         >>> ranker.recommend(["u0"], k=3).ids()
         ['i1', 'i6', 'i7']
+        >>> ranker.recommend(["u0"], 3, Rules(where={"category": "b"})).ids()
+        ['i1', 'i7']
     """
 
     def __init__(
@@ -130,132 +134,167 @@ class Ranker:
         fold_in: str | None = None,
         search: Search = "auto",
     ) -> Ranker:
-        """Read an artifact and serve it; see `modalign_serve.artifact.read.read_artifact`."""
+        """Read an artifact and recommend from it.
+
+        Args:
+            folder: of the artifact.
+            verify: how its files are checked; see `modalign_serve.artifact.read.read_artifact`.
+            fold_in: as for the class.
+            search: as for the class.
+
+        Raises:
+            ArtifactError: the folder holds no complete artifact.
+        """
         return cls(read_artifact(folder, verify), fold_in, search)
 
-    # ------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------ what it serves
 
     @property
     def catalogue(self) -> Catalogue:
         """The items there are now."""
         return self._catalogue
 
-    def knows_user(self, user_id: str) -> bool:
-        """Whether the artifact or an `update` has told of this user."""
-        return user_id in self._live or self.artifact.user_ids.row(user_id) >= 0
+    @property
+    def manifest(self) -> Manifest:
+        """The artifact's description."""
+        return self.artifact.manifest
 
-    def history(self, user_id: str) -> list[str]:
-        """Ids of all that is known a user had.
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """The artifact's item metadata by name."""
+        return self.artifact.columns
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether items have vectors, which similarity and diversity need."""
+        return self.artifact.items is not None
+
+    @property
+    def takes_items(self) -> bool:
+        """Whether it can recommend from a list of items, without a user."""
+        return self.manifest.kind != "factors" or self._fold is not None
+
+    @property
+    def takes_new_items(self) -> bool:
+        """Whether items can be added: scores must be products of vectors."""
+        return self.manifest.kind == "factors"
+
+    # ------------------------------------------------------------------ users
+
+    def find(self, user_id: str) -> Person | None:
+        """What is known of a user, by the artifact or by an `update`; None for an unknown one."""
+        live = self._live.get(user_id)
+        if live is not None:
+            return live
+        row = self.artifact.user_ids.row(user_id)
+        return None if row < 0 else person_of(self.artifact, row)
+
+    def person(self, user_id: str) -> Person:
+        """What is known of a user.
 
         Raises:
             UnknownIds: an unknown user.
         """
-        return self._catalogue.ids(self._person(user_id).seen)
+        found = self.find(user_id)
+        if found is None:
+            self.artifact.user_ids.rows([user_id])  # raises, with the user's id
+            raise AssertionError(user_id)
+        return found
 
-    def recommend(
-        self,
-        users: Sequence[str],
-        k: int = 10,
-        *,
-        filter_seen: bool = True,
-        exclude: Sequence[str] = (),
-        allow: Sequence[str] | None = None,
-        where: Where | None = None,
-        boost: Sequence[Boost] = (),
-        at_most_per: Mapping[str, int] | None = None,
-        diversity: float = 0.0,
-    ) -> Ranked:
+    def person_of_items(self, items: Sequence[str]) -> Person:
+        """An anonymous user who liked `items`; without any, a user of whom nothing is known.
+
+        Raises:
+            UnknownIds: an unknown item.
+            ConfigError: the artifact cannot make a user's vector from items.
+        """
+        return self._folded(UNKNOWN, self._catalogue.rows(items))
+
+    def history(self, user_id: str) -> list[str]:
+        """Ids of all items that a user is known to have had.
+
+        Raises:
+            UnknownIds: an unknown user.
+        """
+        return self._catalogue.ids(self.person(user_id).seen)
+
+    # ------------------------------------------------------------------ lists
+
+    def recommend(self, users: Sequence[str], k: int = 10, rules: Rules = DEFAULT) -> Ranked:
         """The best `k` items for each user.
 
-        A user without any history gets the most popular items (`basis` says so).
+        A user without a history gets the most popular items (`basis` says so).
 
         Args:
             users: user ids.
-            k: how many items, at least 1; more than there are gives all of them.
-            filter_seen: leave out what the user had.
-            exclude: ids never to be listed; unknown ones are ignored.
-            allow: ids that alone may be listed; unknown ones are ignored.
-            where: only items whose metadata meet this; see `modalign_serve.ranker.rules.Where`.
-            boost: lifts of some items, added up; see `Boost`.
-            at_most_per: by column of categories, at most so many items of one value; items
-                without a value are not limited.
-            diversity: from 0 (best scores) to 1; see `marginal_relevance`. Chosen among the best
-                `max(100, 5 k)` of what the other rules leave.
+            k: length of the lists, at least 1; at most all items are listed.
+            rules: filters, boosts and limits.
 
         Raises:
             UnknownIds: an unknown user.
-            ConfigError, UnknownName: a rule that cannot be followed.
+            ConfigError: k or a rule that cannot be followed.
+            UnknownName: a rule about a column that items do not have.
         """
-        rules = Rules(filter_seen, exclude, allow, where, boost, at_most_per or {}, diversity)
-        return self._rank(self._blocks(users), len(users), k, rules)
+        return self._rank(self._blocks(users), k, rules)
 
-    def recommend_for_items(
-        self,
-        items: Sequence[str],
-        k: int = 10,
-        *,
-        filter_seen: bool = True,
-        exclude: Sequence[str] = (),
-        allow: Sequence[str] | None = None,
-        where: Where | None = None,
-        boost: Sequence[Boost] = (),
-        at_most_per: Mapping[str, int] | None = None,
-        diversity: float = 0.0,
+    def recommend_people(
+        self, people: Sequence[Person], k: int = 10, rules: Rules = DEFAULT
     ) -> Ranked:
-        """The best `k` items for one person who liked `items`; none gives popular items.
+        """The best `k` items for each of some users that `find` or `person_of_items` gave.
 
         Args:
-            items: ids of items.
-            k: how many items.
-            filter_seen: leave out `items` themselves.
-            exclude: as in `recommend`, like all that follow.
-            allow: see there.
-            where: see there.
-            boost: see there.
-            at_most_per: see there.
-            diversity: see there.
+            people: the users.
+            k: length of the lists.
+            rules: as for `recommend`.
+
+        Raises:
+            ConfigError: k or a rule that cannot be followed.
+            UnknownName: a rule about a column that items do not have.
+        """
+        return self._rank(self._blocks_of(people), k, rules)
+
+    def recommend_for_items(
+        self, items: Sequence[str], k: int = 10, rules: Rules = DEFAULT
+    ) -> Ranked:
+        """The best `k` items for one user who liked `items`; popular items if there are none.
+
+        Args:
+            items: ids of items; `rules.filter_seen` leaves them out of the list.
+            k: length of the list.
+            rules: as for `recommend`.
 
         Raises:
             UnknownIds: an unknown item.
-            ConfigError: the artifact has no way from items to a user's vector.
+            ConfigError: the artifact cannot make a user's vector from items.
         """
-        rules = Rules(filter_seen, exclude, allow, where, boost, at_most_per or {}, diversity)
-        person = self._folded(NOBODY, self._catalogue.rows(items))
-        block = block_of([person], self._scores.reads_history)
-        return self._rank([block], 1, k, rules)
+        return self.recommend_people([self.person_of_items(items)], k, rules)
 
-    def similar_items(
-        self,
-        items: Sequence[str],
-        k: int = 10,
-        *,
-        where: Where | None = None,
-        exclude: Sequence[str] = (),
-    ) -> Ranked:
-        """The `k` items nearest to each given one by the cosine of their vectors, itself left out.
+    def similar_items(self, items: Sequence[str], k: int = 10, rules: Rules = DEFAULT) -> Ranked:
+        """The `k` items most similar to each given one, by the cosine of their vectors.
+
+        The item itself is left out.
 
         Args:
             items: ids.
-            k: how many.
-            where: only items whose metadata meet this.
-            exclude: ids never to be listed.
+            k: length of the lists.
+            rules: `where`, `allow` and `exclude` apply; the others are about users.
 
         Raises:
             UnknownIds: an unknown item.
+            DataError: the artifact has no item vectors.
         """
         catalogue = self._catalogue
-        _checked_k(k)
+        _check_k(k)
         rows = catalogue.rows(items)
         found = np.full((len(rows), min(k, len(catalogue))), -1, np.int64)
         scores = np.full(found.shape, -np.inf, np.float32)
-        unit = self._unit_items(catalogue)
-        rules = Rules(exclude=exclude, where=where)
+        unit = _unit_items(catalogue)
         step = max(1, CELLS // max(1, len(catalogue)))
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
             cells = unit[some] @ unit.T
             cells[np.arange(len(some)), some] = -np.inf
-            self._mask(cells, rules, catalogue)
+            _mask(cells, rules, catalogue)
             part = slice(start, start + len(some))
             found[part], scores[part] = best_of_rows(cells, found.shape[1])
         basis: list[Basis] = ["trained"] * len(rows)
@@ -264,23 +303,33 @@ class Ranker:
     def explain(
         self, item_id: str, *, user: str | None = None, items: Sequence[str] = (), n: int = 3
     ) -> Why:
-        """Why an item would be in a list, for a user or for one who liked `items`.
+        """Why an item would be recommended to a user, or to one who liked `items`.
 
         Args:
             item_id: the item.
             user: a known user; None takes `items`.
-            items: ids of what an anonymous person liked.
-            n: liked items named per modality.
+            items: ids of what an anonymous user liked.
+            n: number of liked items to name per modality.
 
         Raises:
             UnknownIds: an unknown user or item.
         """
+        person = self.person_of_items(items) if user is None else self.person(user)
+        return self.explain_person(item_id, person, n)
+
+    def explain_person(self, item_id: str, person: Person, n: int = 3) -> Why:
+        """Why an item would be recommended to a user that `find` or `person_of_items` gave.
+
+        Args:
+            item_id: the item.
+            person: the user.
+            n: number of liked items to name per modality.
+
+        Raises:
+            UnknownIds: an unknown item.
+        """
         catalogue = self._catalogue
         row = catalogue.rows([item_id])
-        if user is not None:
-            person = self._person(user)
-        else:
-            person = self._folded(NOBODY, catalogue.rows(list(items)))
         liked = person.history[person.history != row[0]]
         nearest = {}
         for name in self.artifact.features:
@@ -294,19 +343,17 @@ class Ranker:
         return Why(item_id, float(person.vector @ vector), nearest, parts)
 
     def reach(self, item_id: str, k: int = 20, sample: int = 1000) -> Reach:
-        """In whose lists an item stands, among evenly spaced users of the artifact.
+        """Which users have an item in their list, among evenly spaced users of the artifact.
 
         Args:
-            item_id: an item, added ones too.
+            item_id: an item, which may have been added.
             k: length of the lists.
-            sample: most users asked.
+            sample: maximum number of users.
 
         Raises:
             UnknownIds: an unknown item.
         """
-        catalogue = self._catalogue
-        row = int(catalogue.rows([item_id])[0])
-        _checked_k(k)
+        row = int(self._catalogue.rows([item_id])[0])
         n = self.artifact.n_users
         asked = np.unique(np.linspace(0, n - 1, min(sample, n)).astype(np.int64))
         users = self.artifact.user_ids.take(asked)
@@ -315,18 +362,21 @@ class Ranker:
         found = ((users[int(who[at])], int(place[at]) + 1) for at in order)
         return Reach(len(users), tuple(found))
 
-    # ------------------------------------------------------------------ telling
+    # ------------------------------------------------------------------ changes
 
     def with_seen(self, user_id: str, items: Sequence[str]) -> None:
-        """Tell that a user, known or new, had items; see `update`."""
+        """Record that a user, known or new, had items; see `update`."""
         self.update({user_id: items})
 
     def update(self, seen: Mapping[str, Sequence[str]]) -> None:
-        """Tell what users, known or new, had; lists and vectors follow in the next call.
+        """Record what users, known or new, had; lists and vectors follow in the next call.
 
-        A new user's vector is folded in from the history. A trained one moves by what its fold-in
-        moves: `trained + fold(all) - fold(before)`; where the fold-in is the model's own encoder
-        it is `fold(all)`. Telling the same twice changes nothing.
+        A new user's vector is folded in from the history. A trained one is moved by the change of
+        its fold-in, `trained + fold(all) - fold(before)`; where the fold-in is the model's own
+        encoder it becomes `fold(all)`. Recording the same twice changes nothing.
+
+        Args:
+            seen: ids of items by user id.
 
         Raises:
             UnknownIds: an unknown item; nothing is changed then.
@@ -334,10 +384,13 @@ class Ranker:
         rows = {user: self._catalogue.rows(list(items)) for user, items in seen.items()}
         with self._lock:
             for user, new in rows.items():
-                self._live[user] = self._moved(self._person_or_nobody(user), new)
+                self._live[user] = self._moved(self.find(user) or UNKNOWN, new)
 
     def hide(self, items: Mapping[str, Sequence[str]]) -> None:
-        """Leave items out of users' lists from now on, without reading taste into it.
+        """Leave items out of users' lists from now on; users' vectors stay as they are.
+
+        Args:
+            items: ids of items by user id.
 
         Raises:
             UnknownIds: an unknown item; nothing is changed then.
@@ -345,7 +398,7 @@ class Ranker:
         rows = {user: self._catalogue.rows(list(hidden)) for user, hidden in items.items()}
         with self._lock:
             for user, new in rows.items():
-                person = self._person_or_nobody(user)
+                person = self.find(user) or UNKNOWN
                 self._live[user] = replace(person, seen=np.union1d(person.seen, new))
 
     def adapt(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -356,12 +409,13 @@ class Ranker:
 
         Raises:
             ConfigError: the artifact has no content adapter.
-            UnknownName, DataError: features that do not fit it.
+            UnknownName: a modality that the adapter was not trained on.
+            DataError: features of another shape, or not finite.
         """
         if self.adapter is None:
             raise ConfigError(
                 "an artifact with a content adapter",
-                f"one of {self.artifact.manifest.model} without",
+                f"one of {self.manifest.model} without",
                 "export a model with item vectors from data with modalities",
             )
         return self.adapter(features)
@@ -373,9 +427,13 @@ class Ranker:
         record: Record | None = None,
         features: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """One new item: its vector (width,), or its features (width of the modality,) by modality.
+        """Add one new item; see `add_items`.
 
-        See `add_items`.
+        Args:
+            item_id: its id.
+            vector: in the item space, (width,).
+            record: metadata by column.
+            features: (width of the modality,) by modality.
         """
         self.add_items(
             [item_id],
@@ -391,24 +449,24 @@ class Ranker:
         records: Sequence[Record] | None = None,
         features: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """New items, ranked for everyone from the next call on.
+        """Add new items, ranked for all users from the next call on.
 
         Args:
             ids: ids that the artifact does not have; one that was added before is replaced.
             vectors: in the item space, (len(ids), width); None: `adapt(features)`.
             records: metadata by column.
-            features: (len(ids), width of the modality) by modality, as the encoders named in the
-                manifest give them; also what `explain` compares.
+            features: (len(ids), width of the modality) by modality, from the encoders named in
+                the manifest; `explain` compares them.
 
         Raises:
             DataError: an id of the artifact, vectors of another shape or not finite, or a model
                 without item vectors.
             ConfigError: no vectors, and no adapter or no features to make them from.
         """
-        if self.artifact.manifest.kind != "factors":
+        if not self.takes_new_items:
             raise ConfigError(
                 "a model whose scores are products of vectors, to rank items it never saw",
-                f"{self.artifact.manifest.model}",
+                f"{self.manifest.model}",
                 "serve a model with vectors, or distil one: modalign distill",
             )
         if vectors is None:
@@ -427,39 +485,27 @@ class Ranker:
 
     # ------------------------------------------------------------------ inner parts
 
-    def _person_or_nobody(self, user: str) -> Person:
-        live = self._live.get(user)
-        if live is not None:
-            return live
-        row = self.artifact.user_ids.row(user)
-        return NOBODY if row < 0 else person_of(self.artifact, row)
-
-    def _person(self, user: str) -> Person:
-        live = self._live.get(user)
-        if live is not None:
-            return live
-        row = self.artifact.user_ids.row(user)
-        if row < 0:
-            self.artifact.user_ids.rows([user])  # raises, naming the user
-        return person_of(self.artifact, row)
+    def _step(self) -> int:
+        """How many users are scored at a time."""
+        return max(1, CELLS // max(1, len(self._catalogue)))
 
     def _blocks(self, users: Sequence[str]) -> list[Block]:
-        reads = self._scores.reads_history
-        if len(users) == 1:
-            return [block_of([self._person(users[0])], reads)]
-        step = max(1, CELLS // max(1, len(self._catalogue)))
-        parts = [users[start : start + step] for start in range(0, len(users), step)]
-        if self._live and any(user in self._live for user in users):
-            return [block_of([self._person(one) for one in part], reads) for part in parts]
+        if len(users) == 1 or (self._live and any(user in self._live for user in users)):
+            return self._blocks_of([self.person(user) for user in users])
         rows = self.artifact.user_ids.rows(users)
+        step, reads = self._step(), self._scores.reads_history
         edges = range(0, len(users), step)
         return [block_of_rows(self.artifact, rows[a : a + step], reads) for a in edges]
+
+    def _blocks_of(self, people: Sequence[Person]) -> list[Block]:
+        step, reads = self._step(), self._scores.reads_history
+        return [block_of(people[a : a + step], reads) for a in range(0, len(people), step)]
 
     def _folded(self, person: Person, rows: np.ndarray) -> Person:
         history = np.union1d(person.history, self._readable(rows))
         seen = np.union1d(person.seen, rows)
         if not len(history):
-            return replace(NOBODY, seen=seen)
+            return replace(UNKNOWN, seen=seen)
         if self._scores.reads_history:
             return Person(seen, history, None, "folded")
         return Person(seen, history, self._fold_in(history), "folded")
@@ -467,14 +513,14 @@ class Ranker:
     def _fold_in(self, history: np.ndarray) -> np.ndarray:
         if self._fold is None:
             raise ConfigError(
-                "an artifact with a way from items to a user's vector",
-                f"one of {self.artifact.manifest.model} without",
+                "an artifact with a fold-in, to make a user's vector from items",
+                f"one of {self.manifest.model} without",
                 "export the run again with a fold-in",
             )
         return self._fold(history, self._catalogue.vectors(history))
 
     def _readable(self, rows: np.ndarray) -> np.ndarray:
-        """Rows that the model can read: its own encoder and its item-item matrix know no others."""
+        """Rows the model can read: its own encoder and its item-item matrix have no added items."""
         own = self._scores.reads_history or self._encodes
         return rows[rows < self.artifact.n_items] if own else rows
 
@@ -493,21 +539,15 @@ class Ranker:
             vector = person.vector + vector - self._fold_in(person.history)
         return Person(seen, history, vector, "updated")
 
-    def _unit_items(self, catalogue: Catalogue) -> np.ndarray:
-        vectors = catalogue.vectors(np.arange(len(catalogue)))
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: np.ndarray = vectors / np.maximum(lengths, 1e-12)
-        return unit
-
     def _buffer(self, n_rows: int, width: int) -> np.ndarray:
-        """Memory for scores, kept by each thread: fresh pages would cost more than the product."""
+        """Memory for scores, kept per thread: fresh pages would cost more than the product."""
         held: np.ndarray | None = getattr(self._local, "scores", None)
         if held is None or held.size < n_rows * width:
             held = self._local.scores = np.empty(n_rows * width, np.float32)
         return held[: n_rows * width].reshape(n_rows, width)
 
-    def _rank(self, blocks: Sequence[Block], n: int, k: int, rules: Rules) -> Ranked:
-        _checked_k(k)
+    def _rank(self, blocks: Sequence[Block], k: int, rules: Rules) -> Ranked:
+        _check_k(k)
         catalogue = self._catalogue
         k = min(k, len(catalogue))
         if len(blocks) == 1:
@@ -535,8 +575,8 @@ class Ranker:
         if block.popular:
             cells[block.popular] = catalogue.counts()
         if rules.boost:
-            self._boost(cells, rules.boost, catalogue)
-        self._mask(cells, rules, catalogue)
+            _boost(cells, rules.boost, catalogue)
+        _mask(cells, rules, catalogue)
         if rules.filter_seen:
             owner, items = block.seen
             cells[owner, items] = -np.inf
@@ -547,7 +587,7 @@ class Ranker:
     def _looked_up(
         self, index: Hnsw, block: Block, k: int, rules: Rules, catalogue: Catalogue
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """From the index; None where it found too few."""
+        """From the index; None if it found too few."""
         owner, items = block.seen
         if not rules.filter_seen:
             owner, items = owner[:0], items[:0]
@@ -558,31 +598,40 @@ class Ranker:
             items = np.append(items, np.tile(hidden, block.n))
         return looked_up(index, block, owner, items, k, catalogue)
 
-    def _boost(self, cells: np.ndarray, boosts: Sequence[Boost], catalogue: Catalogue) -> None:
-        spread = cells.std(axis=1, dtype=np.float64)
-        lift = np.zeros(len(catalogue))
-        for boost in boosts:
-            met = np.zeros(len(catalogue), bool)
-            if boost.where is not None:
-                met |= catalogue.meets(boost.where)
-            rows = catalogue.find(list(boost.items))
-            met[rows[rows >= 0]] = True
-            lift[met] += boost.amount
-        cells += (spread[:, None] * lift).astype(np.float32)
 
-    def _mask(self, cells: np.ndarray, rules: Rules, catalogue: Catalogue) -> None:
-        if rules.where:
-            cells += catalogue.mask(rules.where)
-        if rules.allow is not None:
-            rows = catalogue.find(list(rules.allow))
-            hidden = np.ones(len(catalogue), bool)
-            hidden[rows[rows >= 0]] = False
-            cells[:, hidden] = -np.inf
-        if len(rules.exclude):
-            rows = catalogue.find(list(rules.exclude))
-            cells[:, rows[rows >= 0]] = -np.inf
+def _boost(cells: np.ndarray, boosts: Sequence[Lift], catalogue: Catalogue) -> None:
+    spread = cells.std(axis=1, dtype=np.float64)
+    lift = np.zeros(len(catalogue))
+    for boost in boosts:
+        met = np.zeros(len(catalogue), bool)
+        if boost.where is not None:
+            met |= catalogue.meets(boost.where)
+        rows = catalogue.find(list(boost.items))
+        met[rows[rows >= 0]] = True
+        lift[met] += boost.amount
+    cells += (spread[:, None] * lift).astype(np.float32)
 
 
-def _checked_k(k: int) -> None:
+def _mask(cells: np.ndarray, rules: Rules, catalogue: Catalogue) -> None:
+    if rules.where:
+        cells += catalogue.mask(rules.where)
+    if rules.allow is not None:
+        rows = catalogue.find(list(rules.allow))
+        hidden = np.ones(len(catalogue), bool)
+        hidden[rows[rows >= 0]] = False
+        cells[:, hidden] = -np.inf
+    if len(rules.exclude):
+        rows = catalogue.find(list(rules.exclude))
+        cells[:, rows[rows >= 0]] = -np.inf
+
+
+def _unit_items(catalogue: Catalogue) -> np.ndarray:
+    vectors = catalogue.vectors(np.arange(len(catalogue)))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.maximum(lengths, 1e-12)
+    return unit
+
+
+def _check_k(k: int) -> None:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ConfigError("k of at least 1", repr(k), "ask for at least one item")

@@ -1,4 +1,4 @@
-"""What a shop may ask of a list besides the best: filters, boosts, limits."""
+"""What may be asked of a list beyond the best scores: filters, boosts, limits, diversity."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from modalign_serve.artifact.strings import Strings
 from modalign_serve.errors import ConfigError, UnknownName
 
 Where: TypeAlias = Mapping[str, Any]
-"""Conditions on item metadata, all of which must hold: for a column of categories or texts a
-value or a list of values, for one of numbers a value or `{"min": a, "max": b}`, both ends
-included and either of them optional. An item without a value meets no condition."""
+"""Conditions on item metadata, all of which must hold. For a column of categories or texts: a value
+or a list of values. For numbers: a value or `{"min": a, "max": b}`, both ends included, either
+optional. An item without a value meets no condition."""
 
 
 @dataclass(frozen=True)
-class Boost:
-    """Lift (or, below zero, sink) some items.
+class Lift:
+    """Raise the scores of some items, or lower them with a negative amount.
 
-    `score + amount * s` with s the standard deviation of that person's scores over the whole
-    catalogue, so that an amount means the same for every model and person.
+    An item's score becomes `score + amount * s`, where s is the standard deviation of the user's
+    scores over the whole catalogue: an amount has the same effect for every model and user.
 
     Attributes:
         amount: in standard deviations; 1 is strong.
-        where: which items, by metadata.
-        items: which items, by id; those that are named or meet `where`.
+        where: items by metadata.
+        items: items by id, in addition to those that meet `where`; unknown ids are ignored.
+
+    Raises:
+        ConfigError: the amount is not finite, or no item is meant.
     """
 
     amount: float
@@ -39,18 +42,40 @@ class Boost:
         if not np.isfinite(self.amount):
             raise ConfigError("a finite amount of a boost", repr(self.amount), "try 0.5")
         if self.where is None and not self.items:
-            raise ConfigError("a boost of some items", "neither where nor items", "name either")
+            raise ConfigError(
+                "a boost of some items", "neither where nor items", "give one of them"
+            )
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Everything asked of a list; see `Ranker.recommend` for each."""
+    """What is asked of a list beyond the best scores.
+
+    Attributes:
+        filter_seen: leave out what the user had.
+        exclude: ids of items to leave out; unknown ones are ignored.
+        allow: ids of the only items that may be listed, or None; unknown ones are ignored.
+        where: list only items whose metadata meet these conditions; see `Where`.
+        boost: changes of the scores of some items; they add up.
+        at_most_per: by column of categories, the maximum number of items with one value; items
+            without a value are not limited.
+        diversity: from 0 (best scores) to 1 (items as different as possible); see
+            `modalign_serve.ranker.diversity.marginal_relevance`. Items are chosen from the best
+            `max(100, 5 k)` that the other rules leave.
+
+    Raises:
+        ConfigError: a diversity or a limit is out of its bounds.
+
+    Example:
+        >>> Rules(exclude=["i7"], at_most_per={"category": 2}).only_hides
+        False
+    """
 
     filter_seen: bool = True
     exclude: Sequence[str] = ()
     allow: Sequence[str] | None = None
     where: Where | None = None
-    boost: Sequence[Boost] = ()
+    boost: Sequence[Lift] = ()
     at_most_per: Mapping[str, int] = field(default_factory=dict)
     diversity: float = 0.0
 
@@ -65,17 +90,26 @@ class Rules:
 
     @property
     def only_hides(self) -> bool:
-        """Nothing is asked but to leave some items out."""
+        """Whether all that is asked is to leave some items out."""
         asked = self.allow is not None or self.where or self.boost or self.at_most_per
         return not (asked or self.diversity)
+
+
+DEFAULT = Rules()
+"""Leave out what the user had, and nothing else."""
 
 
 def matches(columns: Mapping[str, Column], where: Where, n: int) -> np.ndarray:
     """Which of n items meet all conditions, bool (n,).
 
+    Args:
+        columns: item metadata by name.
+        where: the conditions.
+        n: number of items.
+
     Raises:
         UnknownName: no such column.
-        ConfigError: a condition that does not fit its column.
+        ConfigError: a condition of another type than its column.
 
     Example:
         >>> columns = {"price": np.array([3.0, 8.0, np.nan])}
@@ -129,7 +163,7 @@ def within_limit(codes: np.ndarray, limit: int) -> np.ndarray:
 
     Args:
         codes: int, (B, P), best first.
-        limit: at most so many of one code.
+        limit: maximum number of entries with one code.
 
     Example:
         >>> within_limit(np.array([[4, 4, -1, 4, 2, -1]]), 2).tolist()

@@ -1,4 +1,4 @@
-"""From people to scores of all items, for each kind of artifact."""
+"""From users to scores of all items, for each kind of artifact."""
 
 from __future__ import annotations
 
@@ -17,18 +17,24 @@ class Scores(Protocol):
     """How a kind of artifact scores.
 
     Attributes:
-        reads_history: whether it needs what people had, rather than their vectors.
+        reads_history: whether it needs what users had, rather than their vectors.
     """
 
     reads_history: bool
 
     def fill(self, block: Block, catalogue: Catalogue, out: np.ndarray) -> None:
-        """Write scores of all items of the catalogue into out, (block.n, len(catalogue))."""
+        """Compute the scores of all items of the catalogue.
+
+        Args:
+            block: the users.
+            catalogue: the items.
+            out: written to, float32, (block.n, len(catalogue)).
+        """
         ...
 
 
 class FactorScores:
-    """Products of user and item vectors."""
+    """Inner products of user and item vectors."""
 
     reads_history = False
 
@@ -36,7 +42,13 @@ class FactorScores:
         self._columns = items.T
 
     def fill(self, block: Block, catalogue: Catalogue, out: np.ndarray) -> None:
-        """`vectors @ items.T`, the added items' beside the trained ones'."""
+        """`vectors @ items.T`, for trained and added items; see `Scores.fill`.
+
+        Args:
+            block: the users.
+            catalogue: the items.
+            out: written to.
+        """
         if block.vectors is None:
             return
         trained = catalogue.n_trained
@@ -46,7 +58,7 @@ class FactorScores:
 
 
 class NeighbourScores:
-    """Sums of what each item of a history gives to others."""
+    """Sums of the rows of the item-item matrix over a history."""
 
     reads_history = True
 
@@ -56,7 +68,13 @@ class NeighbourScores:
         self._neighbours, self._values = neighbours, neighbours.values
 
     def fill(self, block: Block, catalogue: Catalogue, out: np.ndarray) -> None:
-        """`history @ matrix`; an item that was added gives and gets nothing."""
+        """`history @ matrix`; an added item adds nothing and scores 0; see `Scores.fill`.
+
+        Args:
+            block: the users.
+            catalogue: the items.
+            out: written to.
+        """
         owner, items = block.history
         known = items < catalogue.n_trained
         owner, items = owner[known], items[known]
@@ -68,7 +86,7 @@ class NeighbourScores:
 
 
 class EncoderScores:
-    """The model itself, as ONNX: a history to the scores of all items."""
+    """The model itself, as ONNX, from a history to the scores of all items."""
 
     reads_history = True
 
@@ -76,7 +94,13 @@ class EncoderScores:
         self._runner = runner
 
     def fill(self, block: Block, catalogue: Catalogue, out: np.ndarray) -> None:
-        """One run for each person; an item that was added has the lowest score there is."""
+        """One run for each user; an added item scores minus infinity; see `Scores.fill`.
+
+        Args:
+            block: the users.
+            catalogue: the items.
+            out: written to.
+        """
         owner, items = block.history
         known = items < catalogue.n_trained
         owner, items = owner[known], items[known].astype(np.int64)
@@ -92,7 +116,7 @@ def scores_of(artifact: Artifact) -> Scores:
     """How this artifact scores.
 
     Raises:
-        ArtifactError: what its kind needs is not there.
+        ArtifactError: a part that its kind needs is missing.
     """
     kind = artifact.manifest.kind
     if kind == "factors" and artifact.items is not None and artifact.users is not None:

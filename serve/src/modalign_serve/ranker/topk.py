@@ -1,9 +1,11 @@
-"""The k best of each row, exactly and in the same order every time.
+"""The k largest of each row, exactly and in the same order every time, with numpy.
 
-Higher score first, then the smaller column, also where the k-th and the next one tie. The items
-of a row are dealt into chunks (item j lies in chunk j mod c); each of the k chunks with the
-highest peaks holds a value of at least the k-th peak, so that all of the k best reach it. Peaks
-are one vectorised pass, and what reaches the k-th of them is hardly more than k items.
+Larger scores come first, then smaller columns, also where the k-th and the next score are equal.
+`modalign.core.topk` does the same for tensors.
+
+The columns of a row are divided into chunks (column j lies in chunk j mod c). Each of the k chunks
+with the largest peaks holds a score of at least the k-th peak, so the k largest scores are all at
+least as large. The peaks take one vectorised pass, and few more than k scores reach the k-th peak.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ import numpy as np
 
 CHUNK = 16
 LEAST = np.finfo(np.float32).min
-"""Scores below every finite one, minus infinity alone, are never listed."""
+"""The smallest finite score: minus infinity is never listed."""
 
 
 def best_of_row(scores: np.ndarray, k: int) -> np.ndarray:
-    """Columns of the k best of one row, best first; fewer where fewer are above minus infinity.
+    """Columns of the k largest of one row, largest first; fewer if fewer are above minus infinity.
 
     Example:
         >>> best_of_row(np.array([1.0, 3.0, -np.inf, 3.0], np.float32), 5).tolist()
@@ -36,7 +38,7 @@ def best_of_row(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def _thinned(found: np.ndarray, values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most k candidates of one row, in their order: the better ones, then the first equals."""
+    """At most k candidates of one row, in their order: the larger ones, then the first equals."""
     edge = np.partition(values, len(values) - k)[len(values) - k]
     above = values > edge
     level = np.flatnonzero(values == edge)[: k - int(above.sum())]
@@ -45,9 +47,15 @@ def _thinned(found: np.ndarray, values: np.ndarray, k: int) -> tuple[np.ndarray,
 
 
 def best_of_rows(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns int64 and scores float32 of the k best of every row, both (B, k).
+    """Columns and scores of the k largest of every row.
 
-    Where a row has fewer than k above minus infinity, the rest is -1 and minus infinity.
+    Args:
+        scores: float32, (B, width), without NaN; minus infinity is never listed.
+        k: number of columns per row, at least 1; it may exceed the width.
+
+    Returns:
+        Columns int64 and scores float32, both (B, k). If a row has fewer than k scores above minus
+        infinity, the rest is -1 and minus infinity.
 
     Example:
         >>> best_of_rows(np.array([[1.0, 3.0, 3.0], [-np.inf, 0.0, -np.inf]], np.float32), 2)[0]
@@ -66,7 +74,7 @@ def best_of_rows(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     reached = scores[owner, column]
     counts = np.bincount(owner, minlength=n_rows)
     if counts.max(initial=0) > CHUNK * k:
-        # Many equal scores; rare, and slow only for the rows it befalls.
+        # Many equal scores: rare, and slow only for these rows.
         for row in np.flatnonzero(counts > CHUNK * k):
             reached[(owner == row) & ~np.isin(column, best_of_row(scores[row], k))] = -np.inf
         kept = reached > -np.inf
@@ -82,7 +90,7 @@ def best_of_rows(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bounds(scores: np.ndarray, k: int) -> np.ndarray:
-    """A value that at least k of each row reach, or the least finite one, (B,)."""
+    """A value that at least k scores of each row reach, or the smallest finite one, (B,)."""
     n_rows, width = scores.shape
     n_chunks = width // CHUNK
     if n_chunks < 2 * k:

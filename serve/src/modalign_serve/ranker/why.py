@@ -1,4 +1,4 @@
-"""Why an item is in a list: what it is like of what the person liked, and what moved its score."""
+"""Why an item is in a list: similar items that the user liked, and the parts of its score."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Why:
 
     Attributes:
         item_id: the item.
-        score: of the item for this person; None where the model has no vectors.
-        nearest: by modality the ids of the liked items nearest to it and their cosines, best first;
-            empty where the item has no features of that modality.
-        parts: what each named segment of the vectors adds to the score, where the model has
-            segments; they sum to the score.
+        score: of the item for this user; None if the model has no vectors.
+        nearest: by modality, ids of the most similar liked items and their cosines, best first;
+            empty if the item has no features of that modality.
+        parts: what each named segment of the vectors adds to the score, if the model has segments;
+            they sum to the score.
     """
 
     item_id: str
@@ -33,9 +33,9 @@ def nearest_liked(item: np.ndarray, liked: np.ndarray, n: int) -> list[tuple[int
     """Places of the n liked items with the largest cosine, and the cosines, best first.
 
     Args:
-        item: unit features (d,); zeros where it has none.
-        liked: unit features (h, d); rows of zeros have none and are not named.
-        n: how many.
+        item: unit features (d,); zeros for an item without any.
+        liked: unit features (h, d); rows of zeros are items without any and are not returned.
+        n: maximum number of items.
 
     Example:
         >>> nearest_liked(np.array([1.0, 0.0]), np.array([[0.0, 0.0], [0.6, 0.8], [1.0, 0.0]]), 5)
@@ -50,6 +50,12 @@ def nearest_liked(item: np.ndarray, liked: np.ndarray, n: int) -> list[tuple[int
 
 
 def parts_of(artifact: Artifact, person: np.ndarray, item: np.ndarray) -> dict[str, float]:
-    """What each segment adds to the product of two vectors."""
+    """What each segment adds to the inner product of two vectors.
+
+    Args:
+        artifact: whose manifest names the segments.
+        person: a user's vector, (width,).
+        item: an item's vector, (width,).
+    """
     segments = artifact.manifest.segments
     return {name: float(person[a:b] @ item[a:b]) for name, a, b in segments}

@@ -1,7 +1,7 @@
-"""API keys: shown once, kept as hashes, compared in constant time.
+"""API keys: shown once, stored as hashes, compared in constant time.
 
-A key carries 256 random bits, so that a plain SHA-256 is as hard to turn back as a slow hash
-would be, and costs a microsecond for each request instead of a tenth of a second.
+A key carries 256 random bits, so a plain SHA-256 is as hard to invert as a slow hash, and costs a
+microsecond per request instead of a tenth of a second.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 @dataclass(frozen=True)
 class Key:
-    """Who holds a key, and what it opens.
+    """A key: its holder and its rights.
 
     Attributes:
         name: for logs and rate limits.
-        role: "use" asks and sends feedback; "admin" may also swap artifacts and export feedback.
+        role: "use" may ask and send feedback; "admin" may also swap artifacts and export feedback.
         sha256: the key's hash, hexadecimal.
     """
 
@@ -39,7 +39,7 @@ class Key:
 
 
 class Keys:
-    """The keys of a file, a JSON object on each line.
+    """The keys of a file with one JSON object per line.
 
     Example:
         >>> import tempfile
@@ -58,12 +58,12 @@ class Keys:
         """Read a file that `new_key` wrote.
 
         Raises:
-            DataError: it is not there, is empty, or a line is not a key.
+            DataError: it does not exist, is empty, or has a line that is not a key.
         """
         path = Path(path)
-        fix = f"make one with `modalign serve-key NAME --keys {path}`"
+        fix = f"make one with `modalign-serve key NAME --keys {path}`"
         if not path.is_file():
-            raise DataError("a file of API keys", f"{path}, which is no file", fix)
+            raise DataError("a file of API keys", f"{path}, which is not a file", fix)
         found = []
         for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
             if not line.strip():
@@ -71,12 +71,12 @@ class Keys:
             try:
                 one = json.loads(line)
                 key = Key(one["name"], one["role"], one["sha256"])
-                fair = key.role in ROLES and re.fullmatch("[0-9a-f]{64}", key.sha256)
+                valid = key.role in ROLES and re.fullmatch("[0-9a-f]{64}", key.sha256)
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(
                     "a JSON object with name, role and sha256", f"{path}, line {number}", fix
                 ) from error
-            if not fair:
+            if not valid:
                 raise DataError(
                     f"a role of {' or '.join(ROLES)} and 64 hexadecimal digits",
                     f"{path}, line {number}",
@@ -88,25 +88,31 @@ class Keys:
         return cls(found)
 
     def find(self, word: str) -> Key | None:
-        """The key that `word` is; every hash is compared, whichever fits."""
+        """The key with this word, or None; every hash is compared, so time reveals nothing."""
         digest = hashlib.sha256(word.encode("utf-8", "replace")).hexdigest()
-        fitting = None
+        found = None
         for key in self.keys:
             if hmac.compare_digest(key.sha256, digest):
-                fitting = key
-        return fitting
+                found = key
+        return found
 
 
 def new_key(path: str | Path, name: str, role: str = "use") -> str:
-    """Add a key's hash to the file, and return the key, which is kept nowhere.
+    """Add a key's hash to the file, and return the key, which is not stored.
+
+    Args:
+        path: of the file; it is created if there is none.
+        name: of the holder, for logs and limits.
+        role: "use" or "admin".
 
     Raises:
         ConfigError: the name is taken or not fit for logs.
+        DataError: the file exists and is not a file of keys.
     """
     path = Path(path)
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            "a name of up to 64 letters, digits, dots, dashes", repr(name), "choose another name"
+            "a name of up to 64 letters, digits, dots and dashes", repr(name), "choose another name"
         )
     taken = {key.name for key in Keys.load(path).keys} if path.exists() else set()
     if name in taken:
@@ -129,7 +135,7 @@ def new_key(path: str | Path, name: str, role: str = "use") -> str:
 def presented(authorization: bytes | None) -> str | None:
     """The key of an Authorization header: `Bearer KEY`, or the password of `Basic`.
 
-    A browser's own dialogue sends the latter.
+    The dialogue of a browser sends the latter.
 
     Example:
         >>> presented(b"Bearer abc"), presented(b"Basic dTpwdw=="), presented(b"Digest x")

@@ -1,21 +1,21 @@
-"""How often one caller may ask: a bucket of tokens for each."""
+"""The rate limit: a bucket of tokens for each caller."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-MOST_CALLERS = 10_000
-"""Buckets kept at a time, so that forged addresses cannot fill the memory."""
+MAX_CALLERS = 10_000
+"""Maximum number of buckets, so that forged addresses cannot fill the memory."""
 
 
 class RateLimit:
-    """`rate` requests a second for each caller, with bursts of up to `burst`.
+    """At most `rate` requests per second for each caller, with bursts of up to `burst`.
 
     Args:
-        rate: tokens that flow into a caller's bucket each second.
-        burst: tokens that the bucket holds; the rate doubled where left out, at least one.
-        clock: seconds that only grow.
+        rate: tokens added to a caller's bucket per second.
+        burst: maximum number of tokens in a bucket; None: twice the rate, at least one.
+        clock: a monotonic clock in seconds.
 
     Example:
         >>> now = [0.0]
@@ -39,13 +39,13 @@ class RateLimit:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def wait(self, caller: str) -> float:
-        """Seconds until the caller may ask; 0 where it may now, and then a token is taken."""
+        """Seconds until the caller may ask; 0 if it may now, which takes a token."""
         now = self._clock()
         tokens, since = self._buckets.pop(caller, (self.burst, now))
         tokens = min(self.burst, tokens + (now - since) * self.rate)
         allowed = tokens >= 1
-        # Put in last: the dictionary stands in order of use, and the oldest goes first.
+        # Put in last: the dictionary is in the order of use, and the oldest entry goes first.
         self._buckets[caller] = (tokens - 1 if allowed else tokens, now)
-        if len(self._buckets) > MOST_CALLERS:
+        if len(self._buckets) > MAX_CALLERS:
             del self._buckets[next(iter(self._buckets))]
         return 0.0 if allowed else (1 - tokens) / self.rate

@@ -1,7 +1,7 @@
-"""Structured logs: one JSON object on each line of standard error.
+"""Structured logs: one JSON object per line on standard error.
 
-Lines of requests are gathered for a moment, as a write for each would cost more than the
-request; a line of a warning or an error goes out at once with all before it.
+Lines of requests are gathered for a moment, as a write for each would cost more than the request.
+A warning or an error is written at once, with all lines before it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _FULL = 64 * 1024
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-class Log:
+class JsonLog:
     """Lines of JSON with a time, a level and an event.
 
     Args:
-        level: the least that is written.
-        out: where to; standard error where left out.
+        level: minimum level that is written.
+        out: where to write; None: standard error.
 
     Example:
         >>> import io
         >>> out = io.BytesIO()
-        >>> log = Log("info", out)
+        >>> log = JsonLog("info", out)
         >>> log.debug("unseen"); log.warning("slow", seconds=2)
         >>> line = msgspec.json.decode(out.getvalue())
         >>> line["level"], line["event"], line["seconds"]
@@ -43,27 +43,27 @@ class Log:
 
     @property
     def requests(self) -> bool:
-        """Whether a line is wanted for each request."""
+        """Whether to write a line for each request."""
         return self._least <= 1
 
     def debug(self, event: str, **fields: Any) -> None:
-        """What only a developer wants to know."""
+        """For developers only."""
         self._write(0, event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        """What happened."""
+        """A regular event."""
         self._write(1, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """What somebody should look at some day."""
+        """An event that needs attention some time."""
         self._write(2, event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """What somebody should look at now."""
+        """An event that needs attention now."""
         self._write(3, event, fields)
 
     def flush(self) -> None:
-        """Write out what is held."""
+        """Write the lines that are held."""
         if self._held:
             lines, self._held = bytes(self._held), bytearray()
             out = self._out or sys.stderr.buffer
@@ -81,9 +81,9 @@ class Log:
 
 
 class ToLog(logging.Handler):
-    """What libraries log by Python's own means, as lines of a `Log`."""
+    """Passes records of Python's `logging` to a `JsonLog`."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: JsonLog) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 

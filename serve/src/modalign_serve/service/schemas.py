@@ -1,4 +1,4 @@
-"""What the API takes and gives, as types: bodies are read by them, OpenAPI is written from them."""
+"""The types of the API: bodies are read by them, and the OpenAPI document is written from them."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-MOST_K = 1000
-MOST_USERS = 1000
-MOST_IDS = 10_000
-MOST_EVENTS = 1000
+MAX_K = 1000
+MAX_USERS = 1000
+MAX_IDS = 10_000
+MAX_EVENTS = 1000
 LATEST = 4_102_444_800
-"""1 January 2100: a time beyond it is most likely in milliseconds."""
+"""1 January 2100: a later time is most likely in milliseconds."""
 
-# Control characters have no place in an id; NUL in particular no PostgreSQL text can hold. In
-# Python `$` also stands before a line break at the end, which the look-ahead refuses.
+# Ids hold no control characters; NUL in particular is not allowed in PostgreSQL. In Python `$` also
+# matches before a line break at the end, which the look-ahead refuses.
 _TEXT = r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)"
 PLAIN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$(?!\n)"
 TextId = Annotated[str, Meta(min_length=1, max_length=256, pattern=_TEXT)]
 Id: TypeAlias = TextId | Annotated[int, Meta(ge=-(2**53), le=2**53)]
-Ids = Annotated[list[Id], Meta(max_length=MOST_IDS)]
-SomeIds = Annotated[list[Id], Meta(min_length=1, max_length=MOST_USERS)]
-HowMany = Annotated[int, Meta(ge=1, le=MOST_K, description="How many items.")]
+Ids = Annotated[list[Id], Meta(max_length=MAX_IDS)]
+SomeIds = Annotated[list[Id], Meta(min_length=1, max_length=MAX_USERS)]
+HowMany = Annotated[int, Meta(ge=1, le=MAX_K, description="Number of items.")]
 Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
 Basis = Literal["trained", "updated", "folded", "popular"]
 _BASIS = (
-    "What the list rests on: the trained vector, that vector moved by feedback, a vector made of "
-    "the history alone, or popularity."
+    "What the list is based on: the trained vector, that vector updated by feedback, a vector made "
+    "from the history alone, or popularity."
 )
 Kind = Literal["view", "click", "like", "cart", "buy", "dislike", "hide"]
 
 
 class Range(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Numbers from min to max, both included; either may be left out."""
+    """Numbers from min to max, both included; either may be omitted."""
 
     min: Finite | UnsetType = UNSET
     max: Finite | UnsetType = UNSET
@@ -44,46 +44,46 @@ Where: TypeAlias = dict[str, Condition]
 
 
 class Boost(Struct, forbid_unknown_fields=True):
-    """Lift some items, or sink them with an amount below zero."""
+    """Raise the scores of some items, or lower them with a negative amount."""
 
     amount: Annotated[
-        float, Meta(ge=-100, le=100, description="In deviations of the user's scores; 1 is strong.")
+        float,
+        Meta(ge=-100, le=100, description="In standard deviations of the scores; 1 is strong."),
     ]
     where: Where | None = None
     items: Ids = []
 
 
 class Recommend(Struct, forbid_unknown_fields=True, kw_only=True):
-    """For whom, and what is asked of the list. Exactly one of user_id, user_ids and items."""
+    """A request for lists. Exactly one of user_id, user_ids and items must be sent."""
 
-    user_id: Annotated[Id, Meta(description="A user by id.")] | UnsetType = UNSET
+    user_id: Annotated[Id, Meta(description="A user.")] | UnsetType = UNSET
     user_ids: Annotated[SomeIds, Meta(description="Several users.")] | UnsetType = UNSET
-    items: Annotated[SomeIds, Meta(description="What somebody unknown has liked.")] | UnsetType = (
-        UNSET
-    )
+    items: Annotated[SomeIds, Meta(description="Items an unknown user liked.")] | UnsetType = UNSET
     k: HowMany = 10
-    filter_seen: Annotated[bool, Meta(description="Leave out what the user has seen.")] = True
+    filter_seen: Annotated[bool, Meta(description="Leave out items that the user has seen.")] = True
     exclude: Annotated[Ids, Meta(description="Items to leave out.")] = []
-    allow: Annotated[Ids, Meta(description="Choose from these alone.")] | None = None
+    allow: Annotated[Ids, Meta(description="List only these items.")] | None = None
     where: Annotated[Where, Meta(description="Conditions on metadata.")] | None = None
     boost: Annotated[list[Boost], Meta(max_length=16)] = []
     at_most_per: Annotated[
-        dict[str, Annotated[int, Meta(ge=1, le=MOST_K)]],
-        Meta(description="At most n items with one value of a column.", max_length=4),
+        dict[str, Annotated[int, Meta(ge=1, le=MAX_K)]],
+        Meta(description="Maximum number of items with one value of a column.", max_length=4),
     ] = {}
     diversity: Annotated[
-        float, Meta(ge=0, le=1, description="0: the best; 1: as unlike each other as can be.")
+        float,
+        Meta(ge=0, le=1, description="0: the best scores; 1: the most different items."),
     ] = 0.0
     fields: Annotated[
-        list[str], Meta(description="Columns of metadata to send along.", max_length=32)
+        list[str], Meta(description="Columns of metadata to add to each item.", max_length=32)
     ] = []
 
 
 class Similar(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Items like one item, or a list for each of several. Exactly one of item_id and item_ids."""
+    """A request for similar items. Exactly one of item_id and item_ids must be sent."""
 
-    item_id: Annotated[Id, Meta(description="An item.")] | UnsetType = UNSET
-    item_ids: Annotated[SomeIds, Meta(description="Several items.")] | UnsetType = UNSET
+    item_id: Annotated[Id, Meta(description="Id of an item.")] | UnsetType = UNSET
+    item_ids: Annotated[SomeIds, Meta(description="Ids of several items.")] | UnsetType = UNSET
     k: HowMany = 10
     exclude: Ids = []
     where: Where | None = None
@@ -99,10 +99,10 @@ class Scored(Struct, omit_defaults=True):
 
 
 class Answered(Struct, kw_only=True, omit_defaults=True):
-    """One list, best first; shorter than k where no more items are left."""
+    """One list, best first; shorter than k if no more items are left."""
 
     model: str
-    version: Annotated[str, Meta(description="Which artifact the list was made from.")]
+    version: Annotated[str, Meta(description="The artifact that the list was made from.")]
     user_id: str | UnsetType = UNSET
     basis: Annotated[Basis, Meta(description=_BASIS)]
     items: list[Scored]
@@ -128,13 +128,13 @@ class OneUser(Struct, kw_only=True, omit_defaults=True):
 
 
 class AnsweredMany(Struct, kw_only=True):
-    """A list for each user, in the order in which they were asked for."""
+    """A list for each user, in the order of the request."""
 
     users: list[OneUser]
 
 
 class AnsweredSimilar(Struct, kw_only=True):
-    """Items like an item, the most alike first; scores are cosines."""
+    """Items similar to an item, most similar first; scores are cosines."""
 
     model: str
     version: str
@@ -143,14 +143,14 @@ class AnsweredSimilar(Struct, kw_only=True):
 
 
 class OneItem(Struct):
-    """Items like an item."""
+    """Items similar to an item."""
 
     item_id: str
     items: list[Scored]
 
 
 class AnsweredSimilarMany(Struct, kw_only=True):
-    """A list for each item, in the order in which they were asked for."""
+    """A list for each item, in the order of the request."""
 
     model: str
     version: str
@@ -158,34 +158,34 @@ class AnsweredSimilarMany(Struct, kw_only=True):
 
 
 class Event(Struct, forbid_unknown_fields=True):
-    """Something that a user did with an item."""
+    """An interaction of a user with an item."""
 
     event_id: Annotated[
         str,
         Meta(
             min_length=1, max_length=128, pattern=_TEXT,
-            description="Yours, and unique: an event counts once however often it is sent.",
+            description="Unique, yours: an event counts once however often it is sent.",
         ),
     ]  # fmt: skip
     user_id: Id
     item_id: Id
     kind: Kind
     time: (
-        Annotated[int, Meta(ge=0, le=LATEST, description="Seconds since 1970; now if left out.")]
+        Annotated[int, Meta(ge=0, le=LATEST, description="Unix time in seconds; now if omitted.")]
         | UnsetType
     ) = UNSET
 
 
-Events = Annotated[list[Event], Meta(min_length=1, max_length=MOST_EVENTS)]
+Events = Annotated[list[Event], Meta(min_length=1, max_length=MAX_EVENTS)]
 
 
 class Received(Struct):
-    """What became of the events of one call; all are on disk."""
+    """The result of one call; all its events are on disk."""
 
     received: int
     new: int
     duplicates: int
-    unknown_items: Annotated[int, Meta(description="Kept, but no model served here knows them.")]
+    unknown_items: Annotated[int, Meta(description="Stored, but about items of no served model.")]
 
 
 Value = Annotated[float, Meta(ge=-1e6, le=1e6)]
@@ -193,8 +193,8 @@ Vector = Annotated[list[Value], Meta(min_length=1, max_length=8192)]
 
 
 class NewItem(Struct, forbid_unknown_fields=True, kw_only=True):
-    """An item that came after the artifact: its vector, or its features by modality, or the
-    text and picture to make features of where the service runs an encoder.
+    """An item that is not in the artifact: its vector, or its features by modality, or its text and
+    picture if the service runs an encoder.
     """
 
     item_id: TextId
@@ -204,24 +204,24 @@ class NewItem(Struct, forbid_unknown_fields=True, kw_only=True):
     ) = UNSET
     text: Annotated[str, Meta(min_length=1, max_length=20_000)] | UnsetType = UNSET
     image: (
-        Annotated[str, Meta(min_length=1, description="A PNG or JPEG, in base64.")] | UnsetType
+        Annotated[str, Meta(min_length=1, description="A PNG or JPEG in base64.")] | UnsetType
     ) = UNSET
     fields: Annotated[
-        dict[str, str | Finite | None], Meta(max_length=64, description="Its metadata.")
+        dict[str, str | Finite | None], Meta(max_length=64, description="Metadata by column.")
     ] = {}
 
 
 class Added(Struct):
-    """A new item that is ranked for everyone from now on."""
+    """A new item that is ranked for all users from now on."""
 
     model: str
     item_id: str
-    n_items: Annotated[int, Meta(description="Items in the ranking, this one included.")]
-    modalities: Annotated[list[str], Meta(description="What its vector was made of.")]
+    n_items: Annotated[int, Meta(description="Number of ranked items, with this one.")]
+    modalities: Annotated[list[str], Meta(description="What its vector was made from.")]
 
 
 class Swap(Struct, forbid_unknown_fields=True):
-    """Serve a model from another artifact from now on."""
+    """A request to serve a model from another artifact."""
 
     model: TextId
     artifact: (
@@ -229,8 +229,7 @@ class Swap(Struct, forbid_unknown_fields=True):
             str,
             Meta(
                 min_length=1, max_length=128, pattern=PLAIN,
-                description="Name of a folder beside the present one; the same folder, read "
-                "again, if left out.",
+                description="A folder beside the present one; if omitted, that one is read again.",
             ),
         ]
         | UnsetType
@@ -238,7 +237,7 @@ class Swap(Struct, forbid_unknown_fields=True):
 
 
 class Swapped(Struct):
-    """What is served now."""
+    """The artifact that is served now."""
 
     model: str
     version: str
@@ -247,14 +246,14 @@ class Swapped(Struct):
 
 
 class ModelLine(Struct):
-    """A served model in short."""
+    """Summary of a served model."""
 
     name: str
     version: str
     model: str
     n_users: int
     n_items: int
-    share: Annotated[float, Meta(description="Of the traffic of /v1/recommend.")]
+    share: Annotated[float, Meta(description="Share of the traffic of /v1/recommend.")]
 
 
 class Models(Struct):
@@ -264,7 +263,7 @@ class Models(Struct):
 
 
 class Card(Struct):
-    """A served model in full."""
+    """Description of a served model."""
 
     name: str
     version: str
@@ -274,21 +273,21 @@ class Card(Struct):
 
 
 class ItemRecord(Struct):
-    """What is known of an item."""
+    """Metadata of an item."""
 
     item_id: str
     fields: dict[str, str | float | None]
-    image: Annotated[str, Meta(description="Where its picture is, from here.")] | None
+    image: Annotated[str, Meta(description="Path of its picture on this server.")] | None
 
 
 class Health(Struct):
-    """Whether the service runs, and whether it should be sent requests."""
+    """The state of the service."""
 
     status: Literal["ok", "stopping"]
 
 
 class Facts(Struct):
-    """What was expected, what came, and how to mend it."""
+    """What was expected, what was received instead, and how to fix it."""
 
     status: int
     expected: str
@@ -298,7 +297,7 @@ class Facts(Struct):
 
 
 class Error(Struct):
-    """The JSON of every answer that is not what was asked for."""
+    """The body of every answer with an error."""
 
     error: Facts
 

@@ -1,4 +1,4 @@
-"""Everything one service holds while it runs: models, feedback, keys, limits, counts."""
+"""Everything one service holds while it runs: models, feedback, keys, limits, metrics."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from modalign_serve.errors import Failure, InputError, UnknownName
-from modalign_serve.service import models
+from modalign_serve.service import served as serving
 from modalign_serve.service.batching import Batcher
-from modalign_serve.service.encoding import EncoderProcess
+from modalign_serve.service.counters import Metrics
+from modalign_serve.service.encoder_process import EncoderProcess
 from modalign_serve.service.keys import Keys
 from modalign_serve.service.limits import RateLimit
-from modalign_serve.service.logs import Log
-from modalign_serve.service.metrics import Metrics
-from modalign_serve.service.models import Served
-from modalign_serve.service.newitems import NewItems
+from modalign_serve.service.logs import JsonLog
+from modalign_serve.service.new_items import NewItems
 from modalign_serve.service.schemas import Added, Event, NewItem, Received, Swapped
-from modalign_serve.service.settings import Settings
+from modalign_serve.service.served import Served
+from modalign_serve.service.service_settings import ServiceSettings
 from modalign_serve.stores.feedback import Feedback
-from modalign_serve.stores.stores import Row, open_store
+from modalign_serve.stores.stores import StoredEvent, open_store
 
 FLUSH_SECONDS = 0.25
 
 
 class Service:
-    """Opened from its settings before anything listens, so that mistakes are told at once.
+    """Opened from its settings before the server listens, so mistakes are reported at once.
 
     Args:
-        settings: what it is told.
-        log: where it writes; made from the settings where left out.
+        settings: of the service.
+        log: where it writes; None makes one from the settings.
 
     Raises:
         InputError: an artifact, the store or the file of keys cannot be used.
     """
 
-    def __init__(self, settings: Settings, log: Log | None = None) -> None:
+    def __init__(self, settings: ServiceSettings, log: JsonLog | None = None) -> None:
         self.settings = settings
-        self.log = log or Log(settings.log)
+        self.log = log or JsonLog(settings.log)
         self.metrics = Metrics()
         self.keys = None if settings.keys is None else Keys.load(settings.keys)
         self.limit = RateLimit(settings.rate) if settings.rate else None
-        self.models = models.open_all(settings.artifacts, settings.split)
+        self.models = serving.open_all(settings.artifacts, settings.split)
         self.feedback = Feedback(open_store(settings.feedback), self.metrics.commit_seconds.observe)
         self.new_items = NewItems(self.feedback, self.log)
         self.encoder = None if settings.encoder is None else EncoderProcess(settings.encoder)
@@ -59,20 +60,20 @@ class Service:
         history = list(self.feedback.store.histories())
         for served in self.models:
             self.new_items.restore(served)
-            served.tell(history)
+            served.add_events(history)
             self.metrics.model_info.labels(served.name, served.version).set(1)
 
     # ------------------------------------------------------------------ start and stop
 
     async def start(self) -> None:
-        """Start what runs beside the requests; called by the server in its event loop."""
+        """Start what runs beside the requests; the server calls it in its event loop."""
         self.feedback.start()
         self._flusher = asyncio.create_task(self._flush())
         shown = {one.name: one.version for one in self.models}
         self.log.info("started", models=shown, feedback=_without_password(self.settings.feedback))
 
     async def stop(self) -> None:
-        """Write what waits and let go of everything."""
+        """Write what waits and close everything."""
         await self.feedback.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
         if self.encoder is not None:
@@ -90,7 +91,7 @@ class Service:
             self.log.flush()
 
     def reload_keys(self) -> None:
-        """Read the file of keys again; the old ones stay where it is damaged."""
+        """Read the file of keys again; if it is damaged, the old keys stay."""
         if self.settings.keys is None:
             return
         try:
@@ -107,14 +108,14 @@ class Service:
     # ------------------------------------------------------------------ feedback
 
     async def record(self, events: Sequence[Event]) -> Received:
-        """Keep events durably, then let every model see them.
+        """Store events durably, then pass them to every model.
 
         Raises:
-            Failure: 503 where the store fails; nothing was kept then.
+            Failure: 503 if the store fails; no event is stored then.
         """
         now = int(time.time())
         rows = [
-            Row(
+            StoredEvent(
                 one.event_id,
                 str(one.user_id),
                 str(one.item_id),
@@ -131,43 +132,40 @@ class Service:
             raise
         self.metrics.events.labels("new").inc(new)
         self.metrics.events.labels("duplicate").inc(len(rows) - new)
-        told = [(row.user_id, row.item_id, row.kind) for row in rows]
+        seen = [(row.user_id, row.item_id, row.kind) for row in rows]
         for served in self.models:
-            served.tell(told)
+            served.add_events(seen)
         if self._swapping:
-            self._meanwhile += told
+            self._meanwhile += seen
         if new == len(rows):
             for row in rows:
                 name = self.models.of_user(row.user_id).name
                 self.metrics.model_events.labels(name, row.kind).inc()
-        items = list({row.item_id for row in rows})
-        unknown = set(items)
+        items = [row.item_id for row in rows]
+        unknown = np.ones(len(items), bool)
         for served in self.models:
-            found = served.ranker.catalogue.find(items)
-            unknown &= {one for one, at in zip(items, found.tolist(), strict=True) if at < 0}
-        strange = sum(row.item_id in unknown for row in rows)
-        return Received(len(rows), new, len(rows) - new, strange)
+            unknown &= served.ranker.catalogue.find(items) < 0
+        return Received(len(rows), new, len(rows) - new, int(unknown.sum()))
 
     # ------------------------------------------------------------------ new items
 
     async def add_item(self, served: Served, item: NewItem) -> Added:
-        """Put a new item into a model's ranking.
+        """Add a new item to a model's ranking.
 
         Raises:
-            Failure: 409 where the model has the item, or cannot rank new ones; 422 where nothing
-                is sent to make a vector of; 503 where the store fails.
+            Failure: 409 if the model has the item, or cannot rank new ones; 422 if nothing was
+                sent to make a vector from; 503 if the store fails.
             InputError: the artifact cannot take it.
         """
-        artifact = served.ranker.artifact
-        if artifact.item_ids.row(item.item_id) >= 0:
+        if served.ranker.catalogue.is_trained(item.item_id):
             raise Failure(
                 409, "an id that the model does not have", f"{item.item_id!r}, which it was "
                 "trained on", "choose another id, or train and swap to change an item",
             )  # fmt: skip
-        if artifact.manifest.kind != "factors":
+        if not served.ranker.takes_new_items:
             raise Failure(
                 409, "a model whose scores are products of vectors, to rank new items",
-                artifact.manifest.model, "serve a model with vectors, such as a distilled one",
+                served.ranker.manifest.model, "serve a model with vectors, such as a distilled one",
             )  # fmt: skip
         features = None if isinstance(item.features, msgspec.UnsetType) else item.features
         given = None if isinstance(item.vector, msgspec.UnsetType) else item.vector
@@ -177,12 +175,12 @@ class Service:
             if not isinstance(value, msgspec.UnsetType)
         }
         if raw and self.encoder is not None:
-            # Features that were sent are believed; only the others are made.
+            # Features that were sent are used as they are; only the others are made.
             features = {**await self.encoder.features(served, raw), **(features or {})}
         if given is None and features is None:
             raise Failure(
                 422, "the item's vector, or its features by modality", "neither",
-                "encode its text and picture as the model's card says, and send the features, or "
+                "encode its text and picture as the model's card says and send the features, or "
                 "start the service with --encoder",
             )  # fmt: skip
         _check_features(served, features or {})
@@ -197,23 +195,28 @@ class Service:
     async def swap(self, name: str, artifact: str | None) -> Swapped:
         """Serve a model from another artifact; requests in flight end with the old one.
 
-        The artifact is read, checked and asked once in another thread while the old one answers.
+        The artifact is read, checked and tried in another thread while the old one answers.
+
+        Args:
+            name: of the model.
+            artifact: name of a folder beside the present one; None reads the present one again.
 
         Raises:
-            Failure: 404, 409 or 422; the old one is served on.
+            Failure: 404, 409 or 422; the old artifact is still served then.
+            InputError: the artifact cannot be served; the old one still is.
         """
         old = self.models.get(name)
-        folder = old.folder if artifact is None else models.beside(old.folder, artifact)
+        folder = old.folder if artifact is None else serving.beside(old.folder, artifact)
         if name in self._swapping:
             raise Failure(
                 409, f"one swap of {name} at a time", "a second one", "wait for the first to end"
             )
-        begun = time.perf_counter()
+        started = time.perf_counter()
         self._swapping.add(name)
         try:
             served = await asyncio.to_thread(self._opened, name, folder)
-            # What was told while the new one was read; telling twice changes nothing.
-            served.tell(self._meanwhile)
+            # Events that arrived while it was read; to add an event twice changes nothing.
+            served.add_events(self._meanwhile)
             self.new_items.restore(served)
             self.models.replace(served)
         except InputError as error:
@@ -224,13 +227,13 @@ class Service:
             self.metrics.swaps.labels(name, "refused").inc()
             raise Failure(
                 409, "an artifact that can be read", f"{folder.name}: {error.strerror or error}",
-                "wait until it is there as a whole, then ask again",
+                "wait until it is complete, then ask again",
             ) from error  # fmt: skip
         finally:
             self._swapping.discard(name)
             if not self._swapping:
                 self._meanwhile = []
-        seconds = round(time.perf_counter() - begun, 3)
+        seconds = round(time.perf_counter() - started, 3)
         self.metrics.swaps.labels(name, "done").inc()
         self.metrics.model_info.remove(name, old.version)
         self.metrics.model_info.labels(name, served.version).set(1)
@@ -239,15 +242,15 @@ class Service:
 
     def _opened(self, name: str, folder: Any) -> Served:
         served = Served.open(name, folder)
-        served.tell(self.feedback.store.histories())
+        served.add_events(self.feedback.store.histories())
         return served
 
 
 def _check_features(served: Served, features: Mapping[str, Sequence[float]]) -> None:
-    """Refuse what the content adapter does not know, and rows that say nothing.
+    """Refuse modalities that the content adapter does not know, and rows of zeros.
 
     Raises:
-        Failure: 409 without an adapter, else 422.
+        Failure: 409 without an adapter, otherwise 422.
     """
     adapter = served.ranker.adapter
     if features and adapter is None:
@@ -259,13 +262,13 @@ def _check_features(served: Served, features: Mapping[str, Sequence[float]]) -> 
         assert adapter is not None
         width = adapter.widths.get(name)
         if width is None:
-            told = UnknownName("modality", name, adapter.widths)
-            raise Failure(422, told.expected, told.got, told.fix)
+            error = UnknownName("modality", name, adapter.widths)
+            raise Failure(422, error.expected, error.got, error.fix)
         if len(values) != width or not any(values):
-            got = f"{len(values)} numbers" if any(values) else "zeros alone"
+            got = f"{len(values)} numbers" if any(values) else "only zeros"
             raise Failure(
                 422, f"{width} numbers in features.{name}, not all of them zero", got,
-                "send what the encoder named in the model's card gives, or leave the modality out",
+                "send what the encoder named in the model's card makes, or leave the modality out",
             )  # fmt: skip
 
 

@@ -1,1 +1,1 @@
-"""Feedback events, kept in SQLite or PostgreSQL."""
+"""Feedback events, stored in SQLite or PostgreSQL."""

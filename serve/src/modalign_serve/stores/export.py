@@ -1,7 +1,7 @@
 """Feedback as a Parquet file, for the next training: `modalign data append`.
 
-Reading Parquet's library into the serving process would cost more memory than a small artifact,
-so that the service lets another process write the file.
+The library for Parquet would take more memory in the serving process than a small artifact, so the
+service starts another process that writes the file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _NO_PARQUET = not_installed("pyarrow", "to write Parquet", "parquet")
 
 
 def to_parquet(address: str, out: Path, since: int = 0) -> int:
-    """Write all events of a store, in the order in which they came; how many there were.
+    """Write all events of a store in the order of their arrival; returns their number.
 
     Args:
         address: of the store, see `modalign_serve.stores.stores.open_store`.
-        out: file to write; nothing half written is ever seen there.
-        since: only events received at this second since 1970, or later.
+        out: file to write; it is written to a temporary file first, then renamed.
+        since: only events received at this Unix time or later.
 
     Raises:
         ConfigError: pyarrow is not installed.
@@ -57,10 +57,10 @@ def to_parquet(address: str, out: Path, since: int = 0) -> int:
 
 
 async def in_process(address: str, since: int) -> tuple[Path, Callable[[], None]]:
-    """Let another process write the file; where it is, and what removes it.
+    """Write the file in another process; returns its path, and a function that removes it.
 
     Raises:
-        Failure: 503 where the other process fails.
+        Failure: 503 if the other process fails, or pyarrow is not installed.
     """
     if find_spec("pyarrow") is None:
         _, got, fix = _NO_PARQUET
@@ -71,14 +71,14 @@ async def in_process(address: str, since: int) -> tuple[Path, Callable[[], None]
     def done() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
-    # The address may hold a password: it goes through a pipe, as anyone can read arguments.
+    # The address may hold a password: it is sent through a pipe, as arguments are public.
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "modalign_serve.stores.export", str(out), str(since),
         stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
         async with asyncio.timeout(PATIENCE):
-            _, told = await process.communicate(address.encode())
+            _, said = await process.communicate(address.encode())
     except BaseException:
         if process.returncode is None:
             process.kill()
@@ -86,9 +86,9 @@ async def in_process(address: str, since: int) -> tuple[Path, Callable[[], None]
         raise
     if process.returncode != 0:
         done()
-        lines = told.decode("utf-8", "replace").strip().splitlines()
+        lines = said.decode("utf-8", "replace").strip().splitlines()
         raise unavailable(
-            f"an export that failed ({lines[-1] if lines else 'without a word'})", "try again"
+            f"an export that failed ({lines[-1] if lines else 'without a message'})", "try again"
         )
     return out, done
 

@@ -1,8 +1,8 @@
-"""Feedback made durable before it is answered: many requests share one sync of the disk.
+"""Feedback is stored durably before it is acknowledged; many requests share one sync of the disk.
 
-Requests hand their events to one thread, which takes all that wait, writes them in one commit
-and tells each request how many of its events were new. While a commit runs the next ones
-gather, so that the rate follows the load and not the disk.
+Requests pass their events to one thread, which writes all waiting events in one commit and reports
+to each request how many of its events were new. While a commit runs, the next events gather, so
+throughput is not limited by the latency of the disk.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from modalign_serve.errors import unavailable
-from modalign_serve.stores.stores import Row, Store, StoreFailed
+from modalign_serve.stores.stores import Store, StoredEvent, StoreFailed
 
-MOST_WAITING = 100_000
-"""Events that may wait for the disk; more are refused with 503."""
-MOST_AT_ONCE = 20_000
+MAX_WAITING = 100_000
+"""Maximum number of events that wait for the disk; more are refused with 503."""
+MAX_BATCH = 20_000
+"""Maximum number of events in one commit."""
 PATIENCE = 10.0
-"""Seconds a request waits for its commit."""
+"""Maximum seconds a request waits for its commit."""
 
 
 class Meaning(NamedTuple):
-    """What a kind of event does: hide the item from its user, and move the user's vector."""
+    """What a kind of event does: `seen` hides the item from the user, `liked` moves the vector."""
 
     seen: bool
     liked: bool
@@ -40,11 +41,11 @@ KINDS: Final[dict[str, Meaning]] = {
     "dislike": Meaning(seen=True, liked=False),
     "hide": Meaning(seen=True, liked=False),
 }
-"""A view is only kept; a dislike hides the item and says nothing of taste."""
+"""A view is only stored; a dislike hides the item and leaves the user's vector as it is."""
 
 
 class _Waiting(NamedTuple):
-    work: Sequence[Row] | Callable[[Store], Any]
+    work: Sequence[StoredEvent] | Callable[[Store], Any]
     answer: asyncio.Future[Any]
 
 
@@ -70,13 +71,13 @@ class Feedback:
         self._thread = threading.Thread(target=self._run, name="feedback", daemon=True)
         self._thread.start()
 
-    async def record(self, rows: Sequence[Row]) -> int:
-        """Keep events durably; how many of them were new.
+    async def record(self, rows: Sequence[StoredEvent]) -> int:
+        """Store events durably; returns how many were new.
 
         Raises:
-            Failure: 503 where the store fails, or too many events wait for it.
+            Failure: 503 if the store fails, or too many events wait for it.
         """
-        if self._waiting + len(rows) > MOST_WAITING:
+        if self._waiting + len(rows) > MAX_WAITING:
             raise unavailable(
                 f"{self._waiting} events that wait for the disk", "send them again in a moment"
             )
@@ -87,14 +88,14 @@ class Feedback:
             self._waiting -= len(rows)
 
     async def put_item(self, item_id: str, body: bytes) -> None:
-        """Keep a new item durably.
+        """Store a new item durably.
 
         Raises:
-            Failure: 503 where the store fails.
+            Failure: 503 if the store fails.
         """
         await self._hand(lambda store: store.put_item(item_id, body))
 
-    async def _hand(self, work: Sequence[Row] | Callable[[Store], Any]) -> Any:
+    async def _hand(self, work: Sequence[StoredEvent] | Callable[[Store], Any]) -> Any:
         assert self._loop is not None
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._queue.put(_Waiting(work, answer))
@@ -103,12 +104,12 @@ class Feedback:
         except StoreFailed as error:
             raise unavailable(
                 f"a store of feedback that failed ({error})",
-                "send it again; an event id counts once however often it is sent",
+                "send it again; an event counts once however often its id is sent",
             ) from error
         except TimeoutError as error:
             raise unavailable(
                 f"a store of feedback that took over {PATIENCE:g} seconds",
-                "send it again; an event id counts once however often it is sent",
+                "send it again; an event counts once however often its id is sent",
             ) from error
 
     async def close(self) -> None:
@@ -129,7 +130,7 @@ class Feedback:
             while one is not None:
                 taken.append(one)
                 count += 1 if callable(one.work) else len(one.work)
-                if count >= MOST_AT_ONCE or self._queue.empty():
+                if count >= MAX_BATCH or self._queue.empty():
                     break
                 one = self._queue.get()
             going = one is not None
@@ -141,16 +142,16 @@ class Feedback:
     def _write(self, taken: list[_Waiting]) -> None:
         if not taken:
             return
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             new = self.store.write([w.work for w in taken])  # type: ignore[misc]
-        except Exception:  # noqa: BLE001 - each request is told its own failure below
+        except Exception:  # noqa: BLE001 - each request gets its own failure below
             # One request's events may be what the store refuses: the others are not to suffer.
             for w in taken:
                 self._answer(w, lambda store, w=w: store.write([w.work])[0])  # type: ignore[misc]
             return
         if self._committed is not None:
-            self._committed(time.perf_counter() - begun)
+            self._committed(time.perf_counter() - started)
         for w, count in zip(taken, new, strict=True):
             self._tell(w.answer, count)
 

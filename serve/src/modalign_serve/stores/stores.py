@@ -1,9 +1,9 @@
-"""Where feedback lies: SQLite in a file, or PostgreSQL by its address.
+"""Where feedback is stored: SQLite in a file, or PostgreSQL by its address.
 
-Both keep the same two tables. `events` holds one row for each event id, in the order in which
-they came; `items` holds what is known of items that came after the artifact was made. `write`
-returns when the rows are on disk: SQLite by a write-ahead log that is synced at every commit,
-PostgreSQL by `synchronous_commit`, which is switched on whatever the server's default is.
+Both have the same two tables. `events` holds one row per event id, in the order of arrival;
+`items` holds items that were added after the artifact was made. `write` returns when the rows are
+on disk: SQLite syncs its write-ahead log at every commit, and PostgreSQL has `synchronous_commit`
+switched on, whatever the server's default is.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ CHUNK = 10_000
 """Rows read at a time."""
 
 
-class Row(NamedTuple):
-    """One event as it is kept; times are whole seconds since 1970."""
+class StoredEvent(NamedTuple):
+    """One event as it is stored; times are whole seconds since 1970 (Unix time)."""
 
     event_id: str
     user_id: str
@@ -37,36 +37,36 @@ class Row(NamedTuple):
 
 
 class StoreFailed(ModalignError):
-    """The store could not write or read just now; nothing of that write was kept."""
+    """The store could not write or read; nothing of that write was stored."""
 
 
 class Store(Protocol):
-    """What the service needs of a store. `write` and `put_item` are called by one thread."""
+    """What the service needs of a store. One thread calls `write` and `put_item`."""
 
-    def write(self, batches: Sequence[Sequence[Row]]) -> list[int]:
-        """Keep batches of events in one durable commit; how many of each were new."""
+    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[int]:
+        """Store batches of events in one durable commit; returns how many of each were new."""
 
     def put_item(self, item_id: str, body: bytes) -> None:
-        """Keep (or replace) what is known of a new item, durably."""
+        """Store (or replace) a new item, durably."""
 
     def items(self) -> list[tuple[str, bytes]]:
-        """All new items, in the order in which they came."""
+        """All new items, in the order of their arrival."""
 
-    def rows(self, since: int = 0) -> Iterator[list[Row]]:
-        """All events received at `since` or later, in order, some thousands at a time."""
+    def rows(self, since: int = 0) -> Iterator[list[StoredEvent]]:
+        """All events received at `since` or later, in order, in chunks."""
 
     def histories(self) -> Iterator[tuple[str, str, str]]:
         """(user_id, item_id, kind) of all events, by user and then in order."""
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
 
 
 def open_store(address: str) -> Store:
     """The store of an address: `postgresql://...`, `sqlite:///PATH`, or a path.
 
     Raises:
-        ConfigError: no such kind of address.
+        ConfigError: an address of another kind, or a driver that is not installed.
         DataError: the file or the server cannot be used.
     """
     kind, mark, rest = address.partition("://")
@@ -111,15 +111,15 @@ class SqliteStore:
     """Events in one file, with its write-ahead log beside it.
 
     Args:
-        path: the file; made with its folder where it is not there.
+        path: the file; it is created, with its folder, if it does not exist.
 
     Raises:
-        DataError: the file is no database of ours, or cannot be written.
+        DataError: the file is not a feedback store, or cannot be written.
 
     Example:
         >>> import tempfile
         >>> store = SqliteStore(Path(tempfile.mkdtemp()) / "feedback.sqlite")
-        >>> row = Row("e1", "42", "i7", "click", 1_700_000_000, 1_700_000_001)
+        >>> row = StoredEvent("e1", "42", "i7", "click", 1_700_000_000, 1_700_000_001)
         >>> store.write([[row, row], [row]]), list(store.histories())
         ([1, 0], [('42', 'i7', 'click')])
         >>> store.close()
@@ -144,11 +144,11 @@ class SqliteStore:
         if mode != "wal":
             db.close()
             raise sqlite3.OperationalError(f"journal mode {mode} where wal is needed")
-        # FULL syncs the log at every commit; WAL's default, NORMAL, only at checkpoints.
+        # FULL syncs the log at every commit; the default of WAL, NORMAL, only at checkpoints.
         db.execute("PRAGMA synchronous=FULL")
         return db
 
-    def write(self, batches: Sequence[Sequence[Row]]) -> list[int]:
+    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[int]:
         """See `Store.write`."""
         db = self._db
         try:
@@ -179,12 +179,12 @@ class SqliteStore:
         """See `Store.items`."""
         return [tuple(row) for row in self._read("SELECT item_id, body FROM items ORDER BY seq")]
 
-    def rows(self, since: int = 0) -> Iterator[list[Row]]:
+    def rows(self, since: int = 0) -> Iterator[list[StoredEvent]]:
         """See `Store.rows`."""
         query = f"SELECT {', '.join(COLUMNS)} FROM events WHERE received >= ? ORDER BY seq"
-        chunk: list[Row] = []
+        chunk: list[StoredEvent] = []
         for row in self._read(query, (since,)):
-            chunk.append(Row(*row))
+            chunk.append(StoredEvent(*row))
             if len(chunk) == CHUNK:
                 yield chunk
                 chunk = []
@@ -196,7 +196,7 @@ class SqliteStore:
         yield from self._read("SELECT user_id, item_id, kind FROM events ORDER BY user_id, seq")
 
     def _read(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[Any]:
-        # A connection of its own: in WAL readers and the writer do not wait for each other.
+        # A connection of its own: with WAL, readers and the writer do not wait for each other.
         try:
             with contextlib.closing(self._connect()) as db:
                 yield from db.execute(query, values)
@@ -237,15 +237,15 @@ _POSTGRES_INSERT = (
 class PostgresStore:
     """Events in two tables of a PostgreSQL database.
 
-    A connection that broke is made anew once before a write fails; writing the same events
-    again does no harm, as their ids are unique.
+    A broken connection is replaced once before a write fails; to write the same events again is
+    safe, as their ids are unique.
 
     Args:
         address: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`.
 
     Raises:
         ConfigError: the driver psycopg is not installed.
-        DataError: the server refuses, or is not there.
+        DataError: the server refuses, or cannot be reached.
     """
 
     def __init__(self, address: str) -> None:
@@ -277,7 +277,7 @@ class PostgresStore:
         db.execute("SET synchronous_commit = on")
         return db
 
-    def write(self, batches: Sequence[Sequence[Row]]) -> list[int]:
+    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[int]:
         """See `Store.write`."""
 
         def insert(db: psycopg.Connection[Any]) -> list[int]:
@@ -318,13 +318,13 @@ class PostgresStore:
         query = "SELECT item_id, body FROM modalign_items ORDER BY seq"
         return [(name, bytes(body)) for chunk in self._read(query) for name, body in chunk]
 
-    def rows(self, since: int = 0) -> Iterator[list[Row]]:
+    def rows(self, since: int = 0) -> Iterator[list[StoredEvent]]:
         """See `Store.rows`."""
         query = (
             f"SELECT {', '.join(COLUMNS)} FROM modalign_events WHERE received >= %s ORDER BY seq"
         )
         for chunk in self._read(query, (since,)):
-            yield [Row(*row) for row in chunk]
+            yield [StoredEvent(*row) for row in chunk]
 
     def histories(self) -> Iterator[tuple[str, str, str]]:
         """See `Store.histories`."""
@@ -333,7 +333,7 @@ class PostgresStore:
             yield from chunk
 
     def _read(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[list[Any]]:
-        # A cursor on the server's side: a long table never stands in memory whole.
+        # A server-side cursor: a long table is never in memory as a whole.
         try:
             with (
                 contextlib.closing(self._connect()) as db,

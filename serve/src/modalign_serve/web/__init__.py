@@ -1,1 +1,1 @@
-"""The page for people."""
+"""The web page."""

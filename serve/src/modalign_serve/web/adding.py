@@ -1,4 +1,4 @@
-"""From the form for a new item to what the API takes."""
+"""From the form for a new item to the request of the API."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from modalign_serve.artifact.artifact import Category
 from modalign_serve.errors import Failure
 from modalign_serve.http.reading import read
-from modalign_serve.service.models import Served
 from modalign_serve.service.schemas import NEW_ITEM, NewItem
+from modalign_serve.service.served import Served
 from modalign_serve.web.forms import Form
 from modalign_serve.web.titles import title_column
 
@@ -23,15 +23,15 @@ SUGGESTED = 100
 
 @dataclass(frozen=True)
 class Way:
-    """How a model can be told what a new item is like.
+    """How a new item can be described to a model.
 
     Attributes:
-        refused: why it takes none; empty where it does.
-        modalities: those for which an item of the catalogue can be named; empty where only its
-            vector as a whole can be taken over.
-        encoded: of "text" and "image", what the service encodes.
-        width: numbers in a vector.
-        widths: numbers in the features of each modality.
+        refused: why the model takes no new items; empty if it does.
+        modalities: for which a similar item of the catalogue can be named; empty if only its
+            whole vector can be copied.
+        encoded: which of "text" and "image" the service encodes.
+        width: of the vectors.
+        widths: of the features by modality.
     """
 
     refused: str
@@ -46,9 +46,9 @@ class Column:
     """A column of metadata in the form.
 
     Attributes:
-        name, kind: as the manifest has them.
+        name, kind: as in the manifest.
         values: to suggest.
-        long: it takes more than a few words.
+        long: whether its texts are long.
     """
 
     name: str
@@ -58,14 +58,14 @@ class Column:
 
 
 def way_of(served: Served, encoder: bool) -> Way:
-    """How this model can be told."""
+    """How a new item can be described to this model."""
     artifact, adapter = served.ranker.artifact, served.ranker.adapter
     manifest = artifact.manifest
     refused = ""
-    if manifest.kind != "factors":
+    if not served.ranker.takes_new_items:
         refused = (
-            f"{manifest.model} scores items by other items' histories, not by vectors, so that it "
-            "cannot rank an item that nobody has chosen. Serve a model with vectors."
+            f"{manifest.model} scores items by interactions, not by vectors, so it cannot rank an "
+            "item without interactions. Serve a model with vectors."
         )
     names = () if adapter is None else adapter.names
     made = {name: manifest.modalities.get(name, {}).get("provenance", {}) for name in names}
@@ -81,29 +81,34 @@ def way_of(served: Served, encoder: bool) -> Way:
 
 
 def columns_of(served: Served) -> list[Column]:
-    """Columns of metadata to ask for; the file of a picture is none of them."""
-    columns = served.ranker.artifact.columns
+    """Columns of metadata to ask for, without the file of the picture."""
+    columns = served.ranker.columns
     title = title_column(served.ranker.catalogue)
     found = []
-    for name, kind in served.ranker.artifact.manifest.columns.items():
+    for name, kind in served.ranker.manifest.columns.items():
         held = columns.get(name)
         if name != "image" and held is not None:
             values = held.names[:SUGGESTED] if isinstance(held, Category) else ()
             found.append(Column(name, kind, values, kind == "text" and name != title))
-    # The title first, whatever is long last.
+    # The title first, long texts last.
     return sorted(found, key=lambda one: (one.name != title, one.long))
 
 
 def item_of(served: Served, form: Form, encoder: bool) -> NewItem:
-    """The new item that a form tells of.
+    """The new item of a form.
 
-    Its text is the title with all other words of the form, sentence by sentence. Features of an
-    item of the catalogue are taken from the artifact, which holds their first 64 principal
-    directions alone: close to, but not exactly, what the encoder made of that item.
+    Its text is the title and all other texts of the form, one sentence each. Features of an item of
+    the catalogue come from the artifact, which holds only their first 64 principal directions:
+    they are close to, but not exactly, the output of the encoder for that item.
+
+    Args:
+        served: the model.
+        form: as it was sent.
+        encoder: whether the service encodes texts and pictures.
 
     Raises:
-        Failure: 422, something in the form does not fit.
-        UnknownIds: an item of the catalogue that is none.
+        Failure: 422 for an invalid value.
+        UnknownIds: a similar item that is not in the catalogue.
     """
     body: dict[str, Any] = {"item_id": form.text("id"), "fields": _fields(served, form)}
     body |= _numbers(form)
@@ -132,7 +137,7 @@ def _features(served: Served, name: str, like: str) -> list[float]:
     reduced = ranker.catalogue.features(name, row)[0]
     if not reduced.any():
         raise Failure(
-            422, f"an item that has features of {name}", f"{like!r}, which has none",
+            422, f"an item with {name} features", f"{like!r}, which has none",
             "name another item, or leave it out",
         )  # fmt: skip
     found: list[float] = (reduced @ np.asarray(ranker.artifact.bases[name]).T).tolist()
@@ -147,9 +152,9 @@ def _numbers(form: Form) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
-        raise Failure(422, f"JSON such as {shape}", str(error), "mend the numbers") from error
+        raise Failure(422, f"JSON such as {shape}", str(error), "correct the JSON") from error
     if not isinstance(found, dict) or not set(found) <= {"vector", "features"}:
-        raise Failure(422, shape, "something else", "mend the numbers")
+        raise Failure(422, shape, "something else", "correct the JSON")
     return found
 
 
@@ -165,5 +170,5 @@ def _fields(served: Served, form: Form) -> dict[str, Any]:
         try:
             found[column.name] = float(text)
         except ValueError as error:
-            raise Failure(422, f"a number as {column.name}", repr(text), "mend it") from error
+            raise Failure(422, f"a number as {column.name}", repr(text), "correct it") from error
     return found

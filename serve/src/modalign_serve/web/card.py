@@ -1,4 +1,4 @@
-"""The model's card: what a manifest says, in tables."""
+"""The model's card: the manifest as tables."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def tables(manifest: Manifest) -> dict[str, Any]:
     """Values for the card's template.
 
     Returns:
-        metrics: a row of each metric with a value at each cutoff, by split; cutoffs; facts of the
-        fold-in, the adapter, storing, index and configuration as pairs of words and values; files
-        with their sizes and hashes, and the size of all.
+        metrics: by split, a row of each metric with a value at each cutoff; cutoffs; facts about
+        the fold-in, the adapter, the storage, the index and the configuration as pairs of words
+        and values; files with their sizes and hashes, and the total size.
     """
     cutoffs: list[int] = sorted(
         {at for split in manifest.metrics.values() for name in split if (at := _cutoff(name)) >= 0}
@@ -32,7 +32,7 @@ def tables(manifest: Manifest) -> dict[str, Any]:
         "facts": {
             "New users, from a list of items": _pairs(manifest.fold_in),
             "New items, from their features": _pairs(manifest.adapter),
-            "What storing costs": _pairs(manifest.loss),
+            "Cost of the storage format": _pairs(manifest.loss),
             "Approximate search": _pairs(manifest.index),
         },
         "config": sorted(manifest.config.items()),
@@ -57,15 +57,15 @@ def _rows(values: Mapping[str, float], cutoffs: list[int]) -> list[tuple[str, li
     return [(name, [values.get(f"{name}@{at}") for at in cutoffs]) for name in order]
 
 
-def _pairs(told: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Words and values; of a way that was measured its measures, lists of trials as their number.
+def _pairs(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Words and values; a method that was measured gives its measures, a list of trials its length.
 
     Example:
         >>> _pairs({"default": "map", "map": {"cosine": 0.9}, "tried": [1, 2]})
         [('default', 'map'), ('map: cosine', 0.9), ('tried', 2)]
     """
     found: list[tuple[str, Any]] = []
-    for name, value in told.items():
+    for name, value in facts.items():
         words = name.replace("_", " ")
         if isinstance(value, Mapping):
             found += [(f"{words}: {inner.replace('_', ' ')}", one) for inner, one in value.items()]

@@ -1,4 +1,4 @@
-"""Who may see the pages: a person without a key is shown a form instead of a refusal."""
+"""Access to the pages: a visitor without a key gets a form instead of an error."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Show = Callable[[Call], Awaitable[Answer]]
 
 
 class Door:
-    """The form that takes a key, and sessions.
+    """The form for a key, and the sessions.
 
     Args:
-        site: whose door.
+        site: that it protects.
     """
 
     def __init__(self, site: Site) -> None:
@@ -26,7 +26,7 @@ class Door:
         self.sessions = sessions.Sessions()
 
     def guarded(self, show: Show) -> Show:
-        """A page that needs a key where the service does, and its form this site."""
+        """A page that needs a key if the service has keys; its forms must be of this site."""
 
         async def shown(call: Call) -> Answer:
             if call.method == "POST":
@@ -45,7 +45,7 @@ class Door:
 
     def _form(self, then: str, status: int, wrong: bool = False) -> Answer:
         found = self.site.plain("key", status, then=then, wrong=wrong)
-        # A challenge that browsers do not answer with a dialogue of their own.
+        # A challenge for which browsers show no dialogue of their own.
         asked = (b"www-authenticate", b"Bearer") if status == 401 else None
         return found._replace(headers=[*found.headers, *([asked] if asked else [])])
 
@@ -53,13 +53,13 @@ class Door:
         """The form."""
         return self._form("recommend", 200)
 
-    async def begin(self, call: Call) -> Answer:
-        """Take a key for a session."""
+    async def start(self, call: Call) -> Answer:
+        """Start a session with a key."""
         check_site(call)
         form = form_of(call)
         keys = self.site.service.keys
         then = form.text("then")
-        # Only an address beside this one: no other site, no other folder, no further header.
+        # Only an address beside this one: no other site or folder, no further header.
         if not re.fullmatch(r"[a-z]+(\?[!-~]*)?", then):
             then = "recommend"
         if keys is None:
@@ -67,11 +67,11 @@ class Door:
         found = keys.find(form.text("key"))
         if found is None:
             return self._form(then, 401, wrong=True)
-        word = self.sessions.begin(found)
+        word = self.sessions.start(found)
         return to(then, (b"set-cookie", sessions.cookie(word, call.headers)))
 
     async def end(self, call: Call) -> Answer:
-        """Forget the key."""
+        """End the session."""
         check_site(call)
         self.sessions.end(call.headers)
         return to("key", (b"set-cookie", sessions.cookie("", call.headers)))
@@ -85,14 +85,17 @@ def check_site(call: Call) -> None:
     """
     if not sessions.same_site(call.headers):
         raise Failure(
-            403, "a form of this page", "one of another site", "open the page and send it there"
+            403,
+            "a form of this page",
+            "a form of another site",
+            "open the page and send its form",
         )
 
 
 def form_of(call: Call) -> Form:
-    """What a form sent.
+    """The content of a form.
 
     Raises:
-        Failure: 400, 415 or 422.
+        Failure: 400, 415 or 422, see `read_form`.
     """
     return read_form(call.body, sessions.header(call.headers, b"content-type") or "")

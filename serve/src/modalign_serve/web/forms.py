@@ -1,4 +1,4 @@
-"""What forms send, and the part of an address that says for whom and how a list is asked."""
+"""The content of forms, and the state that a page keeps in its address."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl, urlencode
 
 from modalign_serve.errors import Failure
 
-MOST_LIKED = 50
+MAX_LIKED = 50
 SIZES = (6, 12, 24, 48)
-MOST_FIELDS = 200
+MAX_FIELDS = 200
 _NAME = re.compile(rb'\bname="([^"]*)"')
 
 
@@ -29,7 +29,7 @@ class Form:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
     def text(self, name: str) -> str:
-        """The first value, without spaces around it; empty where there is none."""
+        """The first value, stripped; empty if there is none."""
         return next(iter(self.texts.get(name, ())), "").strip()
 
 
@@ -37,10 +37,10 @@ def read_query(query: bytes) -> Form:
     """The query of an address.
 
     Raises:
-        Failure: 422, more fields than a page of this service ever sends.
+        Failure: 422 for more fields than the pages send.
     """
     try:
-        pairs = parse_qsl(query.decode("latin-1"), True, max_num_fields=MOST_FIELDS)
+        pairs = parse_qsl(query.decode("latin-1"), True, max_num_fields=MAX_FIELDS)
     except ValueError as error:
         raise _too_many() from error
     texts: dict[str, list[str]] = {}
@@ -50,11 +50,11 @@ def read_query(query: bytes) -> Form:
 
 
 def read_form(body: bytes, content_type: str) -> Form:
-    r"""The body that a browser's form sends, with files or without.
+    r"""The body of a form, with files or without.
 
     Raises:
-        Failure: 415 for another content type, 400 for parts that cannot be told apart, 422 for
-            more fields than a page of this service ever sends.
+        Failure: 415 for another content type, 400 for malformed parts, 422 for more fields than
+            the pages send.
 
     Example:
         >>> read_form(b"q=a+b&q=c", "application/x-www-form-urlencoded").texts
@@ -68,11 +68,11 @@ def read_form(body: bytes, content_type: str) -> Form:
         return read_query(body)
     boundary = re.search(r'boundary="?([^";]+)"?', content_type)
     if kind != "multipart/form-data" or boundary is None:
-        raise Failure(415, "what a form of the page sends", kind or "nothing", "use the page")
+        raise Failure(415, "a form of the page", kind or "no content type", "use the page")
     texts: dict[str, list[str]] = {}
     files: dict[str, bytes] = {}
     parts = (b"\r\n" + body).split(b"\r\n--" + boundary.group(1).encode("latin-1"))
-    if len(parts) > MOST_FIELDS:
+    if len(parts) > MAX_FIELDS:
         raise _too_many()
     for part in parts[1:-1]:
         head, gap, content = part.partition(b"\r\n\r\n")
@@ -89,22 +89,22 @@ def read_form(body: bytes, content_type: str) -> Form:
 
 
 def _too_many() -> Failure:
-    return Failure(422, f"at most {MOST_FIELDS} fields", "more", "go back to the first page")
+    return Failure(422, f"at most {MAX_FIELDS} fields", "more", "go back to the first page")
 
 
 @dataclass(frozen=True)
 class State:
-    """For whom a list is asked and how; it stands in the address, so that every page has one.
+    """The user and the list that a page is about; every page keeps it in its address.
 
     Attributes:
         model: the served model.
         user: a user's id, or empty.
-        liked: what somebody unknown likes; empty where there is a user.
-        k: how many items.
+        liked: ids of items that an anonymous user likes; empty if there is a user.
+        k: number of items.
         diversity: from 0 to 1.
         only: a category, or empty for all.
         other: the model to compare with, or empty.
-        q: what is searched for.
+        q: words to search for.
     """
 
     model: str
@@ -118,7 +118,7 @@ class State:
 
     @classmethod
     def of(cls, form: Form, default_model: str) -> State:
-        """What an address says; what it leaves out or says wrongly is as at the start.
+        """The state of an address; missing and invalid values are replaced by the defaults.
 
         Example:
             >>> State.of(read_query(b"liked=a&liked=b&liked=a&k=7"), "shop").liked
@@ -126,7 +126,7 @@ class State:
         """
         user = form.text("user")
         size = form.text("k")
-        liked = () if user else tuple(dict.fromkeys(form.texts.get("liked", ())))[:MOST_LIKED]
+        liked = () if user else tuple(dict.fromkeys(form.texts.get("liked", ())))[:MAX_LIKED]
         return cls(
             form.text("model") or default_model,
             user,
@@ -140,11 +140,11 @@ class State:
 
     @property
     def mix(self) -> str:
-        """The diversity in a word."""
+        """The diversity as a word."""
         return {0.3: "some", 0.6: "much"}.get(self.diversity, "")
 
     def pairs(self, *left_out: str) -> list[tuple[str, str]]:
-        """Names and values for an address or hidden fields; what is as at the start is left out."""
+        """Names and values for an address or hidden fields, without defaults and `left_out`."""
         known: list[tuple[str, str]] = [("model", self.model)]
         known += [("user", self.user)] if self.user else [("liked", one) for one in self.liked]
         known += [("k", str(self.k))] if self.k != State.k else []
@@ -152,7 +152,12 @@ class State:
         return [(name, value) for name, value in known if value and name not in left_out]
 
     def to(self, page: str, *more: tuple[str, str], **changes: Any) -> str:
-        """The address of a page with this state, or with a changed one.
+        """The address of a page with this state.
+
+        Args:
+            page: its name.
+            *more: further pairs for the address.
+            **changes: of the state.
 
         Example:
             >>> State("shop", liked=("a&b",)).to("item", ("item", "c"))
@@ -161,7 +166,7 @@ class State:
         return f"{page}?{urlencode([*replace(self, **changes).pairs(), *more])}"
 
     def liking(self, item: str) -> State:
-        """The taste with one item more, or without it where it is in already; no user any more."""
+        """The state with one more liked item, or without it if it is liked already, and no user."""
         without = tuple(one for one in self.liked if one != item)
         liked = without if item in self.liked else (*self.liked, item)
-        return replace(self, user="", liked=liked[-MOST_LIKED:], q=self.q)
+        return replace(self, user="", liked=liked[-MAX_LIKED:], q=self.q)

@@ -1,4 +1,4 @@
-// Saves reloads, no more: every link and form marked `data-swap` works without this file too.
+// Only saves reloads: every link and form marked `data-swap` works without this file.
 "use strict";
 
 document.documentElement.classList.add("script");
@@ -6,7 +6,7 @@ let latest = 0;
 let waiting;
 let shown = location.pathname + location.search;
 
-// How: "push" for a new step back, "replace" while somebody types, "" where the address is there.
+// How: "push" adds to the history, "replace" is for typing, "" keeps the address as it is.
 async function show(address, keepsPlace, how) {
   const mine = ++latest;
   let answer, text;
@@ -17,7 +17,7 @@ async function show(address, keepsPlace, how) {
     location.href = address;
     return;
   }
-  if (mine !== latest) return; // something newer was asked for meanwhile
+  if (mine !== latest) return; // a newer request was made meanwhile
   const kind = answer.headers.get("content-type") ?? "";
   const found = new DOMParser().parseFromString(text, "text/html");
   const fresh = found.getElementById("page");
@@ -38,7 +38,7 @@ async function show(address, keepsPlace, how) {
   if (again) {
     again.focus({ preventScroll: keepsPlace });
     if (typed && again.matches("input[type=search]")) {
-      again.value = typed[0]; // more may have been typed while the answer was on its way
+      again.value = typed[0]; // more may have been typed meanwhile
       again.setSelectionRange(typed[1], typed[1]);
     }
   } else {
@@ -91,6 +91,6 @@ document.addEventListener("input", (event) => {
 });
 
 addEventListener("popstate", () => {
-  // A link to a part of this page changes the address as well, but not what is asked.
+  // A link to a part of this page changes the address too, but not the content.
   if (location.pathname + location.search !== shown) show(location.href, false, "");
 });

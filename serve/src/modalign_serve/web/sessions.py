@@ -1,7 +1,7 @@
-"""Who may see the page: keys taken by a form and remembered for a session, requests of this site.
+"""Sessions of the page: a form takes a key, and a cookie remembers it.
 
-The key itself is put into no address and no cookie. The cookie is a random word that this process
-knows the key's hash by, so that a key that is taken away opens nothing from then on.
+The key itself is in no address and no cookie. The cookie holds a random word, for which this
+process remembers the hash of the key; if the key is removed, the session ends.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from modalign_serve.service.keys import Key, Keys
 
 COOKIE = "modalign-session"
 SECONDS = 12 * 3600
-MOST = 10_000
+MAX_SESSIONS = 10_000
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 
 def header(headers: Headers, name: bytes) -> str | None:
-    """The first header of a name, which is given in small letters."""
+    """The first header of a name, given in lower case."""
     for found, value in headers:
         if found == name:
             return value.decode("latin-1")
@@ -30,10 +30,10 @@ def header(headers: Headers, name: bytes) -> str | None:
 
 
 def same_site(headers: Headers) -> bool:
-    """Whether a browser says that a form of this very service sent a request.
+    """Whether a browser says that a form of this service sent a request.
 
-    Browsers tell where a form stood in `Sec-Fetch-Site`, older ones in `Origin`; a request that
-    tells neither is refused.
+    Browsers name the site of the form in `Sec-Fetch-Site`, older ones in `Origin`; a request with
+    neither is refused.
 
     Example:
         >>> host = (b"host", b"shop.test")
@@ -52,30 +52,30 @@ def same_site(headers: Headers) -> bool:
 
 
 class Sessions:
-    """Sessions that a key was given for; the oldest end where there are too many.
+    """The open sessions; if there are too many, the oldest end.
 
     Args:
-        clock: seconds.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._known: dict[str, tuple[str, float]] = {}
 
-    def begin(self, key: Key) -> str:
-        """A new session's word."""
+    def start(self, key: Key) -> str:
+        """Start a session; returns its word."""
         word = secrets.token_urlsafe(32)
-        while len(self._known) >= MOST:
+        while len(self._known) >= MAX_SESSIONS:
             del self._known[next(iter(self._known))]
         self._known[word] = (key.sha256, self._clock() + SECONDS)
         return word
 
     def end(self, headers: Headers) -> None:
-        """Forget the session of a request."""
+        """End the session of a request."""
         self._known.pop(_word(headers), None)
 
     def key(self, headers: Headers, keys: Keys) -> Key | None:
-        """The key that a request's session was begun with, if it still opens."""
+        """The key of a request's session, if both are still valid."""
         sha256, until = self._known.get(_word(headers), ("", 0.0))
         if self._clock() >= until:
             return None
@@ -83,9 +83,9 @@ class Sessions:
 
 
 def cookie(word: str, headers: Headers) -> bytes:
-    """The header that hands a session to the browser: for this site alone, hidden from scripts.
+    """The header that sets the cookie of a session: for this site only, hidden from scripts.
 
-    It is sent over TLS alone where the form came over TLS; an empty word takes it back.
+    It is restricted to TLS if the form came over TLS; an empty word deletes the cookie.
     """
     parts = [f"{COOKIE}={word}", "Path=/", "HttpOnly", "SameSite=Strict"]
     if not word:

@@ -1,39 +1,37 @@
-"""What the pages show of items, lists and reasons, as plain values that templates print."""
+"""Items, lists and explanations as plain values for the templates."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from urllib.parse import urlencode
 from zlib import crc32
 
 import numpy as np
 
 from modalign_serve.artifact.artifact import Category
-from modalign_serve.http.routes import IMAGES
 from modalign_serve.ranker.catalogue import Catalogue
 from modalign_serve.ranker.people import Basis
 from modalign_serve.ranker.why import Why
-from modalign_serve.service.models import Served
+from modalign_serve.service.served import Served
 from modalign_serve.web.forms import State
 from modalign_serve.web.titles import title_column
 
 NEAREST = 3
 COMPARED = 5000
-"""Items, evenly spaced in the catalogue, against which a likeness is told to be large or not."""
+"""Number of items, evenly spaced in the catalogue, with which a similarity is compared."""
 
 TONES = 8
-"""Colours of what is drawn where a picture is missing."""
+"""Number of colours of the placeholders of missing pictures."""
 
 LIKE = {"image": "Looks like", "text": "Reads like"}
 SEGMENTS = {"image": "picture", "fusion": "together"}
 BASES: Mapping[Basis, str] = {
-    "trained": "It rests on what training learnt of this user.",
-    "updated": "It rests on what training learnt of this user, moved by what was told since.",
-    "folded": "It rests on the items above alone: they are all that is known.",
-    "popular": "Nothing is known yet, so that these are the items chosen most often.",
+    "trained": "Based on this user’s training data.",
+    "updated": "Based on this user’s training data, updated with later feedback.",
+    "folded": "Based on the items above only.",
+    "popular": "Nothing is known yet: these are the most popular items.",
 }
 
 
@@ -42,10 +40,10 @@ class Shown:
     """An item as a card or a small picture.
 
     Attributes:
-        id, title: its title is its id where it has none.
-        lines: a few words about it, such as its category.
-        href, picture: addresses, of its page and its picture; None where it has no picture.
-        initials, tone: of what is drawn in a picture's place; a category has one tone.
+        id, title: the id also serves as the title of an item without one.
+        lines: some words about it, such as its category.
+        href, picture: addresses of its page and its picture; None if it has no picture.
+        initials, tone: of the placeholder of a missing picture; a category has one tone.
     """
 
     id: str
@@ -58,16 +56,16 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Part:
+class ScorePart:
     """What a part of the vectors adds to a score.
 
     Attributes:
         name: in words.
         key: the segment's name.
-        value: what it adds, below zero what it takes away.
-        share: in per cent of what all parts add or take away.
+        value: that it adds; negative if it lowers the score.
+        share: in percent of the sum of all parts' magnitudes.
         x, width: of its bar, from 0 to 100.
-        zero: where bars begin.
+        zero: where bars start.
     """
 
     name: str
@@ -81,13 +79,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Near:
-    """The liked items that an item is most like in one modality.
+    """The liked items that are most similar to an item in one modality.
 
     Attributes:
         words: such as "Looks like".
         name: of the modality.
         items: each with its cosine, best first.
-        above: how many per cent of the catalogue are less like anything that is liked.
+        above: percentage of the catalogue that is less similar to all liked items.
     """
 
     words: str
@@ -97,24 +95,24 @@ class Near:
 
 
 @dataclass(frozen=True)
-class Card:
+class ListEntry:
     """An item of a list.
 
     Attributes:
-        item: what it is.
+        item: that is listed.
         rank: its place, from 1.
-        score: None where the list rests on popularity.
+        score: None if the list is based on popularity.
         parts: what each part of the vectors adds.
-        near: what it is like.
-        given: liked items with what they add, where the model adds up over the history.
-        there: a few words about its place in another model's list.
-        mark: it is new, or in both lists.
+        near: similar liked items.
+        given: liked items with what they add, if the model sums over the history.
+        there: some words about its place in another model's list.
+        mark: "both" if it is in both lists.
     """
 
     item: Shown
     rank: int
     score: float | None = None
-    parts: Sequence[Part] = ()
+    parts: Sequence[ScorePart] = ()
     near: Sequence[Near] = ()
     given: Sequence[tuple[Shown, float]] = ()
     there: str = ""
@@ -123,12 +121,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Interest:
-    """One interest of a person.
+    """One interest of a user.
 
     Attributes:
         name: in words.
-        share: in per cent, of the scores of the list.
-        items: those it speaks for most, best first.
+        share: in percent of the scores of the list.
+        items: those that it contributes to most, best first.
     """
 
     name: str
@@ -136,20 +134,13 @@ class Interest:
     items: Sequence[Shown]
 
 
-def picture_path(served: Served, row: int) -> Path | None:
-    """The file of an item's picture, if it has one of a kind that browsers show."""
-    artifact = served.ranker.artifact
-    path = artifact.image_path(row) if 0 <= row < artifact.n_items else None
-    return path if path is not None and path.suffix.lower() in IMAGES else None
-
-
 @dataclass
 class Shower:
-    """Makes `Shown` of rows; the same item is made once.
+    """Makes `Shown` from rows; each item is made once.
 
     Args:
         served: whose items.
-        state: addresses keep it.
+        state: that addresses keep.
     """
 
     served: Served
@@ -161,7 +152,7 @@ class Shower:
     def __post_init__(self) -> None:
         self.catalogue = self.served.ranker.catalogue
         self.title = title_column(self.catalogue)
-        columns = self.catalogue.artifact.columns.items()
+        columns = self.served.ranker.columns.items()
         self._lines = [name for name, one in columns if isinstance(one, Category)][:2]
 
     def of(self, row: int) -> Shown:
@@ -172,7 +163,7 @@ class Shower:
             title = str(record.get(self.title) or one) if self.title else one
             lines = [str(record[name]) for name in self._lines if record.get(name) is not None]
             address = [("model", self.served.name), ("item", one), ("v", self.served.version)]
-            has = picture_path(self.served, row) is not None
+            has = self.served.picture(row) is not None
             self._known[row] = Shown(
                 one,
                 title,
@@ -200,26 +191,26 @@ def cards(
     scores: Sequence[float | None],
     whys: Sequence[Why],
     history: np.ndarray,
-) -> list[Card]:
-    """A list with its reasons.
+) -> list[ListEntry]:
+    """The entries of a list.
 
     Args:
         shower: of the model's items.
-        rows: the list, best first.
-        scores: of its items.
-        whys: the reasons of each item; none where there is no taste to compare with.
-        history: rows of what is known to be liked.
+        rows: of the listed items, best first.
+        scores: of the listed items.
+        whys: explanation of each item; empty if there is nothing to compare with.
+        history: rows of the liked items.
     """
     values = [value for why in whys for value in why.parts.values()]
     likeness = {name: _likeness(shower, name, rows, history) for name in _modalities(whys)}
     found = []
     for place, (row, score) in enumerate(zip(rows, scores, strict=True)):
         if not whys:
-            found.append(Card(shower.of(row), place + 1))
+            found.append(ListEntry(shower.of(row), place + 1))
             continue
         near = [
             Near(
-                LIKE.get(name, f"In {name} like"),
+                LIKE.get(name, f"Similar in {name}"),
                 name,
                 [(shower.by_id([one])[0], cosine) for one, cosine in items],
                 likeness[name][place],
@@ -228,7 +219,7 @@ def cards(
             if items
         ]
         found.append(
-            Card(
+            ListEntry(
                 shower.of(row),
                 place + 1,
                 score,
@@ -240,12 +231,13 @@ def cards(
     return found
 
 
-def parts_of(parts: Mapping[str, float], values: Sequence[float]) -> list[Part]:
+def parts_of(parts: Mapping[str, float], values: Sequence[float]) -> list[ScorePart]:
     """Bars of one item's parts.
 
     Args:
         parts: what each adds.
-        values: all parts of the list, which share a scale: from its smallest, or 0, to its largest.
+        values: all parts of the list; the bars have one scale, from the smallest (or 0) to the
+            largest.
 
     Example:
         >>> one, other = parts_of({"image": -1.0, "text": 3.0}, [-1.0, 3.0])
@@ -259,7 +251,7 @@ def parts_of(parts: Mapping[str, float], values: Sequence[float]) -> list[Part]:
     for name, value in parts.items():
         x = 100 * (min(0.0, value) - low) / span
         found.append(
-            Part(
+            ScorePart(
                 SEGMENTS.get(name, name),
                 name,
                 value,
@@ -273,10 +265,10 @@ def parts_of(parts: Mapping[str, float], values: Sequence[float]) -> list[Part]:
 
 
 def by_interest(whys: Sequence[Why], rows: Sequence[int], cells: np.ndarray) -> list[Why]:
-    """Reasons whose parts are the shares of a person's interests in each score.
+    """Explanations whose parts are the shares of a user's interests in each score.
 
     Args:
-        whys: of each row.
+        whys: explanation of each row.
         rows: of items.
         cells: what each interest adds, (n_items, K).
     """
@@ -291,7 +283,14 @@ def by_interest(whys: Sequence[Why], rows: Sequence[int], cells: np.ndarray) -> 
 def interests_shown(
     shower: Shower, whys: Sequence[Why], cells: np.ndarray, n: int
 ) -> list[Interest]:
-    """The interests that `by_interest` counted, each with its best n items."""
+    """The interests of a list, each with its best items.
+
+    Args:
+        shower: of the model's items.
+        whys: as `by_interest` returned them.
+        cells: what each interest adds, (n_items, K).
+        n: number of items per interest.
+    """
     names = list(whys[0].parts) if whys else []
     best = np.argsort(-cells, axis=0, kind="stable")[:n]
     return [
@@ -305,7 +304,7 @@ def interests_shown(
 
 
 def initials(title: str) -> str:
-    """One or two letters or digits.
+    """One or two letters or digits of a title.
 
     Example:
         >>> initials("red rucksack, 20 l"), initials("item-7"), initials("***")
@@ -316,7 +315,13 @@ def initials(title: str) -> str:
 
 
 def given_by(shower: Shower, row: int, history: np.ndarray) -> list[tuple[Shown, float]]:
-    """The liked items that add most to a score, where the model adds up over the history."""
+    """The liked items that add most to a score, if the model sums over the history.
+
+    Args:
+        shower: of the model's items.
+        row: of the item.
+        history: rows of the liked items.
+    """
     table = shower.catalogue.artifact.neighbours
     if table is None or row >= shower.catalogue.n_trained:
         return []
@@ -334,8 +339,8 @@ def _modalities(whys: Sequence[Why]) -> list[str]:
 
 
 def _likeness(shower: Shower, name: str, rows: Sequence[int], history: np.ndarray) -> list[int]:
-    """Of each row the share of the catalogue, in per cent, that is less like what is liked: an
-    item's likeness is its largest cosine with any liked item.
+    """For each row the percentage of the catalogue that is less similar to the liked items. The
+    similarity of an item is its largest cosine with a liked item.
     """
     catalogue = shower.catalogue
     liked = catalogue.features(name, history)

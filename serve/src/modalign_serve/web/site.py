@@ -1,4 +1,4 @@
-"""What all pages share: the service they ask, how they are printed, what an address says."""
+"""What all pages share: the service, templates, and the state in the address."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ import numpy as np
 from modalign_serve.artifact.artifact import Category
 from modalign_serve.errors import Failure
 from modalign_serve.http.http import Answer, Call
-from modalign_serve.ranker.interests import Interests, interests_of
-from modalign_serve.ranker.ranker import Ranked
-from modalign_serve.service.models import Served
+from modalign_serve.ranker.interest_encoder import InterestEncoder, interests_of
+from modalign_serve.ranker.people import Person
+from modalign_serve.service.served import Served
 from modalign_serve.service.service import Service
-from modalign_serve.web import render
+from modalign_serve.web import templating
 from modalign_serve.web.forms import State, read_query
-from modalign_serve.web.showing import Shower
 from modalign_serve.web.titles import Titles
 
 T = TypeVar("T")
 
 
 class Site:
-    """The service as its pages see it.
+    """The service as the pages see it.
 
     Args:
-        service: what they ask.
+        service: that they show.
     """
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self._titles: dict[str, Titles] = {}
-        self._interests: dict[str, Interests | None] = {}
+        self._interests: dict[str, InterestEncoder | None] = {}
 
     def state(self, call: Call) -> State:
-        """For whom and how a list is asked."""
+        """The state in the address of a page."""
         return State.of(read_query(call.query), self.service.models.names()[0])
 
     def page(
@@ -47,18 +46,18 @@ class Site:
 
         Args:
             template: its name without the suffix.
-            state: what its links keep.
+            state: that its links keep.
             status: of HTTP.
-            link: name of the page's address, where that is another.
-            values: for the template; `kept` are pairs that links to other models keep.
+            link: name of the page in its address, if it differs from the template.
+            **values: for the template; `kept` are pairs that links to other models keep.
         """
-        manifest = self.service.models.get(state.model).ranker.artifact.manifest
-        return render.page(
+        manifest = self.service.models.get(state.model).ranker.manifest
+        return templating.page(
             f"{template}.html",
             status,
             state=state,
             name=link or template,
-            models=[(one.name, one.ranker.artifact.manifest.model) for one in self.service.models],
+            models=[(one.name, one.ranker.manifest.model) for one in self.service.models],
             locked=self.service.keys is not None,
             synthetic=manifest.synthetic,
             kept=values.pop("kept", ()),
@@ -66,8 +65,14 @@ class Site:
         )
 
     def plain(self, name: str, status: int, **values: Any) -> Answer:
-        """A page that shows nothing of any model."""
-        return render.page(
+        """A page about no model.
+
+        Args:
+            name: of the template and the page.
+            status: of HTTP.
+            **values: for the template.
+        """
+        return templating.page(
             f"{name}.html", status, state=None, name=name, models=(), locked=False,
             synthetic=False, kept=(), **values,
         )  # fmt: skip
@@ -77,20 +82,26 @@ class Site:
         return self.plain("failed", failure.status, failure=failure, request_id=request_id)
 
     async def in_thread(self, ask: Callable[..., T], *words: Any) -> T:
-        """Ask what may take long, while the event loop goes on."""
+        """Call a function that may take long in another thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.service.threads, ask, *words)
 
     def found(self, served: Served, asked: str, n: int) -> list[int]:
-        """Rows of at most n items whose title holds the words asked for."""
+        """Rows of at most n items found by words of their title.
+
+        Args:
+            served: whose items.
+            asked: the words, or an id.
+            n: maximum number.
+        """
         known = self._titles.get(served.version)
         if known is None:
             self._titles = self._still_served(self._titles)
             known = self._titles[served.version] = Titles(served.ranker.catalogue)
         return known.search(served.ranker.catalogue, asked, n)
 
-    def interests(self, served: Served) -> Interests | None:
-        """What tells the interests of a model's people, if it can."""
+    def interests(self, served: Served) -> InterestEncoder | None:
+        """The interests of a model's users; None if it has none."""
         if served.version not in self._interests:
             self._interests = self._still_served(self._interests)
             self._interests[served.version] = interests_of(served.ranker.artifact)
@@ -101,26 +112,24 @@ class Site:
         return {version: one for version, one in held.items() if version in versions}
 
 
-def trouble_with(served: Served, state: State) -> str:
-    """Why there is no list for this user, or nothing; asking also folds in what feedback told."""
-    known = not state.user or served.knows(state.user)
-    return "" if known else f"{served.name} knows no user {state.user!r}."
+def find_user(served: Served, state: State) -> tuple[Person | None, str]:
+    """The user of a page, and why there is no list for that user, if so.
+
+    Feedback about the user is folded in.
+    """
+    if not state.user:
+        return None, ""
+    person = served.find(state.user)
+    return person, "" if person is not None else f"{served.name} has no user {state.user!r}."
 
 
 def to(address: str, *headers: tuple[bytes, bytes]) -> Answer:
-    """Go on to an address beside this one, by GET."""
-    return Answer(303, b"", "", [(b"location", address.encode()), *headers, *render.HEADERS])
+    """Redirect to an address beside this one, by GET."""
+    return Answer(303, b"", "", [(b"location", address.encode()), *headers, *templating.HEADERS])
 
 
-def rows_of(ranked: Ranked) -> list[int]:
-    """Rows of the first list."""
-    rows = ranked.rows[0]
-    found: list[int] = rows[rows >= 0].tolist()
-    return found
-
-
-def known_alone(served: Served, state: State) -> State:
-    """Without liked items that the model does not know: they may be another model's."""
+def known_items_only(served: Served, state: State) -> State:
+    """The state without liked items that the model does not have, such as another model's."""
     if not state.liked:
         return state
     known = served.ranker.catalogue.find(list(state.liked)) >= 0
@@ -129,26 +138,13 @@ def known_alone(served: Served, state: State) -> State:
 
 
 def category_column(served: Served) -> tuple[str, Category] | None:
-    """The first column of categories, by which lists are filtered."""
-    columns = served.ranker.artifact.columns.items()
+    """The first column of categories, by which lists can be filtered."""
+    columns = served.ranker.columns.items()
     return next(((name, one) for name, one in columns if isinstance(one, Category)), None)
 
 
-def takes_items(served: Served) -> bool:
-    """Whether the model can make a list from liked items alone."""
-    manifest = served.ranker.artifact.manifest
-    return manifest.kind != "factors" or bool(manifest.fold_in.get("default"))
-
-
-def read_of(shower: Shower, state: State, had: np.ndarray) -> np.ndarray:
-    """What the model reads of a person, where that is less than what is hidden."""
-    artifact = shower.catalogue.artifact
-    row = artifact.user_ids.row(state.user) if state.user else -1
-    return had if artifact.history is None or row < 0 else np.asarray(artifact.history.row(row))
-
-
 def some_users(served: Served, n: int = 12) -> Sequence[tuple[str, int]]:
-    """Users evenly spaced in the artifact, each with how many items are known of them."""
+    """Users evenly spaced in the artifact, each with the number of items they had."""
     artifact = served.ranker.artifact
     rows = np.unique(np.linspace(0, max(0, artifact.n_users - 1), n).astype(np.int64))
     rows = rows[rows < artifact.n_users]

@@ -1,4 +1,4 @@
-"""Search by title: every word that is asked for must stand in it, in any order and any case."""
+"""Search by title: the title must contain every word of the query, in any order and case."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 from modalign_serve.artifact.strings import Strings
 from modalign_serve.ranker.catalogue import Catalogue
 
-LOOKED_AT = 5000
-"""Titles that hold the longest word and are looked at; beyond them nothing is searched."""
+MAX_LOOKED_AT = 5000
+"""Maximum number of titles with the longest word that are compared with the other words."""
 NAMES = ("title", "name", "product_title")
 
 
 def title_column(catalogue: Catalogue) -> str | None:
-    """The column that holds what an item is called; None where no column does."""
+    """The column with the titles of items; None if there is none."""
     columns = catalogue.artifact.columns
     return next((name for name in NAMES if isinstance(columns.get(name), Strings)), None)
 
 
 def folded(text: str) -> str:
-    """A text as it is compared: no capitals, no accents.
+    """A text as it is compared: in lower case, without accents.
 
     Example:
         >>> folded("Überwurf CAFÉ")
@@ -35,13 +35,13 @@ def folded(text: str) -> str:
 
 
 class Titles:
-    """Titles of a catalogue's trained items, one after the other in one text.
+    """The titles of a catalogue's trained items, concatenated into one text.
 
-    A search walks through the text for its longest word, which for a million titles takes about as
-    long as reading the text once, and compares the other words only where that one stands.
+    A search looks for its longest word in the text, which for a million titles takes about as long
+    as reading the text once, and compares the other words only where it is found.
 
     Args:
-        catalogue: whose titles; those of added items are looked at anew in every search.
+        catalogue: with the titles; those of added items are read in every search.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -53,16 +53,21 @@ class Titles:
         self._ends = np.append(ends, len(self._text))
 
     def search(self, catalogue: Catalogue, asked: str, n: int) -> list[int]:
-        """Rows of at most n items: the item whose id is asked for, then titles with words that
-        begin as asked, then those with the letters anywhere; of each the new items first.
+        """Rows of items: the item with the id asked for, then titles with words that start as
+        asked, then titles that contain the letters anywhere; among each the new items first.
+
+        Args:
+            catalogue: the items there are now.
+            asked: words of a title, or an id.
+            n: maximum number of rows.
         """
         rows = catalogue.find([asked.strip()])
         found: list[int] = rows[rows >= 0].tolist()
         words = sorted(_spaced(asked).split(), key=len, reverse=True)
         if not words:
             return found
-        for begin in (" ", ""):
-            wanted = [begin + word for word in words]
+        for start in (" ", ""):
+            wanted = [start + word for word in words]
             found += self._added(catalogue, wanted)
             found += self._trained([word.encode() for word in wanted], n + 1)
         return list(dict.fromkeys(found))[:n]
@@ -81,7 +86,7 @@ class Titles:
     def _trained(self, words: list[bytes], n: int) -> list[int]:
         text, at = self._text, 0
         found: list[int] = []
-        for _ in range(LOOKED_AT):
+        for _ in range(MAX_LOOKED_AT):
             at = text.find(words[0], at)
             if at < 0 or len(found) >= n:
                 break
@@ -96,7 +101,7 @@ class Titles:
 
 
 def _spaced(title: str) -> str:
-    """A title as it is searched: a space before every word, none of its signs.
+    """A title as it is searched: a space before every word, no punctuation.
 
     Example:
         >>> _spaced("T-shirt, RED")

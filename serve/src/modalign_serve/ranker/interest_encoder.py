@@ -1,4 +1,4 @@
-"""Interest factors of a person, where the model scores by a mixture of them."""
+"""Interests of a user, for models whose scores are a mixture of interests."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from modalign_serve.artifact.artifact import Artifact
 from modalign_serve.ranker.foldin import session
 
 
-class Interests:
-    """What each interest of a person adds to the scores of all items.
+class InterestEncoder:
+    """What each interest of a user adds to the scores of all items.
 
-    A model such as BANDVAE scores an item by `log sum_k c_ik` over K factors that it reads off a
-    person's history. Its encoder gives the cells `c_ik` beside the scores.
+    A model such as BANDVAE scores an item by `log sum_k c_ik` over K interests inferred from a
+    user's history. Its encoder returns the cells `c_ik` beside the scores.
 
     Args:
         path: of the ONNX encoder.
@@ -28,11 +28,11 @@ class Interests:
 
     @property
     def known(self) -> bool:
-        """Whether the encoder gives cells."""
+        """Whether the encoder returns cells."""
         return bool(self._output)
 
     def cells(self, history: np.ndarray) -> np.ndarray:
-        """Cells c of all items, (n_items, K), none of them negative.
+        """Cells c of all items, (n_items, K), not negative.
 
         Args:
             history: rows of items, at least one.
@@ -41,10 +41,10 @@ class Interests:
         return found
 
 
-def interests_of(artifact: Artifact) -> Interests | None:
-    """The interests of an artifact's people; None where its model has none."""
+def interests_of(artifact: Artifact) -> InterestEncoder | None:
+    """The interests of an artifact's users; None if its model has none."""
     path = artifact.file("encoder.onnx")
     if artifact.manifest.kind != "encoder" or path is None:
         return None
-    made = Interests(path)
+    made = InterestEncoder(path)
     return made if made.known else None

@@ -1,4 +1,4 @@
-"""What Prometheus reads at `/metrics`."""
+"""The metrics that Prometheus reads at `/metrics`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 
 class Metrics:
     """Counts and times of one service, in a registry of its own.
 
-    Labels take values from short fixed lists alone (routes, methods, statuses, models, kinds),
-    never ids or paths as they were sent.
+    The values of labels come from short fixed lists (routes, methods, statuses, models, kinds),
+    never from ids or paths in a request.
 
     Example:
         >>> metrics = Metrics()
@@ -43,34 +43,34 @@ class Metrics:
             ["route"], buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.in_flight = Gauge(
-            "modalign_requests_in_flight", "Requests begun and not answered.", registry=registry
+            "modalign_requests_in_flight", "Requests started and not answered.", registry=registry
         )
         self.lists = Counter(
             "modalign_lists", "Lists of items answered.", ["model", "asked"], registry=registry
         )
         self.rank_seconds = Histogram(
-            "modalign_rank_seconds", "Scoring and choosing, a batch of requests at a time.",
+            "modalign_rank_seconds", "Scoring and selecting for one batch of requests.",
             ["model"], buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.batch = Histogram(
-            "modalign_rank_batch", "Requests answered by one product of matrices.", ["model"],
+            "modalign_rank_batch", "Requests answered by one matrix product.", ["model"],
             buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=registry,
         )  # fmt: skip
         self.events = Counter(
-            "modalign_feedback_events", "Events of feedback, duplicates and refused ones apart.",
+            "modalign_feedback_events", "Events of feedback: new, duplicate or failed.",
             ["result"], registry=registry,
         )  # fmt: skip
         self.model_events = Counter(
             "modalign_feedback_of_model",
-            "New events by the model that the split gives their user; calls with duplicates apart.",
+            "New events by the model assigned to their user, without calls that hold duplicates.",
             ["model", "kind"], registry=registry,
         )  # fmt: skip
         self.commit_seconds = Histogram(
-            "modalign_feedback_commit_seconds", "One durable write of all events that waited.",
+            "modalign_feedback_commit_seconds", "One durable write of all waiting events.",
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.swaps = Counter(
-            "modalign_swaps", "Artifacts exchanged while serving.", ["model", "result"],
+            "modalign_swaps", "Swaps of artifacts while serving.", ["model", "result"],
             registry=registry,
         )  # fmt: skip
         self.model_info = Gauge(
@@ -83,10 +83,17 @@ class Metrics:
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one answered request."""
+        """Count one answered request.
+
+        Args:
+            route: template of the path.
+            method: of HTTP.
+            status: of HTTP.
+            seconds: from its head to the end of its answer.
+        """
         key = (route, method, status)
         if key not in self._known:
-            # Looking a child up by its labels costs more than counting it.
+            # To look a child up by its labels costs more than to count it.
             self._known[key] = (
                 self._requests.labels(route, method, str(status)),
                 self._request_seconds.labels(route),
@@ -96,5 +103,5 @@ class Metrics:
         times.observe(seconds)
 
     def text(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """All metrics in the text format of Prometheus."""
         return generate_latest(self.registry)

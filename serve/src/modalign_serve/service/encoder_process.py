@@ -1,4 +1,4 @@
-"""Texts and pictures of new items, encoded by another process: this one has no torch in it."""
+"""Texts and pictures of new items, encoded by another process, as this one has no torch."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 import msgspec
 
 from modalign_serve.errors import Failure, unavailable
-from modalign_serve.service.models import Served
+from modalign_serve.service.served import Served
 
 PATIENCE = 60.0
-"""Seconds for one item; the first one also loads the encoder's weights."""
+"""Maximum seconds for one item; the first one also loads the encoder's weights."""
 LONGEST = 16 * 1024 * 1024
+"""Maximum bytes of an answer."""
 
 
 class EncoderProcess:
-    """A process that answers a line of JSON by a line of JSON, started when first asked.
+    """A process that answers a line of JSON with a line of JSON, started at the first request.
 
     Args:
-        command: its words; see `modalign.encoding.standing` for what it is asked.
+        command: starts it; see `modalign.encoding.standing` for the protocol.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -33,12 +34,12 @@ class EncoderProcess:
         """Features by modality of an item's text, picture, or both.
 
         Args:
-            served: whose content adapter says which modalities, made by which encoders.
+            served: the model, whose content adapter names the modalities and their encoders.
             raw: "text" as it is, "image" in base64.
 
         Raises:
-            Failure: 409 where the model has no modality of what was sent, or its encoder cannot
-                encode one item; 422 where the picture is none; 503 where the process fails.
+            Failure: 409 if the model has no modality for what was sent, or its encoder cannot
+                encode single items; 422 if the picture cannot be read; 503 if the process fails.
         """
         wanted = _wanted(served, raw)
         question = msgspec.json.encode({"wanted": wanted, **raw})
@@ -53,9 +54,9 @@ class EncoderProcess:
                 ) from error
         answer = msgspec.json.decode(line)
         if "error" in answer:
-            told = answer["error"]
-            status = 422 if told["input"] else 409
-            raise Failure(status, told["expected"], told["got"], told["fix"])
+            facts = answer["error"]
+            status = 422 if facts["input"] else 409
+            raise Failure(status, facts["expected"], facts["got"], facts["fix"])
         found: dict[str, list[float]] = answer["features"]
         return found
 
@@ -74,11 +75,11 @@ class EncoderProcess:
         await process.stdin.drain()
         line = await process.stdout.readline()
         if not line.endswith(b"\n"):
-            raise OSError("it ended")
+            raise OSError("the process ended")
         return line
 
     async def stop(self) -> None:
-        """End the process; the next question starts another."""
+        """End the process; the next request starts another."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -87,9 +88,9 @@ class EncoderProcess:
 
 
 def _wanted(served: Served, raw: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The encoder of each modality that the adapter reads and that something was sent for."""
+    """The encoder of each modality that the adapter reads and that the item was sent with."""
     adapter = served.ranker.adapter
-    known = served.ranker.artifact.manifest.modalities
+    known = served.ranker.manifest.modalities
     found, kinds = {}, set()
     for name in adapter.names if adapter is not None else ():
         made = known.get(name, {}).get("provenance", {})
@@ -99,7 +100,7 @@ def _wanted(served: Served, raw: Mapping[str, str]) -> dict[str, dict[str, Any]]
     missing = sorted(set(raw) - kinds)
     if missing:
         raise Failure(
-            409, f"a model that reads {' and '.join(missing)} by an encoder", served.name,
-            "send the item's features by modality, as the model's card names them",
+            409, f"a model with an encoder for {' and '.join(missing)}", served.name,
+            "send the item's features by modality, as named in the model's card",
         )  # fmt: skip
     return found

@@ -1,4 +1,4 @@
-"""What a service is told when it starts."""
+"""The settings of a service."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything but the code that decides how a service behaves.
+class ServiceSettings:
+    """The settings of a service.
 
     Attributes:
-        artifacts: folder of each model by the name it is served under; the first is the default.
+        artifacts: folder of each model by its name; the first is the default model.
         feedback: where feedback goes, see `modalign_serve.stores.stores.open_store`.
-        host, port: what to listen on.
-        keys: file of API keys; without one every caller may ask, and none may administer.
-        split: share of the traffic of `/v1/recommend` by model; the first model has all where
-            it is empty.
-        rate: requests a second for each key (or address, without keys); 0 for no limit.
-        max_body: largest body in bytes.
+        host, port: where to listen.
+        keys: file of API keys; None: any caller may ask, and none may administer.
+        split: share of the traffic of `/v1/recommend` by model; empty: all to the first model.
+        rate: maximum requests per second for each key (or address, without keys); 0: no limit.
+        max_body: maximum size of a request's body in bytes.
         cors: origins of other sites whose pages may call.
-        timeout: seconds for a request's head and body to arrive.
-        drain: seconds between SIGTERM and the end of listening, so that a balancer can notice.
-        log: least level that is written.
-        encoder: words of a command that encodes texts and pictures of new items, see
-            `modalign_serve.service.encoding`; None where only features are taken.
-        page: show the page for people at `/`.
+        timeout: maximum seconds for a request's head and body to arrive.
+        drain: seconds between SIGTERM and the end of listening, for a load balancer to notice.
+        log: minimum level that is written.
+        encoder: command that encodes texts and pictures of new items, see
+            `modalign_serve.service.encoder_process`; None: new items need features.
+        page: serve the web page at `/`.
 
     Raises:
         ConfigError: a value is out of its bounds.
@@ -71,8 +70,8 @@ class Settings:
         _check(self.drain >= 0, "0 seconds or more", self.drain, "--drain")
         _check(self.log in LEVELS, f"one of {', '.join(LEVELS)}", self.log, "--log")
         for origin in self.cors:
-            fair = re.fullmatch(r"https?://[^/\s*]+", origin)
-            _check(bool(fair), "an origin such as https://shop.example", origin, "--cors")
+            valid = re.fullmatch(r"https?://[^/\s*]+", origin)
+            _check(bool(valid), "an origin such as https://shop.example", origin, "--cors")
         self._check_split()
 
     def _check_split(self) -> None:
@@ -86,6 +85,6 @@ class Settings:
         _check(not self.split or abs(total - 1) < 1e-6, "shares that add up to 1", total, "--split")
 
 
-def _check(fair: bool, expected: str, got: object, option: str) -> None:
-    if not fair:
+def _check(valid: bool, expected: str, got: object, option: str) -> None:
+    if not valid:
         raise ConfigError(expected, repr(got), f"change {option}")

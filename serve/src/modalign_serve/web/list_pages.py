@@ -1,17 +1,16 @@
-"""Pages with lists: for a user or a taste, by one model or by two."""
+"""Pages with lists: for a user or for liked items, from one model or from two."""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-import numpy as np
-
 from modalign_serve.http.http import Answer, Call
+from modalign_serve.ranker.people import Person
+from modalign_serve.ranker.rules import Rules
 from modalign_serve.ranker.why import Why
-from modalign_serve.service.models import Served
+from modalign_serve.service.served import Served
 from modalign_serve.web.forms import SIZES, State
 from modalign_serve.web.showing import (
     BASES,
@@ -26,13 +25,10 @@ from modalign_serve.web.showing import (
 from modalign_serve.web.site import (
     Site,
     category_column,
-    known_alone,
-    read_of,
-    rows_of,
+    find_user,
+    known_items_only,
     some_users,
-    takes_items,
     to,
-    trouble_with,
 )
 
 CHOICES = 24
@@ -40,34 +36,34 @@ FOUND = 48
 HAD = 12
 STANDING_FOR = 4
 DEPTH = 100
-"""Places of the other list that are looked through for an item."""
+"""Length of the other list in which an item is looked for."""
 
 
-class Lists:
+class ListPages:
     """Pages with lists.
 
     Args:
-        site: what they share with the others.
+        site: that they share with the other pages.
     """
 
     def __init__(self, site: Site) -> None:
         self.site = site
 
     async def recommend(self, call: Call) -> Answer:
-        """For whom, the list, why, and what to click."""
+        """The list of a user or of liked items, with explanations."""
         state = self.site.state(call)
         served = self.site.service.models.get(state.model)
-        trouble = trouble_with(served, state)
+        person, trouble = find_user(served, state)
         if trouble:
             return await self._start(served, replace(state, user=""), trouble, 404)
-        state = known_alone(served, state)
+        state = known_items_only(served, state)
         if not state.user and not state.liked:
             return await self._start(served, state, "", 200)
-        if not state.user and not takes_items(served):
-            told = f"{served.name} has no way from items to a taste: choose a user."
-            return await self._start(served, replace(state, liked=()), told, 409)
+        if not state.user and not served.ranker.takes_items:
+            trouble = f"{served.name} cannot recommend from items: choose a user."
+            return await self._start(served, replace(state, liked=()), trouble, 409)
         shower = Shower(served, state)
-        found = await self.site.in_thread(self._listed, shower, state)
+        found = await self.site.in_thread(self._listed, shower, state, person)
         choices = [] if state.user else await self._choices(shower, state)
         return self.site.page(
             "recommend", state, choices=choices, asked_of=_asked_of(served),
@@ -76,15 +72,15 @@ class Lists:
 
     async def _start(self, served: Served, state: State, trouble: str, status: int) -> Answer:
         shower = Shower(served, state)
-        choices = await self._choices(shower, state) if takes_items(served) else []
+        choices = await self._choices(shower, state) if served.ranker.takes_items else []
         return self.site.page(
             "start", state, status=status, link="recommend", choices=choices, trouble=trouble,
-            users=some_users(served), n_users=served.ranker.artifact.n_users,
+            users=some_users(served), n_users=served.ranker.manifest.n_users,
             n_items=len(served.ranker.catalogue),
         )  # fmt: skip
 
     async def _choices(self, shower: Shower, state: State) -> list[Shown]:
-        """Items to click: what is searched for, or popular ones of all categories."""
+        """Items to choose from: those searched for, or popular ones of all categories."""
         served = shower.served
         if state.q:
             rows = await self.site.in_thread(self.site.found, served, state.q, FOUND)
@@ -93,13 +89,12 @@ class Lists:
         limit = {}
         if column is not None:
             limit = {column[0]: -(-CHOICES // max(1, len(column[1].names)))}
-        ask = partial(
-            served.ranker.recommend_for_items, [], CHOICES, exclude=state.liked, at_most_per=limit
-        )
-        return shower.all(rows_of(await self.site.in_thread(ask)))
+        rules = Rules(exclude=state.liked, at_most_per=limit)
+        ask = served.ranker.recommend_for_items
+        return shower.all((await self.site.in_thread(ask, [], CHOICES, rules)).kept())
 
-    async def somebody(self, call: Call) -> Answer:
-        """Any user."""
+    async def random_user(self, call: Call) -> Answer:
+        """The list of a random user."""
         state = self.site.state(call)
         users = self.site.service.models.get(state.model).ranker.artifact.user_ids
         if not len(users):
@@ -118,12 +113,12 @@ class Lists:
             rows = await self.site.in_thread(self.site.found, served, state.q, FOUND)
             found = shower.all(rows)
         return self.site.page(
-            "search", state, found=found, most=FOUND, likes=takes_items(served),
+            "search", state, found=found, most=FOUND, likes=served.ranker.takes_items,
             n_items=len(served.ranker.catalogue),
         )  # fmt: skip
 
     async def compare(self, call: Call) -> Answer:
-        """The same person's lists by two models."""
+        """The lists of one user from two models."""
         state, models = self.site.state(call), self.site.service.models
         served = models.get(state.model)
         others = [name for name in models.names() if name != state.model]
@@ -144,52 +139,45 @@ class Lists:
         )  # fmt: skip
 
     async def _side(self, served: Served, state: State) -> dict[str, Any]:
-        side = {
-            "name": served.name,
-            "kind": served.ranker.artifact.manifest.model,
-            "trouble": trouble_with(served, state),
-        }
-        if side["trouble"]:
-            return side
-        own = known_alone(served, state)
+        person, trouble = find_user(served, state)
+        own = known_items_only(served, state)
         if not own.user and not own.liked:
-            return {**side, "trouble": f"{served.name} knows none of these items."}
-        if not own.user and not takes_items(served):
-            return {**side, "trouble": f"{served.name} has no way from items to a taste."}
+            trouble = f"{served.name} has none of these items."
+        elif not own.user and not served.ranker.takes_items:
+            trouble = f"{served.name} cannot recommend from items."
+        side = {"name": served.name, "kind": served.ranker.manifest.model, "trouble": trouble}
+        if trouble:
+            return side
         shower = Shower(served, replace(own, model=served.name))
-        found = await self.site.in_thread(self._listed, shower, own, DEPTH)
+        found = await self.site.in_thread(self._listed, shower, own, person, DEPTH)
         return {**side, "missing": len(state.liked) - len(own.liked), **found}
 
-    def _listed(self, shower: Shower, state: State, depth: int = 0) -> dict[str, Any]:
-        """A list with its reasons, and what it rests on."""
+    def _listed(
+        self, shower: Shower, state: State, person: Person | None, depth: int = 0
+    ) -> dict[str, Any]:
+        """A list with its explanations; without a person, for the liked items."""
         ranker, catalogue = shower.served.ranker, shower.catalogue
-        rules, k = _rules(shower.served, state), max(state.k, depth)
-        if state.user:
-            ranked = ranker.recommend([state.user], k, **rules)
-            had = catalogue.find(ranker.history(state.user))
-            had = had[had >= 0]
-            why = partial(ranker.explain, user=state.user, n=3)
-        else:
-            ranked = ranker.recommend_for_items(list(state.liked), k, **rules)
-            had = catalogue.find(list(state.liked))
-            why = partial(ranker.explain, items=state.liked, n=3)
-        basis = ranked.basis[0]
-        rows = rows_of(ranked)[: state.k]
-        ids = catalogue.ids(np.array(rows, np.int64))
-        whys: list[Why] = [] if basis == "popular" else [why(one) for one in ids]
-        read = read_of(shower, state, had)
+        if person is None:
+            person = ranker.person_of_items(list(state.liked))
+        rules = _rules(shower.served, state)
+        ranked = ranker.recommend_people([person], max(state.k, depth), rules)
+        basis, read = ranked.basis[0], person.history
+        rows = ranked.kept()[: state.k].tolist()
+        whys: list[Why] = []
+        if basis != "popular":
+            whys = [ranker.explain_person(one, person, 3) for one in catalogue.ids(rows)]
         factors = self.site.interests(shower.served)
         interests: list[Interest] = []
         if factors is not None and whys and len(read):
-            cells = factors.cells(read[read < catalogue.n_trained])
+            cells = factors.cells(read)
             whys = by_interest(whys, rows, cells)
             interests = interests_shown(shower, whys, cells, STANDING_FOR)
         segments = list(whys[0].parts) if whys else []
         return {
             "cards": cards(shower, rows, ranked.scores[0, : len(rows)].tolist(), whys, read),
             "basis": BASES[basis],
-            "had": shower.all(had[:HAD]),
-            "n_had": len(had),
+            "had": shower.all(person.seen[:HAD]),
+            "n_had": len(person.seen),
             "deep": ranked.ids(),
             "interests": interests,
             "segments": [(name, SEGMENTS.get(name, name)) for name in segments],
@@ -197,28 +185,27 @@ class Lists:
 
 
 def _asked_of(served: Served) -> dict[str, Any]:
-    """What can be asked of a model's lists."""
+    """The options of a model's lists."""
     column = category_column(served)
     return {
         "sizes": SIZES,
-        "mixes": served.ranker.artifact.items is not None,
+        "mixes": served.ranker.has_vectors,
         "column": column[0] if column is not None else "",
         "names": sorted(column[1].names) if column is not None else (),
     }
 
 
-def _rules(served: Served, state: State) -> dict[str, Any]:
+def _rules(served: Served, state: State) -> Rules:
     column = category_column(served)
     only = state.only and column is not None and state.only in column[1].names
-    mixes = served.ranker.artifact.items is not None
-    return {
-        "diversity": state.diversity if mixes else 0.0,
-        "where": {column[0]: state.only} if only and column is not None else None,
-    }
+    return Rules(
+        diversity=state.diversity if served.ranker.has_vectors else 0.0,
+        where={column[0]: state.only} if only and column is not None else None,
+    )
 
 
 def _marked(sides: list[dict[str, Any]], k: int) -> int:
-    """Tell at each item its place in the other list; how many stand in both."""
+    """Add to each item its place in the other list; returns how many items are in both."""
     if any(side["trouble"] for side in sides):
         return 0
     common = 0

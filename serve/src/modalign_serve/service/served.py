@@ -1,4 +1,4 @@
-"""The models that are served: a ranker each, exchanged in one step, and who gets which."""
+"""The served models: a ranker for each, replaced in one step, and the split of the traffic."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from modalign_serve.artifact.manifest import NAME
 from modalign_serve.errors import ConfigError, Failure, UnknownName
-from modalign_serve.ranker.ranker import Ranked, Ranker
+from modalign_serve.ranker.people import Person
+from modalign_serve.ranker.ranker import Ranker
 from modalign_serve.service.schemas import PLAIN
 from modalign_serve.stores.feedback import KINDS
 
+IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp",
+          ".gif": "image/gif"}  # fmt: skip
+"""Content types of the pictures that are served, by suffix."""
+
 
 @dataclass(slots=True)
-class Told:
-    """What feedback told of a user and the ranker does not know yet.
+class _Pending:
+    """Feedback of a user that the ranker does not know yet.
 
     Attributes:
-        liked: items that move the user's vector; each is also seen.
+        liked: items that move the user's vector; they are also seen.
         hidden: items that are only left out of the lists.
     """
 
@@ -31,11 +35,11 @@ class Told:
 
 
 class Served:
-    """A ranker with its name and version, and feedback that waits for its user.
+    """A ranker with its name and version, and the feedback that it has not read yet.
 
-    Feedback is folded into a user's vector when that user next asks, not when it comes: a shop
-    sends far more events than it asks for lists, and starting with millions of them kept takes
-    no longer than reading them. The asyncio thread alone calls these methods.
+    Feedback is folded into a user's vector at the user's next request, not on arrival: a shop
+    sends far more events than it asks for lists, and a start with millions of stored events takes
+    no longer than reading them. Only the thread of the event loop calls `add_events` and `find`.
 
     Args:
         name: the model's name in paths.
@@ -46,11 +50,11 @@ class Served:
     def __init__(self, name: str, folder: Path, ranker: Ranker) -> None:
         self.name, self.folder, self.ranker = name, folder, ranker
         self.version = version_of(folder)
-        self._told: dict[str, Told] = {}
+        self._pending: dict[str, _Pending] = {}
 
     @classmethod
     def open(cls, name: str, folder: Path) -> Served:
-        """Read an artifact, check it, and answer once, so that the first caller need not wait.
+        """Read an artifact, check it, and make one list, so that the first caller need not wait.
 
         Raises:
             ArtifactError: it cannot be served.
@@ -61,54 +65,43 @@ class Served:
             served.ranker.recommend([users[0]], 10)
         return served
 
-    def tell(self, events: Iterable[tuple[str, str, str]]) -> None:
-        """Take (user_id, item_id, kind) of events; the next call sees them."""
-        told = self._told
+    def add_events(self, events: Iterable[tuple[str, str, str]]) -> None:
+        """Take (user_id, item_id, kind) of events; the next list of the user depends on them."""
+        pending = self._pending
         for user, item, kind in events:
             meaning = KINDS.get(kind)
             if meaning is None or not meaning.seen:
                 continue
-            of_user = told.get(user)
+            of_user = pending.get(user)
             if of_user is None:
-                of_user = told[user] = Told()
+                of_user = pending[user] = _Pending()
             (of_user.liked if meaning.liked else of_user.hidden)[item] = None
 
-    def knows(self, user: str) -> bool:
-        """Whether the artifact or feedback tells of a user."""
-        if user in self._told:
-            self.settle((user,))
-        return self.ranker.knows_user(user)
+    def find(self, user: str) -> Person | None:
+        """What is known of a user, by training or feedback; None for an unknown one."""
+        pending = self._pending.pop(user, None) if self._pending else None
+        if pending is not None:
+            self._fold_in(user, pending)
+        return self.ranker.find(user)
 
-    def unknown_items(self, items: Sequence[str]) -> int:
-        """How many of the items are not in the catalogue."""
-        return int((self.ranker.catalogue.find(items) < 0).sum())
+    def picture(self, row: int) -> Path | None:
+        """The file of an item's picture, if it has one of a type that browsers show."""
+        path = self.ranker.catalogue.image_path(row)
+        return path if path is not None and path.suffix.lower() in IMAGES else None
 
-    def recommend(self, users: Sequence[str], k: int, **rules: Any) -> Ranked:
-        """See `Ranker.recommend`; what feedback told of the users counts."""
-        self.settle(users)
-        return self.ranker.recommend(users, k, **rules)
-
-    def settle(self, users: Sequence[str]) -> None:
-        """Fold in what waits for these users."""
-        told = self._told
-        if not told:
-            return
-        for user in users:
-            one = told.pop(user, None)
-            if one is None:
-                continue
-            liked, hidden = self._known(one.liked), self._known(one.hidden)
-            if liked:
-                try:
-                    self.ranker.update({user: liked})
-                except ConfigError:
-                    # This artifact has no way from items to a vector: they are seen, no more.
-                    hidden = [*liked, *hidden]
-            if hidden:
-                self.ranker.hide({user: hidden})
+    def _fold_in(self, user: str, pending: _Pending) -> None:
+        liked, hidden = self._known(pending.liked), self._known(pending.hidden)
+        if liked:
+            try:
+                self.ranker.update({user: liked})
+            except ConfigError:
+                # The artifact has no fold-in: the items are seen, and nothing more.
+                hidden = [*liked, *hidden]
+        if hidden:
+            self.ranker.hide({user: hidden})
 
     def _known(self, items: Mapping[str, None]) -> list[str]:
-        """Those in the catalogue: feedback of other models' items is kept, not read."""
+        """The items in the catalogue: feedback about other models' items is stored, not read."""
         listed = list(items)
         if not listed:
             return listed
@@ -117,16 +110,16 @@ class Served:
 
 
 def version_of(folder: Path) -> str:
-    """Twelve hexadecimal digits that differ wherever anything in the artifact differs."""
+    """Twelve hexadecimal digits that differ if anything in the artifact differs."""
     return hashlib.sha256((folder / NAME).read_bytes()).hexdigest()[:12]
 
 
-class Models:
+class ServedModels:
     """Served models by name, and the split of traffic between them.
 
     Args:
         served: the models; the first is the default.
-        split: share by name, adding up to 1; all to the first where empty.
+        split: share by name, adding up to 1; empty for all traffic to the first.
     """
 
     def __init__(self, served: Sequence[Served], split: Mapping[str, float]) -> None:
@@ -151,16 +144,16 @@ class Models:
         """A model by name.
 
         Raises:
-            Failure: 404, the nearest name is suggested.
+            Failure: 404 for an unknown name; the nearest is suggested.
         """
         found = self._by_name.get(name)
         if found is None:
-            told = UnknownName("served model", name, self._by_name)
-            raise Failure(404, told.expected, told.got, told.fix)
+            error = UnknownName("served model", name, self._by_name)
+            raise Failure(404, error.expected, error.got, error.fix)
         return found
 
     def of_user(self, user: str) -> Served:
-        """Whom the split gives a user to: the same model for the same user, always.
+        """The model that the split assigns to a user: always the same one.
 
         The user's hash, as a number from 0 to 1, falls into one of the shares.
         """
@@ -172,17 +165,17 @@ class Models:
         return self._by_name[self._names[which]]
 
     def replace(self, served: Served) -> Served:
-        """Serve a model from another ranker from now on; what was served before."""
+        """Serve a model from another ranker from now on; returns the one before."""
         old = self._by_name[served.name]
         self._by_name[served.name] = served
         return old
 
 
 def beside(folder: Path, name: str) -> Path:
-    """A folder beside another by its plain name; nothing else can be reached.
+    """A folder beside another, by its plain name; no other folder can be reached.
 
     Raises:
-        Failure: 422 where the name is a path, 404 where there is no such artifact.
+        Failure: 422 if the name is a path, 404 if there is no such artifact.
     """
     if not re.search(PLAIN, name):
         raise Failure(
@@ -191,7 +184,7 @@ def beside(folder: Path, name: str) -> Path:
         )  # fmt: skip
     root = folder.resolve().parent
     path = root / name
-    # A link may lead anywhere; what it leads to must lie here as well.
+    # A link may lead anywhere; its target must lie here as well.
     if path.resolve().parent != root or not (path / NAME).is_file():
         raise Failure(
             404, f"an artifact beside {folder.name}", f"none called {name!r}",
@@ -200,10 +193,10 @@ def beside(folder: Path, name: str) -> Path:
     return path
 
 
-def open_all(artifacts: Mapping[str, Path], split: Mapping[str, float]) -> Models:
+def open_all(artifacts: Mapping[str, Path], split: Mapping[str, float]) -> ServedModels:
     """Open every artifact.
 
     Raises:
         ArtifactError: one cannot be served.
     """
-    return Models([Served.open(name, folder) for name, folder in artifacts.items()], split)
+    return ServedModels([Served.open(name, folder) for name, folder in artifacts.items()], split)

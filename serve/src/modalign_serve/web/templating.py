@@ -1,4 +1,4 @@
-"""Templates, the style sheet and the script, each read once from the package."""
+"""The templates, the style sheet and the script of the page, each read once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ KINDS = {
     "page.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-# Nothing is loaded from elsewhere and nothing runs that stands in the page itself, so that a
-# title with markup in it would do nothing even where it were not escaped.
+# Nothing is loaded from other sites and no script in the page itself runs, so markup in a title
+# would have no effect even if it were not escaped.
 POLICY = (
     "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -33,13 +33,13 @@ HEADERS = (
 
 @cache
 def static(name: str) -> bytes:
-    """A file of the page."""
+    """A static file of the page."""
     return (files("modalign_serve.web") / name).read_bytes()
 
 
 @cache
 def stamp(name: str) -> str:
-    """Differs wherever the file differs, so that browsers may keep it for long."""
+    """A hash of a static file, so browsers may cache it for long."""
     return hashlib.sha256(static(name)).hexdigest()[:12]
 
 
@@ -60,7 +60,7 @@ def _environment() -> Environment:
 
 
 def number(value: Any) -> str:
-    """A number for people.
+    """A number as the page shows it.
 
     Example:
         >>> number(12345), number(0.07722), number(1e-6), number("adam"), number(True)
@@ -76,6 +76,12 @@ def number(value: Any) -> str:
 
 
 def page(template: str, status: int = 200, **values: Any) -> Answer:
-    """A page from its template; every value is escaped."""
+    """A page from its template; every value is escaped.
+
+    Args:
+        template: name of its file.
+        status: of HTTP.
+        **values: for the template.
+    """
     text = _environment().get_template(template).render(**values)
     return Answer(status, text.encode(), "text/html; charset=utf-8", HEADERS)

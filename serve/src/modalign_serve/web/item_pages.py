@@ -1,4 +1,4 @@
-"""Pages of single items: what is known of one, whom it reaches, and new ones."""
+"""Pages of single items: its metadata, the users it reaches, and new items."""
 
 from __future__ import annotations
 
@@ -10,22 +10,15 @@ import numpy as np
 
 from modalign_serve.errors import Failure, InputError
 from modalign_serve.http.http import Answer, Call
-from modalign_serve.http.routes import IMAGES
-from modalign_serve.ranker.interests import Interests
+from modalign_serve.ranker.people import Person
 from modalign_serve.ranker.ranker import Ranked
-from modalign_serve.web import adding, card, render
+from modalign_serve.ranker.rules import Rules
+from modalign_serve.service.served import IMAGES
+from modalign_serve.web import adding, card, templating
 from modalign_serve.web.door import form_of
 from modalign_serve.web.forms import Form, State, read_query
-from modalign_serve.web.showing import Card, Shower, by_interest, cards, picture_path
-from modalign_serve.web.site import (
-    Site,
-    known_alone,
-    read_of,
-    rows_of,
-    takes_items,
-    to,
-    trouble_with,
-)
+from modalign_serve.web.showing import ListEntry, Shower, by_interest, cards
+from modalign_serve.web.site import Site, find_user, known_items_only, to
 
 REACHED = 20
 ASKED = 1000
@@ -36,32 +29,63 @@ YEAR = ((b"cache-control", b"private, max-age=31536000, immutable"),)
 HOUR = ((b"cache-control", b"private, max-age=3600"),)
 
 
-class Items:
+class ItemPages:
     """Pages of single items, and of a model.
 
     Args:
-        site: what they share with the others.
+        site: that they share with the other pages.
     """
 
     def __init__(self, site: Site) -> None:
         self.site = site
 
     async def item(self, call: Call) -> Answer:
-        """All that is known of an item, what is like it, and why it would be in the list."""
+        """Metadata of an item, similar items, and why it would be in the list."""
         state, form = self.site.state(call), read_query(call.query)
         served = self.site.service.models.get(state.model)
         row = int(served.ranker.catalogue.rows([form.text("item")])[0])
-        if trouble_with(served, state):
-            state = replace(state, user="")
-        state = known_alone(served, state)
+        person, trouble = find_user(served, state)
+        state = known_items_only(served, replace(state, user="") if trouble else state)
         shower = Shower(served, state)
-        factors = self.site.interests(served)
-        found = await self.site.in_thread(_told, shower, state, row, factors)
+        found = await self.site.in_thread(self._described, shower, row, person)
         kept = [("item", form.text("item"))]
-        return self.site.page("item", state, kept=kept, likes=takes_items(served), **found)
+        return self.site.page("item", state, kept=kept, likes=served.ranker.takes_items, **found)
+
+    def _described(self, shower: Shower, row: int, person: Person | None) -> dict[str, Any]:
+        ranker, catalogue = shower.served.ranker, shower.catalogue
+        one = catalogue.id(row)
+        alike: list[ListEntry] = []
+        if ranker.has_vectors:
+            near = ranker.similar_items([one], 8)
+            rows = near.kept().tolist()
+            scores = near.scores[0, : len(rows)].tolist()
+            alike = cards(shower, rows, scores, [], np.zeros(0, np.int64))
+        if person is None and shower.state.liked and ranker.takes_items:
+            person = ranker.person_of_items(list(shower.state.liked))
+        why = None if person is None else self._why(shower, row, person)
+        known = [
+            (name, value) for name, value in catalogue.record(row).items() if value is not None
+        ]
+        return {
+            "item": shower.of(row),
+            "record": [pair for pair in known if pair[0] not in ("image", shower.title)],
+            "alike": alike,
+            "why": why,
+            "is_new": row >= catalogue.n_trained,
+        }
+
+    def _why(self, shower: Shower, row: int, person: Person) -> ListEntry | None:
+        read = person.history[person.history != row]
+        if not len(read):
+            return None
+        why = shower.served.ranker.explain_person(shower.catalogue.id(row), person, 3)
+        factors = self.site.interests(shower.served)
+        if factors is not None:
+            (why,) = by_interest([why], [row], factors.cells(read))
+        return cards(shower, [row], [why.score], [why], read)[0]
 
     async def reach(self, call: Call) -> Answer:
-        """Whose lists an item stands in, with and without it."""
+        """The users who have an item in their list, and their lists with and without it."""
         state, form = self.site.state(call), read_query(call.query)
         served = self.site.service.models.get(state.model)
         row = int(served.ranker.catalogue.rows([form.text("item")])[0])
@@ -78,17 +102,17 @@ class Items:
     ) -> Answer:
         service = self.site.service
         served = service.models.get(state.model)
-        known = rows_of(served.ranker.recommend_for_items([], SUGGESTED))
+        known = served.ranker.recommend_for_items([], SUGGESTED).kept()
         return self.site.page(
             "new", state, status=status, form=form, trouble=trouble,
             known=Shower(served, state).all(known),
             way=adding.way_of(served, service.encoder is not None),
             columns=adding.columns_of(served), most=service.settings.max_body,
-            suggested=f"new-{service.new_items.count(served) + 1}",
+            suggested=f"new-{served.ranker.catalogue.n_added + 1}",
         )  # fmt: skip
 
     async def add(self, call: Call) -> Answer:
-        """Put a new item into everybody's ranking."""
+        """Add a new item to all rankings."""
         form, service = form_of(call), self.site.service
         state = State.of(form, service.models.names()[0])
         served = service.models.get(state.model)
@@ -98,8 +122,8 @@ class Items:
         except Failure as error:
             return self._form(state, form, error, error.status)
         except InputError as error:
-            told = Failure(422, error.expected, error.got, error.fix)
-            return self._form(state, form, told, 422)
+            failure = Failure(422, error.expected, error.got, error.fix)
+            return self._form(state, form, failure, 422)
         return to(State(state.model).to("reach", ("item", item.item_id), ("added", "1")))
 
     async def picture(self, call: Call) -> Answer:
@@ -107,51 +131,22 @@ class Items:
         form = read_query(call.query)
         served = self.site.service.models.get(form.text("model"))
         row = int(served.ranker.catalogue.rows([form.text("item")])[0])
-        path = picture_path(served, row)
+        path = served.picture(row)
         if path is None:
             raise Failure(404, "an item with a picture", "one without", "ask for another item")
-        headers = [*render.HEADERS, *(YEAR if form.text("v") else HOUR)]
+        headers = [*templating.HEADERS, *(YEAR if form.text("v") else HOUR)]
         return Answer(200, path, IMAGES[path.suffix.lower()], headers)
 
     async def card(self, call: Call) -> Answer:
-        """What the artifact says of itself."""
+        """The description of the artifact."""
         state, service = self.site.state(call), self.site.service
         served = service.models.get(state.model)
-        manifest = served.ranker.artifact.manifest
+        manifest = served.ranker.manifest
         return self.site.page(
             "card", state, served=served, manifest=manifest,
-            share=service.models.shares[served.name], added=service.new_items.count(served),
+            share=service.models.shares[served.name], added=served.ranker.catalogue.n_added,
             **card.tables(manifest),
         )  # fmt: skip
-
-
-def _told(shower: Shower, state: State, row: int, factors: Interests | None) -> dict[str, Any]:
-    ranker, catalogue = shower.served.ranker, shower.catalogue
-    one = catalogue.id(row)
-    alike: list[Card] = []
-    if catalogue.artifact.items is not None:
-        near = ranker.similar_items([one], 8)
-        rows = rows_of(near)
-        scores = near.scores[0, : len(rows)].tolist()
-        alike = cards(shower, rows, scores, [], np.zeros(0, np.int64))
-    why = None
-    if state.user or (state.liked and takes_items(shower.served)):
-        had = catalogue.find(ranker.history(state.user) if state.user else list(state.liked))
-        had = had[(had >= 0) & (had != row)]
-        if len(had):
-            told = ranker.explain(one, user=state.user or None, items=state.liked, n=3)
-            read = read_of(shower, state, had)
-            if factors is not None and len(read):
-                (told,) = by_interest([told], [row], factors.cells(read))
-            why = cards(shower, [row], [told.score], [told], read)[0]
-    record = catalogue.record(row).items()
-    return {
-        "item": shower.of(row),
-        "record": [(k, v) for k, v in record if v is not None and k not in ("image", shower.title)],
-        "alike": alike,
-        "why": why,
-        "is_new": row >= catalogue.n_trained,
-    }
 
 
 def _reached(shower: Shower, row: int) -> dict[str, Any]:
@@ -163,9 +158,9 @@ def _reached(shower: Shower, row: int) -> dict[str, Any]:
     if first:
         names = [user for user, _ in first]
         after = ranker.recommend(names, REACHED)
-        before = ranker.recommend(names, REACHED, exclude=[one])
+        before = ranker.recommend(names, REACHED, Rules(exclude=[one]))
         for place, (user, at) in enumerate(first):
-            had = catalogue.find(ranker.history(user))
+            had = ranker.person(user).seen
             users.append(
                 {
                     "id": user,
@@ -177,8 +172,8 @@ def _reached(shower: Shower, row: int) -> dict[str, Any]:
                 }
             )
     near: Sequence[Any] = []
-    if catalogue.artifact.items is not None:
-        near = shower.all(rows_of(ranker.similar_items([one], 6)))
+    if ranker.has_vectors:
+        near = shower.all(ranker.similar_items([one], 6).kept())
     counts = np.bincount([at for _, at in reach.users], minlength=REACHED + 1)[1:]
     return {
         "item": shower.of(row), "asked": reach.asked, "reached": len(reach.users),
