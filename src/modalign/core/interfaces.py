@@ -100,6 +100,14 @@ class Queries:
     def __len__(self) -> int:
         return len(self.user)
 
+    def histories(self) -> Tensor:
+        """`history`, of a model that needs it.
+
+        Raises:
+            ValueError: the queries have none.
+        """
+        return _given(self.history, "histories of the users")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -120,6 +128,29 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def histories(self) -> Tensor:
+        """`history`, of a model that needs it.
+
+        Raises:
+            ValueError: the batch has none.
+        """
+        return _given(self.history, "histories of the users")
+
+    def items(self) -> Tensor:
+        """Rows of the positives, then of the negatives, of a model that needs both, (2 B,).
+
+        Raises:
+            ValueError: the batch lacks one of them.
+        """
+        both = _given(self.positives, "positives"), _given(self.negatives, "negatives")
+        return torch.cat(both)
+
+
+def _given(value: Tensor | None, name: str) -> Tensor:
+    if value is None:
+        raise ValueError(f"the model needs {name}, which it is not given; declare that in `needs`")
+    return value
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""BPR-MF: a vector for each user and each item, learnt from pairs of items."""
+"""BPR-MF: a vector for each user and each item, learned from pairs of items."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BPRConfig(TrainedConfig):
     """Options of BPR-MF."""
 
     reg: Annotated[float, Field(ge=0)] = 1e-2
-    """Weight of the squared embeddings of the batch."""
+    """Weight of the squared vectors of the batch."""
 
 
 @register(
@@ -33,12 +33,13 @@ class BPR(Recommender):
     """Matrix factorisation trained so that a chosen item scores above an unseen one.
 
     With p_u and q_i the vectors of users and items, `score(u, i) = <p_u, q_i>`, and for a batch
-    of triples (u, i, j), i chosen and j not seen by u, the loss is
+    of B triples (u, i, j), i chosen and j not seen by u, the loss is
 
         mean softplus(<p_u, q_j> - <p_u, q_i>) + reg / (2 B) sum (|p_u|^2 + |q_i|^2 + |q_j|^2)
 
-    The vectors start Xavier-uniform. An untrained item keeps the vector it started with: this
-    model knows nothing of an item that nobody chose.
+    The vectors start Xavier-uniform.
+
+    Limits: the vector of an item without training interactions stays random.
 
     Source: Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback",
     UAI 2009, sections 4 and 4.3.1; without item biases, as in the comparisons of He et al.,
@@ -63,12 +64,10 @@ class BPR(Recommender):
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
         """`{"bpr": ..., "reg": ...}`, the second only where it has a weight."""
-        if batch.positives is None or batch.negatives is None:
-            raise ValueError("BPR learns from positives and negatives; the batch lacks one")
         size = len(batch)
         user = functional.embedding(batch.users, self.users)
         # One lookup for both kinds of items: its backward fills one dense table, not two.
-        both = functional.embedding(torch.cat([batch.positives, batch.negatives]), self.items)
+        both = functional.embedding(batch.items(), self.items)
         scores = torch.linalg.vecdot(user, both.view(2, size, -1))  # (2, B)
         parts = {"bpr": bpr_loss(scores[0], scores[1])}
         if self.config.reg:

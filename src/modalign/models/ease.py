@@ -24,9 +24,9 @@ class EASEConfig(Config):
     """Options of EASE."""
 
     reg: Annotated[float, Field(gt=0)] = 200.0
-    """Weight of the squared weights; more for dense data (200), less for sparse data (50)."""
+    """Weight of the squared weights; about 200 for dense data, about 50 for sparse data."""
     max_items: Annotated[int, Field(ge=1, le=46_340)] = 40_000
-    """Refuse catalogues larger than this: the weights are a full items x items matrix."""
+    """Maximum number of items: the weights are a dense items x items matrix."""
 
 
 @register(
@@ -43,14 +43,14 @@ class EASE(Recommender):
     subject to `diag(B) = 0`. With `P = (X^T X + reg I)^-1` the solution is
     `B_ij = -P_ij / P_jj` for i != j, and `score(u) = x_u B`.
 
-    The history alone is read, so that a user never seen is scored like any other.
+    Only the history is read, so a user that training never saw is scored in the same way.
 
     Limits: time grows with n_items^3 and memory with n_items^2: 12 bytes for each pair of items
-    while it is solved (in float64, on the CPU), 4 afterwards. Catalogues above `max_items`
-    are refused.
+    while it is solved (in float64, on the CPU), 4 afterwards. Catalogues with more than
+    `max_items` items are rejected.
 
-    Why float64: items that were chosen by the very same users have equal scores, and are to
-    stay equal. Rounded from float64 they do; in float32 noise would order them.
+    It is solved in float64 because items that were chosen by the same users have equal scores:
+    rounded from float64 they stay equal, in float32 rounding errors would order them.
 
     Source: Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019,
     equations 1 to 8.
@@ -83,12 +83,16 @@ class EASE(Recommender):
                 f"{n_items} items, whose weights need {needed:.3g} GiB while they are solved",
                 "filter rare items, choose itemknn, or raise max_items where memory allows",
             )
-        # numpy's zeros are pages the system hands out when they are first written: a model
-        # that is built only to be described costs nothing.
+        # The system allocates numpy's zeros when they are first written: a model that is built
+        # only for its description takes no memory.
         self.register_buffer("weights", torch.from_numpy(np.zeros((n_items, n_items), np.float32)))
 
     def solve(self, view: TrainView) -> None:
-        """Invert the regularised Gram matrix and scale its columns."""
+        """Invert the regularised Gram matrix and scale its columns.
+
+        Raises:
+            ConfigError: `reg` is too small for the matrix to be invertible.
+        """
         matrix = Interactions(view.users.numpy(), view.items.numpy()).csr(
             view.n_users, view.n_items
         )
@@ -102,18 +106,14 @@ class EASE(Recommender):
 
     def score(self, queries: Queries) -> Tensor:
         """`history @ B`, (B, n_items)."""
-        if queries.history is None:
-            raise ValueError("EASE scores histories; the queries carry none")
-        scores: Tensor = queries.history @ self.weights
+        scores: Tensor = queries.histories() @ self.weights
         return scores
 
     def score_pairs(self, queries: Queries, items: Tensor) -> Tensor:
-        """Entries of `history @ B` at items (B, K), from as many weights as they need."""
-        if queries.history is None:
-            raise ValueError("EASE scores histories; the queries carry none")
-        counts = queries.history.crow_indices().diff()
-        owner = torch.repeat_interleave(counts)
-        needed = self.weights[queries.history.col_indices()[:, None], items[owner]]
+        """Entries of `history @ B` at items (B, K), from the weights of these items only."""
+        history = queries.histories()
+        owner = torch.repeat_interleave(history.crow_indices().diff())
+        needed = self.weights[history.col_indices()[:, None], items[owner]]
         return torch.zeros_like(items, dtype=needed.dtype).index_add_(0, owner, needed)
 
 

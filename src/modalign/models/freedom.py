@@ -1,4 +1,4 @@
-"""FREEDOM: a frozen graph of items beside a user-item graph that is thinned out in training."""
+"""FREEDOM: a frozen item graph, and a user-item graph that is pruned in training."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class FREEDOMConfig(MultimodalConfig):
     """Options of FREEDOM; the defaults are those of the paper."""
 
     n_layers: Annotated[int, Field(ge=0, le=8)] = 2
-    """Steps of propagation between users and items."""
+    """Number of propagation steps between users and items."""
     n_item_layers: Annotated[int, Field(ge=0, le=8)] = 1
-    """Steps over the item graph; 0 adds the items' own vectors once more."""
+    """Number of steps over the item graph; 0 adds the items' own vectors once more."""
     k: Annotated[int, Field(ge=1, le=1000)] = 10
-    """Neighbours of an item in each modality, the item itself among them."""
+    """Neighbours of an item in each modality, the item itself included."""
     modality_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """Weights of the modalities in the item graph, made to sum to one; None: image (or visual)
-    0.1 and text 0.9 where these are the two, equal weights otherwise."""
+    """Weights of the modalities in the item graph, scaled to sum to one; null: image (or visual)
+    0.1 and text 0.9 where these are the two in use, equal weights otherwise."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.8
-    """Share of the user-item edges that each epoch of training goes without."""
+    """Share of the user-item edges that is left out in each epoch."""
     content_weight: Annotated[float, Field(ge=0)] = 1e-3
-    """Weight of the BPR losses of the projected modalities, the lambda of the paper."""
+    """Weight of the BPR losses of the projected modalities, lambda in the paper."""
 
 
 @register(
@@ -62,21 +62,21 @@ class FREEDOMConfig(MultimodalConfig):
     },
 )
 class FREEDOM(Recommender):
-    """LightGCN on a thinned user-item graph, plus item vectors smoothed over a frozen item graph.
+    """LightGCN on a pruned user-item graph, plus item vectors smoothed over a frozen item graph.
 
     With A the normalised user-item matrix, S the item graph of nearest neighbours and
     [P; Q] the free vectors of users and items,
 
     `U, I = mean of A^l [P; Q], l = 0..n_layers`;  `score(u, i) = <U_u, I_i + (S^n Q)_i>`.
 
-    In training A is that of the edges kept this epoch, drawn without replacement with
-    probability proportional to `1 / sqrt(d_u d_i)`, so that popular edges go first; scores
-    use all edges. S is the weighted sum over modalities of the graphs from each item to its k
-    most similar items, computed once. The loss is BPR on the scores plus `content_weight`
-    times a BPR of `<U_u, X_i W_m + b_m>` for each modality m.
+    In training A is the graph of the edges kept in this epoch, drawn without replacement with
+    probability proportional to `1 / sqrt(d_u d_i)`, so that edges of high degree are left out
+    first; scores use all edges. S is the weighted sum over modalities of the graphs from each item
+    to its k most similar items, computed once. The loss is BPR on the scores plus
+    `content_weight` times a BPR of `<U_u, X_i W_m + b_m>` for each modality m.
 
-    Features stay as they are: the authors' code trains copies of them, which are read by that
-    small last term alone. Only the items of a batch are projected.
+    Features are constants: the authors' code trains copies of them, which only the small last
+    term reads. Only the items of a batch are projected.
 
     Source: Zhou and Shen, "A tale of two graphs: freezing and denoising graph structures for
     multimodal recommendation", MM 2023, equations 1 to 13.
@@ -111,16 +111,14 @@ class FREEDOM(Recommender):
         self.projections = cast("Sequence[nn.Linear]", nn.ModuleList(layers))
 
     def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
-        """Draw the edges of this epoch."""
+        """Draw the edges that this epoch uses."""
         if self.config.dropout > 0:
             self.pruned = self.graph.drop_edges(self.config.dropout, rng, by="degree")
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
         """BPR of the scores and, unless its weight is zero, of the modalities."""
-        if batch.positives is None or batch.negatives is None:
-            raise ValueError("FREEDOM learns from positives and negatives; the batch lacks one")
         n = len(batch)
-        index = torch.cat([batch.positives, batch.negatives])
+        index = batch.items()
         nodes = torch.cat([batch.users, index + self.n_users])
         free = torch.cat([self.users, self.items])
         vectors = self.pruned.propagate(free, self.config.n_layers, rows=nodes)
@@ -137,7 +135,7 @@ class FREEDOM(Recommender):
         return vectors[: self.n_users], vectors[self.n_users :] + self._smoothed(None)
 
     def _smoothed(self, rows: Tensor | None) -> Tensor:
-        """`S^n Q`, of all items or of those of `rows`; only the last step is cut to them."""
+        """`S^n Q` of all items, or of `rows`, to which the last step is restricted."""
         items: Tensor = self.items
         if self.item_graph is None:
             return items if rows is None else functional.embedding(rows, items)
@@ -157,6 +155,6 @@ class FREEDOM(Recommender):
 
 
 def _bpr(users: Tensor, items: Tensor) -> Tensor:
-    """BPR of B users with their B positive items, followed by their B negative items."""
+    """BPR of users (B, d) with items (2 B, d): the B positives, then the B negatives."""
     scores = torch.linalg.vecdot(users, items.view(2, *users.shape))  # (2, B)
     return bpr_loss(scores[0], scores[1])

@@ -1,4 +1,4 @@
-"""ItemKNN: an item is scored by how alike it is to what the user already chose."""
+"""ItemKNN: an item is scored by its similarity to the items that the user has chosen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modalign.core.topk import top
 from modalign.data.interactions import Interactions
 from modalign.models._registry import register
 
-# Cells of the dense block of similarities that is held at a time: 32 MB of float32.
+# Size of the block of similarities that is computed at a time: 32 MB of float32.
 BLOCK_CELLS = 8_000_000
 
 
@@ -24,12 +24,12 @@ class ItemKNNConfig(Config):
     """Options of ItemKNN."""
 
     neighbours: Annotated[int, Field(ge=1)] = 100
-    """Most similar items kept for each item (all others, where there are fewer)."""
+    """Number of most similar items kept for each item."""
     shrinkage: Annotated[float, Field(ge=0)] = 0.0
-    """Added to the denominator of the cosine: similarities that rest on few users shrink."""
+    """Constant in the denominator of the cosine: shrinks similarities that rest on few users."""
     weighting: Literal["none", "tfidf", "bm25"] = "none"
-    """Weight of an interaction before the cosine: one, or less where the user is busy (tfidf),
-    and also less where the item is popular (bm25)."""
+    """Weight of an interaction before the cosine: one, smaller for users with many items (tfidf),
+    or also smaller for popular items (bm25)."""
 
 
 @register(
@@ -40,17 +40,19 @@ class ItemKNNConfig(Config):
     paper="Sarwar et al., WWW 2001; Deshpande & Karypis, TOIS 2004",
 )
 class ItemKNN(Recommender):
-    """Neighbourhoods of items by the cosine of who chose them.
+    """Neighbourhoods of items by the cosine of their users.
 
     `score(u, j) = sum of s(i, j) over the items i of u's history that are among the k nearest
     of j`, where `s(i, j) = <x_i, x_j> / (|x_i| |x_j| + shrinkage)` and `x_i` is the column of
     item i in the binary (or weighted) matrix of training interactions; `s(j, j) = 0`. Of
     equally similar items at the k-th place the lower rows are kept.
 
-    The history alone is read, so that a user never seen is scored like any other.
+    Only the history is read, so a user that training never saw is scored in the same way.
 
-    Time and memory: the similarities are computed in blocks of rows and `n_items * k` of them
-    are kept. Source: Deshpande and Karypis, "Item-based top-N recommendation algorithms",
+    Limits: the similarities of all pairs are computed, in blocks of rows; `n_items * k` of them
+    are kept.
+
+    Source: Deshpande and Karypis, "Item-based top-N recommendation algorithms",
     ACM Transactions on Information Systems 22(1), 2004, section 4 (cosine, no row
     normalisation of the kept similarities).
 
@@ -100,11 +102,9 @@ class ItemKNN(Recommender):
 
     def score(self, queries: Queries) -> Tensor:
         """Sums of similarities to the history's items, (B, n_items)."""
-        if queries.history is None:
-            raise ValueError("ItemKNN scores histories; the queries carry none")
         arrays = self.row_starts.int(), self.columns, self.similarities
         weights = csr_tensor(*arrays, (self.n_items, self.n_items))
-        return sparse_product(queries.history, weights).to_dense()
+        return sparse_product(queries.histories(), weights).to_dense()
 
 
 def _weighted(matrix: sp.csr_array, weighting: str) -> sp.csr_array:

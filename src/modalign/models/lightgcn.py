@@ -1,4 +1,4 @@
-"""LightGCN: embeddings smoothed over the graph of users and items, and nothing else."""
+"""LightGCN: vectors of users and items, smoothed over the graph of their interactions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class LightGCNConfig(TrainedConfig):
     """Options of LightGCN."""
 
     n_layers: Annotated[int, Field(ge=0, le=16)] = 2
-    """Steps of propagation; 0 is BPR-MF."""
+    """Number of propagation steps; 0 is BPR-MF."""
     reg: Annotated[float, Field(ge=0)] = 1e-4
-    """Weight of the squared layer-0 embeddings of the batch."""
+    """Weight of the squared layer-0 vectors of the batch."""
 
 
 @register(
@@ -32,18 +32,18 @@ class LightGCNConfig(TrainedConfig):
     paper="He et al., SIGIR 2020",
 )
 class LightGCN(Recommender):
-    """Users and items as the mean of their own vector and their neighbourhoods' up to L steps.
+    """Users and items as the mean of their vectors after 0 to L steps of propagation.
 
     With A the symmetric normalised graph of training interactions over users and items and E
     the only parameters, one vector for each node,
 
         Z = (E + A E + ... + A^L E) / (L + 1),   score(u, i) = <z_u, z_i>
 
-    trained by BPR on triples (user, chosen item, unseen item) plus
-    `reg / (2 B) sum |e|^2` over the layer-0 vectors of the batch.
+    trained by BPR on B triples (user, chosen item, unseen item) plus
+    `reg / (2 B) sum |e|^2` over the layer-0 vectors of the batch. A step computes layer L at the
+    nodes of the batch only.
 
-    A step computes layer L at the nodes of the batch only. A node without interactions keeps
-    `e / (L + 1)`.
+    Limits: a node without interactions has the vector `e / (L + 1)`, which stays random.
 
     Source: He et al., "LightGCN: simplifying and powering graph convolution network for
     recommendation", SIGIR 2020, equations 3 to 8 and 15.
@@ -69,10 +69,8 @@ class LightGCN(Recommender):
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
         """`{"bpr": ..., "reg": ...}`, the second only where it has a weight."""
-        if batch.positives is None or batch.negatives is None:
-            raise ValueError("LightGCN learns from positives and negatives; the batch lacks one")
         size = len(batch)
-        user, items, first = self.at(batch.users, torch.cat([batch.positives, batch.negatives]))
+        user, items, first = self.at(batch.users, batch.items())
         positive, negative = items.view(2, size, -1)
         scores = torch.linalg.vecdot(user, positive), torch.linalg.vecdot(user, negative)
         parts = {"bpr": bpr_loss(*scores)}
@@ -81,19 +79,19 @@ class LightGCN(Recommender):
         return parts
 
     def at(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Final vectors of rows of users and items, and those of layer 0, (B + C, d)."""
+        """Final vectors of rows of users and of items, and their layer-0 vectors, (B + C, d)."""
         rows = torch.cat([users, items + self.n_users])
         final, first = self.graph.propagate_at(self.embeddings, self.config.n_layers, rows)
         of_users, of_items = final.split([len(users), len(items)])
         return of_users, of_items, first
 
     def ego_tables(self) -> tuple[Tensor, Tensor]:
-        """Layer 0."""
+        """Layer-0 vectors of users and items."""
         users, items = self.embeddings.split([self.n_users, self.n_items])
         return users, items
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """All propagated vectors, users and items."""
+        """Propagated vectors of all users and items."""
         final = self.graph.propagate(self.embeddings, self.config.n_layers)
         users, items = final.split([self.n_users, self.n_items])
         return users, items

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from modalign.core import seeds
 from modalign.core.interfaces import (
     Batch,
-    Need,
-    OptimizerSettings,
-    Phase,
     Recommender,
     chosen_modalities,
 )
@@ -23,11 +19,15 @@ from modalign.graph.one_sided import TwoWayGraph
 from modalign.models._registry import register
 from modalign.models.lightgcn import LightGCN, LightGCNConfig
 from modalign.models.mmssl.config import SelfSupervisedConfig
-from modalign.models.mmssl.parts import ModalityGraphs, PropagatedFeatures, SelfSupervision
-from modalign.nn.losses.adversarial import TablePair
+from modalign.models.mmssl.parts import (
+    ModalityGraphs,
+    PropagatedFeatures,
+    SelfSupervisedModel,
+    SelfSupervision,
+)
 
 
-class SelfSupervised(Recommender):
+class SelfSupervised(SelfSupervisedModel):
     """A host model with MMSSL's self-supervision added to its loss; its scores stay its own.
 
     The host is any `Recommender` that factorises, learns from pairs with negatives, and whose
@@ -47,8 +47,6 @@ class SelfSupervised(Recommender):
         host: the model, made from the same data.
     """
 
-    needs: ClassVar[tuple[Need, ...]] = ("negatives", "modalities")
-    resamples = True
     config: SelfSupervisedConfig
 
     def __init__(self, config: SelfSupervisedConfig, view: TrainView, host: Recommender) -> None:
@@ -68,55 +66,23 @@ class SelfSupervised(Recommender):
         self.self_supervision = SelfSupervision(config, self.n_items)
         if not config.adversarial_weight or config.self_supervision == "none":
             self.features.requires_grad_(False)  # no loss reads them
-        self._draw = 0
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.host.parameters()).device
-
-    def _relations(self, rng: torch.Generator | None) -> list[TablePair]:
-        users, items = self.features(self.observed, rng)
-        split = self.features.split
-        return list(zip(split(users), split(items), strict=True))
-
-    def _plain_relations(self) -> list[TablePair]:
-        with torch.no_grad():
-            return self._relations(None)
-
-    def _redraw(self, rng: torch.Generator) -> None:
-        self._draw = int(torch.randint(2**62, (), generator=rng, device=rng.device))
 
     def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
-        """The host's hook, this step's randomness, and new graphs where they are due."""
+        """The host's hook, then the seed of the first step and the graphs that are due."""
         self.host.on_epoch(epoch, rng)
-        self._redraw(rng)
-        self.modality_graphs.start_epoch(epoch, self.observed, self._plain_relations)
+        super().on_epoch(epoch, rng)
 
     def after_step(self, step: int, batch: Batch, rng: torch.Generator) -> None:
-        """The host's hook, and the next step's randomness."""
+        """The host's hook, then the seed of the next step."""
         self.host.after_step(step, batch, rng)
-        self._redraw(rng)
-        users = batch.users.unique()
-        self.modality_graphs.after_batch(users, self.observed, self._plain_relations)
-
-    def phases(self) -> Sequence[Phase]:
-        """The host and the projections, then the critic where there is one."""
-        critic = self.self_supervision.adversarial
-        others = set() if critic is None else {id(p) for p in critic.parameters()}
-        mine = [p for p in self.parameters() if p.requires_grad and id(p) not in others]
-        settings = OptimizerSettings.of(self.config)
-        if critic is None:
-            return [Phase("main", mine, settings)]
-        main = Phase("main", mine, settings, every=self.config.n_critic)
-        return [main, self.self_supervision.critic_phase()]
+        super().after_step(step, batch, rng)
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
         """Phase main: the host's parts, `contrast` and `generator` (or `autoencoder`).
         Phase critic: `critic_fake`, `critic_real`, `critic_penalty`.
         """
         users = batch.users.unique()
-        rng = seeds.torch_generator(self._draw, phase, device=self.device)
+        rng = self._rng(phase)
         dropout = rng if self.training else None
         supervision = self.self_supervision
         if phase == "critic":

@@ -1,4 +1,4 @@
-"""MLPRec: vectors of users and items through one small network; the student of distillation."""
+"""MLPRec: vectors of users and items, mapped by one small network; the student of distillation."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class MLPRecConfig(TrainedConfig):
     """Options of MLPRec; the defaults are those of TARec's student."""
 
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
-    """Step size of the optimizer; searched in [1e-4, 1e-3] in the paper."""
+    """Learning rate of the optimizer; the paper searches 1e-4 to 1e-3."""
     optimizer: Literal["adam", "adamw"] = "adamw"
     """Adam, or AdamW with decoupled weight decay."""
     batch_size: Annotated[int, Field(ge=1)] = 1024
-    """Training pairs in a step."""
+    """Training pairs in a training step."""
     n_layers: Annotated[int, Field(ge=0, le=8)] = 2
-    """Linear maps of the network; 0 is BPR-MF."""
+    """Number of linear maps of the network; 0 is BPR-MF."""
     shared: bool = True
-    """One network for users and items, or one for each."""
+    """Use one network for users and items, instead of one for each."""
     residual: bool = False
-    """Add the network's input to its output, and start at the identity."""
+    """Add the network's input to its output; the sum starts as the identity."""
     reg: Annotated[float, Field(ge=0)] = 1e-4
     """Weight of the squared vectors of the batch, before the network."""
 
@@ -49,15 +49,14 @@ class MLPRec(Recommender):
 
     trained by BPR on triples (user, chosen item, unseen item) plus `reg / (2 B) sum |e|^2` over
     the batch's vectors before the network. The vectors start Xavier-uniform. With `residual`,
-    `x + phi(x)` stands for `phi(x)`, and the last map starts at zero: the model then begins as
+    phi(x) is replaced by `x + phi(x)` and the last map starts at zero: the model then starts as
     the plain product of its tables.
 
-    Serving folds the network into the tables, `phi(E)`: a user costs what matrix factorisation
-    costs, whatever taught the model.
+    Serving stores `phi(E)`: scoring a user costs the same as in matrix factorisation, whatever the
+    teacher was.
 
-    Source: TARec (Zhuang et al. 2025), equations 3 and 6 (E6 to E8 of our notes). Depth,
-    activation and sharing are not given there; the parameter counts of its Table 3 imply one or
-    two maps with biases.
+    Source: TARec (Zhuang et al. 2025), equations 3 and 6. Depth, activation and sharing are not
+    given there; the parameter counts of its Table 3 imply one or two maps with biases.
 
     Example:
         >>> view = TrainView(2, 3, users=torch.tensor([0, 1]), items=torch.tensor([0, 1]))
@@ -82,9 +81,7 @@ class MLPRec(Recommender):
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
         """`{"bpr": ..., "reg": ...}`, the second only where it has a weight."""
-        if batch.positives is None or batch.negatives is None:
-            raise ValueError("MLPRec learns from positives and negatives; the batch lacks one")
-        user, items, raw = self.at(batch.users, torch.cat([batch.positives, batch.negatives]))
+        user, items, raw = self.at(batch.users, batch.items())
         positive, negative = torch.linalg.vecdot(user, items.view(2, len(batch), -1))
         parts = {"bpr": bpr_loss(positive, negative)}
         if self.config.reg:
@@ -93,7 +90,7 @@ class MLPRec(Recommender):
 
     def at(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Final vectors of rows of users (B, d) and items (C, d), and both before the network
-        (B + C, d). Gathered first: the network sees the rows asked for, not the tables.
+        (B + C, d). The network is applied to these rows only.
         """
         raw_users = functional.embedding(users, self.users)
         raw_items = functional.embedding(items, self.items)

@@ -1,4 +1,4 @@
-"""MMRec: LightGCN whose items start from their id and their content; TARec's teacher."""
+"""MMRec: LightGCN whose items start from their id and their content; the teacher of TARec."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ class MMRecConfig(MultimodalConfig):
     """Options of MMRec."""
 
     n_layers: Annotated[int, Field(ge=0, le=16)] = 2
-    """Steps of propagation; 0 is matrix factorisation with content."""
+    """Number of propagation steps; 0 is matrix factorisation with content."""
     fusion: Literal["mean", "concat", "post"] = "mean"
-    """How content meets ids: added to the item's first layer (mean), mixed into it by a linear
-    map of all segments side by side (concat), or propagated apart and added at the end (post)."""
+    """How content and ids are joined: added in the item's layer 0 (mean), mixed there by a linear
+    map of all segments (concat), or propagated separately and added at the end (post)."""
     content_weight: Annotated[float, Field(ge=0)] = 0.55
-    """Weight of each modality's propagated unit vectors; read by the fusion post alone."""
+    """Weight of each modality's propagated unit vectors; used by fusion=post only."""
     normalisation: Literal["symmetric", "left"] = "symmetric"
-    """Weight of an edge: 1 / sqrt(d_u d_i), or 1 / sqrt of the receiving node's degree alone."""
+    """Weight of an edge: 1 / sqrt(d_u d_i) (symmetric), or 1 / sqrt of the receiving node's degree
+    (left)."""
     reg: Annotated[float, Field(ge=0)] = 1e-4
     """Weight of the squared layer-0 vectors of the batch."""
 
@@ -62,7 +63,7 @@ class MMRecConfig(MultimodalConfig):
     },
 )
 class MMRec(Recommender):
-    """LightGCN over items that carry what they look, read or sound like: TARec's teacher.
+    """LightGCN over items whose layer 0 adds their features: the teacher of TARec.
 
     With x_i^m the frozen features of item i in modality m, M modalities, A the normalised graph
     of training interactions over users and items, and L layers,
@@ -73,15 +74,15 @@ class MMRec(Recommender):
 
     trained by BPR plus `reg / (2 B) sum |e|^2` over the layer-0 vectors of the batch. The paper
     leaves the fusion open. `concat` is `e_i = W [id_i | h_i^1 | ... | h_i^M] + b`. `post`
-    propagates ids and each `[0 | h^m]` apart and adds
-    `content_weight * sum_m unit(propagated h^m)` to Z, for users and items alike.
+    propagates ids and each `[0 | h^m]` separately and adds
+    `content_weight * sum_m unit(propagated h^m)` to Z, for users and for items.
 
     With `normalisation="left"` A_ui is `1 / sqrt(d_u)` and A_iu `1 / sqrt(d_i)`: popular
-    neighbours are not toned down, and vectors grow with the degrees.
+    neighbours are not weighted down, and vectors grow with the degrees.
 
-    A step projects all items, because two layers reach nearly all of them, and computes the
-    last layer at the nodes of the batch alone. Scoring anew costs the projection of all
-    features and the whole propagation, which is what a student of it is spared.
+    Limits: a step projects all items, because two layers reach nearly all of them, and computes
+    the last layer at the nodes of the batch only. Computing the tables costs the projection of
+    all features and the whole propagation; a student of this model needs neither.
 
     Source: Zhuang et al. 2025 (TARec), its equation 1; He et al., "LightGCN", SIGIR 2020,
     equations 3 to 8; Wei et al., "PromptMM", WWW 2024, for `post` and `left`.
@@ -117,11 +118,8 @@ class MMRec(Recommender):
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
         """`{"bpr": ..., "reg": ...}`, the second only where it has a weight."""
-        if batch.positives is None or batch.negatives is None:
-            raise ValueError("MMRec learns from positives and negatives; the batch lacks one")
         size = len(batch)
-        items = torch.cat([batch.positives, batch.negatives])
-        final, first = self._final(torch.cat([batch.users, items + self.n_users]))
+        final, first = self._final(torch.cat([batch.users, batch.items() + self.n_users]))
         user, positive, negative = final.view(3, size, -1)
         scores = torch.linalg.vecdot(user, positive), torch.linalg.vecdot(user, negative)
         parts = {"bpr": bpr_loss(*scores)}
@@ -130,7 +128,7 @@ class MMRec(Recommender):
         return parts
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """All propagated vectors, users and items: features projected, layers computed anew."""
+        """Propagated vectors of all users and items, computed from the features."""
         users, items = self._final(None)[0].split([self.n_users, self.n_items])
         return users, items
 

@@ -18,22 +18,22 @@ from modalign.nn.losses.vae import annealed, multinomial_loss, normal_kl
 
 
 class MultiVAEConfig(TrainedConfig):
-    """Options of MultiVAE; sizes and rates are those of the paper."""
+    """Options of MultiVAE; the defaults are those of the paper."""
 
     embedding_size: Annotated[int, Field(ge=1, le=4096)] = 200
     """Width of the latent vector."""
     hidden_size: Annotated[int, Field(ge=1, le=8192)] = 600
-    """Width of the hidden layer on either side of the latent vector."""
+    """Width of the hidden layers of the encoder and the decoder."""
     batch_size: Annotated[int, Field(ge=1)] = 500
-    """Users in a step."""
+    """Users in a training step."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Share of a history's items that a training step does not see."""
+    """Share of a history's items that are dropped in training."""
     variational: bool = True
-    """Sample the latent vector and pay for its divergence from the prior; off: MultiDAE."""
+    """Sample the latent vector and add its divergence from the prior to the loss; off: MultiDAE."""
     anneal_cap: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Largest weight of the divergence."""
+    """Maximum weight of the divergence."""
     anneal_steps: Annotated[int, Field(ge=1)] = 20_000
-    """Updates in which that weight would reach 1; it stops at anneal_cap."""
+    """Number of updates in which that weight would reach 1; it stops at anneal_cap."""
 
 
 @register(
@@ -58,14 +58,18 @@ class MultiVAEConfig(TrainedConfig):
 class MultiVAE(Variational):
     """Autoencoder of a user's items: a normal latent vector, a multinomial over all items.
 
-    A history, scaled to length 1 and thinned by dropout, is encoded into a mean and a variance;
-    a draw from them is decoded into a score for each item. The loss is the multinomial
-    likelihood of the history plus a weight times the divergence from the standard normal. The
-    mean is decoded for scoring, so users that training never saw are scored like any other.
+    A history, scaled to length 1 and with dropout, is encoded into a mean and a variance; a draw
+    from them is decoded into a score for each item. The loss is the negative multinomial
+    log-likelihood of the history plus a weight times the divergence from the standard normal. The
+    mean is decoded for scoring; only the history is read, so users that training never saw are
+    scored in the same way.
+
+    Source: Liang et al., "Variational autoencoders for collaborative filtering", WWW 2018,
+    section 2.
 
     Limits:
         Two tables of `n_items x hidden_size`, and scores of a batch of users times all items.
-        An item without interactions gets the score of its first weights.
+        The score of an item without interactions comes from its initial weights.
 
     Example:
         >>> from modalign.testing.toy import toy_dataset
@@ -102,7 +106,7 @@ class MultiVAE(Variational):
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
         """Reconstruction of the histories and the annealed divergence, means over users."""
-        bags = Bags.of(self.history_of(batch))
+        bags = Bags.of(batch.histories())
         mean, log_variance = self.encode(bags)
         if not self.config.variational:
             return {"reconstruction": multinomial_loss(self.decode(mean), bags).mean()}
@@ -117,10 +121,10 @@ class MultiVAE(Variational):
 
     def score(self, queries: Queries) -> Tensor:
         """Scores of all items from the histories alone, (B, n_items)."""
-        return self.decode(self.encode(Bags.of(self.history_of(queries)))[0])
+        return self.decode(self.encode(Bags.of(queries.histories()))[0])
 
     def history_encoder(self) -> HistoryVector:
-        """The decoder's hidden layer for one history, for ONNX."""
+        """The decoder's hidden layer of one history, for ONNX."""
         return HistoryVector(self)
 
     def history_items(self) -> Tensor:
@@ -134,11 +138,12 @@ class MultiVAE(Variational):
 
 
 class HistoryVector(nn.Module):
-    """Rows of items (n,) int64 to a vector (hidden_size + 1,) whose product with a row of the
-    decoder is the score.
+    """From one history to a vector whose product with a row of the decoder is the score.
+
+    The input are rows of items, int64, (n,); the output is a vector (hidden_size + 1,).
 
     Args:
-        model: whose parameters are used, not copied.
+        model: its parameters are used, not copied.
     """
 
     def __init__(self, model: MultiVAE) -> None:
@@ -146,7 +151,7 @@ class HistoryVector(nn.Module):
         self.model = model
 
     def forward(self, items: Tensor) -> Tensor:
-        """See the class."""
+        """The vector of a history; see the class."""
         m = self.model
         rows = m.encoder[items]
         scale = torch.ones_like(items, dtype=rows.dtype).sum().rsqrt()

@@ -1,4 +1,4 @@
-"""Popularity: everyone is recommended what most people chose."""
+"""Popularity: every user gets the items that most users chose."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class PopularityConfig(Config):
     """Options of popularity."""
 
     damping: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """A user of n items votes with weight `n ** -damping`: 0 counts interactions, 1 gives
-    every user one vote to share among their items."""
+    """A user with n items counts with weight `n ** -damping`: 0 counts interactions, 1 gives every
+    user the same total weight."""
 
 
 @register(
@@ -28,14 +28,15 @@ class PopularityConfig(Config):
     paper="counts of training interactions",
 )
 class Popularity(Recommender):
-    """Ranks items by how many users chose them in training, the same for everyone.
+    """Ranks items by how many users chose them in training, the same for all users.
 
     `score(u, i)` is the sum of `n_v ** -damping` over the users v who chose i in training, with
     n_v the number of their items; without damping, the count of interactions. It is the product
-    of a user vector that is always `[1]` and an item vector that is the sum. A user never seen
-    is therefore served like any other, and a history is not read.
+    of a user vector that is always `[1]` and an item vector that is the sum, so it needs no
+    history and scores users that training never saw.
 
-    The floor of every comparison: a model that does not beat it has learnt nothing personal.
+    It is the baseline of every comparison: a model that does not beat it has learned nothing about
+    single users.
 
     Example:
         >>> view = TrainView(2, 3, users=torch.tensor([0, 1, 1]), items=torch.tensor([2, 2, 0]))
@@ -58,7 +59,7 @@ class Popularity(Recommender):
         """Add up the votes for every item."""
         weight = view.user_counts().double().clamp(min=1) ** -self.config.damping
         votes = torch.zeros(view.n_items, dtype=torch.float64)
-        # In float64, so that items of equally many interactions are equal to the last bit.
+        # In float64, so that items with the same number of interactions are equal to the last bit.
         self.votes.copy_(votes.index_add_(0, view.items, weight[view.users]))
 
     def tables(self) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""VBPR: matrix factorisation with a second taste, for what the items are like."""
+"""VBPR: matrix factorisation with a second vector of users for the features of the items."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ class VBPRConfig(MultimodalConfig):
     """Options of VBPR."""
 
     content_size: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Width of the space that each modality is projected into."""
+    """Width of the space into which each modality is projected."""
     reg: Annotated[float, Field(ge=0)] = 1e-4
-    """Weight of the squared vectors and biases of a batch's users and items (half of them)."""
+    """Weight of half the squared vectors and biases of a batch's users and items."""
     reg_projection: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the squared projections and content biases, the lambda_E of the paper."""
+    """Weight of the squared projections and content biases, lambda_E in the paper."""
     item_bias: bool = True
-    """One number per item for how popular it is."""
+    """Use one bias per item, for its popularity."""
     content_bias: bool = True
-    """A direction in each modality that all users like, the visual bias of the paper."""
+    """Use a direction in each modality that all users share, the visual bias of the paper."""
     feature_norm: FeatureNorm = "l2"
-    """Rows of the features brought to unit length (l2), columns to mean 0 and deviation 1
-    (standard), or left alone (none)."""
+    """Scale the rows of the features to unit length (l2), the columns to mean 0 and standard
+    deviation 1 (standard), or keep them (none)."""
 
 
 def normalised(modality: Modality, how: FeatureNorm) -> Modality:
-    """The modality with its present rows brought to a common scale; see `VBPRConfig`.
+    """The modality with its present rows scaled as `VBPRConfig.feature_norm` says.
 
     Example:
         >>> x = Modality("x", np.float32([[3, 4], [0, 0]]), np.array([True, False]))
@@ -85,17 +85,17 @@ def normalised(modality: Modality, how: FeatureNorm) -> Modality:
     },
 )
 class VBPR(Recommender):
-    """Matrix factorisation whose users also have a taste for each modality.
+    """Matrix factorisation whose users also have a vector for each modality.
 
     `score(u, i) = b_i + <p_u, q_i> + sum over modalities m of <t_u^m, E_m f_i^m> + <c_m, f_i^m>`
 
-    with p, q vectors of users and items, t_u^m what user u likes in modality m, E_m a learned
-    projection of the frozen features f_i^m, b_i the item's bias and c_m a direction that
-    everyone likes. Trained by BPR on one negative for each interaction. The paper has one
-    modality; here each has its own projection and its own taste. A user's bias would not change
-    a ranking and is left out.
+    with p, q vectors of users and items, t_u^m the vector of user u in modality m, E_m a learned
+    projection of the frozen features f_i^m, b_i the item's bias and c_m a direction that all
+    users share. It is trained by BPR with one negative for each interaction. The paper has one
+    modality; here each has its own projection and its own user vectors. A bias of the user would
+    not change a ranking and is left out.
 
-    Training projects only the items of the batch; all are projected once for scoring.
+    Training projects only the items of the batch; scoring projects all items once.
 
     Source: He and McAuley, "VBPR: Visual Bayesian personalized ranking from implicit
     feedback", AAAI 2016, equations 4 and 5.
@@ -116,7 +116,7 @@ class VBPR(Recommender):
             "Sequence[ModalityInput]",
             nn.ModuleList(ModalityInput(one, config.missing, view) for one in inputs),
         )
-        # One table: a user's vector, then the taste for each modality.
+        # One table: a user's vector p, then t of each modality.
         width = config.embedding_size + len(names) * config.content_size
         self.users = nn.Parameter(torch.empty(view.n_users, width))
         self.items = nn.Parameter(torch.empty(view.n_items, config.embedding_size))
@@ -131,11 +131,9 @@ class VBPR(Recommender):
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
         """BPR and, where their weights are not zero, the squared parameters."""
-        if batch.positives is None or batch.negatives is None:
-            raise ValueError("VBPR learns from positives and negatives; the batch lacks one")
         n, config = len(batch), self.config
         users = functional.embedding(batch.users, self.users)
-        index = torch.cat([batch.positives, batch.negatives])
+        index = batch.items()
         rows, places = distinct(index, self.n_items)
         vectors, biases = self._vectors(rows)
         items, bias = functional.embedding(places, vectors), biases[places]
@@ -157,7 +155,7 @@ class VBPR(Recommender):
         return torch.cat([self.users, ones], dim=1), torch.cat([items, bias[:, None]], dim=1)
 
     def _vectors(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`[q | E f]` and the sum of all biases, of all items or of those of `rows`."""
+        """`[q | E f]` and the sum of all biases, of all items or of `rows`."""
         parts = [self.items if rows is None else functional.embedding(rows, self.items)]
         bias = parts[0].new_zeros(len(parts[0]))
         if self.bias is not None:

@@ -244,7 +244,7 @@ class BANDVAE(Variational):
         Computed in single precision even under autocast: sparse products have no half precision,
         and cosines over a small temperature need the digits.
         """
-        history = self.history_of(batch)
+        history = batch.histories()
         with torch.autocast(history.device.type, enabled=False):
             return self._loss(history)
 
@@ -296,7 +296,7 @@ class BANDVAE(Variational):
 
     def score(self, queries: Queries) -> Tensor:
         """Log-scores of all items from the histories alone, (B, n_items)."""
-        history = self.history_of(queries)
+        history = queries.histories()
         content = self._bags_of_users(history, self.modality_names if self.config.maps else ())
         tables = self.unit_tables()
         found = self._factors(history, tables, content)

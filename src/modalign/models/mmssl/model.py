@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalign.core import seeds
-from modalign.core.interfaces import Batch, OptimizerSettings, Phase, Recommender, chosen_modalities
+from modalign.core.interfaces import Batch, OptimizerSettings, chosen_modalities
 from modalign.core.view import TrainView
 from modalign.graph.one_sided import TwoWayGraph
 from modalign.models._registry import register
 from modalign.models.mmssl.config import MMSSLConfig
-from modalign.models.mmssl.parts import ModalityGraphs, PropagatedFeatures, SelfSupervision
+from modalign.models.mmssl.parts import (
+    ModalityGraphs,
+    PropagatedFeatures,
+    SelfSupervisedModel,
+    SelfSupervision,
+)
 from modalign.nn.attention import CrossModalAttention
 from modalign.nn.losses.adversarial import TablePair
 from modalign.nn.losses.pairwise import l2_penalty
@@ -73,7 +77,7 @@ class _Forward:
         "official": {"preset": "official"},
     },
 )
-class MMSSL(Recommender):
+class MMSSL(SelfSupervisedModel):
     """A graph recommender that learns from a critic of its modalities and from contrasts.
 
     Each modality's features reach users and items through the interactions (F). Their cosines
@@ -105,8 +109,6 @@ class MMSSL(Recommender):
         [(60, 8), (40, 8)]
     """
 
-    needs = ("negatives", "modalities")
-    resamples = True
     config: MMSSLConfig
     user_weights: Tensor
 
@@ -139,57 +141,27 @@ class MMSSL(Recommender):
         # Weighing a pair by 1 / degree of its user is drawing users alike (D32).
         weights = len(view.users) / (counts.clamp(min=1) * (counts > 0).sum().clamp(min=1))
         self.register_buffer("user_weights", weights, persistent=False)
-        self._draw = 0
         self._stale: tuple[list[TablePair], TablePair] | None = None
         self._last: tuple[list[TablePair], TablePair] | None = None
 
     # -------------------------------------------------------------- hooks
 
     def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
-        """Draw this step's randomness, and build the modalities' graphs where they are due."""
-        self._redraw(rng)
+        """Draw the seed of the first step, and build the modalities' graphs where they are due."""
         self._stale = self._last = None
-        self.modality_graphs.start_epoch(epoch, self.observed, self._plain_relations)
+        super().on_epoch(epoch, rng)
 
     def after_step(self, step: int, batch: Batch, rng: torch.Generator) -> None:
-        """Draw the next step's randomness."""
-        self._redraw(rng)
+        """Draw the seed of the next step; with `graph=batchwise`, collect edges."""
         self._stale, self._last = self._last, None
-        users = batch.users.unique()
-        self.modality_graphs.after_batch(users, self.observed, self._plain_relations)
+        super().after_step(step, batch, rng)
 
-    def _redraw(self, rng: torch.Generator) -> None:
-        self._draw = int(torch.randint(2**62, (), generator=rng, device=rng.device))
-
-    def _rng(self, phase: str) -> torch.Generator:
-        """A generator of this step and phase: a loss asked twice is the same."""
-        return seeds.torch_generator(self._draw, phase, device=self.users.device)
-
-    def phases(self) -> Sequence[Phase]:
-        """The model's phase, then the critic's where there is one."""
-        config = self.config
-        critic = self.self_supervision.adversarial
-        others = set() if critic is None else {id(p) for p in critic.parameters()}
-        mine = [p for p in self.parameters() if p.requires_grad and id(p) not in others]
-        settings = OptimizerSettings.of(config)
-        if config.learning_rate_decay:
-            settings = dataclasses.replace(settings, decay=DECAY)
-        if critic is None:
-            return [Phase("main", mine, settings)]
-        main = Phase("main", mine, settings, every=config.n_critic)
-        return [main, self.self_supervision.critic_phase()]
+    def _optimizer(self) -> OptimizerSettings:
+        settings = super()._optimizer()
+        decays = self.config.learning_rate_decay
+        return dataclasses.replace(settings, decay=DECAY) if decays else settings
 
     # -------------------------------------------------------------- the forward pass
-
-    def _relations(self, rng: torch.Generator | None) -> list[TablePair]:
-        """M1 and M2."""
-        users, items = self.features(self.observed, rng)
-        split = self.features.split
-        return list(zip(split(users), split(items), strict=True))
-
-    def _plain_relations(self) -> list[TablePair]:
-        with torch.no_grad():
-            return self._relations(None)
 
     def _forward(
         self,
@@ -243,10 +215,8 @@ class MMSSL(Recommender):
         rng = self._rng(phase) if self.training else None
         if phase == "critic":
             return self._critic_loss(users)
-        if batch.positives is None or batch.negatives is None:
-            raise ValueError("MMSSL learns from positives and negatives; the batch lacks one")
         config = self.config
-        items = torch.cat([batch.positives, batch.negatives])
+        items = batch.items()
         everyone = config.contrast_negatives == "full" and config.contrast_weight > 0
         if config.stale_critic_inputs or everyone:
             now = self._forward(rng)

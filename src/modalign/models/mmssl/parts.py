@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from modalign.core import seeds
-from modalign.core.interfaces import Batch, MissingPolicy, OptimizerSettings, Phase
+from modalign.core.interfaces import Batch, MissingPolicy, Need, OptimizerSettings, Phase
 from modalign.core.view import TrainView
 from modalign.graph.one_sided import TwoWayGraph
 from modalign.graph.preference import NOBODY, PreferenceGraph, best_items
 from modalign.graph.propagate import cut
+from modalign.models._shared.seeded_loss import SeededLoss
 from modalign.models.mmssl.config import SelfSupervisedConfig
 from modalign.nn.losses.adversarial import AdversarialTask, TablePair, dropped
 from modalign.nn.losses.contrastive import view_contrast
@@ -303,6 +304,60 @@ class SelfSupervision(nn.Module):
             cut(observed.seen, users),
             rng,
         )
+
+
+class SelfSupervisedModel(SeededLoss):
+    """A model with MMSSL's self-supervision: its parts, its hooks and its phases.
+
+    A subclass makes the four parts in its constructor, in an order of its own.
+
+    Attributes:
+        observed: the interactions.
+        features: propagated features of each modality.
+        modality_graphs: a graph for each modality.
+        self_supervision: the adversarial and the contrastive part.
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = ("negatives", "modalities")
+    observed: TwoWayGraph
+    features: PropagatedFeatures
+    modality_graphs: ModalityGraphs
+    self_supervision: SelfSupervision
+
+    def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
+        """Draw the seed of the first step, and build the modalities' graphs where they are due."""
+        super().on_epoch(epoch, rng)
+        self.modality_graphs.start_epoch(epoch, self.observed, self._plain_relations)
+
+    def after_step(self, step: int, batch: Batch, rng: torch.Generator) -> None:
+        """Draw the seed of the next step; with `graph=batchwise`, collect edges."""
+        super().after_step(step, batch, rng)
+        users = batch.users.unique()
+        self.modality_graphs.after_batch(users, self.observed, self._plain_relations)
+
+    def phases(self) -> Sequence[Phase]:
+        """The model's phase, then the critic's where there is one."""
+        critic = self.self_supervision.adversarial
+        others = set() if critic is None else {id(p) for p in critic.parameters()}
+        mine = [p for p in self.parameters() if p.requires_grad and id(p) not in others]
+        settings = self._optimizer()
+        if critic is None:
+            return [Phase("main", mine, settings)]
+        main = Phase("main", mine, settings, every=self.config.n_critic)
+        return [main, self.self_supervision.critic_phase()]
+
+    def _optimizer(self) -> OptimizerSettings:
+        return OptimizerSettings.of(self.config)
+
+    def _relations(self, rng: torch.Generator | None) -> list[TablePair]:
+        """F_U and F_I of each modality (M1, M2); dropout only with a generator."""
+        users, items = self.features(self.observed, rng)
+        split = self.features.split
+        return list(zip(split(users), split(items), strict=True))
+
+    def _plain_relations(self) -> list[TablePair]:
+        with torch.no_grad():
+            return self._relations(None)
 
 
 def _reconstruction(users: Tensor, items: Tensor, batch: Batch, scale: Tensor) -> Tensor:

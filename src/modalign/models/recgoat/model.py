@@ -19,10 +19,11 @@ from torch.nn import functional
 
 from modalign import ot
 from modalign.core import seeds
-from modalign.core.interfaces import Batch, Recommender, chosen_modalities
+from modalign.core.interfaces import Batch, chosen_modalities
 from modalign.core.view import TrainView
 from modalign.models._registry import register
 from modalign.models._shared.batch_items import distinct
+from modalign.models._shared.seeded_loss import SeededLoss
 from modalign.models._shared.unit import unit
 from modalign.models.recgoat.config import RecGOATConfig
 from modalign.models.recgoat.parts import (
@@ -136,7 +137,7 @@ class _Wanted:
         "reference": {"preset": "reference"},
     },
 )
-class RecGOAT(Recommender):
+class RecGOAT(SeededLoss):
     """Graph attention in every space, and transport that brings modalities to the ids' space.
 
     Items have a vector of their id, propagated over the interactions, and one of each modality,
@@ -165,7 +166,6 @@ class RecGOAT(Recommender):
     """
 
     needs = ("negatives", "modalities")
-    resamples = True
     config: RecGOATConfig
     item_anchors: Tensor
     user_anchors: Tensor
@@ -197,7 +197,7 @@ class RecGOAT(Recommender):
             self.register_buffer(name, _anchors(name, n, config.anchors), persistent=False)
         self.transport = self._transport()
         self.known = view.rows() if config.mask_known else None
-        self._draw, self._step, self._warm = 0, 0, True
+        self._step, self._warm = 0, True
         self._handed_on: State | None = None
 
     def _transport(self) -> FeatureTransport | SampleTransport | None:
@@ -223,21 +223,18 @@ class RecGOAT(Recommender):
     # -------------------------------------------------------------- hooks
 
     def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
-        """Draw this step's randomness; plans are due at an epoch's first step."""
-        self._redraw(rng)
+        """Draw the seed of the first step; plans are due at an epoch's first step."""
+        super().on_epoch(epoch, rng)
         self._step, self._handed_on = 0, None
         self._warm = epoch >= self.config.warmup_epochs
 
     def after_step(self, step: int, batch: Batch, rng: torch.Generator) -> None:
-        """Keep the plans of this step, draw the next one's randomness."""
-        self._redraw(rng)
+        """Keep the plans of this step, and draw the seed of the next one."""
+        super().after_step(step, batch, rng)
         self._step += 1
         if self._handed_on is not None and self.transport is not None:
             self.transport.keep(self._handed_on)
         self._handed_on = None
-
-    def _redraw(self, rng: torch.Generator) -> None:
-        self._draw = int(torch.randint(2**62, (), generator=rng, device=rng.device))
 
     # -------------------------------------------------------------- the forward pass
 
@@ -320,11 +317,8 @@ class RecGOAT(Recommender):
         """R16: `bpr`, `contrast_users`, `contrast_modalities`, `transport` and `reg`, each where
         it has a weight.
         """
-        if batch.positives is None or batch.negatives is None:
-            raise ValueError("RecGOAT learns from positives and negatives; the batch lacks one")
         config, n = self.config, len(batch)
-        rng = seeds.torch_generator(self._draw, phase, device=self.device)
-        pairs = torch.cat([batch.positives, batch.negatives])
+        pairs, rng = batch.items(), self._rng(phase)
         nobody = self.item_anchors[:0]
         measured = self.transport is not None or config.standardise
         of_items = self.item_anchors if measured and self.modality_names else nobody
