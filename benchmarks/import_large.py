@@ -48,7 +48,7 @@ def write_table(path: Path, rows: int, seed: int = 1) -> None:
 def import_table(path: Path | None, out: Path) -> dict[str, float]:
     """What one process does; `path` None only imports the package."""
     from modalign.data.prepare import prepare
-    from modalign.data.sources.table import read
+    from modalign.data.sources.flat_table import read
 
     start, stages = time.perf_counter(), {}
 

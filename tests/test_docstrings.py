@@ -86,7 +86,7 @@ def wrong(module: ModuleType) -> list[str]:
 
 
 def room(name: str) -> str:
-    """`modalign.data` of `modalign.data.sources.table`."""
+    """`modalign.data` of `modalign.data.sources.flat_table`."""
     return ".".join(name.split(".")[:2])
 
 

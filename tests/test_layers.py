@@ -224,7 +224,7 @@ def test_the_picture_of_the_rooms_is_of_today() -> None:
         ("modalign", "graph", "modalign.data.dataset"),
         ("modalign", "models", "modalign.train.trainer"),
         ("modalign", "models", "modalign.evaluate"),
-        ("modalign", "models", "modalign.data.sources.table"),
+        ("modalign", "models", "modalign.data.sources.flat_table"),
         ("modalign", "train", "modalign.models.bpr"),
         ("modalign", "evaluate", "modalign.train.trainer"),
         ("modalign", "ot", "modalign.errors.InputError"),

@@ -88,7 +88,7 @@ def changed(path: str, old: str, new: str) -> Break:
 def other_items() -> None:
     """A modality file of another catalogue under the name of one of ours."""
     other = toy_dataset(seed=2, n_items=50)
-    write_modality(Path("data/toy/modalities"), other.modalities["text"], other)
+    write_modality(Path("data/toy/modalities"), other.modalities["text"], other.items)
 
 
 def not_finite() -> None:
@@ -101,7 +101,7 @@ def not_finite() -> None:
     for key, value in vars(m).items():
         object.__setattr__(broken, key, value)
     broken.__dict__.pop("fingerprint", None)
-    write_modality(Path("data/toy/modalities"), broken, data)
+    write_modality(Path("data/toy/modalities"), broken, data.items)
 
 
 def without_modalities() -> None:

@@ -14,7 +14,7 @@ from modalign.core.modality import Modality
 from modalign.data.append import append
 from modalign.data.dataset import Dataset
 from modalign.data.prepare import prepare
-from modalign.data.sources.table import read
+from modalign.data.sources.flat_table import read
 from modalign.errors import ConfigError, DataError
 from modalign.testing.toy import toy_dataset
 

@@ -31,20 +31,25 @@ def words(share: float, width: int = 50) -> Modality:
 
 def written(folder: Path, modality: Modality) -> Path:
     folder.mkdir(exist_ok=True)
-    return write_modality(folder, modality, toy_dataset())
+    return write_modality(folder, modality, toy_dataset().vocabulary(modality.entity))
+
+
+def read(path: Path) -> Modality:
+    data = toy_dataset()
+    return read_modality(path, data.items, data.users)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 1.0])
 def test_what_is_written_is_read_bit_by_bit(tmp_path, share):
     modality = words(share)
-    read = read_modality(written(tmp_path, modality), toy_dataset())
-    assert read.features.dtype == np.float32
+    found = read(written(tmp_path, modality))
+    assert found.features.dtype == np.float32
     np.testing.assert_array_equal(
-        read.features.view(np.int32), modality.features.view(np.int32), strict=True
+        found.features.view(np.int32), modality.features.view(np.int32), strict=True
     )
-    np.testing.assert_array_equal(read.present, modality.present, strict=True)
-    assert read.fingerprint == modality.fingerprint
-    assert read.provenance == modality.provenance
+    np.testing.assert_array_equal(found.present, modality.present, strict=True)
+    assert found.fingerprint == modality.fingerprint
+    assert found.provenance == modality.provenance
 
 
 def test_zeros_take_no_room(tmp_path):
@@ -63,7 +68,7 @@ def test_a_damaged_file_is_told(tmp_path, part):
     parts[part] = parts[part][:-1] if part != "columns" else parts[part] + 50
     save_file(parts, path, metadata=meta)
     with pytest.raises(DataError, match="encode this modality again"):
-        read_modality(path, toy_dataset())
+        read(path)
 
 
 @pytest.mark.parametrize("share", [0.05, 1.0])
@@ -71,8 +76,8 @@ def test_a_modality_s_file_can_be_given_to_another_data_set(tmp_path, share):
     modality, items = words(share), toy_dataset().items
     path, ids = written(tmp_path, modality), tmp_path / "ids.txt"
     ids.write_text("\n".join(items.series))
-    read = read_precomputed(path, "theirs", items, ids=ids)
-    np.testing.assert_array_equal(read.features, modality.features, strict=True)
+    found = read_precomputed(path, "theirs", items, ids=ids)
+    np.testing.assert_array_equal(found.features, modality.features, strict=True)
 
 
 def test_a_file_of_other_things_is_told(tmp_path):
@@ -81,4 +86,4 @@ def test_a_file_of_other_things_is_told(tmp_path):
         meta = file.metadata()
     save_file({"present": load_file(path)["present"]}, path, metadata=meta)
     with pytest.raises(DataError, match="it holds no features"):
-        read_modality(path, toy_dataset())
+        read(path)

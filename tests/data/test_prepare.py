@@ -292,7 +292,7 @@ def test_importing_again_leaves_nothing_of_the_old_folder(tmp_path):
     out = tmp_path / "out"
     old = prepare(raw(items=with_pictures(tmp_path / "p", ["2"])), out)
     mine = Modality("image", np.ones((old.n_items, 2), np.float32), np.ones(old.n_items, bool))
-    write_modality(out / "modalities", mine, old)
+    write_modality(out / "modalities", mine, old.items)
     (out / "cache").mkdir()
     assert set(Dataset.load(out).modalities) == {"image"}
     new = prepare(raw(9, 6, seed=4), out)

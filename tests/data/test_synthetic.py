@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from modalign.data import synthetic
-from modalign.data.synthetic import pictures, words
+from modalign.data.synthetic import drawing, phrases
 from modalign.data.synthetic.patterns import pattern_masks
 from modalign.data.synthetic.shapes import DRAWINGS, smooth
 from modalign.data.synthetic.texts import write_texts
@@ -71,7 +71,7 @@ def test_the_independence_check_sees_dependence(world):
 def test_an_item_has_two_different_qualities_and_a_material_its_category_knows(world):
     assert (world.codes["quality"][:, 0] != world.codes["quality"][:, 1]).all()
     for category, material in np.hstack([world.codes["category"], world.codes["material"]]):
-        assert FAMILIES[material] in words.MATERIALS[CATEGORIES[category]]
+        assert FAMILIES[material] in phrases.MATERIALS[CATEGORIES[category]]
 
 
 def test_utilities_are_the_sum_of_their_parts(world):
@@ -186,14 +186,14 @@ def test_texts_tell_their_textual_attributes(world):
     for item, text in enumerate(write_texts(world)):
         value = {name: world.values(name)[codes[item, 0]] for name, codes in world.codes.items()}
         title, description = text.title.lower(), text.description
-        materials = words.MATERIALS[value["category"]][value["material"]]
+        materials = phrases.MATERIALS[value["category"]][value["material"]]
         assert any(material.lower() in title for material in materials)
-        assert any(noun.lower() in title for noun in words.NOUNS[value["category"]])
-        assert any(short in title for short in words.OCCASIONS[value["occasion"]][0])
-        assert any(long in description for long in words.OCCASIONS[value["occasion"]][1])
+        assert any(noun.lower() in title for noun in phrases.NOUNS[value["category"]])
+        assert any(short in title for short in phrases.OCCASIONS[value["occasion"]][0])
+        assert any(long in description for long in phrases.OCCASIONS[value["occasion"]][1])
         for code in world.codes["quality"][item]:
             quality = world.values("quality")[code]
-            assert any(long in description for long in words.QUALITIES[quality][1])
+            assert any(long in description for long in phrases.QUALITIES[quality][1])
 
 
 def test_texts_are_varied_clean_and_long_enough(world):
@@ -210,8 +210,8 @@ def test_texts_are_varied_clean_and_long_enough(world):
 
 
 def test_every_category_has_a_drawing_and_every_text_its_words():
-    assert set(DRAWINGS) == set(words.NOUNS) == set(CATEGORIES)
-    assert set(FAMILIES) == {f for families in words.MATERIALS.values() for f in families}
+    assert set(DRAWINGS) == set(phrases.NOUNS) == set(CATEGORIES)
+    assert set(FAMILIES) == {f for families in phrases.MATERIALS.values() for f in families}
 
 
 @pytest.mark.parametrize("shape", VISUAL["shape"])
@@ -225,7 +225,7 @@ def test_products_fill_the_frame_and_stay_inside(category, shape):
 
 def test_palette_and_pattern_outweigh_what_means_nothing():
     def middle(look, seed):
-        picture = np.asarray(pictures.draw(pictures.Look(*look), np.random.default_rng(seed)))
+        picture = np.asarray(drawing.draw(drawing.Look(*look), np.random.default_rng(seed)))
         return picture[40:88, 40:88].reshape(-1, 3).astype(float)
 
     plain = [middle(("T-shirt", "sky", "plain", "round"), seed) for seed in range(8)]
@@ -243,7 +243,7 @@ def test_pictures_tell_their_palette_by_plain_colour_statistics():
     world = make_world(seed=5, n_users=1, n_items=200)
     middle = np.stack(
         [
-            np.asarray(pictures.draw_item(world, i))[32:96, 32:96].reshape(-1, 3)
+            np.asarray(drawing.draw_item(world, i))[32:96, 32:96].reshape(-1, 3)
             for i in range(world.n_items)
         ]
     )
@@ -293,9 +293,9 @@ def test_same_seed_same_bytes_and_another_seed_another_shop():
 def test_a_picture_does_not_depend_on_the_size_of_the_shop_around_it():
     """Drawing is seeded per item, so pictures may be drawn in any order or in part."""
     world = make_world(seed=4, n_users=1, n_items=5)
-    picture = pictures.encode(pictures.draw_item(world, 3))
-    pictures.draw_item(world, 0)
-    assert pictures.encode(pictures.draw_item(world, 3)) == picture
+    picture = drawing.encode(drawing.draw_item(world, 3))
+    drawing.draw_item(world, 0)
+    assert drawing.encode(drawing.draw_item(world, 3)) == picture
 
 
 def test_it_says_that_it_is_synthetic(tmp_path):
@@ -330,7 +330,7 @@ def test_written_folder_is_what_generate_returns(tmp_path):
             assert (folder / path).read_bytes() == picture
     assert written.items["image"].null_count() == 2
     image = Image.open(io.BytesIO(made.items["picture"].drop_nulls()[0]))
-    assert image.size == (pictures.SIZE, pictures.SIZE)
+    assert image.size == (drawing.SIZE, drawing.SIZE)
 
 
 @pytest.mark.parametrize(

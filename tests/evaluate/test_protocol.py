@@ -16,7 +16,7 @@ from modalign.core.interfaces import Config, Need, Queries, Recommender
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.data.prepare import prepare
-from modalign.data.sources.table import read
+from modalign.data.sources.flat_table import read
 from modalign.data.vocabulary import Vocabulary
 from modalign.errors import ConfigError, DataError, InputError, TrainingError, UnknownName
 from modalign.evaluate import protocol

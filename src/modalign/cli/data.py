@@ -209,7 +209,7 @@ def append(
     """Add recorded feedback to a prepared folder, for the next training."""
     from modalign.data.append import KINDS
     from modalign.data.append import append as append_feedback
-    from modalign.data.sources.table import item_table
+    from modalign.data.sources.flat_table import item_table
 
     table = item_table(items, images)
     kinds = tuple(kind or KINDS)

@@ -79,6 +79,10 @@ class Dataset:
         """Number of items, those without interactions included."""
         return len(self.items)
 
+    def vocabulary(self, entity: str) -> Vocabulary:
+        """The ids of the rows of an entity: "item" or "user"."""
+        return self.items if entity == "item" else self.users
+
     def part(self, name: str) -> Interactions:
         """One of `SPLITS` by name."""
         if name not in SPLITS:
@@ -147,7 +151,7 @@ class Dataset:
 
     def with_modality(self, modality: Modality) -> Dataset:
         """A copy with one more (or a replaced) modality; nothing is written."""
-        n = self.n_items if modality.entity == "item" else self.n_users
+        n = len(self.vocabulary(modality.entity))
         if len(modality) != n:
             raise DataError(
                 f"{n} rows, one per {modality.entity}, in modality {modality.name!r}",
@@ -187,7 +191,7 @@ class Dataset:
             _table(self.users, self.user_table).write_parquet(aside / "users.parquet")
             _table(self.items, items).write_parquet(aside / "items.parquet")
             for modality in self.modalities.values():
-                write_modality(aside / "modalities", modality, self)
+                write_modality(aside / "modalities", modality, self.vocabulary(modality.entity))
             counts = {name: len(self.part(name)) for name in SPLITS if len(self.part(name))}
             meta = {
                 "schema": SCHEMA,
@@ -260,7 +264,8 @@ class Dataset:
                 "import it again",
             )
         files = sorted((folder / "modalities").glob("*.safetensors"))
-        return replace(dataset, modalities={p.stem: read_modality(p, dataset) for p in files})
+        modalities = {p.stem: read_modality(p, dataset.items, dataset.users) for p in files}
+        return replace(dataset, modalities=modalities)
 
 
 def _table(vocabulary: Vocabulary, table: pl.DataFrame) -> pl.DataFrame:

@@ -1,10 +1,12 @@
-"""Fetching official data sets: resumed where it stopped, verified, unpacked safely.
+"""Downloading official data sets: resumed where interrupted, verified, unpacked safely.
 
 raw/
   ml-100k.zip             the archive as published
   ml-100k/                its content
   amazon-2023-Baby_Products/*.jsonl.gz
-  downloads.lock.json     SHA-256 and size of every file fetched here
+  downloads.lock.json     SHA-256 and size of every file downloaded here
+
+pooch cannot resume a broken download (it downloads each file from the start), hence not used.
 """
 
 from __future__ import annotations
@@ -19,15 +21,13 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from modalign.core.files import write_aside, write_folder_aside
-from modalign.data.official import RECORDS, RemoteFile, record
+from modalign.data.official import RemoteFile, record
 from modalign.errors import ConfigError, DataError
-
-__all__ = ["RECORDS", "Download", "checksum", "get", "unpack"]
 
 LOCK = "downloads.lock.json"
 BLOCK = 1 << 18
@@ -39,16 +39,16 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Download:
-    """What was fetched.
+    """What was downloaded.
 
     Attributes:
-        name: the data set's name.
+        name: name of the data set.
         folder: where its files are, ready for `modalign data import SOURCE FOLDER`.
         source: the kind of source that reads it.
         files: the downloaded files, archives included.
         licence: its terms, to be shown.
         citation: the publication to cite.
-        remarks: what the user ought to know, such as how far the files could be verified.
+        remarks: notes to show, such as how far the files could be verified.
     """
 
     name: str
@@ -61,31 +61,24 @@ class Download:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: paths as text."""
-        return {
-            "name": self.name,
-            "folder": str(self.folder),
-            "source": self.source,
-            "files": [str(path) for path in self.files],
-            "licence": self.licence,
-            "citation": self.citation,
-            "remarks": list(self.remarks),
-        }
+        files = [str(path) for path in self.files]
+        return {**asdict(self), "folder": str(self.folder), "files": files}
 
 
 def get(
     name: str, out: str | Path, base_url: str | None = None, progress: Progress | None = None
 ) -> Download:
-    """Fetch an official data set by its name into `out`.
+    """Download an official data set by its name into `out`.
 
-    A file is fetched into `<file>.part`; where that was interrupted, now or in an earlier
-    call, it goes on from there. It takes its name only after its checksum was right. Files
-    that are there already and right are not fetched again.
+    A file is downloaded as `<file>.part`; an interrupted one, of this or an earlier call, is
+    resumed. It gets its name only after its checksum was verified. Files that exist and are right
+    are not downloaded again.
 
     Args:
         name: a name of `modalign.data.official.RECORDS`.
-        out: folder that gets the archive and the data set's folder `<out>/<name>`.
-        base_url: a mirror that holds the files, instead of the publishers' addresses.
-        progress: called with (bytes so far, bytes in all or None) of the file that is coming.
+        out: folder for the archive and the folder of the data set, `<out>/<name>`.
+        base_url: a mirror that holds the files; None uses the addresses of the publishers.
+        progress: called with (bytes so far, bytes in total or None) of the current file.
 
     Returns:
         Where the files are, and the terms on which they may be used.
@@ -95,41 +88,43 @@ def get(
         ConfigError: `base_url` is not an http or https address.
         DataError: the address cannot be reached or has no such file, the connection broke
             repeatedly, the checksum is wrong, or the archive is broken or would write outside
-            its folder. Whatever was good before is untouched.
+            its folder. Files that were right before are unchanged.
 
-    Limits: one connection, one file after the other. Without a publisher's checksum, a first
-    download is only as good as the connection was.
+    Limits: one connection, one file after the other. If the publisher states no checksum, the
+    first download is only as good as the connection was.
     """
     entry = record(name)
     if base_url is not None and not base_url.startswith(("http://", "https://")):
-        raise ConfigError("an address beginning with http:// or https://", base_url, "mend it")
+        raise ConfigError(
+            "an address beginning with http:// or https://", base_url, "correct the address"
+        )
     out = Path(out)
     single = len(entry.files) == 1 and entry.files[0].name.endswith(".zip")
     folder = out / name
-    (out if single else folder).mkdir(parents=True, exist_ok=True)
+    target = out if single else folder
+    target.mkdir(parents=True, exist_ok=True)
     lock = _Lock(out / LOCK)
-    paths, remarks = [], []
+    remarks = []
     for file in entry.files:
-        path = (out if single else folder) / file.name
         url = f"{base_url.rstrip('/')}/{file.name}" if base_url else file.url
-        remarks += _fetch_verified(file, url, path, lock, progress or _silent)
-        paths.append(path)
+        remarks += _verified(file, url, target / file.name, lock, progress or _silent)
+    paths = tuple(target / file.name for file in entry.files)
     if single:
         unpack(paths[0], folder)
     return Download(
-        name, folder, entry.source, tuple(paths), entry.licence, entry.citation, tuple(remarks)
+        name, folder, entry.source, paths, entry.licence, entry.citation, tuple(remarks)
     )
 
 
 def _silent(done: int, total: int | None) -> None:
-    """No progress wanted."""
+    """No progress is wanted."""
 
 
 # ----------------------------------------------------------------------------- verification
 
 
 class _Lock:
-    """SHA-256 of the files fetched into a folder, kept as JSON beside them."""
+    """SHA-256 of the files downloaded into a folder, kept as JSON beside them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -146,48 +141,46 @@ class _Lock:
     def sha256(self, path: Path) -> str:
         return str(self.entries.get(self.key(path), {}).get("sha256", ""))
 
-    def write(self, path: Path, url: str, sha256: str) -> None:
-        entry = {"url": url, "sha256": sha256, "size": path.stat().st_size}
+    def write(self, path: Path, url: str) -> None:
+        size, sha256 = path.stat().st_size, checksum(path, "sha256")
+        entry = {"url": url, "sha256": sha256, "size": size}
         if self.entries.get(self.key(path)) != entry:
             self.entries[self.key(path)] = entry
             with write_aside(self.path) as aside:
                 aside.write_text(json.dumps(self.entries, indent=2, sort_keys=True) + "\n")
 
 
-def _fetch_verified(
-    file: RemoteFile, url: str, path: Path, lock: _Lock, progress: Progress
-) -> list[str]:
-    """Have `path` there with the right checksum; remarks on how it was verified."""
-    expected, whose = _expected(file, url, path, lock)
-    remark = []
+def _verified(file: RemoteFile, url: str, path: Path, lock: _Lock, progress: Progress) -> list[str]:
+    """Make sure that `path` exists with the right checksum; remarks on how it was verified."""
+    expected, stated_by = _expected(file, url, path, lock)
     if path.is_file():
-        wrong = _mismatch(path, expected)
-        if wrong:
+        if wrong := _mismatch(path, expected):
             raise DataError(
-                f"{path} with {expected}, as {whose} says",
+                f"{path} with {expected}, as {stated_by} says",
                 f"{wrong}; the file was left as it is",
                 "move the file away and run the command again",
             )
         progress(path.stat().st_size, path.stat().st_size)
     else:
         part = path.with_name(f"{path.name}.part")
-        _fetch(url, part, _Known(file.size, bool(expected)), progress)
-        if wrong := _mismatch(part, expected):
-            _forget(part)
-            raise DataError(
-                f"{url} with {expected}, as {whose} says",
-                f"{wrong}; what was fetched was thrown away",
-                "run the command again; if it stays so, the publisher has changed the file",
-            )
-        part.replace(path)
+        _fetch(url, part, bool(expected), file.size, progress)
+        wrong = _mismatch(part, expected)
+        if not wrong:
+            part.replace(path)
         _forget(part)
-    if not expected:
-        remark.append(
-            f"{path.name}: the publisher states no checksum; its SHA-256 was written to "
-            f"{LOCK}, and later downloads are held to it"
-        )
-    lock.write(path, file.url, checksum(path, "sha256"))
-    return remark
+        if wrong:
+            raise DataError(
+                f"{url} with {expected}, as {stated_by} says",
+                f"{wrong}; the download was deleted",
+                "run the command again; if this repeats, the publisher has changed the file",
+            )
+    lock.write(path, file.url)
+    if expected:
+        return []
+    return [
+        f"{path.name}: the publisher states no checksum; its SHA-256 was written to {LOCK}, and "
+        "later downloads are compared with it"
+    ]
 
 
 def _expected(file: RemoteFile, url: str, path: Path, lock: _Lock) -> tuple[str, str]:
@@ -197,17 +190,13 @@ def _expected(file: RemoteFile, url: str, path: Path, lock: _Lock) -> tuple[str,
     known = lock.sha256(path)
     if file.checksum_url and not (known and path.is_file()):
         beside = file.checksum_url if url == file.url else f"{url}.md5"
-        return f"md5:{_published_md5(beside)}", f"the publisher's {beside}"
+        with _open(beside) as answer:
+            text = answer.read(1 << 12).decode("utf-8", "replace")
+        found = re.search(r"\b[0-9a-fA-F]{32}\b", text)
+        if not found:
+            raise DataError(f"an MD5 checksum at {beside}", repr(text[:40]), "try again later")
+        return f"md5:{found.group().lower()}", f"the publisher's {beside}"
     return (f"sha256:{known}", f"{LOCK} since the first download") if known else ("", "")
-
-
-def _published_md5(url: str) -> str:
-    with _open(url) as answer:
-        text = answer.read(1 << 12).decode("utf-8", "replace")
-    found = re.search(r"\b[0-9a-fA-F]{32}\b", text)
-    if not found:
-        raise DataError(f"an MD5 checksum at {url}", repr(text[:40]), "try again later")
-    return found.group().lower()
 
 
 def checksum(path: Path, algorithm: str) -> str:
@@ -219,11 +208,9 @@ def checksum(path: Path, algorithm: str) -> str:
 
 
 def _mismatch(path: Path, expected: str) -> str:
-    """The checksum it has instead, or nothing."""
-    if not expected:
-        return ""
+    """The checksum that the file has instead; "" if it is right or none is known."""
     algorithm, _, wanted = expected.partition(":")
-    found = checksum(path, algorithm)
+    found = checksum(path, algorithm) if expected else wanted
     return "" if found == wanted else f"{algorithm}:{found}"
 
 
@@ -231,10 +218,11 @@ def _mismatch(path: Path, expected: str) -> str:
 
 
 def _open(url: str, headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
-    """The answer of `url`; HTTP's refusals and a missing network told in three facts."""
+    """The answer of `url`; an HTTP error or a missing network becomes a `DataError`."""
     request = urllib.request.Request(url, headers={"User-Agent": "modalign", **(headers or {})})
     try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+        answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
+        return answer
     except urllib.error.HTTPError as error:
         if error.code == 416:
             raise
@@ -242,71 +230,61 @@ def _open(url: str, headers: dict[str, str] | None = None) -> http.client.HTTPRe
         raise DataError(
             f"the file at {url}",
             f"HTTP {error.code} {error.reason}",
-            "see whether the publisher has moved it; a mirror can be given as base_url",
+            "check whether the publisher has moved it; a mirror can be given as base_url",
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
         raise DataError(
             f"an answer from {url}",
-            f"no connection ({reason})",
+            f"no connection ({getattr(error, 'reason', None) or error})",
             "check the network, or download the file in a browser and put it into the folder",
         ) from error
-    assert isinstance(answer, http.client.HTTPResponse)
-    return answer
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What is known of a file before it comes: its size (or 0), and whether its checksum is."""
-
-    size: int
-    checksum: bool
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
 
 
-def _fetch(url: str, part: Path, known: _Known, progress: Progress) -> None:
-    """Fetch `url` into `part`, going on where it stopped, at most `TRIES` times in vain."""
-    vain, last = 0, "the connection was closed early"
-    while vain < TRIES:
-        before = part.stat().st_size if part.is_file() else 0
+def _fetch(url: str, part: Path, verifiable: bool, size: int, progress: Progress) -> None:
+    """Download `url` into `part`, resumed where it broke; `TRIES` tries without a byte end it."""
+    failures, last = 0, "the connection was closed early"
+    while failures < TRIES:
+        before = _size(part)
         try:
-            if _fetch_once(url, part, known, progress):
+            if _fetch_once(url, part, verifiable, size, progress):
                 return
         except (OSError, http.client.HTTPException) as error:
             last = str(error) or type(error).__name__
-        after = part.stat().st_size if part.is_file() else 0
-        vain = 0 if after > before else vain + 1
+        failures = 0 if _size(part) > before else failures + 1
     raise DataError(
         f"the whole file {url}",
-        f"{part.stat().st_size if part.is_file() else 0} bytes, then {last}, {TRIES} times",
-        "run the command again later: it goes on from there",
+        f"{_size(part)} bytes, then {last}, {TRIES} times",
+        "run the command again later: it resumes the download",
     )
 
 
-def _fetch_once(url: str, part: Path, known: _Known, progress: Progress) -> bool:
-    """One request; whether the file is whole afterwards.
+def _fetch_once(url: str, part: Path, verifiable: bool, size: int, progress: Progress) -> bool:
+    """One request; whether the file is complete afterwards.
 
-    Two halves are joined only where the server's mark of the file's version (ETag or date) is
-    the same, or where a checksum will tell.
+    Two halves are joined only if the server gives both the same version (ETag or date), or if a
+    checksum can verify the result.
     """
-    tag = part.with_name(f"{part.name}.tag")
+    tag = _tag(part)
     version = tag.read_text() if tag.is_file() else ""
-    have = part.stat().st_size if part.is_file() and (version or known.checksum) else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    if have and version:
-        headers["If-Range"] = version
+    have = _size(part) if version or verifiable else 0
+    headers = {"Range": f"bytes={have}-", "If-Range": version} if have else {}
     try:
-        answer = _open(url, headers)
+        answer = _open(url, {name: value for name, value in headers.items() if value})
     except urllib.error.HTTPError as error:
-        # 416: there is nothing beyond what we have. Whole, or a remnant of another file.
+        # 416: nothing follows what is there. It is complete, or a remnant of another file.
         total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
         error.close()
-        if total == str(have):
-            return True
-        _forget(part)
-        return False
+        if total != str(have):
+            _forget(part)
+        return total == str(have)
     with answer:
-        resumed = answer.status == 206 and _begins_at(answer, have)
-        if answer.status == 206 and not resumed:
+        resumed = answer.status == 206
+        starts = (answer.headers.get("Content-Range") or "").startswith(f"bytes {have}-")
+        if resumed and not starts:
             _forget(part)
             return False
         done = have if resumed else 0
@@ -317,17 +295,17 @@ def _fetch_once(url: str, part: Path, known: _Known, progress: Progress) -> bool
             while block := answer.read(BLOCK):
                 file.write(block)
                 done += len(block)
-                progress(done, total_bytes or known.size or None)
+                progress(done, total_bytes or size or None)
     return total_bytes is None or done == total_bytes
 
 
-def _begins_at(answer: http.client.HTTPResponse, start: int) -> bool:
-    return (answer.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
+def _tag(part: Path) -> Path:
+    return part.with_name(f"{part.name}.tag")
 
 
 def _forget(part: Path) -> None:
     part.unlink(missing_ok=True)
-    part.with_name(f"{part.name}.tag").unlink(missing_ok=True)
+    _tag(part).unlink(missing_ok=True)
 
 
 # --------------------------------------------------------------------------------- archives
@@ -336,20 +314,23 @@ def _forget(part: Path) -> None:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip archive so that `folder` holds its content, all of it or nothing.
 
-    A single folder around everything is left off. Where `folder` already holds all members in
-    their sizes, nothing is written.
+    A single folder around everything is left off. If `folder` already holds all members in their
+    sizes, nothing is written.
 
     Raises:
-        DataError: the archive is broken, or a member's name leads out of the folder or is a
-            link.
+        DataError: the archive is broken, or a member leads out of the folder or is a link.
     """
     try:
         with zipfile.ZipFile(archive) as file:
             members = {info: _safe(archive, info) for info in file.infolist() if not info.is_dir()}
-            tops = {path.parts[0] for path in members.values() if len(path.parts) > 1}
-            around = len(tops) == 1 and all(len(path.parts) > 1 for path in members.values())
+            around = len({path.parts[0] for path in members.values()}) == 1 and all(
+                len(path.parts) > 1 for path in members.values()
+            )
             targets = {i: Path(*p.parts[int(around) :]) for i, p in members.items()}
-            if all(_same_size(folder / path, info.file_size) for info, path in targets.items()):
+            if all(
+                (folder / path).is_file() and _size(folder / path) == info.file_size
+                for info, path in targets.items()
+            ):
                 return
             with write_folder_aside(folder) as aside:
                 for info, path in targets.items():
@@ -358,16 +339,12 @@ def unpack(archive: Path, folder: Path) -> None:
                         shutil.copyfileobj(source, target, BLOCK)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(
-            f"a whole zip archive {archive}", str(error), "remove it and fetch it again"
+            f"a whole zip archive {archive}", str(error), "remove it and download it again"
         ) from error
 
 
-def _same_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
-
-
 def _safe(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
-    """The member's path, if it stays inside the folder and is a plain file."""
+    """The path of a member, if it stays inside the folder and is a plain file."""
     path = PurePosixPath(info.filename.replace("\\", "/"))
     link = stat.S_ISLNK(info.external_attr >> 16)
     drive = bool(path.parts) and ":" in path.parts[0]
@@ -375,6 +352,6 @@ def _safe(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
         raise DataError(
             f"members of {archive.name} that stay inside its folder",
             f"{info.filename!r}{', a link' if link else ''}; nothing was unpacked",
-            "do not trust this archive; fetch it from its publisher",
+            "do not trust this archive; download it from its publisher",
         )
     return path

@@ -10,7 +10,7 @@ import polars as pl
 from modalign.data.dataset import SPLITS, Dataset
 from modalign.data.interactions import Interactions
 from modalign.data.prepare import prepare
-from modalign.data.sources import table
+from modalign.data.sources import flat_table
 from modalign.data.sources._text_table import Frame
 
 
@@ -35,7 +35,7 @@ def from_frame(
         item: name of the column of items, as for users.
         weight: name of the column of ratings, as for users.
         time: name of the column of times, as for users.
-        items: table of items, as in `modalign.data.sources.table.read`.
+        items: table of items, as in `modalign.data.sources.flat_table.read`.
         images: folder of pictures named by item id.
         options: fields of `modalign.data.prepare.PrepareOptions`: name, min_rating, k_core, split,
             seed, ...
@@ -51,7 +51,7 @@ def from_frame(
         (3, 5, 3)
     """
     columns = {"user": user, "item": item, "weight": weight, "time": time}
-    raw = table.read(frame, **columns, items=items, images=images, name=options.get("name"))
+    raw = flat_table.read(frame, **columns, items=items, images=images, name=options.get("name"))
     return prepare(raw, out, **options)
 
 

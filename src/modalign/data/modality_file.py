@@ -1,8 +1,8 @@
-"""A modality as one safetensors file that knows which items its rows are.
+"""A modality as one safetensors file that stores which items (or users) its rows stand for.
 
-`present` flags and `features` (n, d); or, where most features are zero as those of words are,
-`values` and `columns` of the others row by row, the `starts` of the rows in them, and the
-`width` d.
+The file holds `present` flags and `features` (n, d). If most features are zero, as for bags of
+words, it holds the `values` and `columns` of the others row by row, the `starts` of the rows in
+them, and the `width` d instead.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -18,17 +18,20 @@ from safetensors.numpy import save_file
 
 from modalign.core.files import write_aside
 from modalign.core.modality import Modality
+from modalign.data.vocabulary import Vocabulary
 from modalign.errors import DataError
-
-if TYPE_CHECKING:
-    from modalign.data.dataset import Dataset
 
 PARTS = ("values", "columns", "starts", "width")
 
 
-def write_modality(folder: Path, modality: Modality, dataset: Dataset) -> Path:
-    """Write `folder/NAME.safetensors` with the hash of the ids its rows stand for."""
-    vocabulary = dataset.items if modality.entity == "item" else dataset.users
+def write_modality(folder: Path, modality: Modality, vocabulary: Vocabulary) -> Path:
+    """Write `folder/NAME.safetensors` with the hash of the ids of its rows.
+
+    Args:
+        folder: where to write; the `modalities` folder of a prepared data set.
+        modality: what to write.
+        vocabulary: ids of its rows; `Dataset.vocabulary` gives those of an entity.
+    """
     meta = {
         "name": modality.name,
         "entity": modality.entity,
@@ -45,8 +48,13 @@ def write_modality(folder: Path, modality: Modality, dataset: Dataset) -> Path:
     return path
 
 
-def read_modality(path: Path, dataset: Dataset) -> Modality:
-    """Read a modality and check that its rows are this data set's items (or users).
+def read_modality(path: Path, items: Vocabulary, users: Vocabulary) -> Modality:
+    """Read a modality and check that its rows are these items (or users).
+
+    Args:
+        path: the file.
+        items: vocabulary of the items of the data set.
+        users: vocabulary of its users.
 
     Raises:
         DataError: unreadable file, or rows of another vocabulary.
@@ -64,7 +72,7 @@ def read_modality(path: Path, dataset: Dataset) -> Modality:
             f"a modality file {path}", str(error), "encode this modality again"
         ) from error
     entity = meta.get("entity", "item")
-    vocabulary = dataset.items if entity == "item" else dataset.users
+    vocabulary = items if entity == "item" else users
     if meta.get("ids") != vocabulary.fingerprint or len(features) != len(vocabulary):
         raise DataError(
             f"features of this data set's {len(vocabulary)} {entity}s in {path}",
@@ -76,7 +84,7 @@ def read_modality(path: Path, dataset: Dataset) -> Modality:
 
 
 def features_in(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The features (n, d) among the tensors of a file, in either form; None where there are none.
+    """The features (n, d) among the tensors of a file, in either form; None if there are none.
 
     Raises:
         ValueError, IndexError: parts that do not fit together.
@@ -90,9 +98,9 @@ def features_in(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
 
 
 def _without_zeros(features: np.ndarray) -> dict[str, np.ndarray] | None:
-    """The features without their zeros, or nothing where that takes no less room."""
-    bits = features.view(np.int32)  # what is read is what was written, a negative zero included
-    # Counted before they are found: the places of all features are four times as large as they are.
+    """The features without their zeros, or None if that takes as much space."""
+    bits = features.view(np.int32)  # keeps negative zeros, so that reading gives the same bits
+    # Counted first: the positions of all features would take four times as much memory.
     if 8 * (np.count_nonzero(bits) + len(features) + 1) >= features.nbytes:
         return None
     rows, columns = np.nonzero(bits)

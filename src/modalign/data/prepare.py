@@ -95,7 +95,7 @@ def prepare(
 
     Example:
         >>> import polars as pl
-        >>> from modalign.data.sources.table import read
+        >>> from modalign.data.sources.flat_table import read
         >>> pairs = [(u, i) for u in range(6) for i in range(5)]
         >>> data = prepare(read(pl.DataFrame(pairs, schema=["user", "item"], orient="row")))
         >>> data.n_users, data.n_items, len(data.train), len(data.valid), len(data.test)

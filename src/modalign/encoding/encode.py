@@ -357,7 +357,7 @@ def _keep(dataset: Dataset, modality: Modality) -> Dataset:
     """Write the modality if the data set has a folder, and remove its chunks."""
     out = dataset.with_modality(modality)
     if dataset.folder is not None:
-        write_modality(dataset.folder / "modalities", modality, dataset)
+        write_modality(dataset.folder / "modalities", modality, dataset.items)
         side = dataset.folder / ".encode"
         for left in side.glob(f"{modality.name}-*"):
             shutil.rmtree(left, ignore_errors=True)

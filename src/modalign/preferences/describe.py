@@ -144,7 +144,7 @@ def describe(
     out = dataset.with_modality(made)
     if dataset.folder is not None:
         _write_texts(dataset, name, found)
-        write_modality(dataset.folder / "modalities", made, dataset)
+        write_modality(dataset.folder / "modalities", made, dataset.users)
     return out, _report(made, start)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from PIL import Image, ImageOps
 
 from modalign.data.dataset import Dataset
+from modalign.data.pictures import UnreadablePicture, decoded
 from modalign.evaluate.protocol import Evaluation
 from modalign.experiments.fitted import FittedModel
 from modalign.report.user_items import hidden_items, liked
@@ -43,28 +42,12 @@ def thumbnail(path: Path) -> str | None:
     It is rotated as its EXIF data say; transparent parts become white.
     """
     try:
-        with warnings.catch_warnings():
-            # Warnings about damaged headers are dropped; a decompression bomb is not opened.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.draft("RGB", (2 * WIDTH, 2 * HEIGHT))
-                small = ImageOps.exif_transpose(image).convert("RGBA")
-        small.thumbnail((WIDTH, HEIGHT))
-        flat = Image.new("RGB", small.size, "white")
-        flat.paste(small, mask=small.getchannel("A"))
-        file = io.BytesIO()
-        flat.save(file, "JPEG", quality=80, optimize=True)
-    # For a damaged file, the readers of single formats raise any of these.
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ):
+        small = decoded(path, near=(2 * WIDTH, 2 * HEIGHT), upright=True)
+    except UnreadablePicture:
         return None
+    small.thumbnail((WIDTH, HEIGHT))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=80, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 

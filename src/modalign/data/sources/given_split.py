@@ -9,7 +9,7 @@ import polars as pl
 from modalign.data.raw import RawData
 from modalign.data.sources._columns import find_columns, typed
 from modalign.data.sources._text_table import SUFFIXES, open_table
-from modalign.data.sources.table import item_table
+from modalign.data.sources.flat_table import item_table
 from modalign.errors import DataError
 
 NAMES = {
@@ -33,7 +33,7 @@ def read(
     """Interactions of `train`, `valid` (or validation, val, dev) and `test` files of a folder.
 
     Each is a CSV, TSV or Parquet file with named columns, as in
-    `modalign.data.sources.table.read`.
+    `modalign.data.sources.flat_table.read`.
 
     Args:
         folder: the folder.

@@ -17,7 +17,7 @@ import polars as pl
 from modalign.core.files import write_folder_aside
 from modalign.core.seeds import numpy_generator
 from modalign.data.raw import RawData
-from modalign.data.synthetic.pictures import draw_item, encode
+from modalign.data.synthetic.drawing import draw_item, encode
 from modalign.data.synthetic.texts import write_texts
 from modalign.data.synthetic.world import CATEGORIES, World, make_world, sample_interactions
 from modalign.errors import ConfigError

@@ -21,7 +21,7 @@ Shade = Literal["flat", "cylinder", "facets", "dome"]
 
 
 @dataclass(frozen=True)
-class Part:
+class Outline:
     """One painted outline.
 
     Attributes:
@@ -66,21 +66,23 @@ def lathe(profile: Sequence[tuple[float, float]], x: float = 0.5) -> Points:
     return np.concatenate([right, left[::-1]])
 
 
-def turned(profile: Sequence[tuple[float, float]], is_round: bool, rim: float = 0.0) -> list[Part]:
+def turned(
+    profile: Sequence[tuple[float, float]], is_round: bool, rim: float = 0.0
+) -> list[Outline]:
     """A patterned vessel from its profile, open at the top where `rim` (half height) is given."""
     top_width, top = profile[0]
     if is_round:
         # Doubling the top corners keeps the mouth as wide as its rim while the rest is rounded.
         steps = np.asarray([profile[0], profile[0], profile[0], *profile[1:]], dtype=np.float64)
-        parts = [Part(smooth(lathe([(h, y) for h, y in steps])), "pattern", "cylinder")]
+        parts = [Outline(smooth(lathe([(h, y) for h, y in steps])), "pattern", "cylinder")]
     else:
-        parts = [Part(lathe(profile), "pattern", "facets")]
+        parts = [Outline(lathe(profile), "pattern", "facets")]
     if rim:
         corners = 72 if is_round else 6
         stretch = 1.0 if is_round else 1 / np.cos(np.pi / 6)
-        parts.append(Part(ellipse(0.5, top, top_width * stretch, rim, corners), "deep"))
+        parts.append(Outline(ellipse(0.5, top, top_width * stretch, rim, corners), "deep"))
         inner = 0.88 * top_width * stretch
-        parts.append(Part(ellipse(0.5, top + 0.004, inner, 0.72 * rim, corners), "inside"))
+        parts.append(Outline(ellipse(0.5, top + 0.004, inner, 0.72 * rim, corners), "inside"))
     return parts
 
 
@@ -100,46 +102,46 @@ def path(*points: tuple[float, float]) -> Points:
     return np.array(points, dtype=np.float64)
 
 
-def mug(is_round: bool) -> list[Part]:
+def mug(is_round: bool) -> list[Outline]:
     """A mug with a handle at the right."""
     if is_round:
-        handle = Part(arc(0.73, 0.52, 0.15, 0.15, -0.25, 0.25), "base", stroke=0.055)
+        handle = Outline(arc(0.73, 0.52, 0.15, 0.15, -0.25, 0.25), "base", stroke=0.055)
         profile = [(0.28, 0.26), (0.32, 0.45), (0.33, 0.74), (0.15, 0.83)]
     else:
-        handle = Part(
+        handle = Outline(
             path((0.70, 0.36), (0.90, 0.36), (0.86, 0.64), (0.68, 0.68)), "base", stroke=0.055
         )
         profile = [(0.28, 0.26), (0.22, 0.82)]
     return [handle, *turned(profile, is_round, rim=0.055)]
 
 
-def teapot(is_round: bool) -> list[Part]:
+def teapot(is_round: bool) -> list[Outline]:
     """A teapot with spout, lid and handle."""
     if is_round:
         spout = [(0.32, 0.50), (0.16, 0.46), (0.04, 0.28), (0.0, 0.36), (0.10, 0.70), (0.34, 0.78)]
         return [
-            Part(arc(0.74, 0.56, 0.18, 0.15, -0.25, 0.25), "deep", stroke=0.045),
-            Part(smooth(spout, 3), "base"),
-            Part(
+            Outline(arc(0.74, 0.56, 0.18, 0.15, -0.25, 0.25), "deep", stroke=0.045),
+            Outline(smooth(spout, 3), "base"),
+            Outline(
                 smooth(lathe([(0.08, 0.34), (0.30, 0.36), (0.36, 0.86), (0.14, 0.84)])),
                 "pattern",
                 "cylinder",
             ),
-            Part(smooth(lathe([(0.03, 0.27), (0.14, 0.29), (0.18, 0.40)])), "base", "cylinder"),
-            Part(ellipse(0.5, 0.255, 0.038, 0.038), "deep"),
+            Outline(smooth(lathe([(0.03, 0.27), (0.14, 0.29), (0.18, 0.40)])), "base", "cylinder"),
+            Outline(ellipse(0.5, 0.255, 0.038, 0.038), "deep"),
         ]
     return [
-        Part(path((0.66, 0.40), (0.93, 0.36), (0.91, 0.62), (0.72, 0.72)), "deep", stroke=0.05),
-        Part(path((0.32, 0.52), (0.10, 0.34), (0.03, 0.37), (0.20, 0.72), (0.32, 0.76)), "base"),
-        Part(lathe([(0.17, 0.34), (0.30, 0.50), (0.26, 0.82)]), "pattern", "facets"),
-        Part(lathe([(0.10, 0.26), (0.20, 0.34)]), "base", "facets"),
-        Part(path((0.5, 0.18), (0.545, 0.26), (0.455, 0.26)), "deep"),
+        Outline(path((0.66, 0.40), (0.93, 0.36), (0.91, 0.62), (0.72, 0.72)), "deep", stroke=0.05),
+        Outline(path((0.32, 0.52), (0.10, 0.34), (0.03, 0.37), (0.20, 0.72), (0.32, 0.76)), "base"),
+        Outline(lathe([(0.17, 0.34), (0.30, 0.50), (0.26, 0.82)]), "pattern", "facets"),
+        Outline(lathe([(0.10, 0.26), (0.20, 0.34)]), "base", "facets"),
+        Outline(path((0.5, 0.18), (0.545, 0.26), (0.455, 0.26)), "deep"),
     ]
 
 
-def bowl(is_round: bool) -> list[Part]:
+def bowl(is_round: bool) -> list[Outline]:
     """A wide bowl on a foot."""
-    foot = Part(lathe([(0.13, 0.76), (0.16, 0.82)]), "deep")
+    foot = Outline(lathe([(0.13, 0.76), (0.16, 0.82)]), "deep")
     if is_round:
         profile = [(0.41, 0.38), (0.41, 0.62), (0.26, 0.80), (0.1, 0.80)]
     else:
@@ -147,7 +149,7 @@ def bowl(is_round: bool) -> list[Part]:
     return [foot, *turned(profile, is_round, rim=0.085)]
 
 
-def vase(is_round: bool) -> list[Part]:
+def vase(is_round: bool) -> list[Outline]:
     """A vase with a neck."""
     if is_round:
         profile = [(0.13, 0.15), (0.06, 0.33), (0.44, 0.44), (0.36, 0.88), (0.12, 0.88)]
@@ -156,25 +158,25 @@ def vase(is_round: bool) -> list[Part]:
     return turned(profile, is_round, rim=0.032)
 
 
-def lamp(is_round: bool) -> list[Part]:
+def lamp(is_round: bool) -> list[Outline]:
     """A table lamp: patterned shade, plain stem and base."""
-    stem = Part(box(0.48, 0.5, 0.52, 0.84), "metal", "cylinder")
+    stem = Outline(box(0.48, 0.5, 0.52, 0.84), "metal", "cylinder")
     if is_round:
         shade = smooth(lathe([(0.10, 0.10), (0.36, 0.14), (0.40, 0.58), (0.36, 0.60)]), 3)
-        foot = Part(smooth(lathe([(0.06, 0.76), (0.26, 0.86), (0.26, 0.9)])), "deep", "cylinder")
-        return [stem, foot, Part(shade, "pattern", "cylinder")]
-    foot = Part(lathe([(0.17, 0.83), (0.20, 0.89)]), "deep", "facets")
+        foot = Outline(smooth(lathe([(0.06, 0.76), (0.26, 0.86), (0.26, 0.9)])), "deep", "cylinder")
+        return [stem, foot, Outline(shade, "pattern", "cylinder")]
+    foot = Outline(lathe([(0.17, 0.83), (0.20, 0.89)]), "deep", "facets")
     shade = lathe([(0.17, 0.12), (0.38, 0.57)])
-    return [stem, foot, Part(shade, "pattern", "facets")]
+    return [stem, foot, Outline(shade, "pattern", "facets")]
 
 
-def chair(is_round: bool) -> list[Part]:
+def chair(is_round: bool) -> list[Outline]:
     """A chair seen from the front, with an upholstered back and seat."""
     legs = [
-        Part(path((0.30, 0.66), (0.24, 0.94)), "wood", stroke=0.035),
-        Part(path((0.70, 0.66), (0.76, 0.94)), "wood", stroke=0.035),
-        Part(path((0.37, 0.66), (0.35, 0.87)), "wood", stroke=0.028),
-        Part(path((0.63, 0.66), (0.65, 0.87)), "wood", stroke=0.028),
+        Outline(path((0.30, 0.66), (0.24, 0.94)), "wood", stroke=0.035),
+        Outline(path((0.70, 0.66), (0.76, 0.94)), "wood", stroke=0.035),
+        Outline(path((0.37, 0.66), (0.35, 0.87)), "wood", stroke=0.028),
+        Outline(path((0.63, 0.66), (0.65, 0.87)), "wood", stroke=0.028),
     ]
     if is_round:
         back = smooth([(0.22, 0.06), (0.78, 0.06), (0.80, 0.60), (0.20, 0.60)], 4)
@@ -182,63 +184,63 @@ def chair(is_round: bool) -> list[Part]:
     else:
         back = path((0.27, 0.09), (0.73, 0.09), (0.70, 0.56), (0.30, 0.56))
         seat = path((0.25, 0.55), (0.75, 0.55), (0.83, 0.69), (0.17, 0.69))
-    return [*legs, Part(back, "pattern", "dome"), Part(seat, "base", "flat")]
+    return [*legs, Outline(back, "pattern", "dome"), Outline(seat, "base", "flat")]
 
 
-def clock(is_round: bool) -> list[Part]:
+def clock(is_round: bool) -> list[Outline]:
     """A wall clock: a patterned rim around a paper dial."""
     corners = 96 if is_round else 6
     hands = [
-        Part(path((0.5, 0.5), (0.5, 0.33)), "dark", stroke=0.018),
-        Part(path((0.5, 0.5), (0.60, 0.55)), "dark", stroke=0.022),
-        Part(ellipse(0.5, 0.5, 0.022, 0.022), "deep"),
+        Outline(path((0.5, 0.5), (0.5, 0.33)), "dark", stroke=0.018),
+        Outline(path((0.5, 0.5), (0.60, 0.55)), "dark", stroke=0.022),
+        Outline(ellipse(0.5, 0.5, 0.022, 0.022), "deep"),
     ]
     marks = [
-        Part(np.stack([0.5 + a * ray, 0.5 + b * ray], axis=1), "dark", stroke=0.010)
+        Outline(np.stack([0.5 + a * ray, 0.5 + b * ray], axis=1), "dark", stroke=0.010)
         for a, b in zip(
             np.cos(np.arange(12) * np.pi / 6), np.sin(np.arange(12) * np.pi / 6), strict=True
         )
         for ray in [np.array([0.185, 0.205])]
     ]
     return [
-        Part(ellipse(0.5, 0.5, 0.42, 0.42, corners), "pattern", "dome"),
-        Part(ellipse(0.5, 0.5, 0.25, 0.25, corners), "deep"),
-        Part(ellipse(0.5, 0.5, 0.235, 0.235, corners), "paper"),
+        Outline(ellipse(0.5, 0.5, 0.42, 0.42, corners), "pattern", "dome"),
+        Outline(ellipse(0.5, 0.5, 0.25, 0.25, corners), "deep"),
+        Outline(ellipse(0.5, 0.5, 0.235, 0.235, corners), "paper"),
         *marks,
         *hands,
     ]
 
 
-def cushion(is_round: bool) -> list[Part]:
+def cushion(is_round: bool) -> list[Outline]:
     """A cushion with piping."""
     if is_round:
         return [
-            Part(ellipse(0.5, 0.5, 0.42, 0.40), "deep"),
-            Part(ellipse(0.5, 0.5, 0.405, 0.385), "pattern", "dome"),
-            Part(ellipse(0.5, 0.49, 0.035, 0.032), "deep"),
+            Outline(ellipse(0.5, 0.5, 0.42, 0.40), "deep"),
+            Outline(ellipse(0.5, 0.5, 0.405, 0.385), "pattern", "dome"),
+            Outline(ellipse(0.5, 0.49, 0.035, 0.032), "deep"),
         ]
     outline = np.array(
         [(0.08, 0.10), (0.5, 0.15), (0.92, 0.10), (0.87, 0.5),
          (0.92, 0.90), (0.5, 0.85), (0.08, 0.90), (0.13, 0.5)]
     )  # fmt: skip
     inner = 0.5 + 0.965 * (outline - 0.5)
-    return [Part(outline, "deep"), Part(inner, "pattern", "dome")]
+    return [Outline(outline, "deep"), Outline(inner, "pattern", "dome")]
 
 
-def tote(is_round: bool) -> list[Part]:
+def tote(is_round: bool) -> list[Outline]:
     """A shopping bag with two handles."""
     if is_round:
-        handle = Part(arc(0.5, 0.36, 0.17, 0.26, 0.5, 1.0), "deep", stroke=0.035)
+        handle = Outline(arc(0.5, 0.36, 0.17, 0.26, 0.5, 1.0), "deep", stroke=0.035)
         body = smooth([(0.22, 0.30), (0.78, 0.30), (0.98, 0.98), (0.02, 0.98)], 4)
-        return [handle, Part(body, "pattern", "dome")]
-    handle = Part(
+        return [handle, Outline(body, "pattern", "dome")]
+    handle = Outline(
         path((0.33, 0.36), (0.36, 0.10), (0.64, 0.10), (0.67, 0.36)), "deep", stroke=0.035
     )
     body = path((0.17, 0.34), (0.83, 0.34), (0.79, 0.90), (0.21, 0.90))
-    return [handle, Part(body, "pattern", "flat"), Part(box(0.17, 0.34, 0.83, 0.385), "deep")]
+    return [handle, Outline(body, "pattern", "flat"), Outline(box(0.17, 0.34, 0.83, 0.385), "deep")]
 
 
-def shirt(is_round: bool) -> list[Part]:
+def shirt(is_round: bool) -> list[Outline]:
     """A T-shirt laid flat: crew neck and curved hem, or V-neck and straight hem."""
     left = [(0.36, 0.10), (0.24, 0.14), (0.04, 0.34), (0.16, 0.46), (0.25, 0.39)]
     hem = [(0.23, 0.86), (0.5, 0.93), (0.77, 0.86)] if is_round else [(0.25, 0.9), (0.75, 0.9)]
@@ -247,45 +249,51 @@ def shirt(is_round: bool) -> list[Part]:
     if is_round:
         outline = smooth(np.repeat(outline, 2, axis=0), 3)
         neck = [
-            Part(arc(0.5, 0.115, 0.125, 0.105, 0.0, 0.5), "inside"),
-            Part(arc(0.5, 0.115, 0.125, 0.105, 0.0, 0.5), "deep", stroke=0.03),
+            Outline(arc(0.5, 0.115, 0.125, 0.105, 0.0, 0.5), "inside"),
+            Outline(arc(0.5, 0.115, 0.125, 0.105, 0.0, 0.5), "deep", stroke=0.03),
         ]
     else:
         neck = [
-            Part(path((0.34, 0.09), (0.66, 0.09), (0.5, 0.33)), "deep"),
-            Part(path((0.375, 0.09), (0.625, 0.09), (0.5, 0.275)), "inside"),
+            Outline(path((0.34, 0.09), (0.66, 0.09), (0.5, 0.33)), "deep"),
+            Outline(path((0.375, 0.09), (0.625, 0.09), (0.5, 0.275)), "inside"),
         ]
-    return [Part(outline, "pattern", "dome"), *neck]
+    return [Outline(outline, "pattern", "dome"), *neck]
 
 
-def backpack(is_round: bool) -> list[Part]:
+def backpack(is_round: bool) -> list[Outline]:
     """A backpack with a front pocket."""
-    loop = Part(arc(0.5, 0.14, 0.09, 0.08, 0.5, 1.0), "deep", stroke=0.03)
+    loop = Outline(arc(0.5, 0.14, 0.09, 0.08, 0.5, 1.0), "deep", stroke=0.03)
     if is_round:
         body = smooth([(0.14, 0.02), (0.86, 0.02), (0.90, 0.96), (0.10, 0.96)], 4)
         pocket = smooth([(0.24, 0.56), (0.76, 0.56), (0.78, 0.90), (0.22, 0.90)], 3)
-        straps = [Part(arc(x, 0.60, 0.07, 0.20, 0, 1), "deep") for x in (0.17, 0.83)]
+        straps = [Outline(arc(x, 0.60, 0.07, 0.20, 0, 1), "deep") for x in (0.17, 0.83)]
     else:
         body = path(
             (0.24, 0.13), (0.76, 0.13), (0.82, 0.30), (0.80, 0.91), (0.20, 0.91), (0.18, 0.3)
         )
         pocket = path((0.30, 0.60), (0.70, 0.60), (0.68, 0.85), (0.32, 0.85))
-        straps = [Part(box(x - 0.05, 0.42, x + 0.05, 0.80), "deep") for x in (0.18, 0.82)]
-    zip_line = Part(path((0.24, 0.50), (0.76, 0.50)), "dark", stroke=0.012)
-    return [loop, *straps, Part(body, "pattern", "dome"), Part(pocket, "base", "flat"), zip_line]
+        straps = [Outline(box(x - 0.05, 0.42, x + 0.05, 0.80), "deep") for x in (0.18, 0.82)]
+    zip_line = Outline(path((0.24, 0.50), (0.76, 0.50)), "dark", stroke=0.012)
+    return [
+        loop,
+        *straps,
+        Outline(body, "pattern", "dome"),
+        Outline(pocket, "base", "flat"),
+        zip_line,
+    ]
 
 
-def bottle(is_round: bool) -> list[Part]:
+def bottle(is_round: bool) -> list[Outline]:
     """A drinking bottle with a metal cap."""
-    cap = Part(box(0.41, 0.06, 0.59, 0.17), "metal", "cylinder")
+    cap = Outline(box(0.41, 0.06, 0.59, 0.17), "metal", "cylinder")
     if is_round:
         body = smooth(lathe([(0.08, 0.15), (0.12, 0.22), (0.30, 0.34), (0.25, 0.93), (0.2, 0.94)]))
-        return [cap, Part(body, "pattern", "cylinder")]
+        return [cap, Outline(body, "pattern", "cylinder")]
     body = lathe([(0.10, 0.17), (0.24, 0.30), (0.24, 0.93)])
-    return [cap, Part(body, "pattern", "facets")]
+    return [cap, Outline(body, "pattern", "facets")]
 
 
-DRAWINGS: Final[dict[str, Callable[[bool], list[Part]]]] = {
+DRAWINGS: Final[dict[str, Callable[[bool], list[Outline]]]] = {
     "mug": mug,
     "teapot": teapot,
     "bowl": bowl,

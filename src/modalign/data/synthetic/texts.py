@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modalign.core.seeds import numpy_generator
-from modalign.data.synthetic.words import (
+from modalign.data.synthetic.phrases import (
     CLOSINGS,
     MATERIALS,
     MODELS,

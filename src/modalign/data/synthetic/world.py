@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modalign.core.seeds import numpy_generator
-from modalign.data.synthetic.words import BRANDS, MATERIALS, OCCASIONS, QUALITIES
+from modalign.data.synthetic.phrases import BRANDS, MATERIALS, OCCASIONS, QUALITIES
 from modalign.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]

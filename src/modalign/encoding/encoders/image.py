@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
 from modalign.core.interfaces import Config
 from modalign.core.settings import build
+from modalign.data import pictures
 from modalign.encoding.encoders.encoder import (
     InputKind,
     UnreadableInput,
@@ -164,8 +164,8 @@ class TransformerImageEncoder:
 
     def encode(self, batch: Sequence[Any]) -> np.ndarray:
         """Vectors of pictures (paths or PIL images), float32, shape (len(batch), dim)."""
-        pictures = [read_picture(raw) for raw in batch]
-        inputs = self._processor(images=pictures, return_tensors="pt").to(self.device)
+        images = [read_picture(raw) for raw in batch]
+        inputs = self._processor(images=images, return_tensors="pt").to(self.device)
         with torch.inference_mode():
             out: np.ndarray = self._pooled(inputs["pixel_values"]).float().cpu().numpy()
         return out
@@ -188,31 +188,10 @@ def read_picture(raw: Any) -> Image.Image:
     Raises:
         UnreadableInput: there is no file, or it is not a picture, broken, or far too large.
     """
-    if isinstance(raw, Image.Image):
-        return _rgb(raw)
     try:
-        # A picture so large that PIL suspects an attack is refused.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            with Image.open(raw) as picture:
-                return _rgb(picture)
-    except FileNotFoundError as error:
-        raise UnreadableInput("no such file") from error
-    except UnidentifiedImageError as error:
-        raise UnreadableInput("not a picture") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadableInput("far too many pixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UnreadableInput(f"broken picture: {error}") from error
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return picture.convert("RGB")
+        return pictures.decoded(raw)
+    except pictures.UnreadablePicture as error:
+        raise UnreadableInput(str(error)) from error
 
 
 def _resized(picture: Image.Image, how: Literal["squash", "crop"]) -> Image.Image:

@@ -11,7 +11,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from modalign.data.sources import SOURCES, read, table
+from modalign.data.sources import SOURCES, flat_table, read
 from modalign.errors import ConfigError, DataError, UnknownName
 
 GOOD = [("u1", "a", 5.0, 100), ("u1", "b", 3.5, 200), ("u2", "a", 1.0, 300)]
@@ -23,7 +23,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def rows(source, **options):
-    return table.read(source, **options).interactions.collect().rows()
+    return flat_table.read(source, **options).interactions.collect().rows()
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_separators_and_names_are_recognised(tmp_path, suffix, separator, header
         tmp_path / f"log{suffix}", "\n".join(separator.join(map(str, line)) for line in lines)
     )
     assert rows(path) == GOOD
-    assert table.read(path).name == "log"
+    assert flat_table.read(path).name == "log"
 
 
 def test_columns_can_be_named_and_stand_in_any_order(tmp_path):
@@ -105,7 +105,7 @@ def test_a_byte_order_mark_does_no_harm(tmp_path):
 )
 def test_times_become_seconds(tmp_path, text, seconds):
     path = write(tmp_path / "log.csv", f"user,item,time\n1,a,{text}\n")
-    raw = table.read(path)
+    raw = flat_table.read(path)
     assert raw.interactions.collect()["time"].to_list() == [seconds]
     assert bool(raw.info["remarks"]) == (text.isdigit() and len(text) > 10)
 
@@ -120,7 +120,7 @@ def test_dates_of_frames_become_seconds():
 
 def test_the_result_is_lazy_and_a_frame_is_left_as_it_was():
     frame = pl.DataFrame({"user": [1], "item": [2]})
-    assert isinstance(table.read(frame).interactions, pl.LazyFrame)
+    assert isinstance(flat_table.read(frame).interactions, pl.LazyFrame)
     assert frame.columns == ["user", "item"]
 
 
@@ -134,18 +134,18 @@ def test_items_and_pictures_are_joined_by_id(tmp_path):
     (tmp_path / "pictures").mkdir()
     write(tmp_path / "pictures" / "a.jpg", "picture")
     write(tmp_path / "pictures" / "c.jpg", "picture")
-    plain = table.read(log, items=tmp_path / "items.csv").items
+    plain = flat_table.read(log, items=tmp_path / "items.csv").items
     assert plain.columns == ["item_id", "title", "description", "image", "price"]
     assert plain.rows() == [("b", "Bee", "hums", str(tmp_path / "b.png"), "3"),
                             ("a", "Ay", None, None, None)]  # fmt: skip
-    both = table.read(log, items=tmp_path / "items.csv", images=tmp_path / "pictures")
+    both = flat_table.read(log, items=tmp_path / "items.csv", images=tmp_path / "pictures")
     assert dict(both.items.select("item_id", "image").rows()) == {
         "a": str(tmp_path / "pictures" / "a.jpg"),
         "b": str(tmp_path / "b.png"),
         "c": str(tmp_path / "pictures" / "c.jpg"),
     }
     assert both.image_root == tmp_path / "pictures"
-    alone = table.read(log, images=tmp_path / "pictures").items
+    alone = flat_table.read(log, images=tmp_path / "pictures").items
     assert alone["item_id"].to_list() == ["a", "c"]
 
 
@@ -186,7 +186,7 @@ def test_bad_tables_are_told_with_file_line_and_column(tmp_path, case):
     if text is not None:
         path.write_text(text)
     with pytest.raises(DataError, match=f"(?s){match}") as caught:
-        table.read(path, **options).interactions.collect()
+        flat_table.read(path, **options).interactions.collect()
     assert caught.value.expected
     assert caught.value.got
     assert caught.value.fix
@@ -198,26 +198,26 @@ def test_other_encodings_are_told(tmp_path):
     path = tmp_path / "log.csv"
     path.write_bytes("user,item\n1,café\n".encode("latin-1"))
     with pytest.raises(DataError, match="UTF-8"):
-        table.read(path)
+        flat_table.read(path)
 
 
 def test_bad_rows_of_frames_are_told_by_row():
     frame = pl.DataFrame({"user": [1, 2], "item": [1, 2], "rating": [1.0, float("nan")]})
     with pytest.raises(DataError, match="row 1 of the data frame"):
-        table.read(frame)
+        flat_table.read(frame)
     with pytest.raises(DataError, match="no rows"):
-        table.read(frame.head(0))
+        flat_table.read(frame.head(0))
     with pytest.raises(DataError, match="a list"):
-        table.read([1, 2])  # type: ignore[arg-type]
+        flat_table.read([1, 2])  # type: ignore[arg-type]
 
 
 def test_a_folder_and_a_false_parquet_are_told(tmp_path):
     with pytest.raises(DataError, match="a folder"):
-        table.read(tmp_path)
+        flat_table.read(tmp_path)
     with pytest.raises(DataError, match="readable Parquet"):
-        table.read(write(tmp_path / "log.parquet", "text"))
+        flat_table.read(write(tmp_path / "log.parquet", "text"))
     with pytest.raises(DataError, match="not a file"):
-        table.read(tmp_path / "none.parquet")
+        flat_table.read(tmp_path / "none.parquet")
 
 
 @pytest.mark.parametrize(
@@ -232,15 +232,15 @@ def test_a_folder_and_a_false_parquet_are_told(tmp_path):
 def test_bad_item_tables_are_told(tmp_path, text, match):
     items = write(tmp_path / "items.csv", text)
     with pytest.raises(DataError, match=match):
-        table.read(pl.DataFrame({"user": [1], "item": [1]}), items=items)
+        flat_table.read(pl.DataFrame({"user": [1], "item": [1]}), items=items)
 
 
 def test_bad_picture_folders_are_told(tmp_path):
     frame = pl.DataFrame({"user": [1], "item": [1]})
     with pytest.raises(DataError, match="not a folder"):
-        table.read(frame, images=tmp_path / "none")
+        flat_table.read(frame, images=tmp_path / "none")
     with pytest.raises(DataError, match="pictures named by item id"):
-        table.read(frame, images=tmp_path)
+        flat_table.read(frame, images=tmp_path)
 
 
 # ------------------------------------------------------------------ registry of sources
@@ -266,5 +266,5 @@ def test_unknown_sources_and_options_are_told(tmp_path):
 def test_reading_takes_each_row_once_whatever_the_size():
     n = 300_000
     frame = pl.DataFrame({"user": np.arange(n) % 977, "item": np.arange(n)})
-    found = table.read(frame).interactions.collect()
+    found = flat_table.read(frame).interactions.collect()
     assert found["item_id"].n_unique() == n
