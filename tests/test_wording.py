@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # Rooms and pages that are being rewritten. Empty before the release.
 TEMPORARY: tuple[str, ...] = (
     *("docs/guides", "docs/models"),
-    *(f"src/modalign/{room}" for room in ("cli", "core", "data")),
+    *(f"src/modalign/{room}" for room in ("cli", "core")),
     *(f"src/modalign/{room}" for room in ("models", "preferences", "testing")),
 )
 

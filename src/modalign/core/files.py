@@ -1,4 +1,4 @@
-"""Writing so that nothing is ever half written, or written by two processes at once."""
+"""Writing files and folders completely or not at all, and by one process at a time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from filelock import FileLock, Timeout
 from modalign.errors import RunError
 
 LOCK = ".lock"
-"""Name of the lock file in a folder that a process holds."""
+"""Name of the lock file in a folder."""
 
 
 @contextmanager
 def write_aside(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the place of `path`.
+    """Yield a temporary path beside `path`; on success it replaces `path`.
 
-    Where the block raises, `path` is as it was and the temporary file is gone.
+    If the block raises, `path` is unchanged and the temporary file is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,12 +34,13 @@ def write_aside(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def write_folder_aside(folder: str | Path, keep: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`; on success its entries take their places.
+    """Yield a temporary folder beside `folder`; on success its entries replace those of `folder`.
+
+    Entries of an existing folder that the block does not write are kept.
 
     Args:
-        folder: the folder to write; made where it does not exist.
-        keep: sub-folders of an existing `folder` whose files stay unless written anew; every
-            other entry of an existing folder that the block does not write also stays.
+        folder: the folder to write; created if it does not exist.
+        keep: sub-folders that are merged: their files are kept unless they are written again.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -66,14 +67,14 @@ def write_folder_aside(folder: str | Path, keep: tuple[str, ...] = ()) -> Iterat
 
 @contextmanager
 def held(folder: Path, work: str) -> Iterator[None]:
-    """Make a folder and keep other processes out of it; a process that dies releases it.
+    """Create a folder and lock it; the lock of a process that dies is released.
 
     Args:
-        folder: to hold.
-        work: what a process does there, for the message: "training", "sweep".
+        folder: the folder.
+        work: what the process does there, for messages: "training", "sweep".
 
     Raises:
-        RunError: another process holds the folder, or it is a file.
+        RunError: another process has locked the folder, or it is a file.
     """
     if folder.is_file():
         raise RunError(f"a folder for the {work}", f"the file {folder}", "choose another name")

@@ -1,4 +1,4 @@
-"""One modality: a feature matrix, and for each row whether it is there at all."""
+"""One modality: a feature matrix, and for each row whether it exists."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from modalign.errors import DataError
 class Modality:
     """Features of one kind (text, image, audio, ...) for all items or all users.
 
-    A missing row is a fact told by `present`; its features are zeros that no model may read
-    as a value. `modalign.features.fill` applies the policy for missing rows.
+    `present` records missing rows; their features are zeros that no model may read as values.
+    `modalign.features.fill` applies the policy for missing rows.
 
     Attributes:
-        name: what the modality is called ("text", "image").
+        name: name of the modality ("text", "image").
         features: float32, shape (n, d), rows in vocabulary order; missing rows are zero.
         present: bool, shape (n,).
-        entity: whose rows these are.
+        entity: "item" or "user": what a row stands for.
         provenance: encoder, its revision, hash of its input, options.
 
     Raises:
-        DataError: shapes disagree, or a present row has a NaN or an infinite value.
+        DataError: the shapes do not match, or a present row has a NaN or an infinite value.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Modality:
                 f"features {features.shape} and presence {present.shape}",
                 "give one row of numbers and one flag per item",
             )
-        # A sum is finite only if all its terms are, up to overflow: cheap first, exact second.
+        # A sum is finite only if all its terms are (up to overflow): a cheap check comes first.
         if not np.isfinite(features.sum(dtype=np.float64)):
             bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
             if len(bad):
                 raise DataError(
                     f"finite numbers in modality {self.name!r}",
                     f"NaN or infinite values in {len(bad)} rows, the first is row {bad[0]}",
-                    "mend those rows, or mark them as not present",
+                    "correct those rows, or mark them as not present",
                 )
 
     @property

@@ -1,4 +1,4 @@
-"""What a model may see of a data set: sizes, training interactions, features. Nothing else."""
+"""What a model may read of a data set: sizes, training interactions and features."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class TrainView:
     """The training side of a data set.
 
     Attributes:
-        n_users, n_items: sizes of the vocabularies (items without interactions included).
+        n_users, n_items: sizes of the vocabularies, including items without interactions.
         users, items: the training interactions, int64 tensors of shape (n,), no duplicates.
         modalities: item features by name.
-        user_modalities: user features by name, such as a description of their taste.
+        user_modalities: user features by name, such as a description of their preferences.
         fingerprint: of the data set; part of every cache key.
         item_ids, user_ids: hashes of the vocabularies' ids and order.
     """
@@ -44,7 +44,7 @@ class TrainView:
         return torch.bincount(self.users, minlength=self.n_users)
 
     def rows(self) -> UserRows:
-        """The same interactions, user by user."""
+        """The same interactions by user."""
         return UserRows(self)
 
 
@@ -59,7 +59,7 @@ class UserRows:
         self._start = torch.cumsum(self.counts, 0) - self.counts
 
     def of(self, users: Tensor) -> tuple[Tensor, Tensor]:
-        """Place in `users` and item of each of their interactions, both int64 (n,), in order.
+        """Position in `users` and item of each of their interactions, both int64 (n,), in order.
 
         Example:
             >>> view = TrainView(2, 3, users=torch.tensor([1, 0, 1]), items=torch.tensor([2, 1, 0]))
@@ -72,7 +72,7 @@ class UserRows:
         return torch.repeat_interleave(counts).to(users.device), items.to(users.device)
 
     def history(self, users: Tensor) -> Tensor:
-        """Sparse CSR rows of ones, (B, n_items)."""
+        """Training items of users (B,) as sparse CSR rows of ones, (B, n_items)."""
         _, items = self.of(users)
         zero = torch.zeros(1, dtype=torch.int64)
         indptr = torch.cat([zero, torch.cumsum(self.counts[users.cpu()], 0)]).to(users.device)
@@ -80,7 +80,7 @@ class UserRows:
         return csr_tensor(indptr, items, ones, (len(users), self._n_items))
 
     def seen(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Where users (B,) have one of different items (C,): places in both, int64 (n,).
+        """Which users (B,) have which of distinct items (C,): positions in both, int64 (n,).
 
         Example:
             >>> view = TrainView(2, 3, users=torch.tensor([1, 0, 1]), items=torch.tensor([2, 1, 0]))

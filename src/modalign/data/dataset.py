@@ -1,11 +1,11 @@
 """The prepared data set: one folder on disk, one frozen object in memory.
 
-dataset.json            name, counts, where it came from, filters, split, seed, fingerprint
-users.parquet           user_id and whatever is known of users, in row order
+dataset.json            name, counts, source, filters, split, seed, fingerprint
+users.parquet           user_id and other columns of users, in row order
 items.parquet           item_id, title, description, image (path), ..., in row order
 interactions.parquet    user (row), item (row), split, weight?, time?
 modalities/NAME.safetensors
-images/                 the items' pictures, where there are any
+images/                 pictures of the items, if there are any
 """
 
 from __future__ import annotations
@@ -40,19 +40,18 @@ SPLITS = ("train", "valid", "test", "valid_history", "test_history")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Interactions split for training, validation and test, with everything known of items.
+    """Interactions split for training, validation and test, with tables and features of items.
 
     Attributes:
-        name: what people call it.
+        name: short name.
         users, items: vocabularies.
-        train, valid, test: interactions by part. The test part is read by
-            `modalign.evaluate` alone.
-        valid_history, test_history: under the unseen-users protocol, what is known of the
-            held-out users when they are scored; empty otherwise.
-        modalities: item (or user) features by name.
-        user_table, item_table: what is known of users and items, in row order.
+        train, valid, test: interactions by part.
+        valid_history, test_history: under the unseen-users protocol, the known interactions of
+            held-out users, from which they are scored; otherwise empty.
+        modalities: features of items or users by name.
+        user_table, item_table: columns of users and items, in row order.
         info: provenance: source, filters, split with its seed, licence, `synthetic`.
-        folder: where it was read from, if it was.
+        folder: the folder it was read from, or None.
     """
 
     name: str
@@ -71,12 +70,12 @@ class Dataset:
 
     @property
     def n_users(self) -> int:
-        """Number of users, unseen ones included."""
+        """Number of users, including unseen ones."""
         return len(self.users)
 
     @property
     def n_items(self) -> int:
-        """Number of items, those without interactions included."""
+        """Number of items, including those without interactions."""
         return len(self.items)
 
     def vocabulary(self, entity: str) -> Vocabulary:
@@ -98,7 +97,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of ids, interactions and split, 16 hexadecimal digits; features not included."""
+        """Hash of ids, interactions and split, 16 hexadecimal digits; without features."""
         digest = hashlib.sha256((self.users.fingerprint + self.items.fingerprint).encode())
         for name in SPLITS:
             part = self.part(name)
@@ -122,15 +121,15 @@ class Dataset:
         """What a model may see: training interactions without duplicates, and features.
 
         Raises:
-            DataError: features of users were made of other training interactions.
+            DataError: features of users were made from other training interactions.
         """
         train = self.history.train
         for name, modality in self._of("user").items():
-            # Profiles of another split may have read what is to be predicted here.
+            # Preferences made for another split may have read interactions of this test part.
             if modality.provenance.get("train", self.train_fingerprint) != self.train_fingerprint:
                 raise DataError(
-                    f"features of users in modality {name!r} made of this data's training part",
-                    "features made of another one, which may hold what is to be predicted",
+                    f"features of users in modality {name!r} made from this data's training part",
+                    "features made from another one, which may contain interactions to predict",
                     f"make them again with `modalign describe DATA --name {name}`, or remove "
                     f"modalities/{name}.safetensors",
                 )
@@ -156,12 +155,12 @@ class Dataset:
             raise DataError(
                 f"{n} rows, one per {modality.entity}, in modality {modality.name!r}",
                 f"{len(modality)} rows",
-                f"encode the {modality.entity}s of this very data set",
+                f"encode the {modality.entity}s of this data set",
             )
         return replace(self, modalities={**self.modalities, modality.name: modality})
 
     def image_path(self, item: int) -> Path | None:
-        """The picture of an item's row, or None where there is none."""
+        """The path of the picture of an item's row, or None without one."""
         if "image" not in self.item_table.columns:
             return None
         path = self.item_table["image"][int(item)]
@@ -170,7 +169,7 @@ class Dataset:
         return Path(path) if self.folder is None else self.folder / path
 
     def titles(self) -> pl.Series:
-        """A title for each item's row; the id where no title is known."""
+        """The title of each item, in row order; the id of an item without a title."""
         if "title" not in self.item_table.columns:
             return self.items.series.alias("title")
         return self.item_table.select(pl.col("title").fill_null(self.items.series))["title"]
@@ -178,7 +177,7 @@ class Dataset:
     # ------------------------------------------------------------------ disk
 
     def save(self, folder: str | Path) -> Dataset:
-        """Write the folder (aside first, then renamed) and return the data set read from it."""
+        """Write the folder, complete or not at all, and return the data set read from it."""
         folder = Path(folder)
         with write_folder_aside(folder, keep=("images", "modalities")) as aside:
             frames = [_frame(name, self.part(name)) for name in SPLITS]
@@ -233,7 +232,7 @@ class Dataset:
             users = pl.read_parquet(folder / "users.parquet")
             items = pl.read_parquet(folder / "items.parquet")
             table = pl.scan_parquet(folder / "interactions.parquet")
-            # One part at a time: the whole table never stands beside the arrays.
+            # One part at a time, so that table and arrays are never both complete in memory.
             train, valid, test, valid_history, test_history = (
                 _part(table.filter(pl.col("split") == part).collect()) for part in SPLITS
             )
@@ -260,7 +259,7 @@ class Dataset:
         if dataset.fingerprint != fingerprint:
             raise DataError(
                 f"data of fingerprint {fingerprint} in {folder}",
-                f"fingerprint {dataset.fingerprint}: a file was changed by hand",
+                f"fingerprint {dataset.fingerprint}: a file was modified",
                 "import it again",
             )
         files = sorted((folder / "modalities").glob("*.safetensors"))

@@ -1,8 +1,8 @@
 """A prepared data set in the layouts of other libraries: RecBole's atomic files, and MMRec's.
 
-Both keep the original ids, the split and every item modality, so that reading the folder back
-with `modalign.data.sources` gives the same data. Neither layout knows the unseen-users
-protocol, whose histories are no part of train, valid or test; such data sets are refused.
+Both keep the original ids, the split and every item modality, so that reading the folder with
+`modalign.data.sources` gives the same data again. Neither can express the unseen-users protocol,
+whose histories are outside train, valid and test; such data sets are refused.
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ def export_recbole(dataset: Dataset, folder: str | Path) -> Path:
     r"""Write `<name>.{train,valid,test}.inter`, `<name>.item` and `<name>.user`.
 
     Give RecBole the split with `benchmark_filename: [train, valid, test]`. Numbers become
-    `float`, texts `token` where no cell has white space and `token_seq` otherwise, a modality
-    the `float_seq` column `<modality>_emb`, empty where the item has none. Tabs and line
-    breaks inside a text become spaces, as the format cannot say them.
+    `float`, texts `token` if no cell has white space and `token_seq` otherwise, a modality the
+    `float_seq` column `<modality>_emb`, empty if the item has none. Tabs and line breaks inside a
+    text become spaces, as the format cannot express them.
 
     Args:
         dataset: a prepared data set.
-        folder: where to write; its name becomes the files' name, as RecBole wants it.
+        folder: where to write; its name becomes the name of the files, as RecBole requires.
 
     Returns:
         The folder.
 
     Raises:
-        DataError: the data set has the unseen-users split, or an id has a tab in it.
+        DataError: the data set has the unseen-users split, or an id contains a tab.
 
-    Limits: features are written as text, with all digits float32 needs: about ten bytes a
-    number.
+    Limits: features are written as text with all digits of float32: about ten bytes per number.
 
     Example:
         >>> import tempfile
@@ -71,12 +70,12 @@ def export_recbole(dataset: Dataset, folder: str | Path) -> Path:
 def export_mmrec(dataset: Dataset, folder: str | Path) -> Path:
     r"""Write `<name>.inter`, `<modality>_feat.npy`, the two id mappings and `items.csv`.
 
-    Feature rows of items that have none are zero, as the layout knows no other way to say so;
-    an item whose features are there and all zero therefore comes back as missing.
+    Feature rows of items without features are zero, the only way to express this in the layout. An
+    item whose features are present and all zero is therefore read as missing.
 
     Args:
         dataset: a prepared data set.
-        folder: where to write; its name becomes the file's name.
+        folder: where to write; its name becomes the name of the file.
 
     Returns:
         The folder.
@@ -126,8 +125,8 @@ def export_mmrec(dataset: Dataset, folder: str | Path) -> Path:
 def _refuse_unseen_users(dataset: Dataset, layout: str) -> None:
     if len(dataset.valid_history) or len(dataset.test_history):
         raise DataError(
-            f"a split into train, valid and test, all that {layout} can say",
-            f"{dataset.name!r} with the unseen-users split, which has histories besides",
+            f"a split into train, valid and test, the only one that {layout} can express",
+            f"{dataset.name!r} with the unseen-users split, which also has histories",
             "prepare the data with another split",
         )
 
@@ -137,13 +136,13 @@ def _item_modalities(dataset: Dataset) -> list[Modality]:
 
 
 def _known(dataset: Dataset, column: str) -> bool:
-    """Whether every part that is not empty has weights (or times)."""
+    """Whether all parts that are not empty have weights (or times)."""
     parts = [dataset.part(part) for part in PARTS]
     return all(getattr(one, column) is not None for one in parts if len(one))
 
 
 def _extras(dataset: Dataset, part: str, weight: str, time: str) -> list[pl.Series]:
-    """Weights and times under these names, where all parts have them."""
+    """Weights and times under these names, if all parts have them."""
     names = {"weight": weight, "time": time}
     one = dataset.part(part)
     return [
@@ -166,14 +165,14 @@ def _refuse_breaking_ids(ids: pl.Series) -> None:
     broken = ids.filter(ids.str.contains(r"[\t\r\n]"))
     if len(broken):
         raise DataError(
-            "ids without tabs and line breaks, as RecBole's files separate by them",
+            "ids without tabs and line breaks, which separate fields in RecBole's files",
             f"{ids.name} {broken[0]!r}",
             "rename that id and import again",
         )
 
 
 def _atomic(table: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
-    """A table with every column's type in its name, and texts the format can hold."""
+    """A table with the type of every column in its name, and texts that the format can hold."""
     _refuse_breaking_ids(ids)
     columns = [ids.alias(f"{ids.name}:token")]
     for column in table.iter_columns():

@@ -1,6 +1,6 @@
 """Filters over interactions: minimum rating, duplicates, iterative k-core.
 
-All work on parallel integer arrays and return a boolean mask of what stays; no loop goes over
+All work on parallel integer arrays and return a boolean mask of what is kept; nothing loops over
 users, items or interactions.
 """
 
@@ -20,7 +20,7 @@ def minimum_rating(weight: np.ndarray | None, minimum: float) -> np.ndarray:
 
     Args:
         weight: ratings, shape (n,).
-        minimum: the smallest that stays.
+        minimum: smallest rating that is kept.
 
     Returns:
         Mask, bool, shape (n,).
@@ -34,9 +34,9 @@ def minimum_rating(weight: np.ndarray | None, minimum: float) -> np.ndarray:
     """
     if weight is None:
         raise DataError(
-            "a rating for each interaction, to keep the high ones",
+            "a rating for each interaction, for the minimum rating",
             "interactions without ratings",
-            "leave the minimum rating out, or name the column of ratings",
+            "omit the minimum rating, or name the column of ratings",
         )
     return weight >= minimum
 
@@ -48,20 +48,20 @@ def without_duplicates(
     time: np.ndarray | None = None,
     keep: Keep = "last",
 ) -> np.ndarray:
-    """One interaction of each pair of user and item; which one does not depend on row order.
+    """One interaction of each pair of user and item, independently of the order of rows.
 
-    "last" keeps the latest by time (among those, or without times, the highest weight);
-    "first" the earliest; "max" the highest weight (among those the latest).
+    "last" keeps the latest by time (of equal or missing times, the one of highest weight), "first"
+    the earliest, and "max" the one of highest weight (of equal weights, the latest).
 
     Args:
         users: rows of users, shape (n,).
         items: rows of items, shape (n,).
         weight: ratings, shape (n,), or None.
         time: seconds, shape (n,), or None.
-        keep: which of several.
+        keep: which of several interactions is kept.
 
     Returns:
-        Mask, bool, shape (n,). Of entirely equal interactions exactly one stays.
+        Mask, bool, shape (n,). Of fully equal interactions exactly one is kept.
 
     Raises:
         ConfigError: `keep` is unknown.
@@ -85,7 +85,7 @@ def without_duplicates(
     if not len(inside):
         return mask
     rows = inside if order is None else order[inside]
-    # Only pairs that stand several times are sorted by time and weight; their best comes last.
+    # Only pairs with several interactions are sorted by time and weight; the best comes last.
     nothing = np.zeros(len(rows))
     when = nothing if time is None else time[rows].astype(np.float64)
     how_much = nothing if weight is None else weight[rows]
@@ -99,17 +99,17 @@ def without_duplicates(
 def k_core(users: np.ndarray, items: np.ndarray, k_users: int, k_items: int) -> np.ndarray:
     """The largest set in which every user has `k_users` and every item `k_items` interactions.
 
-    Users and items with too few are removed in turns until nothing changes; the result does
-    not depend on the order of removal.
+    Users and items with too few interactions are removed alternately until nothing changes. The
+    result does not depend on the order of removal.
 
     Args:
         users: rows of users (small non-negative integers), shape (n,).
         items: rows of items, shape (n,); each pair once.
-        k_users: least number of interactions of a user; 0 and 1 remove nothing.
-        k_items: least number of interactions of an item.
+        k_users: minimum number of interactions of a user; 0 and 1 remove nothing.
+        k_items: minimum number of interactions of an item.
 
     Returns:
-        Mask, bool, shape (n,), perhaps all False.
+        Mask, bool, shape (n,); it may be all False.
 
     Example:
         >>> k_core(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 1]), 2, 2).tolist()
@@ -139,7 +139,7 @@ def pair_keys(users: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def sorting(key: np.ndarray) -> np.ndarray | None:
-    """The stable order that sorts `key`, or None where it is sorted already."""
+    """The stable order that sorts `key`, or None if it is sorted already."""
     if bool((key[1:] >= key[:-1]).all()):
         return None
     return np.argsort(key, kind="stable")

@@ -1,4 +1,4 @@
-"""What is known of items and users, joined to rows by id and never by place."""
+"""Tables and features of items and users, joined to rows by id, never by position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from modalign.errors import DataError
 def used_ids(
     ids: pl.Series, codes: np.ndarray, kind: str, extra: pl.Series | None
 ) -> tuple[Vocabulary, np.ndarray]:
-    """The ids still in use, in order, and the row of each code (-1 for those not in use)."""
+    """The ids that are used, in order, and the row of each code (-1 if it is not used).
+
+    Args:
+        ids: id of each code.
+        codes: codes of the interactions that are kept.
+        kind: "user" or "item".
+        extra: further ids to include, or None.
+    """
     used = np.bincount(codes, minlength=len(ids)) > 0
     kept = ids.filter(pl.Series(used))
     if extra is not None:
@@ -29,7 +36,7 @@ def used_ids(
 
 
 def places(ids: pl.Series, vocabulary: Vocabulary) -> np.ndarray:
-    """Row of each id, int64, -1 where the vocabulary does not have it."""
+    """Row of each id, int64, -1 if the vocabulary does not have it."""
     rows = pl.DataFrame({"id": vocabulary.series}).with_row_index("row")
     wanted = pl.DataFrame({"id": ids.cast(pl.String)})
     joined = wanted.join(rows, on="id", how="left", maintain_order="left")
@@ -39,7 +46,16 @@ def places(ids: pl.Series, vocabulary: Vocabulary) -> np.ndarray:
 def join_table(
     vocabulary: Vocabulary, table: pl.DataFrame | None, remarks: list[str]
 ) -> pl.DataFrame:
-    """The table's rows in vocabulary order; ids it does not know get nulls."""
+    """The rows of a table in vocabulary order; ids without a row get nulls.
+
+    Args:
+        vocabulary: ids of the rows.
+        table: columns by id, or None.
+        remarks: gets notes on ids without a row, and rows without an id.
+
+    Raises:
+        DataError: an id has several rows.
+    """
     key = f"{vocabulary.kind}_id"
     order = pl.DataFrame({key: vocabulary.series})
     if table is None:
@@ -58,20 +74,26 @@ def join_table(
         )
     if len(table) > known:
         remarks.append(
-            f"{len(table) - known} {vocabulary.kind}s of the table have no interaction left "
-            "and are not in the data set"
+            f"{len(table) - known} {vocabulary.kind}s of the table have no interactions and were "
+            "dropped"
         )
     return joined
 
 
 def join_features(name: str, raw: RawFeatures, items: Vocabulary, remarks: list[str]) -> Modality:
-    """A source's feature matrix as a modality of this data set: joined by item id.
+    """The feature matrix of a source as a modality of this data set, joined by item id.
 
-    Items without a row are missing; rows of other items are left out and remarked.
+    Items without a row are missing; rows of other items are dropped and noted.
+
+    Args:
+        name: name of the modality.
+        raw: the matrix with its ids.
+        items: ids of the rows of the data set.
+        remarks: gets notes on dropped rows.
 
     Raises:
-        DataError: ids and rows differ in number, an id stands twice, a value is not finite, or
-            no id is one of this data set's items.
+        DataError: ids and rows differ in number, an id has several rows, a value is not finite, or
+            no id is an item of this data set.
     """
     if raw.features.ndim != 2 or len(raw.ids) != len(raw.features):
         raise DataError(
@@ -103,7 +125,7 @@ def join_features(name: str, raw: RawFeatures, items: Vocabulary, remarks: list[
         raise DataError(
             f"finite numbers in modality {name!r}",
             f"NaN or infinite values of {len(bad)} items, the first {ids[int(source[bad[0]])]!r}",
-            "mend those rows, or leave those items out of the features",
+            "correct those rows, or remove those items from the features",
         )
     features = np.zeros((len(items), values.shape[1]), np.float32)
     features[rows[source]] = values

@@ -1,9 +1,9 @@
-"""The official data sets that can be fetched by name: where they are, and on what terms.
+"""The official data sets that can be downloaded by name, with their addresses and terms.
 
-A checksum stands here only where the publisher states one and it was seen in more than one
-place. GroupLens also publishes `<file>.md5` beside each archive; where none stands here, that
-file is asked for. The other publishers state none: the first download's SHA-256 is then kept
-in a lock file and later ones are held to it.
+A checksum is listed only if the publisher states it and several places agree. GroupLens also
+publishes `<file>.md5` beside each archive, which is read if no checksum is listed. The other
+publishers state none: the SHA-256 of the first download is then stored in a lock file, and later
+downloads are compared with it.
 """
 
 from __future__ import annotations
@@ -51,14 +51,13 @@ AMAZON_2023_CITATION = (
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file to fetch.
+    """One file to download.
 
     Attributes:
         url: the publisher's address.
-        checksum: "md5:..." or "sha256:...", empty where the publisher states none for certain.
-        checksum_url: the publisher's own checksum file, read at download where `checksum` is
-            empty.
-        size: bytes, 0 where it is not known.
+        checksum: "md5:..." or "sha256:..."; "" if none is certain.
+        checksum_url: the publisher's own checksum file, read if `checksum` is "".
+        size: bytes; 0 if it is not known.
     """
 
     url: str
@@ -68,7 +67,7 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """The file's name, the last part of its address."""
+        """Name of the file, the last part of its address."""
         return self.url.rsplit("/", 1)[1]
 
 
@@ -79,7 +78,7 @@ class DatasetRecord:
     Attributes:
         name: what `modalign data get` calls it.
         source: the kind of source that reads it, for `modalign data import`.
-        files: what to fetch; a zip archive is unpacked.
+        files: the files to download; a zip archive is unpacked.
         licence: its terms, in a few sentences.
         citation: the publication to cite.
     """
@@ -153,7 +152,7 @@ RECORDS: dict[str, DatasetRecord] = {
         _movielens("ml-25m", "6b51fb2759a8657d3bfcbfc42b592ada", 261_978_986),
         _movielens("ml-32m", "d472be332d4daa821edc399621853b57", 238_950_008),
         _movielens("ml-10m", "", 0),
-        # GroupLens replaces this one from time to time, so only its own file tells the sum.
+        # GroupLens replaces this one from time to time, so only its own file has the checksum.
         _movielens("ml-latest-small", "", 0),
         _citeulike(
             "citeulike-a",
@@ -170,7 +169,7 @@ RECORDS: dict[str, DatasetRecord] = {
 
 
 def record(name: str) -> DatasetRecord:
-    """The data set of that name.
+    """The data set of a name.
 
     Raises:
         UnknownName: there is none; the nearest name is suggested.
@@ -180,7 +179,7 @@ def record(name: str) -> DatasetRecord:
         ('ml-100k.zip', 'movielens')
     """
     if name not in RECORDS:
-        # Dozens of Amazon categories would bury the answer: only those alike are named.
+        # There are many Amazon categories, so only similar names are listed.
         short = {one for one in RECORDS if not one.startswith("amazon-")}
         raise UnknownName("data set", name, short | set(get_close_matches(name, RECORDS)))
     return RECORDS[name]

@@ -1,4 +1,4 @@
-"""What a source returns: a user's files read, ids still outside, nothing filtered or split."""
+"""What a source returns: files as read, with original ids, not filtered or split."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class RawFeatures:
     Attributes:
         ids: item ids, one per row, text.
         features: (n, d) numbers.
-        present: which rows are there, bool (n,); None means all.
-        provenance: where it comes from.
+        present: which rows exist, bool (n,); None means all.
+        provenance: its source.
     """
 
     ids: pl.Series
@@ -30,17 +30,17 @@ class RawFeatures:
 
 @dataclass(frozen=True)
 class RawData:
-    """The common shape of every source.
+    """The common result of all sources.
 
     Attributes:
-        name: short name for people.
-        interactions: columns user_id and item_id (text), and where known weight (float),
-            time (integer seconds) and split ("train", "valid", "test"); may be lazy.
-        items: item_id (text) and where known title, description, image (absolute path), ...
-        users: user_id (text) and whatever is known.
+        name: short name.
+        interactions: columns user_id and item_id (text), and if known weight (float), time (integer
+            seconds) and split ("train", "valid", "test").
+        items: item_id (text) and if known title, description, image (absolute path), ...
+        users: user_id (text) and other columns.
         features: precomputed feature matrices by modality name.
-        info: provenance: kind of source, files, licence, remarks for the reader.
-        image_root: folder the image paths were found under.
+        info: provenance: kind of source, files, licence, remarks to show.
+        image_root: folder of the images.
     """
 
     name: str

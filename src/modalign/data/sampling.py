@@ -1,4 +1,4 @@
-"""Negative sampling without rejection: every draw is uniform over what a user has not seen."""
+"""Negative sampling without rejection: each draw is uniform over the unseen items of a user."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from modalign.errors import DataError
 
 
 class NegativeSampler:
-    """Uniform draws from a pool of items minus each user's own training items.
+    """Uniform draws from a pool of items without each user's own training items.
 
     The r-th item a user has *not* seen is found directly: among the user's sorted items
     p_0 < p_1 < ..., exactly #{k : p_k - k <= r} lie before it, and one binary search over
-    the keys `user * (P + 1) + (p_k - k)` of all users counts them. No draw is ever repeated,
-    and a training positive can not come out.
+    the keys `user * (P + 1) + (p_k - k)` of all users counts them. No draw is rejected and
+    repeated, and a training item is never drawn.
 
     Args:
         users, items: training interactions without duplicates, int64, shape (n,).
         n_users, n_items: sizes.
-        pool: bool (n_items,), which items may be drawn; by default those with at least one
-            training interaction, since an item nobody could have met is no evidence.
+        pool: bool (n_items,), which items may be drawn; None takes those with at least one
+            training interaction, as an item that no user could see is no evidence.
 
     Memory: one int64 per interaction.
 
@@ -44,11 +44,11 @@ class NegativeSampler:
         taken = torch.bincount(owner, minlength=n_users)
         start = torch.cumsum(taken, 0) - taken
         rank = torch.arange(len(keys)) - start[owner]
-        # Nondecreasing inside a user, and users are apart by size + 1: sorted as a whole.
+        # Nondecreasing within a user, and users differ by size + 1: sorted as a whole.
         self._keys = owner * (size + 1) + (keys - owner * size) - rank
         self._start, self._stride = start, size + 1
         self.n_free = size - taken
-        """Items left to draw for each user, int64, shape (n_users,)."""
+        """Number of items that can be drawn for each user, int64, shape (n_users,)."""
 
     def sample(self, users: Tensor, rng: torch.Generator) -> Tensor:
         """One unseen item for each entry of `users` (any shape), int64.
@@ -62,7 +62,7 @@ class NegativeSampler:
             raise DataError(
                 "at least one unseen item for each user",
                 f"user row {who}, who has all {len(self._pool)} items",
-                "drop such users, or add items",
+                "remove such users, or add items",
             )
         draw = torch.rand(users.shape, generator=rng, dtype=torch.float64)
         r = (draw * free).long()

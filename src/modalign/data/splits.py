@@ -188,7 +188,7 @@ def unseen_users(
     """Strong generalisation: a random share of the users is unknown in training.
 
     Half of them are valid, half test. Of a held-out user's n items, max(1, floor(n truth)) random
-    ones are to be found; the others are the history from which the user is scored. Users with one
+    ones are the truth; the others are the history from which the user is scored. Users with one
     interaction stay in train.
 
     Args:

@@ -1,4 +1,4 @@
-"""Ids outside, rows inside: the two-way map between what a person calls a thing and its row."""
+"""Ids of users or items and their rows, in both directions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from modalign.errors import DataError
 class Vocabulary:
     """The ids of users or items, in row order.
 
-    Ids are kept as text: the integer 42 and the text "42" name the same thing.
+    Ids are text: the integer 42 and the text "42" are the same id.
 
     Args:
         ids: unique ids, one per row.
         kind: "user" or "item", used in messages.
 
     Raises:
-        DataError: an id stands twice.
+        DataError: an id occurs twice.
 
     Example:
         >>> v = Vocabulary(["a", "b"], "item")
@@ -75,7 +75,7 @@ class Vocabulary:
             raise DataError(
                 f"ids of the {len(self)} known {self.kind}s (such as {known})",
                 f"{(found < 0).sum()} unknown: {', '.join(map(repr, unknown))}",
-                f"use ids as they stand in the data's {self.kind}s.parquet",
+                f"use ids of {self.kind}s.parquet in the data folder",
             )
         return found
 

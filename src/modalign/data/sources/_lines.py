@@ -150,7 +150,16 @@ def json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def parsed(path: Path, first: int, piece: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and content of each line of a piece that is not blank."""
+    """Line number and content of each line of a piece that is not blank.
+
+    Args:
+        path: the file, for messages.
+        first: number of the first line of the piece, from 1.
+        piece: whole lines of the file.
+
+    Raises:
+        DataError: a line is not a JSON object.
+    """
     for number, line in enumerate(piece.split(b"\n"), first):
         if line.strip():
             yield number, parse_json(path, number, line)

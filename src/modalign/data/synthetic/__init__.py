@@ -1,9 +1,9 @@
-"""The embedded catalogue: a seeded, synthetic shop with drawn pictures and written texts.
+"""The embedded catalogue: a seeded, synthetic shop with drawn pictures and generated texts.
 
-The users' tastes depend on what only pictures show (palette, pattern, shape) and on what only
-texts tell (material, occasion, qualities, brand), and those are independent of each other, so a
-multimodal model has something to win and an ablation shows which modality won it. Nothing in it
-is real: no product, brand or person. See `world` for the exact law.
+The users' tastes depend on attributes that only pictures show (palette, pattern, shape) and on
+attributes that only texts state (material, occasion, qualities, brand). The two are independent,
+so both modalities help a multimodal model, and an ablation shows how much each contributes. No
+product, brand or person in it is real. See `world` for the exact distribution.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import polars as pl
 
 from modalign.core.files import write_folder_aside
 from modalign.core.seeds import numpy_generator
+from modalign.core.settings import DEFAULT_SEED
 from modalign.data.raw import RawData
 from modalign.data.synthetic.drawing import draw_item, encode
 from modalign.data.synthetic.texts import write_texts
@@ -28,12 +29,12 @@ NAME: Final = "synthetic-shop"
 _README: Final = """Synthetic shop (seed {seed})
 
 Made by modalign's generator. Every product, brand, picture, text, user and purchase in this
-folder is invented by a program; measure methods on it, but conclude nothing about real people.
+folder is invented by a program: use it to measure methods, not to draw conclusions about people.
 """
 
 
 def generate(
-    seed: int = 1,
+    seed: int = DEFAULT_SEED,
     n_users: int = 1200,
     n_items: int = 1000,
     mean_per_user: float = 11.0,
@@ -41,23 +42,23 @@ def generate(
     no_picture: float = 0.03,
     no_description: float = 0.02,
 ) -> RawData:
-    """Make the shop in memory.
+    """Generate the shop in memory.
 
     Args:
         seed: the only source of randomness: same seed, same bytes.
-        n_users: how many users, at least 1.
-        n_items: how many items, at least 1.
+        n_users: number of users, at least 1.
+        n_items: number of items, at least 1.
         mean_per_user: average purchases of a user, from 5 to a quarter of the items.
         pictures: whether to draw the pictures (about 10 ms each) into a column `picture`.
         no_picture: share of the items whose picture is missing.
         no_description: share of the items whose description is missing.
 
     Returns:
-        `items` with item_id, title, description, category and, where asked for, picture (the
-        bytes of a JPEG file or null); `interactions` with user_id, item_id, time; `users`.
+        `items` with item_id, title, description, category and, with `pictures`, picture (the bytes
+        of a JPEG file or null); `interactions` with user_id, item_id, time; `users`.
 
     Raises:
-        ConfigError: where a number is out of its bounds.
+        ConfigError: a number is out of its bounds.
 
     Example:
         >>> raw = generate(seed=1, n_users=8, n_items=40, mean_per_user=6, pictures=False)
@@ -75,7 +76,21 @@ def from_world(
     no_picture: float = 0.03,
     no_description: float = 0.02,
 ) -> RawData:
-    """`generate` for a world that is at hand, so that what it hides can be compared with."""
+    """The shop of a given world, so that its latent values can be compared with results.
+
+    Args:
+        world: items, tastes and popularity.
+        mean_per_user: average purchases of a user, from 5 to a quarter of the items.
+        pictures: whether to draw the pictures (about 10 ms each) into a column `picture`.
+        no_picture: share of the items whose picture is missing.
+        no_description: share of the items whose description is missing.
+
+    Returns:
+        As `generate`.
+
+    Raises:
+        ConfigError: a number is out of its bounds.
+    """
     rng = numpy_generator(world.seed, "synthetic", "missing")
     pictured = _keep(rng, world.n_items, "no_picture", no_picture)
     described = _keep(rng, world.n_items, "no_description", no_description)
@@ -111,23 +126,26 @@ def from_world(
 
 def write(
     folder: str | Path,
-    seed: int = 1,
+    seed: int = DEFAULT_SEED,
     n_users: int = 1200,
     n_items: int = 1000,
     mean_per_user: float = 11.0,
 ) -> RawData:
-    """Make the shop and write it: images/, items.csv, interactions.csv, users.csv, README.txt.
+    """Generate the shop and write images/, items.csv, interactions.csv, users.csv, README.txt.
 
     Args:
-        folder: where to; entries of the same names are replaced, others stay.
+        folder: where to write; existing entries of these names are replaced, others stay.
         seed: the only source of randomness: same seed, same bytes.
-        n_users: how many users, at least 1.
-        n_items: how many items, at least 1.
+        n_users: number of users, at least 1.
+        n_items: number of items, at least 1.
         mean_per_user: average purchases of a user, from 5 to a quarter of the items.
 
     Returns:
-        As `generate`, but with a column `image` (absolute paths, null where there is no
-        picture) in place of `picture`.
+        As `generate`, but with a column `image` (absolute paths, null without a picture) in place
+        of `picture`.
+
+    Raises:
+        ConfigError: a number is out of its bounds.
     """
     raw = generate(seed, n_users, n_items, mean_per_user)
     assert raw.items is not None
@@ -155,9 +173,9 @@ def write(
 
 
 def _keep(rng: np.random.Generator, n: int, name: str, share: float) -> np.ndarray:
-    """Which of n things stay when exactly round(share n) of them go missing."""
+    """Which of n things are kept if exactly round(share n) random ones are missing."""
     if not 0 <= share <= 1:
-        raise ConfigError(f"{name} from 0 to 1", f"{share:g}", "it is a share of the items")
+        raise ConfigError(f"{name} from 0 to 1", f"{share:g}", "give a share of the items")
     kept = np.ones(n, dtype=bool)
     kept[rng.permutation(n)[: round(share * n)]] = False
     return kept
@@ -173,5 +191,5 @@ def _info(world: World, mean_per_user: float) -> dict[str, Any]:
         "mean_per_user": mean_per_user,
         "strength": world.strength,
         "licence": "CC0-1.0: made by a program, nothing in it is real",
-        "remarks": "Synthetic data. Looks and words of items are independent by construction.",
+        "remarks": "Synthetic data: visual and textual attributes of items are independent.",
     }

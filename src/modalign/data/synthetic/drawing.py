@@ -1,8 +1,8 @@
-"""Product pictures of the synthetic shop, drawn from the items' visual attributes.
+"""Product pictures of the synthetic shop, drawn from the visual attributes of the items.
 
-Drawn three times as large as they are kept and averaged down, so edges are smooth. Palette,
-pattern and shape are large in the frame: they are what the users look at. Background, place,
-size, mirror image and pattern scale vary from item to item and mean nothing.
+They are drawn at three times their size and averaged down, so that edges are smooth. Palette,
+pattern and shape, which the tastes of users depend on, are large in the frame. Background,
+position, size, mirroring and pattern scale vary between items and carry no information.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _BACKGROUNDS: Final = (
 
 @dataclass(frozen=True)
 class Look:
-    """What is drawn: the visual attributes by name, and the category."""
+    """The visual attributes of an item by name, and its category."""
 
     category: str
     palette: str
@@ -73,8 +73,8 @@ def draw(look: Look, rng: np.random.Generator, size: int = SIZE) -> Image.Image:
     """Draw one product.
 
     Args:
-        look: what it looks like.
-        rng: chooses what means nothing: background, place, size, mirror, tone, pattern scale.
+        look: its attributes.
+        rng: draws background, position, size, mirroring, tone and pattern scale.
         size: side of the square picture in pixels.
 
     Example:
@@ -100,7 +100,13 @@ def draw(look: Look, rng: np.random.Generator, size: int = SIZE) -> Image.Image:
 
 
 def draw_item(world: World, item: int, size: int = SIZE) -> Image.Image:
-    """The picture of one item; it depends on the world's seed and the item alone."""
+    """The picture of one item; it depends only on the seed of the world and the item.
+
+    Args:
+        world: the shop.
+        item: row of the item.
+        size: side of the square picture in pixels.
+    """
     rng = numpy_generator(world.seed, "synthetic", "picture", item)
     return draw(look_of(world, item), rng, size)
 
@@ -121,7 +127,7 @@ def _place(part: Outline, scale: float, shift: Points, mirror: bool) -> Outline:
 
 @lru_cache(maxsize=16)
 def _backdrop(colour: Colour) -> Image.Image:
-    """A wall that grows lighter upwards, and a floor."""
+    """A wall that becomes lighter towards the top, and a floor."""
     height = np.linspace(0, 1, _LARGE)[:, None]
     floor = 1 / (1 + np.exp(-(height - 0.80) * 60))
     light = 1.02 - 0.05 * height - 0.06 * floor
@@ -130,7 +136,7 @@ def _backdrop(colour: Colour) -> Image.Image:
 
 
 def _cast_shadow(canvas: Image.Image, parts: list[Outline], category: str) -> None:
-    """A soft shadow: below what stands, behind what hangs or lies."""
+    """A soft shadow: below standing products, behind hanging or lying ones."""
     points = np.concatenate([part.points for part in parts])
     (left, _), (right, bottom) = points.min(axis=0), points.max(axis=0)
     small = _LARGE // 4
@@ -181,7 +187,7 @@ def _paint(
 def _fill(
     part: Outline, look: Look, tone: float, variant: int, bounds: tuple[int, int, int, int]
 ) -> Image.Image:
-    """The unshaded paint of a part, as large as its bounds."""
+    """The unshaded paint of a part, of the size of its bounds."""
     size = (bounds[2] - bounds[0], bounds[3] - bounds[1])
     base, partner, accent = (_toned(colour, tone) for colour in _PALETTES[look.palette])
     if part.paint in _NEUTRALS:
@@ -205,7 +211,7 @@ def _toned(colour: Colour, tone: float) -> Colour:
 
 @lru_cache(maxsize=8)
 def _light(shade: Shade) -> Image.Image:
-    """How much light each place of a part's bounds returns, white for all of it."""
+    """The brightness of each point of the bounds of a part, white for full brightness."""
     across, down = np.meshgrid(np.linspace(-1, 1, 96), np.linspace(-1, 1, 96))
     if shade == "cylinder":
         light = 1.0 - 0.42 * np.clip(np.abs(across + 0.25), 0, 2) ** 1.7

@@ -1,4 +1,4 @@
-"""Patterns of the synthetic shop's products, as masks that say where which colour goes."""
+"""Patterns of the products of the synthetic shop, as masks for the colours."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Field = npt.NDArray[np.float64]
 
 @lru_cache(maxsize=64)
 def pattern_masks(pattern: str, variant: int, size: int) -> tuple[Image.Image, Image.Image]:
-    """Where the light partner colour and where the accent colour of a palette go.
+    """The areas of the light partner colour and of the accent colour of a palette.
 
     Args:
         pattern: one of the world's patterns.
-        variant: scale and turn of the pattern, which mean nothing.
+        variant: number of the scale and rotation of the pattern, which carry no information.
         size: side of the square masks in pixels.
 
     Returns:
-        Two masks of mode "L"; where both are empty the base colour stays.
+        Two masks of mode "L"; outside both the base colour remains.
     """
     period = (0.135, 0.15, 0.165)[variant % 3]
-    # A zigzag on the slant would be a staircase, so it turns by a quarter instead of an eighth.
+    # A zigzag rotated by 45 degrees would be a staircase, so it is rotated by 90 instead.
     slant = np.pi / 2 if pattern == "zigzag" else np.pi / 4
     turn = (0.0, slant)[variant // 3 % 2]
     y, x = np.mgrid[0:size, 0:size] / size - 0.5

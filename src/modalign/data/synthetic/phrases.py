@@ -1,7 +1,7 @@
-"""The synthetic shop's vocabulary.
+"""The vocabulary of the synthetic shop.
 
-None of these words tells a colour, a pattern or a shape: those are for the pictures alone, and a
-test reads every text to hold that. Each textual attribute has several ways of being said.
+No word names a colour, a pattern or a shape: only the pictures show those, and a test checks every
+text. Each textual attribute has several wordings.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-# Category -> material family -> ways to say what it is made of. Only believable pairs are listed.
+# Category -> material family -> wordings of the material. Only plausible pairs are listed.
 MATERIALS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "mug": {
         "clay": ("stoneware", "glazed ceramic", "fine porcelain"),

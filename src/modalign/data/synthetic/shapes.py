@@ -1,7 +1,7 @@
-"""Outlines of the synthetic shop's products, as polygons in the unit square (y points down).
+"""Outlines of the products of the synthetic shop, polygons in the unit square (y points down).
 
-Every product is a list of parts, painted in order. "round" products are the control polygon with
-its corners cut until it is a curve (Chaikin, 1974); "angular" ones are other, straight polygons.
+Every product is a list of outlines, painted in order. A "round" product is a control polygon whose
+corners are cut until it is a curve (Chaikin, 1974); an "angular" one is a different polygon.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Outline:
 
     Attributes:
         points: (p, 2) corners.
-        paint: what it is filled with.
-        shade: how light falls on it.
+        paint: the colour or pattern that fills it.
+        shade: how it is lit.
         stroke: width of a line along the points; 0 fills the polygon they enclose.
     """
 
@@ -53,13 +53,21 @@ def smooth(points: Sequence[tuple[float, float]] | Points, times: int = 4) -> Po
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, corners: int = 72) -> Points:
-    """A regular polygon of `corners` corners, stretched; many corners make an ellipse."""
+    """A stretched regular polygon; with many corners an ellipse.
+
+    Args:
+        x: centre, from the left.
+        y: centre, from the top.
+        rx: horizontal radius.
+        ry: vertical radius.
+        corners: number of corners.
+    """
     angle = 2 * np.pi * (np.arange(corners) + 0.5) / corners
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
 
 
 def lathe(profile: Sequence[tuple[float, float]], x: float = 0.5) -> Points:
-    """The outline of a turned body: (half width, y) down one side and up the other."""
+    """The outline of a body of revolution: (half width, y) down one side and up the other."""
     half, y = np.asarray(profile, dtype=np.float64).T
     right = np.stack([x + half, y], axis=1)
     left = np.stack([x - half, y], axis=1)
@@ -69,7 +77,13 @@ def lathe(profile: Sequence[tuple[float, float]], x: float = 0.5) -> Points:
 def turned(
     profile: Sequence[tuple[float, float]], is_round: bool, rim: float = 0.0
 ) -> list[Outline]:
-    """A patterned vessel from its profile, open at the top where `rim` (half height) is given."""
+    """A patterned vessel.
+
+    Args:
+        profile: half widths and heights (half width, y) from top to bottom.
+        is_round: smooth, or with straight edges.
+        rim: half height of the opening at the top; 0 for a closed vessel.
+    """
     top_width, top = profile[0]
     if is_round:
         # Doubling the top corners keeps the mouth as wide as its rim while the rest is rounded.
@@ -87,12 +101,29 @@ def turned(
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Points:
-    """A rectangle."""
+    """A rectangle.
+
+    Args:
+        left: x of its left side.
+        top: y of its upper side.
+        right: x of its right side.
+        bottom: y of its lower side.
+    """
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], dtype=np.float64)
 
 
 def arc(x: float, y: float, rx: float, ry: float, start: float, stop: float, n: int = 40) -> Points:
-    """Points along an arc of an ellipse; angles in turns, 0 to the right, 0.25 downwards."""
+    """Points along an arc of an ellipse.
+
+    Args:
+        x: centre of the ellipse, from the left.
+        y: centre, from the top.
+        rx: horizontal radius.
+        ry: vertical radius.
+        start: first angle in turns: 0 is to the right, 0.25 downwards.
+        stop: last angle in turns.
+        n: number of points.
+    """
     angle = 2 * np.pi * np.linspace(start, stop, n)
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
 

@@ -1,7 +1,7 @@
-"""Titles and descriptions of the synthetic shop's items, written from their textual attributes.
+"""Titles and descriptions of the items of the synthetic shop, made from textual attributes.
 
-A text tells category, material, occasion, qualities and brand, in one of many wordings, and
-says nothing about colour, pattern or shape.
+A text states category, material, occasion, qualities and brand, in one of many wordings, and
+nothing about colour, pattern or shape.
 """
 
 from __future__ import annotations

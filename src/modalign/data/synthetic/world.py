@@ -1,20 +1,21 @@
-"""The hidden world of the synthetic shop: what its items are, what its users like, what they buy.
+"""The latent model of the synthetic shop: items, tastes of users, purchases.
 
-Everything here is a number; `pictures` and `texts` make it visible and readable. An item has
+Everything here is a number; `drawing` and `texts` make pictures and texts of it. An item has
 
 - **visual attributes** (palette, pattern, shape), which only its picture shows;
-- **textual attributes** (material, occasion, qualities, brand), which only its words tell;
-- a **category**, which both give away.
+- **textual attributes** (material, occasion, qualities, brand), which only its text states;
+- a **category**, which both show.
 
-Visual attributes are drawn independently of all others, so that neither modality can stand in
-for the other. A user has a taste for every value of every attribute and three weights that say
-how much looks, words and category matter to that person. The utility of item i for user u is
+Visual attributes are drawn independently of all others, so that neither modality can replace the
+other. A user has a taste for every value of every attribute, and three weights for the importance
+of visual attributes, textual attributes and category. The utility of item i for user u is
 
     s(u, i) = strength * (w_v z_v(u, i) + w_t z_t(u, i) + w_c z_c(u, i)) + popularity(i)
 
-where z_v, z_t, z_c are taste products standardised over the items and |w| = 1. The user buys the
-n_u items of largest s(u, i) + Gumbel noise, which is sampling without replacement from
-softmax(s(u, .)) (Kool, van Hoof and Welling, "Stochastic beams and where to find them", 2019).
+where z_v, z_t, z_c are products of tastes and attributes standardised over the items, and |w| = 1.
+The user buys the n_u items of largest s(u, i) + Gumbel noise, which is sampling without
+replacement from softmax(s(u, .)) (Kool, van Hoof and Welling, "Stochastic beams and where to find
+them", 2019).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modalign.core.seeds import numpy_generator
+from modalign.core.settings import DEFAULT_SEED
 from modalign.data.synthetic.phrases import BRANDS, MATERIALS, OCCASIONS, QUALITIES
 from modalign.errors import ConfigError
 
@@ -49,7 +51,7 @@ TEXTUAL: Final[Mapping[str, tuple[str, ...]]] = {
 }
 PARTS: Final = ("visual", "textual", "category", "popularity")
 
-# How much a value of one attribute can move a user, relative to the others of its modality.
+# Weight of an attribute relative to the others of its modality.
 _EMPHASIS: Final[Mapping[str, float]] = {
     "palette": 0.8,
     "pattern": 1.3,
@@ -60,23 +62,23 @@ _EMPHASIS: Final[Mapping[str, float]] = {
     "brand": 1.0,
     "category": 1.0,
 }
-_OPENING: Final = 1_672_531_200  # 1 January 2023, the day the shop opened
+_OPENING: Final = 1_672_531_200  # 1 January 2023, the earliest purchase
 _YEAR: Final = 365 * 24 * 3600
 _BLOCK: Final = 1024
 
 
 @dataclass(frozen=True)
 class World:
-    """The latent facts behind a synthetic shop.
+    """The latent values of a synthetic shop.
 
     Attributes:
-        seed: the seed all of it follows from.
+        seed: the seed from which all values derive.
         codes: value of each attribute per item, (n_items, m) integers; m is 2 for "quality",
             as an item has two, and 1 otherwise.
         tastes: per attribute, the taste of each user for each value, (n_users, n_values).
-        weights: (n_users, 3), how much looks, words and category matter; rows of length 1.
+        weights: (n_users, 3), weights of visual, textual and category tastes; rows of norm 1.
         popularity: (n_items,), added to every utility.
-        strength: how decided the users are: the factor before the tastes.
+        strength: the factor of the tastes in the utility.
     """
 
     seed: int
@@ -88,16 +90,16 @@ class World:
 
     @property
     def n_users(self) -> int:
-        """How many users there are."""
+        """Number of users."""
         return len(self.weights)
 
     @property
     def n_items(self) -> int:
-        """How many items there are."""
+        """Number of items."""
         return len(self.popularity)
 
     def values(self, attribute: str) -> tuple[str, ...]:
-        """The names of the values that `codes[attribute]` counts."""
+        """The names of the values that `codes[attribute]` numbers."""
         if attribute == "category":
             return CATEGORIES
         return {**VISUAL, **TEXTUAL}[attribute]
@@ -107,14 +109,14 @@ class World:
         return self._designs[part]
 
     def utilities(self, users: Ints, parts: Sequence[str] = PARTS) -> Floats:
-        """s(u, i) of the module's formula for a block of users, from the named parts alone.
+        """s(u, i) of the module's formula for a block of users, from the named parts only.
 
         Args:
             users: (B,) rows.
             parts: any of "visual", "textual", "category", "popularity".
 
         Returns:
-            (B, n_items). It is held whole, so ask for blocks of users where there are many.
+            (B, n_items), held in memory as a whole: pass blocks of users.
 
         Example:
             >>> world = make_world(seed=1, n_users=20, n_items=30)
@@ -159,24 +161,26 @@ class World:
 
 
 def make_world(
-    seed: int = 1, n_users: int = 1200, n_items: int = 1000, strength: float = 3.0
+    seed: int = DEFAULT_SEED, n_users: int = 1200, n_items: int = 1000, strength: float = 3.0
 ) -> World:
     """Draw items, tastes and popularity.
 
     Args:
         seed: the only source of randomness.
-        n_users: at least 1.
-        n_items: at least 1.
-        strength: how decided the users are; 0 leaves popularity and chance alone.
+        n_users: number of users, at least 1.
+        n_items: number of items, at least 1.
+        strength: factor of the tastes; with 0 only popularity and chance remain.
 
     Raises:
-        ConfigError: where a number is out of its bounds.
+        ConfigError: a number is out of its bounds.
     """
     for name, value, least in (("n_users", n_users, 1), ("n_items", n_items, 1)):
         if value < least:
             raise ConfigError(f"{name} of at least {least}", str(value), f"give a larger {name}")
     if not 0 <= strength < float("inf"):
-        raise ConfigError("a finite strength of at least 0", str(strength), "3 is the default")
+        raise ConfigError(
+            "a finite strength of at least 0", str(strength), "give for example 3, the default"
+        )
     codes = _draw_items(numpy_generator(seed, "synthetic", "items"), n_items)
     rng = numpy_generator(seed, "synthetic", "users")
     sizes = {name: len(values) for name, values in {**VISUAL, **TEXTUAL}.items()}
@@ -184,16 +188,16 @@ def make_world(
     tastes = {}
     for name, size in sizes.items():
         drawn = rng.standard_normal((n_users, size))
-        # Heavier than normal: people have a few strong likes rather than many faint ones.
+        # Heavier tails than normal: a few strong likes rather than many weak ones.
         tastes[name] = np.sign(drawn) * np.abs(drawn) ** 1.5
-    # A small concentration makes people of one kind: mostly looks, mostly words, mostly category.
+    # With a small concentration one of the three weights dominates for most users.
     weights = np.sqrt(rng.dirichlet((0.9, 0.9, 0.35), size=n_users))
     popularity = 0.55 * numpy_generator(seed, "synthetic", "popularity").standard_normal(n_items)
     return World(seed, codes, tastes, weights, popularity, strength)
 
 
 def _draw_items(rng: np.random.Generator, n_items: int) -> dict[str, Ints]:
-    """Attribute values per item; looks are drawn without regard to anything else."""
+    """Attribute values per item; visual ones are drawn independently of all others."""
     category = rng.integers(len(CATEGORIES), size=n_items)
     allowed = np.array([[family in MATERIALS[c] for family in FAMILIES] for c in CATEGORIES])
     chance = rng.random((n_items, len(FAMILIES))) * allowed[category]
@@ -212,19 +216,19 @@ def _draw_items(rng: np.random.Generator, n_items: int) -> dict[str, Ints]:
 
 
 def sample_interactions(world: World, mean_per_user: float = 11.0) -> tuple[Ints, Ints, Ints]:
-    """What the users buy: n_u items each, without replacement, from softmax(s(u, .)).
+    """The purchases of the users: n_u items each, without replacement, from softmax(s(u, .)).
 
-    n_u is log-normal with the mean asked for, at least 5 and at most 4 times that mean.
+    n_u is log-normal with the given mean, at least 5 and at most 4 times the mean.
 
     Args:
         world: items, tastes and popularity.
         mean_per_user: average number of items a user buys, at least 5.
 
     Returns:
-        user rows, item rows and integer seconds, sorted by user and time.
+        Rows of users, rows of items and integer seconds, sorted by user and time.
 
     Raises:
-        ConfigError: where a user would have to buy more than the shop has.
+        ConfigError: the mean is below 5, or above a quarter of the number of items.
     """
     if not 5 <= mean_per_user <= world.n_items / 4:
         raise ConfigError(
@@ -249,7 +253,7 @@ def sample_interactions(world: World, mean_per_user: float = 11.0) -> tuple[Ints
 
 
 def _buy(world: World, users: Ints, counts: Ints, rng: np.random.Generator) -> Ints:
-    """Item rows bought by a block of users, users one after another."""
+    """Rows of the items bought by a block of users, user by user."""
     perturbed = world.utilities(users) + rng.gumbel(size=(len(users), world.n_items))
     most = int(counts[users].max())
     best = np.argpartition(-perturbed, most - 1, axis=1)[:, :most]
