@@ -375,7 +375,7 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
             .write_parquet("data/toy/users.parquet")
         ),
         "data info data/toy",
-        ("fingerprint", "by hand"),
+        ("fingerprint", "a file was modified"),
     ),
     "modality of other items": (
         other_items,
