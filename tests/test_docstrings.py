@@ -15,9 +15,7 @@ import modalign
 import modalign_serve
 
 # Rooms that do not follow the rule yet. Empty before the release.
-TEMPORARY: tuple[str, ...] = (
-    *("modalign.core", "modalign.models", "modalign.testing"),
-)
+TEMPORARY: tuple[str, ...] = (*("modalign.core", "modalign.models", "modalign.testing"),)
 PARAMETERS = 3
 
 MODULES = [
