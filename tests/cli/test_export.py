@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ def test_a_run_becomes_an_artifact(cli: Cli, workshop: Path) -> None:
     assert "written to artifact" in told.out
     found = Ranker.open("artifact").recommend(["u1"], 3)
     assert found.catalogue.record(int(found.rows[0, 0]))["title"]
+
+
+def test_steps_are_printed_unless_quiet(cli: Cli, workshop: Path) -> None:
+    words = ("export", "runs/bpr", "--out", "artifact", "--no-adapter", "--overwrite")
+    assert "fitting the fold-in of new users" in cli(*words).err
+    assert cli("--quiet", *words).err == ""
+    logger = logging.getLogger("modalign")
+    assert [type(one) for one in logger.handlers] == [logging.NullHandler]
 
 
 def test_json_is_one_document(cli: Cli, workshop: Path) -> None:

@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import torch
 from tiny import tiny_model, tiny_view
@@ -55,6 +57,16 @@ def test_equals_a_hand_written_loop_bit_for_bit(two_phases):
     by_hand(hand, view, 3, schedule)
     assert ours.user.equal(hand.user)
     assert ours.item.equal(hand.item)
+
+
+def test_messages_go_through_logging(caplog):
+    with caplog.at_level(logging.DEBUG, "modalign"):
+        fit(tiny_model(tiny_view()), tiny_view(), OPTIONS)
+    epochs = [one for one in caplog.records if one.levelno == logging.DEBUG]
+    assert len(epochs) == 3
+    assert epochs[0].getMessage().startswith("epoch 1, loss/rank ")
+    assert caplog.records[-1].levelno == logging.INFO
+    assert {one.name for one in caplog.records} == {"modalign.train"}
 
 
 def test_gradients_are_cleared_between_steps():

@@ -32,6 +32,19 @@ def csr_tensor(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int
         return torch.sparse_csr_tensor(indptr, indices, values, shape, check_invariants=False)
 
 
+def from_scipy(matrix: sp.csr_array) -> Tensor:
+    """A scipy matrix as a CSR tensor, with int64 indices and float32 values.
+
+    Example:
+        >>> from_scipy(sp.csr_array(np.array([[0, 2], [1, 0]]))).to_dense()
+        tensor([[0., 2.],
+                [1., 0.]])
+    """
+    indptr, indices = (from_numpy(a.astype(np.int64)) for a in (matrix.indptr, matrix.indices))
+    values = from_numpy(matrix.data.astype(np.float32))
+    return csr_tensor(indptr, indices, values, matrix.shape)
+
+
 def ranges(starts: Tensor, counts: Tensor) -> Tensor:
     """The numbers `starts[i], ..., starts[i] + counts[i] - 1` of all i, one range after the other.
 

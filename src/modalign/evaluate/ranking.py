@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from modalign.core.interfaces import Factors, Queries, Scorer
-from modalign.core.sparse import csr_tensor, row_of_entries
+from modalign.core.sparse import from_scipy, row_of_entries
 from modalign.core.topk import CHUNK, MASKED, top
 from modalign.errors import ConfigError, DataError, TrainingError
 
@@ -96,7 +96,7 @@ def rank(
     with torch.inference_mode():
         for start in range(0, len(users), block):
             part = slice(start, min(start + block, len(users)))
-            past = None if history is None else _sparse(history, users[part], device)
+            past = None if history is None else from_scipy(history[users[part]]).to(device)
             queries = Queries(torch.from_numpy(rows[part]).to(device), past)
             filled = buffer.fill(scorer, queries)
             if seen is not None:
@@ -147,16 +147,6 @@ class _Buffer:
             self.n_items = n_items
         self._filled = self._scores[:n]
         return self._filled[:, :n_items]
-
-
-def _sparse(history: sp.csr_array, users: np.ndarray, device: torch.device | str) -> Tensor:
-    part = history[users]
-    return csr_tensor(
-        torch.from_numpy(part.indptr.astype(np.int64)),
-        torch.from_numpy(part.indices.astype(np.int64)),
-        torch.from_numpy(part.data.astype(np.float32)),
-        part.shape,
-    ).to(device)
 
 
 def _refuse_nan(values: Tensor, users: np.ndarray) -> None:

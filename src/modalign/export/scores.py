@@ -10,11 +10,11 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.utils.extmath import randomized_svd
-from torch import Tensor, nn
+from torch import nn
 
 from modalign.core import seeds
 from modalign.core.interfaces import Encodes, Queries, Recommender, Segmented
-from modalign.core.sparse import csr_tensor, place_in_row, row_of_entries
+from modalign.core.sparse import from_scipy, place_in_row, row_of_entries
 from modalign.errors import ConfigError
 from modalign.export.fidelity import best_of_cells, csr_of, hide, overlap
 from modalign_serve.artifact.artifact import Csr
@@ -101,13 +101,8 @@ def similar_vectors(history: sp.csr_array, seed: int) -> np.ndarray:
     return np.ascontiguousarray((right * values[:, None]).T, np.float32)
 
 
-def _history(rows: sp.csr_array) -> Tensor:
-    indptr, indices = (torch.from_numpy(a.astype(np.int64)) for a in (rows.indptr, rows.indices))
-    return csr_tensor(indptr, indices, torch.ones(len(indices)), rows.shape)
-
-
 def _scores(model: Recommender, rows: sp.csr_array) -> np.ndarray:
-    queries = Queries(torch.full((rows.shape[0],), -1), _history(rows))
+    queries = Queries(torch.full((rows.shape[0],), -1), from_scipy(rows))
     return np.asarray(model.score(queries).cpu().numpy(), np.float32)
 
 

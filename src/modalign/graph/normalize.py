@@ -42,16 +42,16 @@ def normalise(matrix: sp.csr_array, how: Normalisation) -> sp.csr_array:
     rows = row_of_entries(matrix)
     values = matrix.data.astype(np.float64)
     if how == "row":
-        values *= _power(sums, -1.0)[rows]
+        values *= power(sums, -1.0)[rows]
     elif how == "symmetric":
-        factor = _power(sums, -0.5)
+        factor = power(sums, -0.5)
         values *= factor[rows] * factor[matrix.indices]
     return sp.csr_array(
         (values.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape
     )
 
 
-def _power(sums: np.ndarray, exponent: float) -> np.ndarray:
+def power(sums: np.ndarray, exponent: float) -> np.ndarray:
     """`sums ** exponent`, zero where a sum is zero."""
     positive = sums > 0
     return np.where(positive, np.where(positive, sums, 1.0) ** exponent, 0.0)

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
+from modalign.graph.normalize import power
 from modalign.graph.propagate import CSR, SparseGraph
 
 Adjacency = Literal["one-sided", "symmetric"]
@@ -55,7 +56,7 @@ class TwoWayGraph(nn.Module):
         edges = sp.csr_array((np.ones(len(ends[0])), ends), shape=(n_users, n_items))
         edges.sum_duplicates()
         edges.data[:] = 1.0
-        left, right = (_inverse_root(edges.sum(axis=axis)) for axis in (1, 0))
+        left, right = (power(edges.sum(axis=axis), -0.5) for axis in (1, 0))
         other_left, other_right = left, right
         if adjacency == "one-sided":
             other_left, other_right = np.ones_like(left), np.ones_like(right)
@@ -119,9 +120,3 @@ class TwoWayGraph(nn.Module):
 
 def _rows(x: Tensor, rows: Tensor | None) -> Tensor:
     return x if rows is None else torch.nn.functional.embedding(rows, x)
-
-
-def _inverse_root(degrees: np.ndarray) -> np.ndarray:
-    """`degree^-1/2`, zero where there is no edge."""
-    degrees = np.asarray(degrees, dtype=np.float64).ravel()
-    return np.where(degrees > 0, np.maximum(degrees, 1.0) ** -0.5, 0.0)

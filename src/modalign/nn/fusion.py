@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modalign.nn._slerp import Arc, chords
+from modalign.nn.rows import wide
 
 Blend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -41,7 +42,7 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
         >>> round(angle(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1e-6])).item() * 1e6, 3)
         1.0
     """
-    a, b = _wide(a), _wide(b)
+    a, b = wide(a), wide(b)
     return 2 * torch.atan2(*chords(a, b))
 
 
@@ -66,7 +67,7 @@ def slerp(a: Tensor, b: Tensor, position: Tensor) -> Tensor:
         >>> [round(x, 4) for x in slerp(a, b, torch.tensor(1 / 3)).tolist()]
         [0.5, 0.866]
     """
-    a, b = torch.broadcast_tensors(_wide(a), _wide(b))
+    a, b = torch.broadcast_tensors(wide(a), wide(b))
     shape, width = a.shape, a.shape[-1]
     position = position.to(a.dtype).expand(shape[:-1]).reshape(-1)
     a, b = a.reshape(-1, width), b.reshape(-1, width)
@@ -100,7 +101,7 @@ def lerp(a: Tensor, b: Tensor, position: Tensor) -> Tensor:
         >>> lerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor(0.25)).tolist()
         [0.25, 0.75]
     """
-    a, b = _wide(a), _wide(b)
+    a, b = wide(a), wide(b)
     position = position.to(a.dtype)[..., None]
     return position * a + (1 - position) * b
 
@@ -124,7 +125,7 @@ def fold(vectors: Sequence[Tensor], positions: Tensor, blend: Blend = slerp) -> 
         >>> fold([x, y, x], torch.tensor([1.0, 1.0])).tolist()
         [1.0, 0.0]
     """
-    state = _wide(vectors[0])
+    state = wide(vectors[0])
     shared = len(positions) == 1
     for level, vector in enumerate(vectors[1:]):
         state = blend(vector, state, positions[0 if shared else level])
@@ -151,7 +152,7 @@ def casteljau(vectors: Sequence[Tensor], position: Tensor, blend: Blend = slerp)
         >>> casteljau([x, y, x], torch.tensor(1.0)).tolist()
         [1.0, 0.0]
     """
-    points = [_wide(vector) for vector in vectors]
+    points = [wide(vector) for vector in vectors]
     while len(points) > 1:
         points = [blend(points[i + 1], points[i], position) for i in range(len(points) - 1)]
     return points[0]
@@ -194,10 +195,6 @@ def beta_positions(
         out[todo[kept]] = (log_x - log_sum)[kept].exp()
         todo = todo[~kept]
     return out.to(torch.float32).view(shape)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _nudged(a: Tensor, b: Tensor) -> Tensor:

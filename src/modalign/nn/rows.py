@@ -19,6 +19,11 @@ SMALLEST = 1e-12
 """Squared lengths below this count as zero."""
 
 
+def wide(x: Tensor) -> Tensor:
+    """float32 for half precision; other tensors unchanged."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def unit_rows(x: Tensor, eps: float = 1e-6) -> Tensor:
     """Rows scaled to unit length; rows shorter than `eps` become zero and get no gradient.
 
@@ -28,10 +33,10 @@ def unit_rows(x: Tensor, eps: float = 1e-6) -> Tensor:
         >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    x = wide(x)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     # One factor per row needs fewer passes over all numbers than a quotient and a choice.
-    return wide * torch.where(length > eps, 1 / length.clamp(min=eps), 0.0)
+    return x * torch.where(length > eps, 1 / length.clamp(min=eps), 0.0)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modalign.core import devices
 from modalign.core.explain import ContentInterests, Explains, Explanation, overlap, plan_entropy
-from modalign.core.sparse import csr_tensor
+from modalign.core.sparse import from_scipy
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError
 from modalign.experiments.fitted import FittedModel
@@ -80,14 +80,8 @@ def explain_users(
 
 
 def _explain(model: Any, matrix: Any, n_items: int, n_words: int) -> Explanation:
-    device = devices.of(model)
-    history = csr_tensor(
-        torch.from_numpy(matrix.indptr.astype(np.int64)),
-        torch.from_numpy(matrix.indices.astype(np.int64)),
-        torch.ones(matrix.nnz),
-        matrix.shape,
-    )
-    found: Explanation = model.explain(history.to(device), n_items, n_words)
+    history = from_scipy(matrix).to(devices.of(model))
+    found: Explanation = model.explain(history, n_items, n_words)
     return found
 
 

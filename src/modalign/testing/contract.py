@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from modalign.core import seeds
 from modalign.core.interfaces import Batch, Phase, Queries, Recommender
 from modalign.core.modality import Modality
+from modalign.core.sparse import from_scipy
 from modalign.core.view import TrainView
 from modalign.data.interactions import Interactions
 from modalign.models._registry import ModelSpec
@@ -36,7 +37,6 @@ from modalign.testing.harness import (
     auc,
     batches,
     build,
-    history_rows,
     prepare,
     queries,
     score_all,
@@ -566,7 +566,7 @@ def _with_history(users: Tensor, view: TrainView, shift: int) -> Queries:
     """Queries of known users with the histories of users `shift` rows further on."""
     matrix = Interactions(view.users.numpy(), view.items.numpy()).csr(view.n_users, view.n_items)
     rows = (users.numpy() + shift) % view.n_users
-    return Queries(users, history_rows(matrix[rows]))
+    return Queries(users, from_scipy(matrix[rows]))
 
 
 def _answers(spec: ModelSpec, view: TrainView) -> dict[str, Tensor]:

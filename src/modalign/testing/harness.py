@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from modalign.core import seeds
 from modalign.core.interfaces import Batch, Queries, Recommender, Task, TrainedConfig
-from modalign.core.sparse import csr_tensor
+from modalign.core.sparse import from_scipy
 from modalign.core.view import TrainView
 from modalign.data.interactions import Interactions
 from modalign.models._registry import ModelSpec
@@ -67,16 +66,6 @@ def prepare(task: Task, batch: Batch, seed: int = 0) -> None:
     task.after_step(0, batch, seeds.torch_generator(seed, "steps", 0))
 
 
-def history_rows(matrix: sp.csr_array) -> Tensor:
-    """A scipy matrix as the sparse CSR tensor of ones that queries carry."""
-    return csr_tensor(
-        torch.from_numpy(matrix.indptr.astype(np.int64)),
-        torch.from_numpy(matrix.indices.astype(np.int64)),
-        torch.ones(matrix.nnz),
-        (matrix.shape[0], matrix.shape[1]),
-    )
-
-
 def queries(spec: ModelSpec, view: TrainView, users: Tensor, *, unseen: bool = False) -> Queries:
     """Queries for training users; with their histories where the spec needs them.
 
@@ -90,7 +79,7 @@ def queries(spec: ModelSpec, view: TrainView, users: Tensor, *, unseen: bool = F
     if "history" not in spec.needs:
         return Queries(who)
     matrix = Interactions(view.users.numpy(), view.items.numpy()).csr(view.n_users, view.n_items)
-    return Queries(who, history_rows(matrix[users.numpy()]))
+    return Queries(who, from_scipy(matrix[users.numpy()]))
 
 
 def score_all(spec: ModelSpec, model: Recommender, view: TrainView) -> Tensor:

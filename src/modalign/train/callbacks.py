@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -120,25 +120,3 @@ class TensorBoard:
     def on_end(self, state: TrainState) -> None:
         """Close the event file."""
         self._writer.close()
-
-
-class Callbacks:
-    """Several callbacks as one."""
-
-    def __init__(self, callbacks: Sequence[Callback]) -> None:
-        self._all = list(callbacks)
-
-    def on_start(self, state: TrainState, epochs: int) -> None:
-        """Call all of them."""
-        for one in self._all:
-            one.on_start(state, epochs)
-
-    def on_epoch(self, record: Mapping[str, float], state: TrainState) -> None:
-        """Call all of them."""
-        for one in self._all:
-            one.on_epoch(record, state)
-
-    def on_end(self, state: TrainState) -> None:
-        """Call all of them."""
-        for one in self._all:
-            one.on_end(state)

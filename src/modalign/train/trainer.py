@@ -25,7 +25,7 @@ from modalign.core.view import TrainView
 from modalign.errors import TrainingError
 from modalign.train import checkpoint, optim
 from modalign.train.batches import PairBatches, UserBatches
-from modalign.train.callbacks import Callback, Callbacks
+from modalign.train.callbacks import Callback
 from modalign.train.checkpoint import TrainState
 
 log = logging.getLogger("modalign.train")
@@ -91,9 +91,7 @@ def fit(
         TrainingError: a loss became NaN or infinite.
         RunError: the checkpoint is unreadable or of another experiment.
     """
-    loop = _TrainingLoop(
-        task, view, options, validate, Callbacks(callbacks), checkpoint_path, fingerprint
-    )
+    loop = _TrainingLoop(task, view, options, validate, callbacks, checkpoint_path, fingerprint)
     return loop.run(resume)
 
 
@@ -104,7 +102,7 @@ class _TrainingLoop:
         view: TrainView,
         options: TrainOptions,
         validate: Validate | None,
-        callbacks: Callbacks,
+        callbacks: Sequence[Callback],
         path: Path | None,
         fingerprint: str,
     ) -> None:
@@ -141,7 +139,7 @@ class _TrainingLoop:
             if "history" in self.model.needs
             else PairBatches(self.view, options.batch_size, self.task.n_negatives)
         )
-        self.callbacks.on_start(state, options.epochs)
+        self._start(state, options.epochs)
         saved = time.monotonic()
         try:
             while state.epoch < options.epochs and state.bad < options.patience:
@@ -154,13 +152,14 @@ class _TrainingLoop:
                 record["seconds"] = time.monotonic() - began
                 state.history.append(record)
                 log.debug("%s", ", ".join(f"{name} {value:.4g}" for name, value in record.items()))
-                self.callbacks.on_epoch(record, state)
+                for one in self.callbacks:
+                    one.on_epoch(record, state)
                 if self.path is not None and time.monotonic() - saved > options.checkpoint_every:
                     self._save(state)
                     saved = time.monotonic()
         finally:
             # A partial epoch is never checkpointed: the last checkpoint stays.
-            self.callbacks.on_end(state)
+            self._end(state)
         if self.path is not None:
             self._save(state)
         if state.best:
@@ -178,9 +177,17 @@ class _TrainingLoop:
             self._validate(state, record)
         state.seconds = record["seconds"] = time.monotonic() - began
         state.history = [record]
-        self.callbacks.on_start(state, 0)
-        self.callbacks.on_end(state)
+        self._start(state, 0)
+        self._end(state)
         return state
+
+    def _start(self, state: TrainState, epochs: int) -> None:
+        for one in self.callbacks:
+            one.on_start(state, epochs)
+
+    def _end(self, state: TrainState) -> None:
+        for one in self.callbacks:
+            one.on_end(state)
 
     def _epoch(self, state: TrainState, data: PairBatches | UserBatches) -> dict[str, float]:
         seed, epoch = self.options.seed, state.epoch

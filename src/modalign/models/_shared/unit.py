@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from modalign.nn.rows import wide
+
 TINY = 1e-12
 
 
@@ -17,8 +19,7 @@ def unit(x: Tensor, again: bool = False) -> Tensor:
     With `again` the result is not kept for the gradient, but computed again from `x`: for
     parameters, which stay in memory anyway.
     """
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    result: Tensor = _Unit.apply(wide, again)  # type: ignore[no-untyped-call]
+    result: Tensor = _Unit.apply(wide(x), again)  # type: ignore[no-untyped-call]
     return result
 
 

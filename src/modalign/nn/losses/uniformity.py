@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from modalign.nn.rows import wide
+
 BLOCK = 256
 """Number of rows of the Gram matrix computed at a time."""
 
@@ -41,7 +43,7 @@ def alignment(a: Tensor, b: Tensor) -> Tensor:
     """
     if len(a) == 0:
         return (a.sum() + b.sum()).float()
-    difference = functional.normalize(_wide(a), dim=-1) - functional.normalize(_wide(b), dim=-1)
+    difference = functional.normalize(wide(a), dim=-1) - functional.normalize(wide(b), dim=-1)
     return difference.square().sum(-1).mean()
 
 
@@ -68,7 +70,7 @@ def uniformity(x: Tensor, t: float = 2.0, block: int = BLOCK) -> Tensor:
     """
     if len(x) < 2:
         return x.sum().float() * 0
-    return _log_mean_exp(functional.normalize(_wide(x), dim=-1), None, t, 0.0, 1.0, block) - 2 * t
+    return _log_mean_exp(functional.normalize(wide(x), dim=-1), None, t, 0.0, 1.0, block) - 2 * t
 
 
 def calibrated_uniformity(
@@ -105,12 +107,8 @@ def calibrated_uniformity(
     """
     if len(x) < 2:
         return (x.sum() + content.sum()).float() * 0
-    unit = functional.normalize(_wide(x), dim=-1)
-    return _log_mean_exp(unit, _wide(content), t, s_min, s_max, block)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    unit = functional.normalize(wide(x), dim=-1)
+    return _log_mean_exp(unit, wide(content), t, s_min, s_max, block)
 
 
 def _log_mean_exp(
