@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from modalign_serve.artifact.artifact import Artifact
 from modalign_serve.errors import ArtifactError, UnknownName, not_installed
 
-Method = Literal["map", "ridge", "encoder"]
 Fold: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From rows of a history and their vectors (n, width) to a user's vector (width,)."""
 

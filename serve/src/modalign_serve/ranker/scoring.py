@@ -33,7 +33,7 @@ class Scores(Protocol):
         ...
 
 
-class FactorScores:
+class _FactorScores:
     """Inner products of user and item vectors."""
 
     reads_history = False
@@ -42,13 +42,7 @@ class FactorScores:
         self._columns = items.T
 
     def fill(self, block: Block, catalogue: Catalogue, out: np.ndarray) -> None:
-        """`vectors @ items.T`, for trained and added items; see `Scores.fill`.
-
-        Args:
-            block: the users.
-            catalogue: the items.
-            out: written to.
-        """
+        """`vectors @ items.T`, for trained and added items."""
         if block.vectors is None:
             return
         trained = catalogue.n_trained
@@ -57,7 +51,7 @@ class FactorScores:
             np.matmul(block.vectors, catalogue.added.vectors.T, out=out[:, trained:])
 
 
-class NeighbourScores:
+class _NeighbourScores:
     """Sums of the rows of the item-item matrix over a history."""
 
     reads_history = True
@@ -68,13 +62,7 @@ class NeighbourScores:
         self._neighbours, self._values = neighbours, neighbours.values
 
     def fill(self, block: Block, catalogue: Catalogue, out: np.ndarray) -> None:
-        """`history @ matrix`; an added item adds nothing and scores 0; see `Scores.fill`.
-
-        Args:
-            block: the users.
-            catalogue: the items.
-            out: written to.
-        """
+        """`history @ matrix`; an added item adds nothing and scores 0."""
         owner, items = block.history
         known = items < catalogue.n_trained
         owner, items = owner[known], items[known]
@@ -85,7 +73,7 @@ class NeighbourScores:
         out[:] = sums.reshape(out.shape)
 
 
-class EncoderScores:
+class _EncoderScores:
     """The model itself, as ONNX, from a history to the scores of all items."""
 
     reads_history = True
@@ -94,13 +82,7 @@ class EncoderScores:
         self._runner = runner
 
     def fill(self, block: Block, catalogue: Catalogue, out: np.ndarray) -> None:
-        """One run for each user; an added item scores minus infinity; see `Scores.fill`.
-
-        Args:
-            block: the users.
-            catalogue: the items.
-            out: written to.
-        """
+        """One run for each user; an added item scores minus infinity."""
         owner, items = block.history
         known = items < catalogue.n_trained
         owner, items = owner[known], items[known].astype(np.int64)
@@ -120,12 +102,12 @@ def scores_of(artifact: Artifact) -> Scores:
     """
     kind = artifact.manifest.kind
     if kind == "factors" and artifact.items is not None and artifact.users is not None:
-        return FactorScores(artifact.items)
+        return _FactorScores(artifact.items)
     if kind == "neighbours" and artifact.neighbours is not None:
-        return NeighbourScores(artifact.neighbours)
+        return _NeighbourScores(artifact.neighbours)
     path = artifact.file("encoder.onnx")
     if kind == "encoder" and path is not None:
-        return EncoderScores(session(path))
+        return _EncoderScores(session(path))
     needs = {"factors": "users and items", "neighbours": "neighbours", "encoder": "encoder.onnx"}
     raise ArtifactError(
         f"{needs[kind]} in an artifact of the kind {kind!r}", "none", "export the run again"
