@@ -155,16 +155,14 @@ def test_figures_of_a_watched_run(run, tmp_path):
     summary = write_figures([folder], tmp_path / "figures", data=data, pairs=20)
     found = {one["name"]: one for one in summary["figures"]}
     names = {name for name in FIGURES if name.startswith("spaces-")}
-    assert names == {
-        f"spaces-{name}" for name in ("distances", "gaps", "plans", "weights", "items")
-    }
+    assert names == {f"spaces-{name}" for name in ("epochs", "gaps", "plans", "items")}
     assert names < set(found)
     for name in names:
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     claimed = {row["space"]: row for row in found["spaces-gaps"]["numbers"]}
     assert claimed["watched: text"]["above"] == document["claim"]["text"]["above"]
     assert claimed["watched: id"]["correlation"] is None
-    table = pl.read_csv(tmp_path / "figures" / "spaces-distances.csv")
+    table = pl.read_csv(tmp_path / "figures" / "spaces-epochs.csv")
     assert table["w1_after/text"].to_list() == [row["w1_after/text"] for row in document["epochs"]]
     plans = json.loads((tmp_path / "figures" / "spaces-plans.json").read_text())
     model = load_model(folder, data).model

@@ -48,22 +48,6 @@ def panels(
         return figure, figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared)
 
 
-def per_run(n: int, width: float, height: float) -> tuple[Figure, list[Any]]:
-    """A figure and its axes, one panel for each run.
-
-    Args:
-        n: number of runs.
-        width: width of a panel in inches.
-        height: height of a panel in inches.
-    """
-    across = across_of(n)
-    rows = -(-n // across)
-    figure, grid = panels(rows, across, (width * across + 0.4, height * rows + 0.3))
-    for axes in grid.flat[n:]:
-        axes.remove()
-    return figure, list(grid.flat[:n])
-
-
 def across_of(n: int) -> int:
     """Number of panels side by side; 4 make a square."""
     return 2 if n == 4 else min(n, ACROSS)

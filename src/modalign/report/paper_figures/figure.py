@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,15 +35,15 @@ class Drawn:
         caption: what is shown and what to look for.
         figure: the drawing.
         data: what is drawn: a table (written as CSV) or a document (as JSON).
-        numbers: a summary, one row for each run; the first value of a row is its name, the others
-            are numbers or None.
+        numbers: a summary, usually one row for each run; the first value of a row is its name, the
+            others are numbers or None.
     """
 
     title: str
     caption: str
     figure: Figure
     data: pl.DataFrame | dict[str, Any]
-    numbers: list[dict[str, Any]]
+    numbers: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,7 @@ class Material:
         }
 
 
-@dataclass(frozen=True)
-class PaperFigure:
-    """A registered figure: the function that draws it, and the number of runs it needs."""
-
-    draw: Callable[[Material], Drawn | None]
-    runs: int
+Draw = Callable[[Material], Drawn | None]
 
 
 def _import_all() -> None:
@@ -157,14 +153,12 @@ def _import_all() -> None:
         importlib.import_module(f"modalign.report.paper_figures.{name}")
 
 
-FIGURES: Registry[PaperFigure] = Registry("figure", "modalign.figures", _import_all)
+FIGURES: Registry[Draw] = Registry("figure", "modalign.figures", _import_all)
 """All figures by name, which is also the name of their files."""
-
-Draw = Callable[[Material], Drawn | None]
 
 
 def figure(name: str, runs: int = 1) -> Callable[[Draw], Draw]:
-    """Register a function that draws a figure, or returns None where the runs lack what it needs.
+    """Register a function that draws a figure, or returns None if the runs lack what it needs.
 
     Args:
         name: name of the figure's files.
@@ -172,7 +166,11 @@ def figure(name: str, runs: int = 1) -> Callable[[Draw], Draw]:
     """
 
     def register(draw: Draw) -> Draw:
-        FIGURES.register(name, PaperFigure(draw, runs))
+        @functools.wraps(draw)
+        def drawn(material: Material) -> Drawn | None:
+            return draw(material) if len(material.runs) >= runs else None
+
+        FIGURES.register(name, drawn)
         return draw
 
     return register

@@ -25,7 +25,7 @@ from modalign.report.paper_figures.space_errors import (
     gaps_and_bounds,
     item_modalities,
 )
-from modalign.report.style import COLOURS, DASHES, MARKERS, SOFT, colour
+from modalign.report.style import COLOURS, DASHES, INK, MARKERS, SOFT, colour
 
 Rows = Sequence[Mapping[str, float]]
 DRAWN = 500
@@ -52,48 +52,48 @@ def _named(rows: Rows, prefix: str) -> list[str]:
     return [key.removeprefix(prefix) for key in (rows[0] if rows else {}) if key.startswith(prefix)]
 
 
-@figure("spaces-distances")
-def distances(material: Material) -> Drawn | None:
-    """Distances and contrasts of a watched run over its epochs."""
+@figure("spaces-epochs")
+def over_epochs(material: Material) -> Drawn | None:
+    """Distances, contrasts, ranking and weights of a watched run over its epochs."""
     first = _first(material)
     if first is None:
         return None
     name, log, _ = first
-    rows = log["epochs"]
     return Drawn(
-        f"Spaces of {name}: distances and contrasts",
-        "Over epochs: the 1-Wasserstein distance of each space to the ids before (dashed) and "
-        "after transport, in lengths of the ids; the contrast of each pair of spaces; and the "
-        "validation recall. Look for distances that fall while the recall rises.",
-        _distances(rows),
-        pl.DataFrame(rows),
-        [
-            {"space": space, "before, last epoch": rows[-1].get(f"w1_before/{space}"),
-             "after, last epoch": rows[-1].get(f"w1_after/{space}")}
-            for space in _named(rows, "w1_after/")
-        ],
-    )  # fmt: skip
+        f"Spaces of {name} over epochs",
+        "The 1-Wasserstein distance of each space to the ids before (dashed) and after transport, "
+        "in lengths of the ids; the contrast of each pair of spaces; the validation recall; and "
+        "the share of each space in an item's fused vector (and of the preference in a user's). "
+        "Look for distances that fall while the recall rises, and for weights above zero.",
+        _over_epochs(log["epochs"]),
+        pl.DataFrame(log["epochs"]),
+    )
 
 
-def _distances(rows: Rows) -> Figure:
-    drawing, grid = canvas.panels(1, 3, (10.4, 3.6))
-    left, middle, right = grid.flat
-    handles = {}
+def _over_epochs(rows: Rows) -> Figure:
+    drawing, grid = canvas.panels(2, 2, (8.0, 6.4))
+    distances, contrasts, ranking, weights = grid.flat
+    handles = {"id": canvas.epochs(weights, rows, "weight/id", INK)}
     for place, name in enumerate(_named(rows, "w1_after/")):
-        line = canvas.epochs(left, rows, f"w1_after/{name}", colour(place))
-        canvas.epochs(left, rows, f"w1_before/{name}", colour(place), "--")
-        handles[f"{name} (before: dashed)"] = line
+        handles[name] = canvas.epochs(distances, rows, f"w1_after/{name}", colour(place))
+        canvas.epochs(distances, rows, f"w1_before/{name}", colour(place), "--")
+        canvas.epochs(weights, rows, f"weight/{name}", colour(place))
+    if "preference_share" in rows[-1]:
+        handles["share of preference"] = canvas.epochs(
+            weights, rows, "preference_share", SOFT, "--"
+        )
     for place, name in enumerate(_named(rows, "nce/")):
         dash = DASHES[place % len(DASHES)]
-        handles[name] = canvas.epochs(middle, rows, f"nce/{name}", colour(-place - 1), dash)
-    canvas.epochs(right, rows, "valid/recall@20", SOFT)
-    canvas.label(left, "distance to the ids", "epoch", "1-Wasserstein, in lengths of the ids")
-    canvas.label(middle, "contrast of two spaces", "epoch", "InfoNCE, nats")
-    canvas.label(right, "ranking", "epoch", "validation Recall@20")
-    left.set_yscale("log")
-    left.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    left.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    left.yaxis.set_minor_formatter(NullFormatter())
+        handles[name] = canvas.epochs(contrasts, rows, f"nce/{name}", colour(-place - 1), dash)
+    canvas.epochs(ranking, rows, "valid/recall@20", INK)
+    canvas.label(distances, "distance to the ids", "epoch", "1-Wasserstein, in lengths of the ids")
+    canvas.label(contrasts, "contrast of two spaces", "epoch", "InfoNCE, nats")
+    canvas.label(ranking, "ranking", "epoch", "validation Recall@20")
+    canvas.label(weights, "fusion", "epoch", "weight")
+    distances.set_yscale("log")
+    distances.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    distances.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    distances.yaxis.set_minor_formatter(NullFormatter())
     canvas.legend(drawing, handles)
     return drawing
 
@@ -158,12 +158,7 @@ def plans(material: Material) -> Drawn | None:
         "without any has the maximum entropy and maps all features onto the same point.",
         _plans(tables),
         {name: plan.tolist() for name, plan in tables.items()},
-        [
-            {"space": name, "mean entropy, bits": float(entropy_bits(plan).mean()),
-             "maximum, bits": float(np.log2(plan.shape[1]))}
-            for name, plan in tables.items()
-        ],
-    )  # fmt: skip
+    )
 
 
 def _plans(tables: Mapping[str, Floats]) -> Figure:
@@ -201,35 +196,6 @@ def ordered(table: Floats) -> Floats:
     return rows[:, np.argsort(rows.argmax(axis=0), kind="stable")]
 
 
-@figure("spaces-weights")
-def weights(material: Material) -> Drawn | None:
-    """The weights of fusion of a watched run over its epochs."""
-    first = _first(material)
-    if first is None:
-        return None
-    name, log, _ = first
-    rows = log["epochs"]
-    keys = {space: f"weight/{space}" for space in _named(rows, "weight/")}
-    if any("preference_share" in row for row in rows):
-        keys["preference (of users)"] = "preference_share"
-    drawing, grid = canvas.panels(1, 1, (6.2, 3.4))
-    handles = {}
-    for place, (title, key) in enumerate(keys.items()):
-        dash = "--" if key == "preference_share" else "-"
-        handles[title] = canvas.epochs(grid[0, 0], rows, key, colour(place), dash)
-    canvas.label(grid[0, 0], "", "epoch", "weight")
-    canvas.legend(drawing, handles)
-    return Drawn(
-        f"Spaces of {name}: weights of fusion",
-        "The share of each space in an item's fused vector over epochs, and of the preference in a "
-        "user's. A space whose weight goes to zero has no influence.",
-        drawing,
-        pl.DataFrame([{"epoch": row["epoch"], **{t: row.get(key) for t, key in keys.items()}}
-                      for row in rows]),
-        [{"space": title, "last epoch": rows[-1].get(key)} for title, key in keys.items()],
-    )  # fmt: skip
-
-
 @figure("spaces-items")
 def items(material: Material) -> Drawn | None:
     """Items of a watched run in all its spaces."""
@@ -237,8 +203,7 @@ def items(material: Material) -> Drawn | None:
     if first is None:
         return None
     name, _, model = first
-    clouds = _clouds(model)
-    drawing, places = scatter(clouds)
+    drawing, places = scatter(_clouds(model))
     rows = [
         {"stage": stage, "space": space, "x": x, "y": y}
         for stage, one in places.items()
@@ -248,18 +213,10 @@ def items(material: Material) -> Drawn | None:
     return Drawn(
         f"Spaces of {name}: items before and after transport",
         f"Up to {DRAWN} items in every space, scaled to length one, on the two principal "
-        "directions of all of them together. Look for spaces that overlap after transport. "
-        "Numbers: mean cosine between an item's vector in the space and its id vector.",
+        "directions of all of them together. Look for spaces that overlap after transport.",
         drawing,
         pl.DataFrame(rows),
-        [
-            {"space": f"{space}, {stage}",
-             "cosine": float((unit_rows(one[space]) * unit_rows(one["id"])).sum(1).mean())}
-            for stage, one in clouds.items()
-            for space in one
-            if one[space].shape == one["id"].shape
-        ],
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ from modalign.evaluate.protocol import Evaluator
 from modalign.experiments.fit import fit_task
 from modalign.experiments.options import RunOptions
 from modalign.models import _registry as registry
+from modalign.train.callbacks import Callback
 from modalign.train.checkpoint import TrainState
 
 BLOCK = 1024
@@ -94,11 +95,9 @@ class Triples:
         vectors = {name: table.detach().cpu() for name, table in model.representations().items()}
         spaces = {name: vectors[name] for name in ("id", "unified")}
         spaces |= {
-            name.removeprefix("mapped/"): table
-            for name, table in vectors.items()
-            if name.startswith("mapped/")
-            and len(table) == len(vectors["id"])
-            and name.removeprefix("mapped/") in item_modalities(vectors)
+            name: vectors[f"mapped/{name}"]
+            for name in item_modalities(vectors)
+            if f"mapped/{name}" in vectors
         }
         found = {}
         for name, table in spaces.items():
@@ -109,13 +108,10 @@ class Triples:
         return found
 
 
-def item_modalities(vectors: Mapping[str, Tensor]) -> set[str]:
+def item_modalities(vectors: Mapping[str, Tensor]) -> list[str]:
     """Modalities of items among the spaces; users' preferences are not one."""
-    return {
-        name.removeprefix("raw/")
-        for name in vectors
-        if name.startswith("raw/") and name != "raw/preference"
-    }
+    names = (name.removeprefix("raw/") for name in vectors if name.startswith("raw/"))
+    return [name for name in names if name != "preference"]
 
 
 class _Fixed(Recommender):
@@ -150,7 +146,7 @@ def _unseen(seen: np.ndarray, users: np.ndarray, n_items: int, n: int, seed: int
 
 
 @dataclass
-class _Watcher:
+class _Watcher(Callback):
     """A callback that measures the model after every epoch."""
 
     triples: Triples
@@ -162,16 +158,10 @@ class _Watcher:
         self.model = model
         return model
 
-    def on_start(self, state: TrainState, epochs: int) -> None:
-        """Do nothing."""
-
     def on_epoch(self, record: Mapping[str, float], state: TrainState) -> None:
         """Add the errors of this epoch."""
         if isinstance(self.model, Aligned):
             self.rows.append({**record, **self.triples.errors(self.model)})
-
-    def on_end(self, state: TrainState) -> None:
-        """Do nothing."""
 
 
 def watch(

@@ -210,8 +210,12 @@ def scores(material: Material) -> Drawn:
 
 def _observed_and_random(panels: list[Curves]) -> Figure:
     """A panel with axes of its own for each run: observed pairs in its colour, random ones grey."""
-    figure, grid = canvas.per_run(len(panels), 3.1, 2.5)
-    for place, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
+    across = canvas.across_of(len(panels))
+    rows = -(-len(panels) // across)
+    figure, grid = canvas.panels(rows, across, (3.1 * across + 0.4, 2.5 * rows + 0.3))
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    for place, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
         (x, observed), (_, random) = panel.curves["observed"], panel.curves["random"]
         axes.plot(x, random, "--", color=SOFT, linewidth=1.7)
         canvas.curve(axes, x, observed, place, "-")

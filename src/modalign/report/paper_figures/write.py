@@ -51,14 +51,9 @@ def write_figures(
     subjects = [Subject(n, fitted, measures.vectors(fitted)) for n, fitted in loaded.items()]
     material = Material(subjects, seed, pairs)
     _note_masks(material)
-    drawn = {
-        name: made
-        for name, one in FIGURES.items()
-        if len(subjects) >= one.runs and (made := one.draw(material)) is not None
-    }
+    drawn = {name: made for name, draw in FIGURES.items() if (made := draw(material)) is not None}
     if len(subjects) == 1:
-        left = [name for name, one in FIGURES.items() if one.runs > 1]
-        material.notes.append(f"Left out, as they compare two or more runs: {', '.join(left)}.")
+        material.notes.append("Figures that compare runs are left out: there is only one run.")
     summary = {
         "runs": {run.name: str(run.fitted.folder) for run in subjects},
         "reference": subjects[0].name if subjects else None,
