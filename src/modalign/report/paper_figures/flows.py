@@ -54,7 +54,7 @@ class PointFlow:
     @property
     def dimension(self) -> int:
         """d, which decides on the regularisation in `REG`."""
-        return self.target.shape[1]
+        return int(self.target.shape[1])
 
 
 @lru_cache(maxsize=1)

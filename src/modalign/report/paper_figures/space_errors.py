@@ -29,7 +29,6 @@ from modalign.evaluate.protocol import Evaluator
 from modalign.experiments.fit import fit_task
 from modalign.experiments.options import RunOptions
 from modalign.models import _registry as registry
-from modalign.train.callbacks import Callback
 from modalign.train.checkpoint import TrainState
 
 BLOCK = 1024
@@ -146,7 +145,7 @@ def _unseen(seen: np.ndarray, users: np.ndarray, n_items: int, n: int, seed: int
 
 
 @dataclass
-class _Watcher(Callback):
+class _Watcher:
     """A callback that measures the model after every epoch."""
 
     triples: Triples
@@ -158,10 +157,16 @@ class _Watcher(Callback):
         self.model = model
         return model
 
+    def on_start(self, state: TrainState, epochs: int) -> None:
+        """Do nothing."""
+
     def on_epoch(self, record: Mapping[str, float], state: TrainState) -> None:
         """Add the errors of this epoch."""
         if isinstance(self.model, Aligned):
             self.rows.append({**record, **self.triples.errors(self.model)})
+
+    def on_end(self, state: TrainState) -> None:
+        """Do nothing."""
 
 
 def watch(
