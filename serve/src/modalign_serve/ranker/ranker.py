@@ -195,11 +195,10 @@ class Ranker:
         Raises:
             UnknownIds: an unknown user.
         """
-        found = self.find(user_id)
-        if found is None:
-            self.artifact.user_ids.rows([user_id])  # raises, with the user's id
-            raise AssertionError(user_id)
-        return found
+        live = self._live.get(user_id)
+        if live is not None:
+            return live
+        return person_of(self.artifact, int(self.artifact.user_ids.rows([user_id])[0]))
 
     def person_of_items(self, items: Sequence[str]) -> Person:
         """An anonymous user who liked `items`; without any, a user of whom nothing is known.

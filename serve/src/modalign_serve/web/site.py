@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -32,8 +33,9 @@ class Site:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._titles: dict[str, Titles] = {}
-        self._interests: dict[str, InterestEncoder | None] = {}
+        # By the served artifact: after a swap the old entry goes with it.
+        self._titles: WeakKeyDictionary[Served, Titles] = WeakKeyDictionary()
+        self._interests: WeakKeyDictionary[Served, InterestEncoder | None] = WeakKeyDictionary()
 
     def state(self, call: Call) -> State:
         """The state in the address of a page."""
@@ -94,22 +96,16 @@ class Site:
             asked: the words, or an id.
             n: maximum number.
         """
-        known = self._titles.get(served.version)
+        known = self._titles.get(served)
         if known is None:
-            self._titles = self._still_served(self._titles)
-            known = self._titles[served.version] = Titles(served.ranker.catalogue)
+            known = self._titles[served] = Titles(served.ranker.catalogue)
         return known.search(served.ranker.catalogue, asked, n)
 
     def interests(self, served: Served) -> InterestEncoder | None:
         """The interests of a model's users; None if it has none."""
-        if served.version not in self._interests:
-            self._interests = self._still_served(self._interests)
-            self._interests[served.version] = interests_of(served.ranker.artifact)
-        return self._interests[served.version]
-
-    def _still_served(self, held: dict[str, T]) -> dict[str, T]:
-        versions = {one.version for one in self.service.models}
-        return {version: one for version, one in held.items() if version in versions}
+        if served not in self._interests:
+            self._interests[served] = interests_of(served.ranker.artifact)
+        return self._interests[served]
 
 
 def find_user(served: Served, state: State) -> tuple[Person | None, str]:
