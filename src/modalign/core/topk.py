@@ -72,11 +72,11 @@ def _repair(scores: Tensor, values: Tensor, columns: Tensor, rows: Tensor) -> Te
     k = values.shape[1]
     last = values[rows, -1:]  # (R, 1): the value at which the row is cut
     better = (values[rows] > last).sum(1)  # (R,): places already taken
-    row, column = (scores[rows] == last).nonzero(as_tuple=True)  # by row, then by column
-    place = ranges(better, torch.bincount(row, minlength=len(rows)))
-    kept = place < k
+    level = scores[rows] == last
+    level &= level.cumsum(1, dtype=torch.int32) <= (k - better)[:, None]
+    row, column = level.nonzero(as_tuple=True)  # by row, then by column
     repaired = columns.clone()
-    repaired[rows[row[kept]], place[kept]] = column[kept]
+    repaired[rows[row], ranges(better, k - better)] = column
     return repaired
 
 

@@ -69,11 +69,6 @@ class TwoWayGraph(nn.Module):
         """The edges by user; `indptr` and `indices` say which items each user has."""
         return self.to_users.csr
 
-    @property
-    def n_edges(self) -> int:
-        """Number of different edges."""
-        return len(self.to_users.indices)
-
     def propagate(
         self,
         users: Tensor,

@@ -1,1 +1,1 @@
-"""Layers and losses that know no data set."""
+"""Layers and losses, independent of data sets."""
