@@ -13,9 +13,9 @@ from reading import changed
 
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.compare import RunResult, compare
+from modalign.evaluate.groups import by_activity
 from modalign.experiments.fit import load_model
 from modalign.report.side_by_side import (
-    activity_groups,
     by_options,
     compare_all,
     compare_runs,
@@ -144,6 +144,6 @@ def test_groups_are_slow_loops(runs, shop):
         group = row["group"]
         assert row["n_pairs"] == pairs[group]
         assert row["recall@5"] == pytest.approx(hits[group] / pairs[group])
-    (row,) = activity_groups(found).to_dicts()
+    (row,) = by_activity(found.per_user).to_dicts()
     assert (row["group"], row["n_users"]) == ("6-8", found.n_users)
     assert row["recall@5"] == pytest.approx(found.metrics["recall@5"])

@@ -66,9 +66,10 @@ def evaluate(
     )
     frames: dict[str, Any] = {}
     if groups:
-        from modalign.report.side_by_side import activity_groups, popularity_groups
+        from modalign.evaluate.groups import by_activity
+        from modalign.report.side_by_side import popularity_groups
 
-        frames["user activity"] = activity_groups(found)
+        frames["user activity"] = by_activity(found.per_user)
         frames["item popularity"] = popularity_groups(found, fitted.dataset, max(ks))
     if json:
         print_json(

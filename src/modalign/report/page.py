@@ -12,6 +12,7 @@ import polars as pl
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError, RunError
 from modalign.evaluate.compare import Comparison, RunResult
+from modalign.evaluate.groups import by_activity
 from modalign.evaluate.metrics import METRICS
 from modalign.evaluate.protocol import Evaluation
 from modalign.experiments.fitted import FittedModel
@@ -20,7 +21,6 @@ from modalign.report import html, plots
 from modalign.report.finding import finding, p_value
 from modalign.report.gallery import LIST, Pictures, chosen_users, gallery
 from modalign.report.side_by_side import (
-    activity_groups,
     compare_all,
     load_runs,
     popularity_groups,
@@ -272,7 +272,7 @@ def _at_k(runs: Sequence[_Shown]) -> list[dict[str, str]]:
 
 
 def _groups(runs: Sequence[_Shown], k: int) -> list[dict[str, Any]]:
-    activity = {run.name: activity_groups(run.evaluation) for run in runs}
+    activity = {run.name: by_activity(run.evaluation.per_user) for run in runs}
     popularity = {
         run.name: popularity_groups(run.evaluation, run.fitted.dataset, k) for run in runs
     }

@@ -117,11 +117,6 @@ def _teaching(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return distilled and {key: value for key, value in distilled.items() if key != "source"}
 
 
-def activity_groups(evaluation: Evaluation) -> pl.DataFrame:
-    """Metrics by the number of a user's training items; see `groups.by_activity`."""
-    return groups.by_activity(evaluation.per_user)
-
-
 def popularity_groups(evaluation: Evaluation, dataset: Dataset, k: int) -> pl.DataFrame:
     """Recall of popular and of other items; see `groups.by_popularity`.
 
