@@ -1,4 +1,4 @@
-"""The models that exist: `@register` fills the table, `specs()` reads it.
+"""The registered models: `@register` adds one, `specs()` and `get` look them up.
 
 Every module of `modalign.models` whose name has no leading underscore is imported on first use; of
 a folder, its `model.py`. So is every entry point of the group `modalign.models` of other packages.
@@ -23,18 +23,18 @@ C = TypeVar("C", bound=type)
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What modalign knows of a model without building it.
+    """What is known of a model without building it.
 
     Attributes:
         name: the name on the command line.
         cls: the `Recommender` class.
         config: its configuration class (frozen, unknown keys refused).
-        toy: overrides that make it learn a toy data set in seconds; for the contract tests.
+        toy: options with which it learns a toy data set in seconds, for the contract tests.
         family: "baseline" (no training), "collaborative" (ids only) or "multimodal".
         paper: author, year, venue.
-        variants: named ablations, each a set of overrides of the configuration.
-        encoders: by kind of modality, as "text", the encoder whose features it is made for,
-            where that is not the default one.
+        variants: named ablations, each a set of options.
+        encoders: by kind of modality, such as "text", the encoder whose features the model is
+            made for, where that is not the default one.
     """
 
     name: str
@@ -80,10 +80,20 @@ def register(
     variants: Mapping[str, Mapping[str, Any]] | None = None,
     encoders: Mapping[str, str] | None = None,
 ) -> Callable[[C], C]:
-    """Class decorator: make a `Recommender` known by `name`. See `ModelSpec` for the arguments.
+    """Class decorator that registers a `Recommender`; its abilities stand in the class itself.
+
+    Args:
+        name: the name on the command line.
+        config: its configuration class (frozen, unknown keys refused).
+        toy: options with which it learns a toy data set in seconds, for the contract tests.
+        family: "baseline" (no training), "collaborative" (ids only) or "multimodal".
+        paper: author, year, venue.
+        variants: named ablations, each a set of options.
+        encoders: by kind of modality, such as "text", the encoder whose features the model is
+            made for, where that is not the default one.
 
     Raises:
-        ValueError: the name is taken by another class.
+        ValueError: another class has that name.
     """
 
     def wrap(cls: C) -> C:
@@ -105,7 +115,7 @@ def get(name: str) -> ModelSpec:
     """The model called `name`.
 
     Raises:
-        UnknownName: there is none; the nearest name is suggested.
+        UnknownName: there is none; the most similar name is suggested.
     """
     return MODELS[name]
 
@@ -114,7 +124,7 @@ def of_config(config: Any) -> ModelSpec:
     """The model that a configuration is for.
 
     Raises:
-        ConfigError: it is for none, or for several.
+        ConfigError: it is the configuration of no model, or of several.
     """
     found = [spec for spec in MODELS.values() if type(config) is spec.config]
     if len(found) != 1:

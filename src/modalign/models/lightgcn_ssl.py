@@ -1,4 +1,4 @@
-"""LightGCN with the two self-supervised parts of MMSSL plugged in."""
+"""LightGCN with the two self-supervised parts of MMSSL."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ from modalign.models.mmssl.parts import (
 
 
 class SelfSupervised(SelfSupervisedModel):
-    """A host model with MMSSL's self-supervision added to its loss; its scores stay its own.
+    """A host model with MMSSL's self-supervision added to its loss; its scores do not change.
 
     The host is any `Recommender` that factorises, learns from pairs with negatives, and whose
     item and user vectors have one width. Two things are added:
 
-    - features that reach users and items through the interactions, whose similarities a critic
-      judges; the best of them are a graph for each modality;
-    - the contrast of the host's user vectors with the host's item vectors gathered over these
+    - features propagated over the interactions, whose similarities a critic judges; the best of
+      them are a graph for each modality;
+    - the contrast of the host's user vectors with the host's item vectors averaged over these
       graphs.
 
-    The adversarial part shapes the graphs, and so reaches the host through the contrast alone:
-    a host that has no vectors of its modalities has nothing else for it to shape.
+    The adversarial part changes the graphs, and so affects the host only through the contrast.
 
     Args:
         config: the options of both parts.
@@ -68,12 +67,12 @@ class SelfSupervised(SelfSupervisedModel):
             self.features.requires_grad_(False)  # no loss reads them
 
     def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
-        """The host's hook, then the seed of the first step and the graphs that are due."""
+        """Call the host's hook, draw the first step's seed, and build the graphs that are due."""
         self.host.on_epoch(epoch, rng)
         super().on_epoch(epoch, rng)
 
     def after_step(self, step: int, batch: Batch, rng: torch.Generator) -> None:
-        """The host's hook, then the seed of the next step."""
+        """Call the host's hook, and draw the seed of the next step."""
         self.host.after_step(step, batch, rng)
         super().after_step(step, batch, rng)
 
@@ -101,11 +100,11 @@ class SelfSupervised(SelfSupervisedModel):
         return parts
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """The host's."""
+        """Tables of the host."""
         return self.host.tables()
 
     def diagnostics(self) -> Mapping[str, float]:
-        """The host's, what the critic thinks, and what the modalities' graphs look like."""
+        """Diagnostics of the host, outputs of the critic, and size of the modalities' graphs."""
         with torch.no_grad():
             found = self.self_supervision.diagnostics(
                 self._relations(None), self.host.tables(), self.observed
@@ -121,9 +120,9 @@ class LightGCNSSLConfig(SelfSupervisedConfig):
     """Options of LightGCN with the self-supervised parts of MMSSL."""
 
     n_layers: Annotated[int, Field(ge=0, le=16)] = 2
-    """Steps of propagation of LightGCN."""
+    """Number of propagation steps of LightGCN."""
     reg: Annotated[float, Field(ge=0)] = 1e-4
-    """Weight of the squared layer-0 embeddings of the batch."""
+    """Weight of the squared layer-0 vectors of the batch."""
 
 
 @register(
@@ -148,8 +147,8 @@ class LightGCNSSLConfig(SelfSupervisedConfig):
 class LightGCNSSL(SelfSupervised):
     """LightGCN with the adversarial and the contrastive part of MMSSL added to its loss.
 
-    Scores are those of LightGCN; features, critic and graphs serve training alone. See
-    `SelfSupervised` for what is added, and how another host is given the same.
+    Scores are those of LightGCN; features, critic and graphs are used in training only.
+    `SelfSupervised` describes what is added, and adds it to another host in the same way.
 
     Example:
         >>> from modalign.testing.toy import toy_dataset

@@ -21,8 +21,9 @@ from modalign.errors import DataError, UnknownName
 from modalign.models._registry import get
 from modalign.models.lightgcn import LightGCN, LightGCNConfig
 from modalign.models.recgoat.config import REFERENCE, RecGOATConfig
-from modalign.models.recgoat.model import RecGOAT, exact_distance
+from modalign.models.recgoat.model import RecGOAT
 from modalign.models.recgoat.parts import first_weights, neighbour_graph, preferences
+from modalign.models.recgoat.spaces import exact_distance
 from modalign.testing.harness import batches, build, prepare, train
 from modalign.testing.toy import toy_dataset
 from modalign.train import optim

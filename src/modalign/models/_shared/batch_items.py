@@ -1,4 +1,4 @@
-"""Which items a step has to project: each item of the batch once."""
+"""The different items of a batch, which a step projects once."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ NEARLY_ALL = 0.9
 def distinct(index: Tensor, n_items: int) -> tuple[Tensor | None, Tensor]:
     """The different items of a batch, and where in them each entry of `index` stands.
 
-    A batch names popular items many times over, and what is computed from wide features is
-    worth computing once. Where the batch has nearly all items the first result is None, for
-    all of them: then copying their features out costs more than the few that are saved.
+    A batch contains popular items many times, and their wide features should be projected once.
+    Where the batch has nearly all items the first result is None, for all items: copying their
+    features would then cost more than the few saved projections.
 
     Args:
         index: rows of items, int64, (b,).
-        n_items: how many there are.
+        n_items: number of all items.
 
     Returns:
         Rows (u,) or None, and places (b,) such that `rows[places] == index`.

@@ -14,19 +14,23 @@ TINY = 1e-12
 
 
 def unit(x: Tensor, again: bool = False) -> Tensor:
-    """Rows brought to unit length, in float32 even under autocast.
+    """Rows scaled to unit length, in float32 even under autocast.
 
-    With `again` the result is not kept for the gradient, but computed again from `x`: for
-    parameters, which stay in memory anyway.
+    With `again` the result is not kept for the gradient but computed again from `x`: for
+    parameters, which are in memory anyway. A length below 1e-12 counts as 1e-12.
+
+    Example:
+        >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+        [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
     result: Tensor = _Unit.apply(wide(x), again)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Unit(torch.autograd.Function):
-    """`y = x / |x|`, whose gradient is `(g - (g . y) y) / |x|`: one table where autograd's way
-    through the norm and the quotient makes six. As in `torch.nn.functional.normalize`, a length
-    below 1e-12 counts as that; it is then taken as a constant.
+    """`y = x / |x|`, whose gradient is `(g - (g . y) y) / |x|`: one table, where autograd through
+    the norm and the quotient makes six. As in `torch.nn.functional.normalize`, a length below
+    1e-12 is replaced by 1e-12, which is then a constant.
     """
 
     @staticmethod
@@ -44,7 +48,7 @@ class _Unit(torch.autograd.Function):
         y, length = ctx.saved_tensors
         result = gradient * y
         along = result.sum(-1, keepdim=True).masked_fill_(length <= TINY, 0)
-        if ctx.again:  # y is x, twice too long by the length
+        if ctx.again:  # y is x, which is too long by the factor `length`, twice
             along /= length.square()
         torch.sub(gradient, torch.mul(y, along, out=result), out=result)
         return result.div_(length), None

@@ -2,8 +2,8 @@
 
 An item's log-score is `log sum_k A_ik exp(<z_k, H_i> / t)`, for unit vectors. A is a
 user's own, a softmax over factors of `<q_k, H_i> / t` plus Gumbel noise, or one for all users.
-Blocks of users are worked off one after the other; the loss computes its gradients in the same
-pass, so that nothing of a block outlives it.
+Blocks of users are computed one after the other; the loss computes its gradients in the same
+pass, so that the memory of a block is free afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from modalign.models._shared.variational import Noise
 from modalign.nn.bags import Bags
 
 CELLS = 2**22
-"""Most numbers of a temporary, users x items x factors of a block."""
+"""Maximum size of a temporary tensor, users x items x factors of a block."""
 
 ALIGNED = 16
 """Numbers in 64 bytes of single precision."""
@@ -30,12 +30,12 @@ class Assignment:
     """How much each item belongs to each factor, a distribution over factors.
 
     Attributes:
-        shared: for all users alike, (n_items, K); or None.
+        shared: the same for all users, (n_items, K); or None.
         prototypes: of each user, unit vectors, (B, K, d); None where shared.
         temperature: of the softmax over their cosines.
-        bags: entries at which the encoder has drawn already.
-        drawn: what it has drawn there, (nnz, K).
-        noise: draws all the other items; None: no noise.
+        bags: entries at which the encoder has already drawn noise.
+        drawn: the numbers drawn there, (nnz, K).
+        noise: draws the numbers of all other items; None: no noise.
     """
 
     shared: Tensor | None
@@ -61,7 +61,13 @@ class Assignment:
 
 
 def blocks(n_users: int, n_items: int, n_factors: int) -> list[slice]:
-    """Users that are decoded at a time."""
+    """Slices of users that are decoded at a time.
+
+    Args:
+        n_users: number of users B.
+        n_items: number of items (or words).
+        n_factors: number of factors K.
+    """
     size = max(1, CELLS // max(1, n_items * n_factors))
     return [slice(a, min(a + size, n_users)) for a in range(0, n_users, size)]
 
@@ -92,7 +98,7 @@ def mixture_tops(
         assignment: A.
         table: unit rows H, (n_items, d).
         t: temperature.
-        n: how many, at most n_items.
+        n: number of items to return, cut to n_items.
 
     Returns:
         Items and their scores, each (B, K, n), best first.
@@ -111,7 +117,7 @@ def mixture_loss(
 
     Args:
         factors: unit vectors z, (B, K, d).
-        assignment: A; gradients reach what it is made of.
+        assignment: A; its parts receive gradients.
         table: unit rows H, (n_items, d).
         t: temperature.
         targets: y.
@@ -150,7 +156,7 @@ class _MixtureLoss(torch.autograd.Function):
             for x in (factors, shared, prototypes, table)
         ]
         zeros = [None if x is None else torch.zeros_like(x) for x in wanted]
-        if zeros[3] is not None:  # column after column: its products are quicker that way round
+        if zeros[3] is not None:  # column-major: its products are faster that way
             zeros[3] = table.new_zeros(table.shape[::-1]).t()
         slopes = _Slopes(*zeros)
         total = factors.new_zeros(())
@@ -170,7 +176,7 @@ class _MixtureLoss(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Slopes:
-    """Gradients that are being summed; None where nobody asks."""
+    """Gradients that are being summed; None where none is needed."""
 
     factors: Tensor | None
     shared: Tensor | None
@@ -195,7 +201,7 @@ def _block_loss(
     part = targets.part(users.start, users.stop)
     share = assignment.cells(users, table)  # (b or 1, K, n)
     tilt = _tilted(factors[users], table, t)  # (b, K, n)
-    # Passes over cells take as long as the products: in place, and each scalar where it is small.
+    # Passes over all cells take as long as the products: in place, and scalars on small tensors.
     joint = tilt * share if slopes.shared is not None else tilt.mul_(share)
     mixed = joint.sum(1)  # (b, n)
     mass, wanted = mixed.sum(1), part.total(part.weights)
@@ -228,7 +234,7 @@ def _spread(
     of_vectors: Tensor | None,
     of_table: Tensor | None,
 ) -> None:
-    """Send `scale` times the slopes of products `<vectors, table>` on to both sides."""
+    """Add `scale` times the gradients of products `<vectors, table>` to both factors."""
     flat = slope.flatten(0, 1)  # (b K, n)
     if of_vectors is not None:
         of_vectors[users] = (flat @ table).mul_(scale).unflatten(0, slope.shape[:2])
@@ -241,8 +247,8 @@ def _tilted(vectors: Tensor, table: Tensor, t: float) -> Tensor:
     """`exp(<v_k, H_i> / t)`, (b, K, n), no gradient.
 
     Not shifted by the largest: for unit vectors and t of 0.025 or more these are numbers from
-    exp(-40) to exp(40), which single precision holds, with their sums and reciprocals. Rows begin
-    at multiples of 64 bytes, which makes the product quicker where n is no multiple of 16.
+    exp(-40) to exp(40), which single precision holds, with their sums and reciprocals. Rows start
+    at multiples of 64 bytes, which makes the product faster where n is not a multiple of 16.
     """
     scaled = vectors.flatten(0, 1) * (1.0 / t)
     n_items = len(table)

@@ -24,19 +24,19 @@ from modalign.nn.fusion import OPPOSITE, angle, beta_positions, casteljau, fold,
 from modalign.nn.losses.uniformity import alignment, calibrated_uniformity, uniformity
 
 DIAGNOSED = 1024
-"""Items, evenly spaced, on which the similarity is watched."""
+"""Number of items, evenly spaced, on which the similarity is measured."""
 
 KNN_BLOCK = 128
-"""Items compared at a time: of features thousands wide, little beside the features themselves."""
+"""Items compared at a time; for features thousands wide this takes little memory."""
 
 
 @dataclass(frozen=True)
 class _Content:
-    """What the features of all items say: each tensor has n_items rows.
+    """Content vectors of all items: each tensor has n_items rows.
 
     Attributes:
         projected: directions of P of each modality.
-        ends: what fusion blends.
+        ends: the vectors that fusion blends.
         fused: the fused vectors, or None without fusion.
         segments: layer 0 of the items, each (n_items, embedding_size).
     """
@@ -81,17 +81,19 @@ class CM3(Recommender):
 
     Every item is `[unit P_1 | ... | unit P_M | h]`: projections of its modalities and their
     fusion at a random position of the arc between them. Users have a free vector of the same
-    segments. Both pass through the user-item graph, items then through a frozen graph of
-    nearest neighbours, users are weighted by segment. The loss draws observed pairs together
-    and spreads users and items over the sphere, items less where their contents are alike.
+    segments. Both are propagated over the user-item graph, items then over a frozen graph of
+    nearest neighbours; users are weighted by segment. The loss draws observed pairs together
+    and spreads users and items over the sphere, items less where their contents are similar.
 
-    There is no vector of an item's own: an item without interactions is scored like any
-    other. Positions are redrawn by the hooks, so the loss itself is a function.
+    An item has no free vector: an item without interactions is scored by its content. Positions
+    are redrawn by the hooks, so the loss itself is a function.
+
+    Source: Zhou et al. 2025; `docs/models/cm3.md` lists the equations and the decisions.
 
     Limits:
         Each step projects all items, `2 n_items (sum of feature widths) (hidden + embedding)`
-        operations forward; a smaller `feature_rank` cuts that. The order of `modalities`
-        matters for `fusion_scheme="fold"` from three on.
+        operations forward; a smaller `feature_rank` reduces that. The order of `modalities`
+        matters for `fusion_scheme="fold"` with three or more.
 
     Example:
         >>> from modalign.testing.toy import toy_dataset
@@ -127,7 +129,7 @@ class CM3(Recommender):
         weights = torch.ones(self.n_users, self.n_segments)
         if config.pref_weights == "softmax":
             weights.normal_(std=0.01)
-        # With one segment a weight is a length, which neither the loss nor a ranking sees.
+        # With one segment a weight is only a length, on which neither loss nor ranking depends.
         self.preferences = nn.Parameter(weights) if self.n_segments > 1 else None
         self.graph = BipartiteGraph(view.users, view.items, self.n_users, self.n_items)
         self.item_graph = None
@@ -151,7 +153,7 @@ class CM3(Recommender):
             self.register_buffer("cached", torch.zeros((), dtype=torch.bool))
 
     def vector_segments(self) -> tuple[tuple[str, int, int], ...]:
-        """Name, first and last column (excluded) of the segments of a vector."""
+        """Name, first column and last column (excluded) of the segments of a vector."""
         size = self.config.embedding_size
         names = [*self.modality_names, *(["fusion"] if self.fuses else [])]
         return tuple((name, at * size, (at + 1) * size) for at, name in enumerate(names))
@@ -162,11 +164,11 @@ class CM3(Recommender):
         device: torch.device = self.user_segments[0].device
         return device
 
-    # -------------------------------------------------------------- what is random
+    # -------------------------------------------------------------- random numbers
 
     @property
     def n_levels(self) -> int:
-        """Positions that an item needs for one fusion."""
+        """Number of positions that an item needs for one fusion."""
         config, n = self.config, len(self.modality_names)
         if config.fusion in ("none", "average") or n == 1:
             return 0
@@ -188,12 +190,12 @@ class CM3(Recommender):
         self.drawn_items = self._draw_items(rng)
 
     def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
-        """Draw positions anew, and those that scoring uses until the next epoch."""
+        """Draw new positions, and the positions that scoring uses until the next epoch."""
         self._redraw(rng)
         self.eval_positions = self._draw(len(self.eval_positions), rng)
 
     def after_step(self, step: int, batch: Batch, rng: torch.Generator) -> None:
-        """Draw positions anew; with eval_lambda=cached keep the vectors of this step."""
+        """Draw new positions; with eval_lambda=cached keep the vectors of this step."""
         self._redraw(rng)
         if self._last_forward is not None:
             users, items = self._last_forward
@@ -245,12 +247,12 @@ class CM3(Recommender):
     def _vectors(
         self, content: _Content, users: Tensor | None, items: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """C9 to C14: final vectors of the users and items asked for (None: all)."""
+        """C9 to C14: final vectors of the requested users and items (None: all)."""
         config = self.config
         weights = self._weights(users)
         user_parts, item_parts = [], []
         # Segments do not mix before the losses: one at a time needs a third of the memory, and
-        # buffers that stay in the cache.
+        # its buffers stay in the cache.
         for at, (table, segment) in enumerate(
             zip(self.user_segments, content.segments, strict=True)
         ):
@@ -271,7 +273,7 @@ class CM3(Recommender):
         return weights.softmax(dim=1) if self.config.pref_weights == "softmax" else weights
 
     def _over_item_graph(self, items: Tensor, content: _Content, rows: Tensor | None) -> Tensor:
-        """C14 at the rows asked for."""
+        """C14 at `rows`."""
         config = self.config
         if self.item_graph is None:
             return items if rows is None else items[rows]
@@ -361,7 +363,7 @@ class CM3(Recommender):
         return unit(content.fused[rows])
 
     def _remember(self, users: Tensor, items: Tensor) -> None:
-        # Only handed on: `after_step` writes it into the buffers.
+        # Only stored: `after_step` writes it into the buffers.
         if self.config.eval_lambda == "cached" and torch.is_grad_enabled():
             self._last_forward = (users.detach(), items.detach())
 
@@ -401,7 +403,7 @@ class CM3(Recommender):
             }
 
     def _count_antiparallel(self, content: _Content) -> int:
-        """Blends of two vectors without an arc between them, over all items and levels."""
+        """Number of pairs of opposite vectors, which have no unique arc, over items and levels."""
         if self.config.fusion != "slerp" or len(content.ends) == 1:
             return 0
         count = 0
@@ -419,7 +421,7 @@ class CM3(Recommender):
 
 
 def _first_of_each(rows: Tensor) -> Tensor:
-    """Where each value stands for the first time, ascending by value."""
+    """The first position of each value, in ascending order of values."""
     values, inverse = rows.unique(return_inverse=True)
     places = torch.arange(len(rows), device=rows.device)
     return places.new_full((len(values),), len(rows)).scatter_reduce(0, inverse, places, "amin")

@@ -1,4 +1,4 @@
-"""One modality's side of CM3: its frozen features, its projection and its fusion head."""
+"""One modality of CM3: its frozen features, its projection and its fusion head."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from modalign.nn.modality_input import ModalityInput
 SLOPE = 0.01
 
 BLOCK = 1024
-"""Items sent through a tower, or their gradient back, at a time: they stay in the cache."""
+"""Items computed at a time, forward and backward, so that they stay in the cache."""
 
 CHEAP = 512
-"""Columns of features up to which the hidden layer is computed again rather than kept."""
+"""Columns of features up to which the hidden layer is computed again instead of kept."""
 
 
 class _Projection(torch.autograd.Function):
     """P and Q of a `Tower` on a CPU, from features without a gradient.
 
-    Items come in blocks, so that neither the (n_items, hidden + width) matrix nor its gradient
-    ever exists, nor the products of autograd's way from P and Q back to it (slices, an
-    activation in place). Only the hidden layer is kept for the way back, and beside features of
-    `CHEAP` columns or fewer not even that: it is computed once more.
+    Items are computed in blocks, so that neither the (n_items, hidden + width) matrix nor its
+    gradient ever exists, nor the temporaries of autograd's backward pass (slices, an activation
+    in place). Only the hidden layer is kept for the backward pass, and with features of `CHEAP`
+    columns or fewer not even that: it is computed again.
     """
 
     @staticmethod
@@ -59,7 +59,7 @@ class _Projection(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, bias, second, kept = ctx.saved_tensors
         hidden = second.shape[1]
-        # A tenth faster transposed, but then turned round beside itself where memory peaks.
+        # A tenth faster transposed, but the transposed copy would raise the peak of memory.
         of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(bias)
         of_second = torch.zeros_like(second)
         for at in range(0, len(features), BLOCK):
@@ -71,7 +71,7 @@ class _Projection(torch.autograd.Function):
                 active = functional.linear(x, weight[:hidden], bias[:hidden])
                 active = functional.leaky_relu_(active, SLOPE)
             of_second.addmm_(of_p.T, active)
-            # The sign of the activation's result tells that of its argument.
+            # The activation's result has the sign of its argument.
             of_active = torch.where(active > 0, 1, SLOPE) * (of_p @ second)
             of_both = torch.cat([of_active, of_q], dim=1)
             of_weight.addmm_(of_both.T, x)
@@ -124,11 +124,11 @@ class Tower(nn.Module):
             p, q = _Projection.apply(x, self.first.weight, self.first.bias, self.second.weight)  # type: ignore[no-untyped-call]
             return p, q if self.head else None
         both = self.input.linear(self.first)  # (n_items, hidden + width)
-        # In place: the sign of the result tells that of the argument.
+        # In place: the result has the sign of the argument.
         hidden = functional.leaky_relu(both[:, : self.hidden], SLOPE, inplace=True)
         return self.second(hidden), both[:, self.hidden :] if self.head else None
 
     def raw_directions(self, rows: Tensor) -> Tensor:
-        """Directions of the centred frozen features, (b, d); zeros where a row is missing."""
+        """Directions of the centred features at `rows`, (b, d); zeros where one is missing."""
         centred = self.input.features[rows] - self.center
         return unit(centred) * self.input.present[rows, None]

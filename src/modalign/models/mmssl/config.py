@@ -1,4 +1,4 @@
-"""The options of MMSSL and its two presets; decisions D1 to D40 are told in the docs page."""
+"""The options of MMSSL and its two presets; `docs/models/mmssl.md` lists D1 to D40."""
 
 from __future__ import annotations
 
@@ -35,72 +35,74 @@ OFFICIAL: Mapping[str, Any] = {
     "weight_decay": 1e-2,
     "patience": 7,
 }
-"""What preset="official" sets where nothing else is said: the released code on amazon-baby."""
+"""Options of preset="official": the released code for amazon-baby. Options that are set win."""
 
 
 class SelfSupervisedConfig(MultimodalConfig):
-    """Options of MMSSL's two self-supervised parts, which other models can be given too."""
+    """Options of MMSSL's two self-supervised parts, which other models can have too."""
 
     batch_size: Annotated[int, Field(ge=1)] = 1024
     """Training pairs in a step; the critic sees their different users."""
     self_supervision: Literal["adversarial", "autoencoder", "none"] = "adversarial"
-    """A critic of modality scores, a graph auto-encoder in its place, or neither."""
+    """A critic of modality scores (adversarial), a graph autoencoder instead, or neither (none)."""
     adversarial_weight: Weight = 1e-2
-    """Weight of the generator's loss, or of the auto-encoder's."""
+    """Weight of the generator's loss, or of the autoencoder's."""
     contrast_weight: Weight = 0.03
     """Weight of the contrast between final and single-modality vectors of users."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.5
-    """Temperature of that contrast; worth trying 0.05 to 0.9."""
+    """Temperature of that contrast; try 0.05 to 0.9."""
     keep_self: bool = False
-    """Count a user as a negative of the same user among the single-modality vectors."""
+    """Count a user's own single-modality vector also among the negatives."""
     contrast_negatives: Literal["batch", "full"] = "batch"
-    """Contrast with the users of the batch, or with all users."""
+    """Contrast with the users of the batch (batch), or with all users (full)."""
     empty_views: Literal["drop", "keep"] = "drop"
-    """Leave users without an edge in a modality's graph out of its contrast, or keep them."""
+    """Leave users without an edge in a modality's graph out of its contrast (drop), or keep
+    them."""
     feature_dropout: Rate = 0.2
-    """Share of the projected features that a step goes without."""
+    """Dropout of the projected features."""
     residual_features: bool = False
-    """Add an item's own projected features to what reaches it through its users."""
+    """Add an item's own projected features to the mean over its users."""
     densify: Literal["gumbel", "observed"] = "gumbel"
-    """Real rows from a softmax of noisy observations, or from the observations as they are."""
+    """Build real rows from a softmax of noisy observations (gumbel), or from the observations."""
     gumbel_temperature: Annotated[float, Field(gt=0, le=100)] = 0.1
     """Temperature of that softmax; 0.002 to 0.02 in the released code."""
     gumbel_noise: Weight = 0.1
-    """Factor on its noise: 1 in the paper's text buries the data, 1e-5 in the released code."""
+    """Factor on its noise: 1 in the paper's text, which hides the data, 1e-5 in the released
+    code."""
     aux_weight: Weight = 100.0
     """Weight of the model's own scores in a real row; the paper tries 0 to 150."""
     relation_scores: Literal["cosine", "dot"] = "cosine"
-    """Modality scores of users and items as cosines, or as products."""
+    """Compute modality scores of users and items as cosines, or as inner products."""
     mask_observed: bool = False
-    """Show the critic zeros in place of the scores of observed items."""
+    """Replace the scores of observed items by zeros in the critic's input."""
     penalty_weight: Weight = 1.0
     """Weight of the gradient penalty; the paper tries 0 to 150."""
     n_critic: Annotated[int, Field(ge=1, le=100)] = 1
-    """Steps of the critic for one of the model."""
+    """Number of steps of the critic for each step of the model."""
     critic_learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-4
-    """Step size of the critic's Adam."""
+    """Learning rate of the critic, which Adam trains."""
     critic_hidden: Annotated[int, Field(ge=1, le=65536)] | Literal["bounded", "full"] = "bounded"
-    """Width of the critic's first hidden layer, the second has half: a quarter of the items, but
-    at most 1,024 where bounded; or a number."""
+    """Width of the critic's first hidden layer: a number, a quarter of the items (full), or at most
+    1,024 of that (bounded). The second layer has half of it."""
     critic_norm: Norm = "batch"
-    """Normalisation in the critic; layer or none make the penalty one of single rows."""
+    """Normalisation in the critic; with layer or none the gradient penalty is per row."""
     critic_slope: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Slope of the critic's leaky ReLU; 1, by mistake, in the released code."""
+    """Negative slope of the critic's leaky ReLU; 1, by mistake, in the released code."""
     critic_output: Output = "sigmoid"
-    """The critic's last step; linear is textbook WGAN and worth trying."""
+    """Output of the critic; linear is the WGAN of the textbooks."""
     critic_scale: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the critic's output."""
     graph: Literal["generated", "observed", "batchwise"] = "generated"
-    """Graphs of the modalities: the best items of each user by the modality's scores, the
-    observed interactions, or what the released code builds from the last batches."""
+    """Graphs of the modalities: the best items of each user by the modality's scores (generated),
+    the interactions (observed), or as the released code builds them from batches (batchwise)."""
     k: Annotated[int, Field(ge=1, le=10000)] = 10
-    """Items of a user in a modality's graph."""
+    """Number of items of a user in a modality's graph."""
     topk_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    """In place of k, a share of all items (at least one item, but rounded down if batchwise)."""
+    """Share of all items, used instead of k; at least one item, but rounded down if batchwise."""
     refresh_every: Annotated[int, Field(ge=1)] = 1
-    """Epochs between two graphs; steps if batchwise."""
+    """Epochs (steps if batchwise) between two graphs."""
     first_graph: Literal["observed", "generated"] = "observed"
-    """Graphs of the first epoch: the interactions, or those of the untrained scores."""
+    """Graphs of the first epoch: the interactions, or the graphs of the untrained scores."""
 
     @model_validator(mode="after")
     def _penalty_sees_a_gradient(self) -> SelfSupervisedConfig:
@@ -114,18 +116,18 @@ class SelfSupervisedConfig(MultimodalConfig):
 
     @property
     def is_adversarial(self) -> bool:
-        """There is a critic."""
+        """Whether there is a critic."""
         return self.self_supervision == "adversarial" and self.adversarial_weight > 0
 
     def n_neighbours(self, n_items: int) -> int:
-        """Items of a user in a modality's graph."""
+        """Number of items of a user in a modality's graph."""
         if self.topk_rate is None:
             return min(self.k, n_items)
         share = n_items * self.topk_rate
         return int(share) if self.graph == "batchwise" else max(1, round(share))
 
     def adversarial_settings(self, n_items: int) -> AdversarialSettings:
-        """These options as the adversarial part reads them."""
+        """The options of the adversarial part, for rows of n_items scores."""
         hidden = {"bounded": min(n_items // 4, 1024), "full": n_items // 4}
         wide = self.critic_hidden
         first = max(2, hidden[wide] if isinstance(wide, str) else wide)
@@ -151,40 +153,41 @@ class MMSSLConfig(SelfSupervisedConfig):
     """Options of MMSSL."""
 
     preset: Literal["paper", "official"] = "paper"
-    """The method with its misprints corrected, or the released code with its defects; whatever
-    else is set goes before."""
+    """The method with its misprints corrected, or the released code with its defects; options that
+    are set win."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 5.5e-4
-    """Step size of the model's optimizer."""
+    """Learning rate of the model's optimizer."""
     learning_rate_decay: bool = True
-    """Multiply the model's step size by 0.96 every 50 epochs, little by little."""
+    """Multiply the model's learning rate by 0.96 every 50 epochs, in equal factors per epoch."""
     optimizer: Literal["adam", "adamw"] = "adamw"
     """Adam, or AdamW with decoupled weight decay."""
     weight_decay: Weight = 1.4e-2
-    """Weight decay handed to the optimizer."""
+    """Weight decay of the optimizer."""
     n_layers: Annotated[int, Field(ge=0, le=8)] = 2
-    """Steps of propagation between users and items."""
+    """Number of propagation steps between users and items."""
     adjacency: Adjacency = "one-sided"
-    """Weights of the interactions: by the receiving side's degree, or by both sides'."""
+    """Weights of the interactions: by the receiving side's degree, or by both sides' degrees."""
     order: Literal["simultaneous", "sequential"] = "simultaneous"
-    """Items propagate from the users' last layer, or from the one just computed."""
+    """Propagate items from the users' previous layer, or from the one just computed
+    (sequential)."""
     soften_last: bool = False
-    """Softmax over the columns of the last layer."""
+    """Apply a softmax over the columns of the last layer."""
     eta: Weight = 0.36
     """Weight of the modality-aware vectors in layer 0; 0 also removes the attention."""
     omega: Weight = 0.55
     """Weight of the propagated features in the final vectors."""
     n_heads: Annotated[int, Field(ge=1, le=256)] = 4
-    """Heads of the attention between modalities; they divide the embedding size."""
+    """Number of heads of the attention between modalities; must divide the embedding size."""
     attention: Literal["cross", "collapsed"] = "cross"
-    """Modalities listen to each other, or only pass a linear map as in the released code."""
+    """Let modalities attend to each other, or only apply a linear map as in the released code."""
     head_values: HeadValues = "whole"
-    """Every head mixes whole vectors, or only its own columns of them."""
+    """Let every head mix whole vectors, or only its own columns."""
     view_norm: Literal["rows", "squared"] = "rows"
-    """Bring modality-aware vectors to unit length, or divide by the squared length as printed."""
+    """Scale modality-aware vectors to unit length, or divide by the squared length as printed."""
     sampling: Literal["users", "interactions"] = "users"
-    """Count every user alike in the ranking loss, or every interaction."""
+    """Give every user the same weight in the ranking loss, or every interaction."""
     stale_critic_inputs: bool = False
-    """Let the critic see the vectors of the last step instead of computing them anew."""
+    """Show the critic the vectors of the last step instead of computing them again."""
     reg: Weight = 1e-5
     """Weight of the squared final vectors of the batch."""
     feature_reg: Weight = 1e-5

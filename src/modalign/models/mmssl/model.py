@@ -41,8 +41,8 @@ class _Forward:
 
     Attributes:
         relations: F_U and F_I of each modality, all rows.
-        views: E_U and E_I of each modality, all rows; none where nothing reads them.
-        users, items: H_U and H_I, of all rows or of those asked for.
+        views: E_U and E_I of each modality, all rows; empty where they are not used.
+        users, items: H_U and H_I, of all rows or of the requested ones.
     """
 
     relations: list[TablePair]
@@ -80,23 +80,23 @@ class _Forward:
 class MMSSL(SelfSupervisedModel):
     """A graph recommender that learns from a critic of its modalities and from contrasts.
 
-    Each modality's features reach users and items through the interactions (F). Their cosines
-    are rows of likely interactions that a critic learns to tell from the users' own rows, and
-    that learn to pass. The best of them are a graph for each modality, over which id vectors
-    are gathered (E), mixed by attention between modalities and added to layer 0 of the
-    propagation; the final vectors H add F:
+    Each modality's features are propagated to users and items over the interactions (F). Their
+    cosines are rows of likely interactions; a critic learns to distinguish them from the users'
+    own rows, and they learn to be indistinguishable. The best of them are a graph for each
+    modality, over which id vectors are averaged (E), mixed by attention between modalities and
+    added to layer 0 of the propagation; the final vectors H add F:
 
         H = mean over l of A^l (E + eta * unit(attention(E^1..E^M))) + omega * sum_m unit(F^m)
 
-    The loss is BPR of `<H_u, H_i>`, the contrast of H_u with each E_u^m, what the critic says
-    of the generated rows, and penalties. The critic has a phase of its own.
+    The loss is BPR of `<H_u, H_i>`, the contrast of H_u with each E_u^m, the critic's output for
+    the generated rows, and penalties. The critic has a phase of its own.
 
     Source: Wei et al., "Multi-modal self-supervised learning for recommendation", WWW 2023.
 
     Limits:
         The critic's first layer has n_items x min(n_items / 4, 1024) weights, read about four
-        times in each of its steps; it is most of the cost. Items without interactions are
-        scored by their id vectors alone unless `residual_features`.
+        times in each of its steps, which is most of the cost. Items without interactions are
+        scored by their id vectors alone unless `residual_features` is set.
 
     Raises:
         DataError: the data has no modality.
@@ -121,7 +121,7 @@ class MMSSL(SelfSupervisedModel):
         for table in (self.users, self.items):
             nn.init.xavier_uniform_(table)
         sizes = self.n_users, self.n_items
-        # One-sided for features and views whatever the propagation of ids is.
+        # One-sided for features and views, whatever the propagation of ids uses.
         self.observed = TwoWayGraph(view.users, view.items, *sizes)
         self.graph = self.observed
         if config.adjacency == "symmetric":
@@ -138,7 +138,7 @@ class MMSSL(SelfSupervisedModel):
             )
         self.self_supervision = SelfSupervision(config, self.n_items)
         counts = view.user_counts().float()
-        # Weighing a pair by 1 / degree of its user is drawing users alike (D32).
+        # Weighting a pair by 1 / degree of its user is the same as drawing users uniformly (D32).
         weights = len(view.users) / (counts.clamp(min=1) * (counts > 0).sum().clamp(min=1))
         self.register_buffer("user_weights", weights, persistent=False)
         self._stale: tuple[list[TablePair], TablePair] | None = None
@@ -247,14 +247,14 @@ class MMSSL(SelfSupervisedModel):
     def _ranking(
         self, users: Tensor, of_users: Tensor, positive: Tensor, negative: Tensor
     ) -> Tensor:
-        """M20, each user alike or each interaction alike."""
+        """M20, with the same weight for each user or for each interaction."""
         each = functional.softplus(torch.linalg.vecdot(of_users, negative - positive))
         if self.config.sampling == "users":
             each = each * self.user_weights[users]
         return each.mean()
 
     def _critic_loss(self, users: Tensor) -> Mapping[str, Tensor]:
-        """M8 and M9, from vectors that get no gradient."""
+        """M8 and M9, from vectors without a gradient."""
         rng = self._rng("critic")
         if self._stale is not None:
             relations, fused = self._stale
@@ -267,7 +267,7 @@ class MMSSL(SelfSupervisedModel):
         return self.self_supervision.critic_loss(relations, fused, users, self.observed, rng)
 
     def _remember(self, now: _Forward) -> None:
-        # Only handed on: `after_step` lets the critic's next step see it.
+        # Only stored: `after_step` makes it the input of the critic's next step.
         if self.config.stale_critic_inputs and torch.is_grad_enabled():
             relations = [(users.detach(), items.detach()) for users, items in now.relations]
             self._last = relations, (now.users.detach(), now.items.detach())
@@ -275,16 +275,16 @@ class MMSSL(SelfSupervisedModel):
     # -------------------------------------------------------------- scoring and watching
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """H_U and H_I by the modalities' graphs as they are now, without dropout."""
+        """H_U and H_I by the current graphs of the modalities, without dropout."""
         now = self._forward(None)
         return now.users, now.items
 
     def diagnostics(self) -> Mapping[str, float]:
-        """What the critic thinks, what the modalities' graphs look like, how attention spreads.
+        """Outputs of the critic, size of the modalities' graphs, entropy of the attention.
 
-        `critic_on_real` and `critic_on_fake` equal and `critic_gradient` near zero say that the
-        critic has nothing left to tell; `data_to_own_scores` near zero that real rows are the
-        model's own scores; `attention_entropy` is 1 where modalities are mixed evenly.
+        Where `critic_on_real` equals `critic_on_fake` and `critic_gradient` is near zero, the
+        critic no longer distinguishes the rows; where `data_to_own_scores` is near zero, real rows
+        are the model's own scores. `attention_entropy` is 1 where modalities are mixed evenly.
         """
         with torch.no_grad():
             now = self._forward(None)

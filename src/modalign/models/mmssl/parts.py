@@ -1,7 +1,7 @@
-"""What MMSSL and a model with its self-supervised parts have in common.
+"""The parts of MMSSL that other models can have too.
 
-Features that reach users and items through the interactions, graphs of the modalities, views
-of id vectors over them, and both self-supervised losses from plain tables.
+Features propagated over the interactions, graphs of the modalities, views of id vectors over
+them, and both self-supervised losses, which need only tables of vectors.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from modalign.nn.rows import unit_rows
 log = logging.getLogger("modalign.models")
 
 CHUNK = 256
-"""Users at a time in a contrast with all users."""
+"""Users computed at a time in a contrast with all users."""
 
 DIAGNOSED = 256
-"""Users, evenly spaced, on whom the critic is watched."""
+"""Number of users, evenly spaced, on whom the critic is measured."""
 
 
 class PropagatedFeatures(nn.Module):
     """`F_U = A_UI (X W + b)` and `F_I = A_IU F_U` for each modality, dropout before A.
 
-    An item's own content reaches it through the users who chose it, unless `residual`.
+    An item receives its content through the users who chose it, and directly with `residual`.
 
     Args:
         names: modalities in order.
-        view: their features.
+        view: training data with their features.
         missing: policy for missing rows.
         size: width d of a modality's vectors.
-        rate: of dropout.
+        rate: dropout rate.
         residual: add an item's own projection to F_I.
     """
 
@@ -84,7 +84,7 @@ class PropagatedFeatures(nn.Module):
 
 
 class ModalityGraphs(nn.Module):
-    """A graph of liked items for each modality; all are the interactions at first.
+    """A graph of users and their preferred items for each modality; first, the interactions.
 
     Args:
         config: how the graphs are made.
@@ -110,7 +110,13 @@ class ModalityGraphs(nn.Module):
         return [one.graph(observed) for one in self.graphs]
 
     def views(self, users: Tensor, items: Tensor, observed: TwoWayGraph) -> list[TablePair]:
-        """Id vectors over each graph: users from their items, items from their users."""
+        """Id vectors averaged over each graph: users from their items, items from their users.
+
+        Args:
+            users: vectors of all users, (n_users, d).
+            items: vectors of all items, (n_items, d).
+            observed: the interactions.
+        """
         graphs = self.current(observed)
         made: dict[int, TablePair] = {}
         for graph in graphs:
@@ -119,18 +125,18 @@ class ModalityGraphs(nn.Module):
         return [made[id(graph)] for graph in graphs]
 
     def user_views(self, items: Tensor, observed: TwoWayGraph) -> list[Tensor]:
-        """The users' side of `views` alone."""
+        """The users' side of `views`."""
         return [graph.to_users.matmul(items) for graph in self.current(observed)]
 
     def start_epoch(
         self, epoch: int, observed: TwoWayGraph, relations: Callable[[], Sequence[TablePair]]
     ) -> None:
-        """Build the graphs anew where they are due.
+        """Build new graphs where they are due.
 
         Args:
-            epoch: its number, from 0.
+            epoch: number of the epoch, from 0.
             observed: the interactions.
-            relations: gives users and items of each modality, asked for where they are needed.
+            relations: returns users and items of each modality; called where they are needed.
         """
         config = self.config
         self._batches, self._collected = 0, []
@@ -155,12 +161,17 @@ class ModalityGraphs(nn.Module):
     def after_batch(
         self, users: Tensor, observed: TwoWayGraph, relations: Callable[[], Sequence[TablePair]]
     ) -> None:
-        """What the released code does after each batch: collect edges, or build from them.
+        """Collect edges after a batch, or build graphs from them, as the released code does.
 
         Edges of a batch's users are collected, except after every `refresh_every`-th batch of
-        an epoch but the first: then the graphs are built from what was collected since the
-        last time. The users' list is tiled where that of items goes user by user, so that most
-        items land at another user.
+        an epoch but the first: then the graphs are built from the edges collected since the last
+        time. The list of users is tiled where that of items goes user by user, so that most items
+        are assigned to another user.
+
+        Args:
+            users: the different users of the batch, int64.
+            observed: the interactions.
+            relations: returns users and items of each modality; called where they are needed.
         """
         if self.config.graph != "batchwise":
             return
@@ -184,7 +195,9 @@ class ModalityGraphs(nn.Module):
         self._collected.append((users, chosen))
 
     def diagnostics(self, observed: TwoWayGraph) -> dict[str, float]:
-        """Mean over modalities: edges of a user, and the share of users without any."""
+        """Edges of a user, share of all edges, and share of users without an edge; means over
+        modalities.
+        """
         graphs = self.current(observed)
         degrees = torch.stack([g.seen.indptr[1:] - g.seen.indptr[:-1] for g in graphs]).float()
         return {
@@ -195,11 +208,11 @@ class ModalityGraphs(nn.Module):
 
 
 class SelfSupervision(nn.Module):
-    """The adversarial and the contrastive part over plain tables, for any model that has them.
+    """The adversarial and the contrastive part, for any model with tables of vectors.
 
     Args:
         config: the options of both parts.
-        n_items: length of a row that the critic sees.
+        n_items: number of items, the length of a row that the critic sees.
     """
 
     def __init__(self, config: SelfSupervisedConfig, n_items: int) -> None:
@@ -214,7 +227,7 @@ class SelfSupervision(nn.Module):
 
     @property
     def is_generative(self) -> bool:
-        """The modalities' scores are in a loss."""
+        """Whether the modalities' scores are in a loss."""
         return self.adversarial is not None or self.scale is not None
 
     def critic_phase(self) -> Phase:
@@ -231,14 +244,14 @@ class SelfSupervision(nn.Module):
         observed: TwoWayGraph,
         rng: torch.Generator | None,
     ) -> dict[str, Tensor]:
-        """The weighted loss of what makes the generated rows, by the name of its kind.
+        """The weighted loss of the generated rows, as `generator` or `autoencoder`.
 
         Args:
             relations: for each modality all users (n_users, d) and all items (n_items, d).
-            users: the different users of the batch.
+            users: the different users of the batch, int64.
             batch: triples of user, chosen and other item.
             observed: the interactions.
-            rng: for the critic's dropout.
+            rng: for the critic's dropout; None applies no dropout.
         """
         weight = self.config.adversarial_weight
         if self.adversarial is not None:
@@ -258,7 +271,15 @@ class SelfSupervision(nn.Module):
         observed: TwoWayGraph,
         rng: torch.Generator,
     ) -> dict[str, Tensor]:
-        """The critic's loss; `relations` and `fused` are tables of all users and items."""
+        """The critic's loss: `critic_fake`, `critic_real` and `critic_penalty`.
+
+        Args:
+            relations: for each modality all users (n_users, d) and all items (n_items, d).
+            fused: final vectors of all users and of all items, for the real rows.
+            users: the different users of the batch, int64.
+            observed: the interactions.
+            rng: for dropout, noise and the positions of the gradient penalty.
+        """
         assert self.adversarial is not None
         return self.adversarial.critic_loss(
             [(of_users[users], items) for of_users, items in relations],
@@ -268,8 +289,12 @@ class SelfSupervision(nn.Module):
         )
 
     def contrast(self, views: Sequence[Tensor], anchor: Tensor, users: Tensor) -> dict[str, Tensor]:
-        """The weighted contrast; `views` and `anchor` are tables of all users, or, against the
-        batch alone, `anchor` of the batch's.
+        """The weighted contrast of final and single-modality vectors, as `contrast`.
+
+        Args:
+            views: for each modality vectors of all users, (n_users, d).
+            anchor: final vectors of all users with `contrast_negatives=full`, else of `users`.
+            users: the different users of the batch, int64.
         """
         config = self.config
         if not config.contrast_weight:
@@ -292,7 +317,13 @@ class SelfSupervision(nn.Module):
     def diagnostics(
         self, relations: Sequence[TablePair], fused: TablePair, observed: TwoWayGraph
     ) -> dict[str, float]:
-        """The critic's verdicts on a fixed sample of users."""
+        """Outputs of the critic on a fixed sample of users.
+
+        Args:
+            relations: for each modality all users (n_users, d) and all items (n_items, d).
+            fused: final vectors of all users and of all items.
+            observed: the interactions.
+        """
         if self.adversarial is None:
             return {}
         active = torch.nonzero(observed.seen.indptr[1:] > observed.seen.indptr[:-1]).flatten()
@@ -361,7 +392,7 @@ class SelfSupervisedModel(SeededLoss):
 
 
 def _reconstruction(users: Tensor, items: Tensor, batch: Batch, scale: Tensor) -> Tensor:
-    """Cross entropy of `sigmoid(scale * cosine)` at chosen and as many other items."""
+    """Cross entropy of `sigmoid(scale * cosine)` at the chosen and at one other item each."""
     assert batch.positives is not None
     assert batch.negatives is not None
     of_users = unit_rows(users[batch.users])
@@ -369,5 +400,5 @@ def _reconstruction(users: Tensor, items: Tensor, batch: Batch, scale: Tensor) -
         scale * torch.linalg.vecdot(of_users, unit_rows(items[index]))
         for index in (batch.positives, batch.negatives)
     ]
-    # -log sigmoid(x) of the chosen, -log(1 - sigmoid(x)) of the others.
+    # -log sigmoid(x) at the chosen, -log(1 - sigmoid(x)) at the other items.
     return torch.cat([functional.softplus(-logits[0]), functional.softplus(logits[1])]).mean()

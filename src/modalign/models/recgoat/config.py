@@ -1,4 +1,4 @@
-"""The options of RecGOAT and its two presets; decisions E1 to E29 are told in the docs page."""
+"""The options of RecGOAT and its two presets; `docs/models/recgoat.md` lists E1 to E29."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REFERENCE: Mapping[str, Any] = {
     "weights": "free",
     "transport_weight": 0.0,
 }
-"""What preset="reference" sets where nothing else is said: the released code for amazon-baby."""
+"""Options of preset="reference": the released code for amazon-baby. Options that are set win."""
 
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -41,111 +41,115 @@ class RecGOATConfig(MultimodalConfig):
     """Options of RecGOAT."""
 
     preset: Literal["library", "reference"] = "library"
-    """The method, or the released code with its oddities; whatever else is set goes before."""
+    """The method, or the released code with its deviations; options that are set win."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.005
-    """Step size of the optimizer; the released 0.0008 stops too early on small data."""
+    """Learning rate of the optimizer; the released 0.0008 stops too early on small data."""
     epochs: Annotated[int, Field(ge=0)] = 500
-    """Most passes over the training data."""
+    """Maximum number of epochs."""
     patience: Count = 10
-    """Stop after so many evaluations in a row without a better validation Recall@20."""
+    """Stop after this number of evaluations in a row without a better validation metric."""
     n_layers: Annotated[int, Field(ge=0, le=8)] = 3
-    """Steps of propagation between users and items."""
+    """Number of propagation steps between users and items."""
     n_attention_layers: Annotated[int, Field(ge=0, le=4)] = 1
-    """Layers of attention over the graphs of items and of users."""
+    """Number of attention layers over the graphs of items and of users."""
     n_heads: Annotated[int, Field(ge=1, le=256)] = 8
-    """Heads of the attention; they divide the embedding size."""
+    """Number of attention heads; must divide the embedding size."""
     k: Annotated[int, Field(ge=1, le=1000)] = 20
-    """Nearest items of an item in each modality, itself not among them; 30 for amazon-sports."""
+    """Number of nearest items of an item in each modality, itself excluded; 30 for
+    amazon-sports."""
     k_users: Annotated[int, Field(ge=1, le=1000)] = 20
-    """Nearest users of a user by preference."""
+    """Number of nearest users of a user by preference."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share dropped of the attention's inputs, shares and results, and of the fused vectors."""
+    """Dropout of the attention's inputs, weights and results, and of the fused vectors."""
     item_graph: bool = True
-    """Let items listen to items alike; otherwise only to themselves."""
+    """Let items attend to similar items; otherwise each attends only to itself."""
     user_graph: bool = True
-    """Let users listen to users of like preference; otherwise only to themselves."""
+    """Let users attend to users with similar preferences; otherwise each attends only to itself."""
     centre: bool = True
-    """Take the mean away from features before they are compared or read: embeddings of sentences
-    share a large common part."""
+    """Subtract the mean from the features before they are compared or projected: sentence
+    embeddings share a large common part."""
     standardise: bool = True
-    """Bring each column of a modality's vectors to mean 0 and deviation 1 over the anchors: the
-    plan compares columns so, and what all items share would otherwise drown the rest."""
+    """Scale each column of a modality's vectors to mean 0 and standard deviation 1 over the
+    anchors, as the plan compares them; otherwise the part that all items share dominates."""
     weigh_edges: bool = False
-    """Let the attention follow the cosine of the features at both ends too."""
+    """Weight the attention also by the cosine of the features at both ends of an edge."""
     user_item: Literal["light", "attentive"] = "light"
-    """Propagate between users and items as LightGCN, or by attention."""
+    """Propagate between users and items as LightGCN does (light), or by attention (attentive)."""
     modal_users: bool = False
-    """Average into the users what their items say in each modality."""
+    """Average the mean of a user's items in each modality into the user's vector."""
     content: bool = True
-    """Read the items' features; without, items are their propagated ids."""
+    """Read the items' features; if false, items are their propagated ids."""
     feature_rank: FeatureRank = "auto"
-    """Columns of the features: "exact" rotates them to their rank, "auto" does so where there
-    are more columns than items, a number truncates, null keeps them. Graphs use them all."""
+    """Columns of the features: exact rotates them to their rank, auto does so where there are more
+    columns than items, a number truncates, null keeps them. Graphs use all columns."""
     preference: OwnFeatures = "history_mean"
-    """What is known of users: the mean of their items' features, a modality of users in the
-    data, random numbers, or nothing (their ids alone)."""
+    """Source of the users' preferences: the mean of their items' features (history_mean), a
+    modality of users in the data (file), random numbers (random), or none."""
     preference_modality: str = "preference"
     """Name of the modality of users that preference=file reads."""
     user_start: Literal["preference", "random"] = "preference"
-    """Users' free vectors start as principal components of their preferences, or at random."""
+    """Start users' free vectors as principal components of their preferences, or at random."""
     preference_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the preference in a user's vector at the start (it is learnt)."""
+    """Initial share of the preference in a user's vector; it is trained."""
     contrast_weight: Weight = 0.03
-    """Weight of the contrasts; worth trying 0.005 to 0.1."""
+    """Weight of the contrasts; try 0.005 to 0.1."""
     modality_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the contrast between modalities; the rest is that of users with items."""
+    """Share of the contrast between modalities; the rest is the contrast of users with items."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.2
     """Temperature of the contrasts."""
     contrast_sign: Literal["attract", "repel"] = "attract"
-    """Draw an item's vectors of two modalities together, or (the released code) apart."""
+    """Draw an item's vectors of two modalities together (attract), or, as the released code,
+    apart."""
     contrast_views: Literal["unique", "pairs"] = "unique"
-    """Contrast each item of the batch once, or positives and negatives as they come."""
+    """Contrast each item of the batch once (unique), or all positives and negatives (pairs)."""
     contrast_symmetric: bool = False
     """Contrast modalities in both directions."""
     contrast_rows: Annotated[int, Field(ge=2)] = 2048
-    """Most rows in a contrast; a larger batch is drawn from."""
+    """Maximum number of rows in a contrast; of a larger batch a sample is drawn."""
     mask_known: bool = False
     """Leave a user's other training items out of the contrast of users with items."""
     fusion: Literal["oat", "sum", "concat"] = "oat"
-    """Align the modalities by transport and weigh them, or add or join them as they are."""
+    """Align the modalities by transport and take a weighted sum (oat), or pass the sum (sum) or
+    all vectors side by side (concat) through a linear map."""
     oat_map: Literal["feature", "sample"] = "feature"
-    """Transport features of a modality to features of the ids, or items to items."""
+    """Transport features of a modality to features of the ids (feature), or items to items
+    (sample)."""
     plan: Plan = "sinkhorn"
-    """The plan between features: by transport, as the released code computes it (it vanishes),
-    feature q to feature q, or none."""
+    """The plan between features: entropic transport (sinkhorn), as the released code computes it,
+    where it vanishes (released), feature q to feature q (identity), or none."""
     adapt: Literal["zero", "xavier", "none"] = "zero"
-    """What the trained matrix beside the plan starts from; none leaves it out."""
+    """Initial values of the trained matrix that is added to the plan; none leaves it out."""
     scale_plan: bool = True
     """Multiply the plan by the number of features, so that its columns sum to one."""
     match_scale: bool = True
-    """Bring aligned vectors to the size of the id vectors."""
+    """Scale aligned vectors to the size of the id vectors."""
     cost_power: Literal[1, 2] = 2
-    """Distance of two features: mean of absolute or of squared differences."""
+    """Distance of two features: mean of absolute (1) or squared (2) differences."""
     plan_reg: Annotated[float, Field(gt=0)] = 0.25
-    """Entropic regularisation of the plan, the cost having mean 0 and deviation 1."""
+    """Entropic regularisation of the plan, whose cost has mean 0 and standard deviation 1."""
     plan_iterations: Count = 100
-    """Most sweeps for a plan; each starts from the last plan."""
+    """Maximum number of Sinkhorn iterations for a plan, which starts from the last plan."""
     plan_every: Count | Literal["auto"] = "auto"
-    """Steps between two plans; auto: 1 up to an embedding size of 128, 10 above."""
+    """Training steps between two plans; auto: 1 up to an embedding size of 128, 10 above."""
     plan_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the last plan in the next."""
+    """Share of the last plan in the next one."""
     anchors: Annotated[int, Field(ge=2)] = 2048
-    """Fixed items (and users) on which plans and sizes are measured, at most."""
+    """Maximum number of fixed items (and users) on which plans and sizes are measured."""
     transport_weight: Weight = 0.05
-    """Weight of the distances between aligned and id vectors; worth trying 0.01 to 0.5."""
+    """Weight of the distances between aligned and id vectors; try 0.01 to 0.5."""
     distance: Distance = "plan"
-    """Mean cost of an entropic plan, its debiased divergence, or the sliced distance."""
+    """Mean cost of an entropic plan (plan), debiased divergence, or sliced distance."""
     distance_rows: Annotated[int, Field(ge=2, le=4096)] = 256
-    """Items (and users) of a batch on which the distance is measured."""
+    """Maximum number of items (and users) of a batch on which the distance is measured."""
     distance_reg: Annotated[float, Field(gt=0)] = 0.05
     """Entropic regularisation of the distance, as a share of the mean cost."""
     distance_side: Literal["modality", "both"] = "modality"
-    """Move the aligned vectors alone towards the ids, or both."""
+    """Send the gradient to the aligned vectors only (modality), or also to the ids (both)."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs before the distance has a weight."""
+    """Number of epochs in which the distance is not in the loss."""
     weights: Literal["softmax", "free", "per_item", "equal"] = "softmax"
-    """Weights of the id and the modalities in an item: learnt and summing to one, free numbers
-    of the modalities (the id has what is left of one), by a gate for each item, or equal."""
+    """Weights of the id and the modalities in an item: learned and summing to one (softmax), free
+    numbers of the modalities with the rest for the id (free), by a gate (per_item), or equal."""
     reg: Weight = 1e-4
     """Weight of the squared free vectors of the batch."""
 
@@ -174,7 +178,7 @@ class RecGOATConfig(MultimodalConfig):
 
     @property
     def transports(self) -> bool:
-        """Modalities are aligned before they are fused."""
+        """Whether modalities are aligned before they are fused."""
         return self.fusion == "oat"
 
     @property

@@ -1,30 +1,25 @@
 """RecGOAT: graph attention and optimal adaptive transport (Li et al. 2026).
 
 The equations R1 to R16 and the decisions E1 to E29 that comments cite are listed in
-`docs/models/recgoat.md`. Its options and its parts stand in `_recgoat_config`
-and `_recgoat_parts`; what is left here is the model itself: spaces, losses and diagnostics.
+`docs/models/recgoat.md`. This file holds the forward pass and the losses; options, branches,
+transport and the comparison of spaces have files of their own.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalign import ot
 from modalign.core import seeds
 from modalign.core.interfaces import Batch, chosen_modalities
 from modalign.core.view import TrainView
 from modalign.models._registry import register
-from modalign.models._shared.batch_items import distinct
 from modalign.models._shared.seeded_loss import SeededLoss
-from modalign.models._shared.unit import unit
 from modalign.models.recgoat.config import RecGOATConfig
 from modalign.models.recgoat.parts import (
     FIRST_SIZE,
@@ -34,61 +29,17 @@ from modalign.models.recgoat.parts import (
     preferences,
     principal_start,
 )
+from modalign.models.recgoat.spaces import DIAGNOSED, Spaces, Wanted, contrasts, distances
 from modalign.models.recgoat.transport import (
     FeatureTransport,
-    Pair,
     SampleTransport,
     State,
     cloud_distances,
-    row_length,
-    scaled_distance,
     size_of,
     standardised,
 )
 from modalign.nn.losses.infonce import info_nce
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
-
-DIAGNOSED = 512
-"""Items (and users), fixed, on which spaces are compared."""
-
-
-@dataclass(frozen=True)
-class Spaces:
-    """Vectors of some users and items in every space.
-
-    Attributes:
-        users: what ranks, z_u, (B, d).
-        collaborative: users by the interactions, (B, d).
-        preference: users by their preferences before and after transport; None without.
-        unified: items, z*, rows of length one, (C, d).
-        ids: items by the interactions, (C, d).
-        raw: items by each modality, before transport.
-        mapped: after it; as `raw` where there is none.
-        state: the plans in use; None for those kept.
-    """
-
-    users: Tensor
-    collaborative: Tensor
-    preference: Pair | None
-    unified: Tensor
-    ids: Tensor
-    raw: list[Tensor]
-    mapped: list[Tensor]
-    state: State | None
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """Rows of one side: which are computed, where in them an entry and the anchors stand."""
-
-    rows: Tensor | None
-    places: Tensor
-    anchors: Tensor
-
-    @classmethod
-    def of(cls, index: Tensor, anchors: Tensor, n: int) -> _Wanted:
-        rows, places = distinct(torch.cat([index, anchors]), n)
-        return cls(rows, places[: len(index)], places[len(index) :])
 
 
 @register(
@@ -138,21 +89,22 @@ class _Wanted:
     },
 )
 class RecGOAT(SeededLoss):
-    """Graph attention in every space, and transport that brings modalities to the ids' space.
+    """Graph attention in every space, and transport that maps modalities to the space of the ids.
 
-    Items have a vector of their id, propagated over the interactions, and one of each modality,
-    from attention over the items nearest by content. Transport between the d features of a
-    modality and those of the ids, plus a trained matrix, maps the one onto the other; their
-    weighted mean is the item. Users have a propagated vector and one of their preference, mapped
-    alike. The loss is BPR, contrasts of the same item in two spaces and of users with items, the
-    1-Wasserstein distance that is left after the map, and a penalty.
+    An item has a vector of its id, propagated over the interactions, and one of each modality,
+    computed by attention over the items nearest in content. Transport between the d features of
+    a modality and the d features of the ids, plus a trained matrix, maps the modality's vectors
+    to the ids'; their weighted mean is the item. A user has a propagated vector and a vector of
+    the preference, which is mapped in the same way. The loss is BPR, contrasts of the same item
+    in two spaces and of users with items, the 1-Wasserstein distance that remains after the map,
+    and a penalty.
 
-    Source: Li et al. 2026; what the paper leaves open is decided in the documentation page.
+    Source: Li et al. 2026; `docs/models/recgoat.md` lists what the paper leaves open.
 
     Limits:
         Each step projects all features, `4 n_items (sum of feature widths) d` operations with
-        the gradient; a smaller `feature_rank` cuts that. Attention is computed for the batch and
-        the anchors. A user unknown in training has no vector.
+        the gradient; a smaller `feature_rank` reduces that. Attention is computed for the batch
+        and the anchors. A user that training never saw has no vector.
 
     Raises:
         DataError: the data has no modality, or none of users for `preference="file"`.
@@ -212,7 +164,7 @@ class RecGOAT(SeededLoss):
 
     @property
     def space_names(self) -> list[str]:
-        """Names of what is mapped: the modalities, then the users' preferences."""
+        """Names of the mapped spaces: the modalities, then the users' preferences."""
         return [*self.modality_names, *(["preference"] if self.preference is not None else [])]
 
     @property
@@ -240,18 +192,18 @@ class RecGOAT(SeededLoss):
 
     def encode(
         self,
-        users: _Wanted | None = None,
-        items: _Wanted | None = None,
+        users: Wanted | None = None,
+        items: Wanted | None = None,
         rng: torch.Generator | None = None,
         renew: bool = False,
     ) -> Spaces:
-        """R3, R4, R8 to R10, R13 and R14 at the rows asked for; None takes all.
+        """Vectors of users and items in every space: R3, R4, R8 to R10, R13 and R14.
 
         Args:
-            users: rows of users.
-            items: rows of items.
-            rng: for dropout; None goes without.
-            renew: compute the plans anew; otherwise those kept are used.
+            users: rows of users to compute; None computes all.
+            items: rows of items to compute; None computes all.
+            rng: for dropout; None applies no dropout.
+            renew: compute new plans, instead of using the kept ones.
         """
         user_rows = None if users is None else users.rows
         item_rows = None if items is None else items.rows
@@ -260,7 +212,7 @@ class RecGOAT(SeededLoss):
         collaborative, all_ids = self.ids(user_rows, rng)
         ids = all_ids if item_rows is None else functional.embedding(item_rows, all_ids)
         profile = None if self.preference is None else self.preference(user_rows, rng)
-        # Where users hear of all items in each modality, all are computed.
+        # Where users average over all their items in each modality, all items are computed.
         heard = self.config.modal_users
         raw = [branch(None if heard else item_rows, rng) for branch in self.branches]
         if self.config.standardise:
@@ -285,7 +237,7 @@ class RecGOAT(SeededLoss):
     def _with_modal_users(
         self, users: Tensor, ids: Tensor, raw: Sequence[Tensor], rows: Tensor | None
     ) -> Tensor:
-        """The mean of users by the interactions and by what their items say in each modality."""
+        """The mean of the users' vectors and the means of their items in each modality."""
         at = self.item_anchors
         if self.config.match_scale:
             raw = [z * (size_of(ids[at]) / size_of(z[at])) for z in raw]
@@ -294,12 +246,12 @@ class RecGOAT(SeededLoss):
     def _map(
         self, sides: Sequence[tuple[Tensor, Tensor, Tensor]], renew: bool
     ) -> tuple[list[Tensor], State | None]:
-        """Vectors of each space among those of the ids, and the plans if they are new."""
+        """Vectors of each space after transport, and the plans if they are new."""
         transport = self.transport
         if transport is None:
             return [z for z, _, _ in sides], None
         state = None
-        # Plans in single precision: a mass has to be one.
+        # Plans in single precision, so that their mass is one.
         with torch.autocast(self.device.type, enabled=False):
             if renew and transport.learns_plan:
                 state = transport.renewed(
@@ -319,16 +271,16 @@ class RecGOAT(SeededLoss):
         """
         config, n = self.config, len(batch)
         pairs, rng = batch.items(), self._rng(phase)
-        nobody = self.item_anchors[:0]
+        none = self.item_anchors[:0]
         measured = self.transport is not None or config.standardise
-        of_items = self.item_anchors if measured and self.modality_names else nobody
-        of_users = self.user_anchors if measured and self.preference is not None else nobody
-        items = _Wanted.of(pairs, of_items, self.n_items)
-        users = _Wanted.of(batch.users, of_users, self.n_users)
+        of_items = self.item_anchors if measured and self.modality_names else none
+        of_users = self.user_anchors if measured and self.preference is not None else none
+        items = Wanted.of(pairs, of_items, self.n_items)
+        users = Wanted.of(batch.users, of_users, self.n_users)
         due = self.training and self._step % config.steps_between_plans == 0
         spaces = self.encode(users, items, rng if self.training else None, renew=due)
         if self.training:
-            # Only handed on: `after_step` writes it into the buffers.
+            # Only stored: `after_step` writes it into the buffers.
             self._handed_on = spaces.state
         own = functional.embedding(users.places, spaces.users)
         chosen, others = functional.embedding(items.places, spaces.unified).view(2, n, -1)
@@ -361,7 +313,7 @@ class RecGOAT(SeededLoss):
         return parts
 
     def _user_contrast(self, batch: Batch, users: Tensor, items: Tensor, spaces: Spaces) -> Tensor:
-        """L_ui: users pick their positive among the batch's different positives (E17)."""
+        """L_ui: each user's positive against the batch's different positives (E17)."""
         config = self.config
         assert batch.positives is not None
         n = min(len(batch), config.contrast_rows)
@@ -433,7 +385,7 @@ class RecGOAT(SeededLoss):
     # -------------------------------------------------------------- scoring and watching
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """z_u and z* by the plans as they are kept, without dropout."""
+        """z_u and z* by the kept plans, without dropout."""
         spaces = self.encode()
         return spaces.users, spaces.unified
 
@@ -467,10 +419,19 @@ class RecGOAT(SeededLoss):
         and the ids', before and after transport, in units of the ids' length; `w1/unified` of
         rows of length one. `nce/a-b` of two item spaces and `information/a-b = log n - nce`.
         `plan_bits`: entropy of the plans' rows; `plan_churn`: half the mass that the last plans
-        moved. `weight/*`, `preference_share`: what fusion gives to whom. `attention/*`: entropy
-        of attention, 1 where neighbours are heard alike.
+        moved. `weight/*` and `preference_share`: weights of the fusion. `attention/*`: entropy
+        of attention, 1 where all neighbours have the same weight.
         """
-        found = self._distances_now()
+        with torch.no_grad():
+            spaces = self.encode()
+        items, users = self.item_anchors[:DIAGNOSED], self.user_anchors[:DIAGNOSED]
+        found = distances(spaces, self.modality_names, items, users)
+        found |= contrasts(spaces, self.modality_names, items, self.config.temperature)
+        if self.config.fusion == "oat" and spaces.mapped:
+            weights = self.fusion.weights([spaces.ids, *spaces.mapped]).detach()
+            mean = weights.reshape(-1, 1 + len(spaces.mapped)).mean(0).tolist()
+            names = ("id", *self.modality_names)
+            found |= {f"weight/{name}": w for name, w in zip(names, mean, strict=True)}
         if self.transport is not None:
             found |= self.transport.diagnostics(self.space_names)
         if self.preference_logit is not None:
@@ -485,48 +446,15 @@ class RecGOAT(SeededLoss):
     def _branches(self) -> list[Branch]:
         return [*self.branches, *([] if self.preference is None else [self.preference])]
 
-    @torch.no_grad()
-    def _distances_now(self) -> dict[str, float]:
-        spaces = self.encode()
-        items, users = self.item_anchors[:DIAGNOSED], self.user_anchors[:DIAGNOSED]
-        named = list(zip(self.modality_names, spaces.raw, spaces.mapped, strict=True))
-        sides = [(name, raw, mapped, spaces.ids, items) for name, raw, mapped in named]
-        if spaces.preference is not None:
-            sides.append(("preference", *spaces.preference, spaces.collaborative, users))
-        found = {}
-        for name, raw, mapped, target, rows in sides:
-            length = row_length(target[rows])
-            found[f"w1_before/{name}"] = exact_distance(raw[rows] / length, target[rows] / length)
-            found[f"w1_after/{name}"] = exact_distance(mapped[rows] / length, target[rows] / length)
-        found["w1/unified"] = exact_distance(spaces.unified[items], unit(spaces.ids[items]))
-        tables = [("id", spaces.ids), *((name, raw) for name, raw, _ in named)]
-        for (a, one), (b, other) in itertools.combinations(tables, 2):
-            nce = float(info_nce(one[items], other[items], self.config.temperature))
-            found |= {f"nce/{a}-{b}": nce, f"information/{a}-{b}": math.log(len(items)) - nce}
-        if self.config.fusion == "oat" and named:
-            mean = self.fusion.weights([spaces.ids, *spaces.mapped]).reshape(-1, len(tables))
-            weights = mean.mean(0).tolist()
-            found |= {f"weight/{a}": w for (a, _), w in zip(tables, weights, strict=True)}
-        return found
-
-
-def exact_distance(x: Tensor, y: Tensor) -> float:
-    """1-Wasserstein distance of two clouds of n points, by assignment."""
-    cost = scaled_distance(x.double(), y.double())
-    return float((ot.exact_plan(cost) * cost).sum())
-
 
 def _anchors(name: str, n: int, most: int) -> Tensor:
-    """Fixed rows, the same for every model of n rows: they are not saved."""
+    """Fixed rows, at most `most`; the same for every model of n rows, so they are not saved."""
     order = seeds.numpy_generator(0, "recgoat", name).permutation(n)
     return torch.from_numpy(order[: min(n, most)].copy())
 
 
 def _some(rows: Tensor, most: int, rng: torch.Generator) -> Tensor:
-    """At most so many of the rows, drawn without replacement."""
+    """At most `most` of the rows, drawn without replacement."""
     if len(rows) <= most:
         return rows
     return rows[torch.randperm(len(rows), generator=rng, device=rng.device)[:most]]
-
-
-__all__ = ["RecGOAT", "RecGOATConfig", "Spaces", "exact_distance"]

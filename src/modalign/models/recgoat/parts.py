@@ -1,4 +1,4 @@
-"""RecGOAT's parts beside transport: what is known of users, branches of attention, fusion.
+"""RecGOAT's parts without transport: preferences of users, attention branches, fusion.
 
 The equations R2 to R13 that comments cite are listed in `docs/models/recgoat.md`.
 """
@@ -34,23 +34,23 @@ from modalign.nn.gat import SLOPE, GraphAttention, NeighbourGraph
 from modalign.nn.modality_input import ModalityInput
 
 FIRST_SIZE = 0.1
-"""Deviation of the free vectors at the start."""
+"""Standard deviation of the free vectors at the start."""
 RANDOM_WIDTH = 64
 ID_SHARE, TEXT_SHARE, OTHER_SHARE = 0.15, 0.8, 0.05
 KNN_BLOCK = 256
 ROWS = 4096
 """Rows that are copied at a time."""
 SHORTEST = 1e-6
-"""Rows no longer than this after centring are rounding errors."""
+"""Rows not longer than this after centring are rounding errors."""
 LEAST_WEIGHT = 1e-3
-"""Of an edge whose ends have a cosine of zero or less."""
+"""Weight of an edge whose ends have a cosine of zero or less."""
 
 
-# ------------------------------------------------------------------ what is known of users
+# ------------------------------------------------------------------ preferences of users
 
 
 def preferences(config: RecGOATConfig, view: TrainView, names: Sequence[str]) -> Modality | None:
-    """R1 or R2: a row for each user, zeros where nothing is known; None without preferences.
+    """R1 or R2: a row for each user, zeros where there is none; None without preferences.
 
     Args:
         config: options.
@@ -58,8 +58,8 @@ def preferences(config: RecGOATConfig, view: TrainView, names: Sequence[str]) ->
         names: modalities of items in use.
 
     Raises:
-        DataError: the modality of users that is to be read is not there, or no modality of items
-            is there to take means of.
+        DataError: the data lacks the modality of users that `preference_modality` names, or has
+            no modality of items for the means.
     """
     users, items = view.users.numpy(), view.items.numpy()
     if config.preference == "none":
@@ -67,16 +67,16 @@ def preferences(config: RecGOATConfig, view: TrainView, names: Sequence[str]) ->
     if config.preference == "file":
         return centred(_from_file(config.preference_modality, view))
     if config.preference == "random":
-        # A constant: drawn again alike for every model, as it is not saved.
+        # Not saved: every model draws the same numbers again.
         rng = seeds.numpy_generator(0, "recgoat", "preference")
         rows = rng.normal(size=(view.n_users, RANDOM_WIDTH)).astype(np.float32)
         return centred(Modality("random", rows, np.ones(view.n_users, bool), "user"))
     chosen = ["text"] if "text" in names else list(names)
     if not chosen:
         raise DataError(
-            "features of items to make users' preferences of",
-            "data without any",
-            "run `modalign encode` on it first, or set preference=none",
+            "features of items, whose means are the users' preferences",
+            "data without any modality",
+            "run `modalign encode` first, or set preference=none",
         )
     means = [history_mean(view.modalities[name], users, items, view.n_users) for name in chosen]
     if len(means) == 1:
@@ -92,15 +92,15 @@ def _from_file(name: str, view: TrainView) -> Modality:
     if name not in view.user_modalities:
         there = ", ".join(sorted(view.user_modalities)) or "none"
         raise DataError(
-            f"a modality of users named {name!r}, which preference=file reads",
+            f"a modality of users named {name!r} for preference=file",
             f"modalities of users: {there}",
-            "run `modalign describe` on the data first, or set preference=history_mean",
+            "run `modalign describe` first, or set preference=history_mean",
         )
     return view.user_modalities[name]
 
 
 def centred(modality: Modality) -> Modality:
-    """Rows of length one after taking their mean away; absent rows are zeros."""
+    """Rows less their mean, scaled to length one; missing rows are zeros."""
     middle = present_mean(modality)
     rows = np.zeros(modality.features.shape, np.float32)
     present = modality.present.copy()
@@ -114,7 +114,7 @@ def centred(modality: Modality) -> Modality:
 
 
 def spread_of(modality: Modality, middle: np.ndarray) -> float:
-    """Root mean square distance of the rows that are there from `middle`; 1 if there is none."""
+    """Root mean square distance of the present rows from `middle`; 1 if there is none."""
     total = 0.0
     for start in range(0, len(modality), ROWS):
         at = slice(start, start + ROWS)
@@ -124,9 +124,9 @@ def spread_of(modality: Modality, middle: np.ndarray) -> float:
 
 
 def principal_start(modality: Modality, size: int) -> Tensor:
-    """Principal components of the users' rows with deviation 0.1, (n_users, size).
+    """Principal components of the users' rows, each of standard deviation 0.1, (n_users, size).
 
-    Columns beyond the rank, and users of whom nothing is known, are drawn at random.
+    Columns beyond the rank, and users without a row, are drawn at random.
     """
     start = torch.empty(len(modality), size).normal_(std=FIRST_SIZE)
     there = modality.present
@@ -145,7 +145,14 @@ def principal_start(modality: Modality, size: int) -> Tensor:
 
 
 def neighbour_graph(modality: Modality, k: int, listen: bool, weighted: bool) -> NeighbourGraph:
-    """Each row with its k nearest by cosine, both ways, and itself; only itself if not `listen`."""
+    """Each row with its k nearest by cosine, in both directions, and itself.
+
+    Args:
+        modality: features of the rows.
+        k: number of nearest rows.
+        listen: False connects each row only to itself.
+        weighted: give an edge the cosine of its ends as weight, at least 0.001.
+    """
     n = len(modality)
     if not listen:
         return NeighbourGraph(sp.csr_array((n, n)), weighted)
@@ -182,10 +189,10 @@ class Branch(nn.Module):
 
     Args:
         modality: the features, of items or of users.
-        view: for the policies for missing rows that look at other data.
+        view: training data, for the policies for missing rows that read other data.
         config: options.
-        k: nearest rows.
-        listen: whether there is a graph.
+        k: number of nearest rows.
+        listen: False connects each row only to itself.
     """
 
     middle: Tensor
@@ -213,10 +220,10 @@ class Branch(nn.Module):
             self.graph = neighbour_graph(alike, k, listen, config.weigh_edges)
 
     def _initialise(self, narrow: Modality, width: int, centred: bool) -> None:
-        """Gaussian weights, whose distribution an exact rotation to fewer columns leaves alone.
+        """Gaussian weights, whose distribution an exact rotation to fewer columns does not change.
 
-        Centred features are taken in units of their length, so that the result has the size that
-        the default initialisation gives standardised features; otherwise it is the default.
+        For centred features they are divided by the features' root mean square length, so that
+        the result has the size that the default initialisation gives standardised features.
         """
         bound = 1 / math.sqrt(width)
         if centred:
@@ -248,7 +255,7 @@ class Branch(nn.Module):
 
     @torch.no_grad()
     def entropy(self, rows: Tensor) -> float | None:
-        """Of the first layer's attention at `rows`; None without a graph."""
+        """Entropy of the first layer's attention at `rows`; None without a graph."""
         if self.graph is None:
             return None
         return self.layers[0].entropy(self.projected(), self.graph, rows)
@@ -283,7 +290,7 @@ class Collaborative(nn.Module):
     def forward(
         self, users: Tensor | None = None, rng: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Users, all or those of `users`, and all items."""
+        """Propagated vectors of users (all, or the rows `users`) and of all items."""
         if self.attention is None:
             return self.graph.propagate_sides(self.users, self.items, self.n_layers, rows=users)
         layer = torch.cat([self.users, self.items])
@@ -304,7 +311,7 @@ class Collaborative(nn.Module):
 
 
 def first_weights(names: Sequence[str]) -> list[float]:
-    """Weights of the id and of each modality at the start, summing to one.
+    """Initial weights of the id and of each modality, summing to one.
 
     Example:
         >>> first_weights(["image", "text"]), first_weights(["image"])
@@ -348,7 +355,7 @@ class Fusion(nn.Module):
             self.gate = nn.Sequential(nn.Linear(size * (n + 1), max(1, size // 2)), nn.Tanh(), last)
 
     def weights(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Weights of the id and of each modality, (M + 1,), or (n, M + 1) by a gate."""
+        """Weights of the id and of each modality, (M + 1,), or by a gate, (n, M + 1)."""
         if self.gate is not None:
             return torch.softmax(self.gate(torch.cat(list(vectors), dim=1)), dim=1)
         if self.logits is None:
@@ -358,7 +365,7 @@ class Fusion(nn.Module):
         return torch.softmax(self.logits, dim=0)
 
     def forward(self, vectors: Sequence[Tensor], rng: torch.Generator | None = None) -> Tensor:
-        """Id vectors, then those of the modalities, (n, d) each, to (n, d)."""
+        """The fused vectors (n, d) of the id vectors and the modalities' vectors, (n, d) each."""
         if self.kind == "concat":
             fused = torch.cat(list(vectors), dim=1)
         elif self.kind == "sum":

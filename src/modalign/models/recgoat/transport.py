@@ -1,4 +1,4 @@
-"""Alignment of a modality's vectors with the ids' by transport, and how far apart they stay.
+"""Alignment of a modality's vectors with the id vectors by transport, and their distance.
 
 The equations R8 to R12 that comments cite are listed in `docs/models/recgoat.md`.
 """
@@ -17,21 +17,21 @@ from modalign.models.recgoat.config import Distance, Plan, RecGOATConfig
 
 TINY = 1e-12
 DIRECTIONS = 64
-"""Of the sliced distance."""
+"""Number of directions of the sliced distance."""
 ANCHORS_OF_ABSOLUTE_COST = 512
 MAP_BLOCK = 4096
-"""Rows that the sample map takes at a time."""
+"""Rows that the sample map computes at a time."""
 
 Pair = tuple[Tensor, Tensor]
 State = Mapping[str, Tensor]
 
 
 def standardised(z: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Columns brought to mean 0 and deviation 1; a constant column becomes zeros.
+    """Columns scaled to mean 0 and standard deviation 1; a constant column becomes zeros.
 
     Args:
         z: (n, d).
-        rows: rows over which means and deviations are taken; None takes all.
+        rows: rows over which means and standard deviations are taken; None takes all.
     """
     measured = z if rows is None else functional.embedding(rows, z)
     middle = measured.mean(0)
@@ -44,13 +44,18 @@ def standardised(z: Tensor, rows: Tensor | None = None) -> Tensor:
 def feature_cost(source: Tensor, target: Tensor, power: int = 2) -> Tensor:
     """R8: mean over rows of `|z_p - z'_q|^power` of standardised columns, (d, d).
 
-    With power 2 it is `2 - 2 corr(z_p, z'_q)`, by one matrix product; with power 1 the first 512
-    rows are taken.
+    With power 2 it is `2 - 2 corr(z_p, z'_q)`, by one matrix product; with power 1 only the first
+    512 rows are used.
 
     Args:
         source: z, (n, d).
         target: z', (n, d).
         power: 1 or 2.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+        >>> feature_cost(x, x).round(decimals=3).tolist()  # the columns correlate with -1/2
+        [[0.0, 3.0], [3.0, 0.0]]
     """
     a, b = standardised(source), standardised(target)
     if power == 1:
@@ -66,10 +71,18 @@ def unit_spread(cost: Tensor) -> Tensor:
 
 
 def released_plan(source: Tensor, target: Tensor, iterations: int = 100) -> Tensor:
-    """The plan as the released code computes it, whose mass is about 1e-27 in place of 1 (E4).
+    """The plan as the released code computes it, whose mass is about 1e-27 instead of 1 (E4).
 
-    Mean squared differences of the columns as they are, times 100, over a regularisation of 0.01,
-    are exponentiated in float32, and 1e-8 keeps the divisions from failing.
+    Mean squared differences of the unscaled columns, times 100, divided by a regularisation of
+    0.01, are exponentiated in float32; 1e-8 in the denominators avoids a division by zero.
+
+    Args:
+        source: vectors of a modality, (n, d).
+        target: vectors of the ids, (n, d).
+        iterations: number of Sinkhorn iterations.
+
+    Returns:
+        The plan, (d, d).
     """
     d = source.shape[1]
     difference = ot.squared_distance(source.T, target.T) / len(source)
@@ -87,17 +100,17 @@ def size_of(z: Tensor) -> Tensor:
 
 
 class FeatureTransport(nn.Module):
-    """R8 to R10: each feature of the ids as a mean of a modality's features, plus what is learnt.
+    """R8 to R10: each feature of the ids as a mean of a modality's features, plus a trained matrix.
 
     With T the plan between the d features of a modality and the d features of the ids,
-    `z_hat = s z (d T + Delta)`: d T has columns that sum to one, Delta is trained, and s brings
-    the result to the size of the ids. Neither T nor s has a gradient.
+    `z_hat = s z (d T + Delta)`: the columns of d T sum to one, Delta is trained, and s scales the
+    result to the size of the ids. Neither T nor s has a gradient.
 
-    Several spaces (the modalities, and the users' preferences) are held and solved together.
+    The plans of all S spaces (the modalities, and the users' preferences) are solved together.
 
     Args:
         config: options.
-        n_spaces: S.
+        n_spaces: number of spaces S.
     """
 
     plan: Tensor
@@ -126,15 +139,15 @@ class FeatureTransport(nn.Module):
 
     @property
     def learns_plan(self) -> bool:
-        """The plan follows the vectors."""
+        """Whether the plan is computed from the vectors."""
         return self.config.plan in ("sinkhorn", "released")
 
     @torch.no_grad()
     def renewed(self, pairs: Sequence[Pair]) -> State:
-        """Plans between modality and id vectors of anchors, (n, d) each, from the last ones.
+        """New plans between modality and id vectors of the anchors, (n, d) each.
 
         Raises:
-            TrainingError: a plan has not the mass 1.
+            TrainingError: the mass of a plan is not 1.
         """
         config = self.config
         if config.plan == "released":
@@ -160,7 +173,7 @@ class FeatureTransport(nn.Module):
 
     @torch.no_grad()
     def keep(self, state: State) -> None:
-        """Take these plans from now on."""
+        """Use these plans from now on."""
         self.churn.copy_((state["plan"] - self.plan).abs().sum((1, 2)).mean() / 2)
         for name, value in state.items():
             getattr(self, name).copy_(value)
@@ -174,14 +187,14 @@ class FeatureTransport(nn.Module):
     def forward(
         self, space: int, z: Tensor, target: Tensor, anchors: Pair, state: State | None
     ) -> Tensor:
-        """R10.
+        """Vectors of a space after transport (R10), (n, d).
 
         Args:
-            space: which one.
+            space: number of the space.
             z: its vectors, (n, d).
-            target: vectors of the ids that the result lives among, (n_target, d).
+            target: vectors of the ids, (n_target, d).
             anchors: rows of z and of target on which sizes are measured.
-            state: plans to use; None for those kept.
+            state: plans to use; None uses the kept ones.
         """
         mapped = z @ self.mapping(space, state)
         if not self.config.match_scale:
@@ -201,10 +214,12 @@ class SampleTransport(nn.Module):
     """R11 as a map: each item as a mean of the anchors' id vectors, by transport of items.
 
     `z_hat_i = sum_j w_ij z_j` with `w_ij` proportional to `exp((g_j - D_ij) / eps)` over anchors
-    j, which at the anchors is the barycentric projection of their plan, and which maps items that
-    are none too. Distances carry gradients, the potentials g do not.
+    j. At the anchors it is the barycentric projection of their plan; it also maps items that are
+    not anchors. Distances have gradients, the potentials g do not.
 
-    Args: as `FeatureTransport`, and the number of anchors of each space.
+    Args:
+        config: options.
+        n_anchors: number of anchors of each space.
     """
 
     g: Tensor
@@ -222,7 +237,7 @@ class SampleTransport(nn.Module):
 
     @torch.no_grad()
     def renewed(self, pairs: Sequence[Pair]) -> State:
-        """Potentials and regularisations between modality and id vectors of anchors."""
+        """New potentials and regularisations between modality and id vectors of the anchors."""
         state = {name: torch.zeros_like(getattr(self, name)) for name in ("f", "g", "reg")}
         for space, (source, target) in enumerate(pairs):
             n = len(target)
@@ -241,12 +256,12 @@ class SampleTransport(nn.Module):
 
     @torch.no_grad()
     def keep(self, state: State) -> None:
-        """Take these potentials from now on."""
+        """Use these potentials from now on."""
         for name, value in state.items():
             getattr(self, name).copy_(value)
 
     def _scaled(self, z: Tensor, target: Tensor, own: Tensor) -> Pair:
-        """Both sides in units of the targets' length, z brought to their size."""
+        """Both sides in units of the targets' length, z scaled to their size."""
         length = row_length(target)
         factor = size_of(target) / size_of(own) if self.config.match_scale else 1.0
         return z * (factor / length), target / length
@@ -254,7 +269,15 @@ class SampleTransport(nn.Module):
     def forward(
         self, space: int, z: Tensor, target: Tensor, anchors: Pair, state: State | None
     ) -> Tensor:
-        """Arguments as `FeatureTransport.forward`."""
+        """Vectors of a space after transport, (n, d).
+
+        Args:
+            space: number of the space.
+            z: its vectors, (n, d).
+            target: vectors of the ids, (n_target, d).
+            anchors: rows of z and of target between which items are transported.
+            state: potentials to use; None uses the kept ones.
+        """
         own, others = anchors
         columns = target[others]
         n = len(columns)
@@ -269,7 +292,7 @@ class SampleTransport(nn.Module):
         return torch.cat(parts) * length
 
     def diagnostics(self, names: Sequence[str]) -> dict[str, float]:
-        """Nothing that a plan between features would tell."""
+        """None: there is no plan between features."""
         return {}
 
 
@@ -279,7 +302,7 @@ def row_length(z: Tensor) -> Tensor:
 
 
 def scaled_distance(x: Tensor, y: Tensor) -> Tensor:
-    """R11: distances with 1e-12 under the root, so that their slope is finite (E24)."""
+    """R11: distances with 1e-12 under the root, so that their gradient is finite (E24)."""
     return (ot.squared_distance(x, y) + TINY).sqrt()
 
 
@@ -295,16 +318,16 @@ def cloud_distances(
     """R12: 1-Wasserstein distances between clouds, in units of the second one's row length, (S,).
 
     "plan" is the mean distance under an entropic plan without gradient, at least W1; "divergence"
-    is debiased, zero where the clouds agree; "sliced" the mean over 64 directions of the exact
+    is debiased, zero where the clouds agree; "sliced" is the mean over 64 directions of the exact
     distance on the line, at most W1.
 
     Args:
-        moved: (S, n, d).
+        moved: S clouds of n points, (S, n, d).
         fixed: (S, n, d).
         kind: see above.
-        reg: of the plan, as a share of the mean distance.
-        iterations: most sweeps.
-        rng: draws directions; needed for "sliced".
+        reg: entropic regularisation of the plan, as a share of the mean distance.
+        iterations: maximum number of Sinkhorn iterations.
+        rng: draws the directions of "sliced".
 
     Example:
         >>> x = torch.eye(3).unsqueeze(0)
