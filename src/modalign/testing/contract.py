@@ -1,15 +1,15 @@
 """The contract that every registered model passes, as small checks over its `ModelSpec`.
 
     for name, check in checks(spec):
-        check(spec)            # raises ContractBroken with what was expected and what came
+        check(spec)            # raises ContractBroken with what was expected and what was found
 
-`checks(spec)` chooses by what the model is and declares, so that a model of another package
-is held to the same contract by parametrising a test over it. The checks take seconds, on toy
-data (`modalign.testing.toy`) in the configuration that the model registered as `toy`. Where a
-toy configuration fails a check, change the toy, never the threshold.
+`checks(spec)` chooses the checks by what the model declares; a model of another package is
+tested by parametrising a test over it. The checks take seconds, on toy data
+(`modalign.testing.toy`) in the configuration that the model registered as `toy`. Where a toy
+configuration fails a check, change the toy configuration, never the threshold.
 
-What no check here can see, a trainer that never clears its gradients, is held by the tests
-of the trainer. The module is long because it is a list: one function for each promise.
+No check here can find a trainer that does not clear its gradients; the tests of the trainer do.
+The module is long because it is a list: one function for each promise.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ from modalign.train import optim
 Check = Callable[[ModelSpec], None]
 
 LEARNT = 0.75
-"""Least AUC on held-out items of a trained personal model; popularity alone reaches 0.6."""
+"""Minimum AUC on held-out items of a trained personal model; popularity alone reaches 0.6."""
 GAIN = 0.03
-"""Least gain of a trained model over an untrained copy of it, in AUC."""
+"""Minimum gain of a trained model over an untrained copy of it, in AUC."""
 BATCH_SIZE = 64
 
 
 class ContractBroken(AssertionError):
-    """A model does not keep a promise that the rest of the library relies on."""
+    """A model breaks a promise that the rest of the library relies on."""
 
 
 def _require(kept: bool, promise: str) -> None:
@@ -71,12 +71,12 @@ def _require_close(left: Tensor, right: Tensor, promise: str) -> None:
 
 
 def is_trained(spec: ModelSpec) -> bool:
-    """Whether the model has something to train by gradients."""
+    """Whether the model is trained by gradient descent."""
     return bool(build(spec, toy_dataset().view()).phases())
 
 
 def is_personal(spec: ModelSpec) -> bool:
-    """Whether the model has any way to tell users apart: it is trained, or reads histories."""
+    """Whether the model can distinguish users: it is trained, or it reads histories."""
     return is_trained(spec) or "history" in spec.needs
 
 
@@ -84,19 +84,19 @@ def is_personal(spec: ModelSpec) -> bool:
 
 
 def check_config(spec: ModelSpec) -> None:
-    """The configuration is frozen, survives JSON, documents its fields, refuses unknown keys."""
+    """The configuration is frozen, survives JSON, documents its fields, rejects unknown keys."""
     config = spec.config(**spec.toy)
     again = spec.config.model_validate_json(config.model_dump_json())
     _require(again == config, "a configuration read back from JSON equals the one written")
     json.loads(json.dumps(spec.config.model_json_schema()))
     bare = [name for name, field in spec.config.model_fields.items() if not field.description]
-    _require(not bare, f"every option has a line of documentation; {bare} have none")
+    _require(not bare, f"every option is documented; {bare} are not")
     try:
         spec.config(**{"no_such_option_as_this": 1})
     except pydantic.ValidationError:
         pass
     else:
-        raise ContractBroken("an unknown option is refused")
+        raise ContractBroken("an unknown option is rejected")
     for name in spec.config.model_fields:
         try:
             setattr(config, name, getattr(config, name))
@@ -115,16 +115,16 @@ def check_variants(spec: ModelSpec) -> None:
 
 def check_documented(spec: ModelSpec) -> None:
     """The class has a summary line, and the spec names its source."""
-    _require(bool(spec.summary), "the class documents in one line what it is")
-    _require(bool(spec.paper), "the spec says where the method is from")
+    _require(bool(spec.summary), "the class has documentation with a summary line")
+    _require(bool(spec.paper), "the spec names the paper of the method")
 
 
 def check_seed(spec: ModelSpec) -> None:
-    """One seed gives one set of weights, another seed another; nothing else is drawn from."""
+    """One seed gives one set of weights, another seed another; no global generator is used."""
     view = toy_dataset().view()
     before = _global_states()
     first, second, other = (build(spec, view, seed) for seed in (1, 1, 2))
-    _require(_global_states() == before, "building leaves the global generators as they were")
+    _require(_global_states() == before, "building a model uses no global generator")
     _require(_same(first.state_dict(), second.state_dict()), "the same seed, the same weights")
     if is_trained(spec):
         _require(
@@ -138,17 +138,17 @@ def check_seed_of_training(spec: ModelSpec) -> None:
     view = toy_dataset().view()
     before = _global_states()
     first, second = (train(spec, build(spec, view, 1), view, 1, epochs=2) for _ in range(2))
-    _require(_global_states() == before, "training leaves the global generators as they were")
+    _require(_global_states() == before, "training uses no global generator")
     _require(_same(first.state_dict(), second.state_dict()), "the same seed, the same training")
 
 
 def check_view_is_not_kept(spec: ModelSpec) -> None:
-    """The model keeps what it computed, not the data set it computed it from."""
+    """The model keeps what it computed, and not the data set from which it computed it."""
     model = build(spec, toy_dataset().view())
     for path, value in _attributes(model):
         _require(
             not isinstance(value, TrainView | Interactions),
-            f"no data is kept in the model; {path} is a {type(value).__name__}",
+            f"the model keeps no data; {path} is a {type(value).__name__}",
         )
 
 
@@ -169,7 +169,9 @@ def check_loss(spec: ModelSpec) -> None:
                 isinstance(parts, Mapping) and len(parts) > 0, "the loss is a mapping of parts"
             )
             for name, value in parts.items():
-                _require(isinstance(name, str), f"parts have names, not {name!r}")
+                _require(
+                    isinstance(name, str), f"the name of a loss part is a string, not {name!r}"
+                )
                 _require(
                     isinstance(value, Tensor) and value.shape == (),
                     f"the loss part {name!r} is a scalar tensor",
@@ -182,7 +184,7 @@ def check_loss(spec: ModelSpec) -> None:
 
 
 def check_loss_is_repeatable(spec: ModelSpec) -> None:
-    """Asked twice, the loss is the same, and asking changes no state and draws no number."""
+    """Computed twice, the loss is the same; computing it changes no state and draws no number."""
     view = toy_dataset().view()
     model = build(spec, view)
     batch = batches(spec, view, BATCH_SIZE)[0]
@@ -193,11 +195,11 @@ def check_loss_is_repeatable(spec: ModelSpec) -> None:
         _require(_global_states() == drawn, "a loss draws from no global generator")
         _require(_same(_state(model), state), "a loss changes no parameter and no buffer")
         second = {k: v.detach() for k, v in model.loss(batch, phase.name).items()}
-        _require(_same(first, second), "a loss asked twice is the same")
+        _require(_same(first, second), "a loss computed twice is the same")
 
 
 def check_needs(spec: ModelSpec) -> None:
-    """What the spec says a batch must carry is read: other negatives, another loss."""
+    """The loss reads what the model declares in `needs`: other negatives give another loss."""
     view = toy_dataset().view()
     model = build(spec, view)
     batch = batches(spec, view, BATCH_SIZE)[0]
@@ -213,16 +215,16 @@ def check_needs(spec: ModelSpec) -> None:
     if batch.positives is not None:
         rolled = torch.roll(batch.positives, 1)
         changed.append(("positives", dataclasses.replace(batch, positives=rolled)))
-    _require(bool(changed), "a batch carries positives or a history")
+    _require(bool(changed), "a batch has positives or a history")
     for name, other in changed:
         _require(
             float(_total(model, other, main)) != float(before),
-            f"the loss depends on the batch's {name}, which the spec asks for",
+            f"the loss depends on the batch's {name}, which the model declares in `needs`",
         )
 
 
 def check_phases_partition(spec: ModelSpec) -> None:
-    """Every trainable parameter belongs to one phase, and no phase owns anything else."""
+    """Every trainable parameter belongs to one phase, and a phase has no other parameters."""
     model = build(spec, toy_dataset().view())
     phases = model.phases()
     owned = [id(p) for phase in phases for p in phase.params]
@@ -230,14 +232,14 @@ def check_phases_partition(spec: ModelSpec) -> None:
     names = [phase.name for phase in phases]
     _require(len(set(names)) == len(names), f"phases have different names, not {names}")
     _require(len(set(owned)) == len(owned), "no parameter belongs to two phases")
-    _require(set(owned) <= set(trainable), "phases own parameters of the model and no others")
+    _require(set(owned) <= set(trainable), "phases have only parameters of the model")
     lost = [name for key, name in trainable.items() if key not in set(owned)]
-    _require(not lost, f"every trainable parameter has an owner; {lost} have none")
-    _require(all(phase.every >= 1 for phase in phases), "a phase steps at least sometimes")
+    _require(not lost, f"every trainable parameter belongs to a phase; {lost} do not")
+    _require(all(phase.every >= 1 for phase in phases), "`every` of a phase is at least 1")
 
 
 def check_phase_moves_only_its_own(spec: ModelSpec) -> None:
-    """A step of one phase changes parameters of that phase and nothing else."""
+    """A step of one phase changes parameters of that phase and no other state."""
     view = toy_dataset().view()
     model = build(spec, view)
     batch = batches(spec, view, BATCH_SIZE)[0]
@@ -248,17 +250,18 @@ def check_phase_moves_only_its_own(spec: ModelSpec) -> None:
         _step(model, phase, batch)
         moved = {name for name, value in _state(model).items() if not _equal(value, before[name])}
         owned = {name for name, p in model.named_parameters() if id(p) in mine}
-        _require(bool(moved & owned), f"a step of phase {phase.name!r} moves what it owns")
+        _require(bool(moved & owned), f"a step of phase {phase.name!r} changes its parameters")
         _require(
             moved <= owned,
-            f"a step of phase {phase.name!r} moves only its own; {sorted(moved - owned)} moved",
+            f"a step of phase {phase.name!r} changes only its parameters; it also changed "
+            f"{sorted(moved - owned)}",
         )
 
 
 def check_every_parameter_gets_a_gradient(spec: ModelSpec) -> None:
-    """Over an epoch of steps, every parameter a phase owns receives a gradient from its loss.
+    """In an epoch every parameter of a phase receives a gradient from the phase's loss.
 
-    A parameter that is owned and never trained is a bug that raises nothing.
+    A parameter that is never trained is a bug that raises no error.
     """
     view = toy_dataset().view()
     model = build(spec, view)
@@ -274,11 +277,11 @@ def check_every_parameter_gets_a_gradient(spec: ModelSpec) -> None:
                 if p.grad is not None and bool((p.grad != 0).any()):
                     waiting.pop(id(p), None)
         model.after_step(step, batch, rng)
-    _require(not waiting, f"every parameter receives a gradient; {[*waiting.values()]} never do")
+    _require(not waiting, f"every parameter receives a gradient; {[*waiting.values()]} do not")
 
 
 def check_no_stray_tensor(spec: ModelSpec) -> None:
-    """No tensor outside the parameters requires a gradient or holds on to a graph."""
+    """No tensor except the parameters requires a gradient or keeps a graph alive."""
     view = toy_dataset().view()
     model = build(spec, view)
     if model.phases():
@@ -290,12 +293,12 @@ def check_no_stray_tensor(spec: ModelSpec) -> None:
         if isinstance(value, Tensor) and id(value) not in parameters:
             _require(
                 not value.requires_grad,
-                f"what requires a gradient is a Parameter; {path} is none",
+                f"a tensor that requires a gradient is a Parameter; {path} is not",
             )
 
 
 def check_resamples(spec: ModelSpec) -> None:
-    """`resamples` is true in both directions, and a hook depends on its arguments alone."""
+    """`resamples` is true exactly if hooks draw, and a hook depends only on its arguments."""
     view = toy_dataset().view()
     model = build(spec, view)
     batch = batches(spec, view, BATCH_SIZE)[0]
@@ -304,9 +307,9 @@ def check_resamples(spec: ModelSpec) -> None:
     for seed in (1, 2, 1):
         prepare(model, batch, seed)
         losses.append(float(_total(model, batch, phase)))
-    _require(losses[0] == losses[2], "the hooks depend on their arguments alone")
+    _require(losses[0] == losses[2], "the hooks depend only on their arguments")
     if model.resamples:
-        _require(losses[0] != losses[1], "a model that resamples has another loss in each epoch")
+        _require(losses[0] != losses[1], "a model with `resamples` has another loss in each epoch")
     else:
         _require(
             losses[0] == losses[1], "a model whose hooks draw random numbers declares `resamples`"
@@ -317,8 +320,8 @@ def check_resamples(spec: ModelSpec) -> None:
 
 
 def check_scores(spec: ModelSpec) -> None:
-    """Scores are finite, of shape (B, n_items), for people and items without interactions too,
-    do not change by being asked for, and are the same from `score` and from `scorer`.
+    """Scores are finite and of shape (B, n_items), also for users and items without interactions;
+    scoring changes nothing, and `score` and `scorer` give the same.
     """
     view = toy_dataset().view()  # the last user and the last item have no interaction
     model = train(spec, build(spec, view), view, epochs=1)
@@ -330,7 +333,7 @@ def check_scores(spec: ModelSpec) -> None:
     with torch.no_grad():
         direct = model.score(queries(spec, view, torch.arange(view.n_users)))
     _require_close(direct, scores, "`score` equals `scorer().score`")
-    _require(_equal(scores, score_all(spec, model, view)), "scores asked twice are the same")
+    _require(_equal(scores, score_all(spec, model, view)), "scores computed twice are the same")
     _require(_same(_state(model), state), "scoring changes no parameter and no buffer")
     _require(_global_states() == drawn, "scoring draws from no global generator")
 
@@ -350,7 +353,7 @@ def check_scores_do_not_depend_on_the_batch(spec: ModelSpec) -> None:
 
 
 def check_factorised(spec: ModelSpec) -> None:
-    """`factorised` is true in both directions: user and item vectors whose product is the score."""
+    """`factorised` is true exactly if there are vectors whose product is the score."""
     view = toy_dataset().view()
     model = train(spec, build(spec, view), view, epochs=1).eval()
     asked = queries(spec, view, torch.arange(view.n_users))
@@ -371,11 +374,11 @@ def check_factorised(spec: ModelSpec) -> None:
 
 
 def check_unseen_users(spec: ModelSpec) -> None:
-    """`unseen_users` is true in both directions.
+    """`unseen_users` is true exactly if scores do not depend on the user's id.
 
-    Declared: a user known by history alone is scored, by that history if the spec needs it,
-    and by nothing personal otherwise. Not declared: histories are not read, and users are
-    told apart by who they are.
+    Declared: a user without an id is scored, by the history if the model needs one, and the same
+    as all others otherwise. Not declared: histories are not read, and different users have
+    different scores.
     """
     view = toy_dataset().view()
     model = train(spec, build(spec, view), view, epochs=1).eval()
@@ -387,8 +390,7 @@ def check_unseen_users(spec: ModelSpec) -> None:
             alike = len(torch.unique(scores, dim=0)) == 1
             _require(
                 alike != ("history" in spec.needs),
-                "scores of unseen users follow their history where the spec needs one, "
-                "and only there",
+                "scores of unseen users depend on their history exactly if the model needs one",
             )
             return
         scores = model.score(_with_history(some, view, shift=0))
@@ -411,12 +413,12 @@ def check_state_dict(spec: ModelSpec) -> None:
     copy.load_state_dict(torch.load(file, weights_only=True))
     _require(
         _equal(score_all(spec, model, view), score_all(spec, copy, view)),
-        "everything that scores depend on is in the state dict",
+        "the state dict contains everything that scores depend on",
     )
 
 
 def check_learns(spec: ModelSpec) -> None:
-    """Trained, it ranks held-out items of two clear tastes that an untrained copy does not know."""
+    """A trained model ranks held-out items of two clear tastes better than an untrained copy."""
     dataset = toy_dataset()
     view = dataset.view()
     held_out = Interactions(
@@ -439,7 +441,7 @@ def check_learns(spec: ModelSpec) -> None:
 
 
 def check_item_order(spec: ModelSpec) -> None:
-    """A solved model does not care in which order the items stand."""
+    """The scores of a solved model do not depend on the order of the items."""
     view = toy_dataset().view()
     order = seeds.numpy_generator(0, "order").permutation(view.n_items)
     other = relabelled(view, order)
@@ -449,19 +451,17 @@ def check_item_order(spec: ModelSpec) -> None:
 
 
 def check_modalities_are_read(spec: ModelSpec) -> None:
-    """Each modality in use changes the loss or the scores; other numbers, another model."""
+    """Each modality in use changes the loss or the scores."""
     view = toy_dataset().view()
     base = _answers(spec, view)
     for name, modality in view.modalities.items():
         flipped = Modality(name, modality.features[::-1].copy(), modality.present[::-1].copy())
         changed = dataclasses.replace(view, modalities={**view.modalities, name: flipped})
-        _require(
-            not _same(_answers(spec, changed), base), f"the features of {name!r} make a difference"
-        )
+        _require(not _same(_answers(spec, changed), base), f"the features of {name!r} are read")
 
 
 def check_missing_rows_are_not_read(spec: ModelSpec) -> None:
-    """What stands in the features of an item that has none makes no difference."""
+    """The numbers in a missing feature row have no influence."""
     view = toy_dataset().view()
     spoilt = {}
     for name, modality in view.modalities.items():
@@ -470,7 +470,7 @@ def check_missing_rows_are_not_read(spec: ModelSpec) -> None:
         spoilt[name] = Modality(name, features, modality.present)
     _require(
         _same(_answers(spec, dataclasses.replace(view, modalities=spoilt)), _answers(spec, view)),
-        "a missing row is a fact, its numbers are not read",
+        "the numbers of a missing row are not read",
     )
 
 
@@ -503,7 +503,7 @@ MULTIMODAL: tuple[Check, ...] = (check_modalities_are_read, check_missing_rows_a
 
 
 def checks(spec: ModelSpec) -> list[tuple[str, Check]]:
-    """The checks that a model must pass, by name, chosen by what it is.
+    """The checks that a model must pass, by name, chosen by what the model declares.
 
     Example:
         >>> from modalign.models._registry import get
@@ -528,13 +528,13 @@ def _same(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of all parameters and buffers, those that are not saved included."""
+    """Copies of all parameters and buffers, including those that are not saved."""
     named = [*model.named_parameters(), *model.named_buffers()]
     return {name: value.detach().clone() for name, value in named}
 
 
 def _global_states() -> tuple[bytes, str, object]:
-    """The global generators of torch, numpy and Python, in a form that can be compared."""
+    """States of the global generators of torch, numpy and Python, to compare."""
     return (
         torch.random.get_rng_state().numpy().tobytes(),
         str(np.random.get_state(legacy=False)),  # noqa: NPY002
@@ -586,7 +586,7 @@ def _answers(spec: ModelSpec, view: TrainView) -> dict[str, Tensor]:
 
 
 def _attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """All values a model keeps, with their paths: attributes, and what lies in containers."""
+    """All values that a model keeps, with their paths: attributes and contents of containers."""
     seen: set[int] = set()
     stack: list[tuple[str, Any]] = [("model", model)]
     while stack:

@@ -1,4 +1,4 @@
-"""Small data sets with a known answer: two tastes that a model must find in a second or two."""
+"""Small data sets with a known answer: two tastes that a model must find in a few seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modalign.data.interactions import Interactions
 from modalign.data.vocabulary import Vocabulary
 
 TRAIN_ITEMS, HELD_OUT_ITEMS = 8, 2
-FAITH = 0.97  # weight of an item of the own taste, against 0.03 of the other
+FAITH = 0.97  # weight of an item of the user's taste, against 0.03 of the other taste
 MISSING = {"text": 0.1, "image": 0.2}
 WIDTH = {"text": 8, "image": 12}
 
@@ -24,16 +24,16 @@ WIDTH = {"text": 8, "image": 12}
 def toy_dataset(seed: int = 0, n_users: int = 60, n_items: int = 40) -> Dataset:
     """Users and items of two tastes, with popular and rare items and two modalities.
 
-    Every user has 8 training items, 2 for validation and 2 for test, nearly all of their own
-    taste, and popular items more often. The features of `text` (8) and `image` (12) are a
+    Every user has 8 training items, 2 for validation and 2 for test, nearly all of the user's
+    taste, and popular items more often. The features of `text` (8 columns) and `image` (12) are a
     direction of the taste plus noise; a tenth of the texts and a fifth of the images are
-    missing. The last user and the last item have no interaction at all. The tastes are the
-    column `taste` of both tables.
+    missing. The last user and the last item have no interaction. The tastes are the column
+    `taste` of both tables.
 
     Args:
-        seed: the whole data set is a function of it.
-        n_users: at least 2.
-        n_items: at least 24, so that each taste has enough to choose from.
+        seed: the data set is a function of it.
+        n_users: number of users, at least 2.
+        n_items: number of items, at least 24, so that each taste has enough of them.
 
     Raises:
         ValueError: the sizes are too small.
@@ -74,7 +74,7 @@ def toy_dataset(seed: int = 0, n_users: int = 60, n_items: int = 40) -> Dataset:
 def _choices(
     rng: np.random.Generator, user_taste: np.ndarray, item_taste: np.ndarray
 ) -> np.ndarray:
-    """Different items for each user, most of the own taste, (n_users, 11), in random order."""
+    """Different items of each user, most of the user's taste, (n_users, 12), in random order."""
     popularity = rng.permutation(1.0 / np.sqrt(1.0 + np.arange(len(item_taste))))
     own = user_taste[:, None] == item_taste
     weight = popularity * np.where(own, FAITH, 1.0 - FAITH)
@@ -95,10 +95,10 @@ def _modality(rng: np.random.Generator, name: str, taste: np.ndarray) -> Modalit
 
 
 def tiny_view() -> TrainView:
-    """Three users, four items (the last one never chosen), two modalities: small enough for hand.
+    """Three users, four items (the last one never chosen) and two modalities, to compute by hand.
 
-    users 0 1 2 chose items {0, 1}, {1, 2}, {0}; `text` is the identity of the first three rows
-    with the last row missing, `image` is (item, 1).
+    Users 0, 1 and 2 chose items {0, 1}, {1, 2} and {0}; `text` is the identity of the first three
+    rows with the last row missing, `image` is (item, 1).
 
     Example:
         >>> view = tiny_view()
