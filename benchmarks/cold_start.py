@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from modalign.core.interfaces import Recommender
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
-from modalign.data.splits import cold_items
+from modalign.data.splits import split
 from modalign.evaluate.protocol import Evaluator
 from modalign.experiments.fit import fit
 from modalign.export.content import Choice, fit_map, read_content, train_adapter
@@ -60,7 +60,7 @@ class Tables(Recommender):
 def resplit(data: Dataset, seed: int) -> Dataset:
     users = np.concatenate([data.train.users, data.valid.users, data.test.users])
     items = np.concatenate([data.train.items, data.valid.items, data.test.items])
-    label = cold_items(users, items, None, seed)
+    label = split("cold-items", users, items, None, seed)
     parts = [Interactions(users[label == part], items[label == part]) for part in range(3)]
     return replace(data, train=parts[0], valid=parts[1], test=parts[2], folder=None)
 

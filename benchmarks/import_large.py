@@ -1,11 +1,10 @@
-"""Peak memory and time of importing a large CSV, in a process of its own.
+"""Peak memory and time of importing a large CSV file, in a separate process.
 
     python benchmarks/import_large.py --rows 20000000 --out benchmarks/results/import_large.json
 
-A seeded file of numeric user and item ids, ratings and times (popular items more often, as in
-real logs, so that pairs repeat and the filters have work) is written to a temporary folder and
-imported with a 5-core and the ratio split. The baseline is the process that has only imported
-the package: what the interpreter and its libraries take by themselves.
+A seeded file of numeric user and item ids, ratings and times is written to a temporary folder and
+imported with a 5-core and the ratio split. Popular items occur more often, as in real logs, so that
+pairs repeat and the filters remove rows. The baseline is a process that only imports the package.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ LIMIT_GIB = 4.0
 
 
 def write_table(path: Path, rows: int, seed: int = 1) -> None:
-    """The CSV, written in pieces so that this process stays small."""
+    """Write the CSV file in pieces, so that this process needs little memory."""
     generator = np.random.default_rng(seed)
     n_users, n_items = max(rows // 150, 10), max(rows // 750, 10)
     with path.open("wb") as file:
@@ -46,7 +45,7 @@ def write_table(path: Path, rows: int, seed: int = 1) -> None:
 
 
 def import_table(path: Path | None, out: Path) -> dict[str, float]:
-    """What one process does; `path` None only imports the package."""
+    """The work of one process; with `path` None it only imports the package."""
     from modalign.data.prepare import prepare
     from modalign.data.sources.flat_table import read
 
@@ -69,7 +68,7 @@ def import_table(path: Path | None, out: Path) -> dict[str, float]:
 
 
 def child(*arguments: str) -> dict[str, float]:
-    """Run this file again in a fresh process and read what it measured."""
+    """Run this file in a new process and return its measurements."""
     done = subprocess.run(
         [sys.executable, __file__, *arguments], check=True, capture_output=True, text=True
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,6 @@ class RawData:
         users: user_id (text) and other columns.
         features: precomputed feature matrices by modality name.
         info: provenance: kind of source, files, licence, remarks to show.
-        image_root: folder of the images.
     """
 
     name: str
@@ -49,4 +47,3 @@ class RawData:
     users: pl.DataFrame | None = None
     features: Mapping[str, RawFeatures] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
-    image_root: Path | None = None

@@ -33,36 +33,26 @@ Weight = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 """A positive number; only the ratio of several counts."""
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)]
 """A share between 0 and 1."""
+Array = np.ndarray
+Times = np.ndarray | None
 
 
-def ratio(
-    users: np.ndarray,
-    items: np.ndarray,
-    time: np.ndarray | None,
+def _ratio(
+    users: Array,
+    items: Array,
+    time: Times,
     seed: int,
     *,
     train: Weight = 8,
     valid: Weight = 1,
     test: Weight = 1,
-) -> np.ndarray:
+) -> Array:
     """Each user's interactions at random into train, valid and test, 8:1:1 by default.
 
     Of a user's n interactions, h = max(2, floor(n (valid + test) / (train + valid + test))) are
     held out: max(1, floor(h valid / (valid + test))) for valid, the others for test. With 8:1:1
     this is CM3's protocol: one valid and one test for n < 10; for larger n a fifth is held out,
     half of it (rounded down) for valid. Users with one or two interactions stay in train.
-
-    Args:
-        users: rows of users, shape (n,).
-        items: rows of items, shape (n,).
-        time: not used.
-        seed: seed of the shuffle.
-        train: positive weight of this part; only the ratio of the three counts.
-        valid: weight of the part for validation.
-        test: weight of the part for the test.
-
-    Raises:
-        DataError: no user has three interactions.
 
     Source: CM3 (Zhou et al., 2025), section on data and its released split.
     """
@@ -76,22 +66,11 @@ def ratio(
     return _need_all(labels, "a user with at least three interactions", len(users))
 
 
-def leave_one_out(
-    users: np.ndarray, items: np.ndarray, time: np.ndarray | None, seed: int
-) -> np.ndarray:
+def _leave_one_out(users: Array, items: Array, time: Times, seed: int) -> Array:
     """Each user's last interaction for test, the one before for valid, the others for train.
 
     Interactions are ordered by time, equal times in a seeded random order; without times the
     whole order is random. Users with one or two interactions stay in train.
-
-    Args:
-        users: rows of users, shape (n,).
-        items: rows of items, shape (n,).
-        time: seconds, shape (n,), or None.
-        seed: seed of the order of equal or missing times.
-
-    Raises:
-        DataError: no user has three interactions.
     """
     rank, size = _shuffled_ranks(users, items, time, seed, "leave_one_out")
     labels = np.full(len(users), TRAIN, np.int8)
@@ -100,34 +79,22 @@ def leave_one_out(
     return _need_all(labels, "a user with at least three interactions", len(users))
 
 
-def by_time(
-    users: np.ndarray,
-    items: np.ndarray,
-    time: np.ndarray | None,
+def _by_time(
+    users: Array,
+    items: Array,
+    time: Times,
     seed: int,
     *,
     train: Weight = 8,
     valid: Weight = 1,
     test: Weight = 1,
-) -> np.ndarray:
+) -> Array:
     """The earliest interactions for train, then valid, and the latest for test.
 
     Two points in time, the same for all users, separate the parts. They are quantiles of all
     times (8:1:1 by default); interactions of the same second stay together, in the later part.
     Users and items that first appear after the first point are in the vocabulary but have no
     training interaction.
-
-    Args:
-        users: rows of users, shape (n,).
-        items: rows of items, shape (n,).
-        time: seconds, shape (n,).
-        seed: not used: this split is not random.
-        train: positive weight of this part; only the ratio of the three counts.
-        valid: weight of the part for validation.
-        test: weight of the part for the test.
-
-    Raises:
-        DataError: there are no times, or too few distinct ones.
     """
     if time is None:
         raise DataError(
@@ -143,27 +110,10 @@ def by_time(
     return _need_all(labels, "enough different times to cut twice", len(users))
 
 
-def cold_items(
-    users: np.ndarray,
-    items: np.ndarray,
-    time: np.ndarray | None,
-    seed: int,
-    *,
-    share: Share = 0.2,
-) -> np.ndarray:
+def _cold_items(users: Array, items: Array, time: Times, seed: int, *, share: Share = 0.2) -> Array:
     """A random share of the items is unknown in training: half of them valid, half test.
 
     All interactions of a cold item go to its part; all others are train.
-
-    Args:
-        users: rows of users, shape (n,).
-        items: rows of items, shape (n,).
-        time: not used.
-        seed: seed of the draw.
-        share: share of the items that are cold, between 0 and 1.
-
-    Raises:
-        DataError: fewer than three items.
 
     Source: CM3 (Zhou et al., 2025), cold-start protocol.
     """
@@ -176,31 +126,14 @@ def cold_items(
     return _need_all(label_of[rows], "at least three items", len(users))
 
 
-def unseen_users(
-    users: np.ndarray,
-    items: np.ndarray,
-    time: np.ndarray | None,
-    seed: int,
-    *,
-    share: Share = 0.2,
-    truth: Share = 0.2,
-) -> np.ndarray:
+def _unseen_users(
+    users: Array, items: Array, time: Times, seed: int, *, share: Share = 0.2, truth: Share = 0.2
+) -> Array:
     """Strong generalisation: a random share of the users is unknown in training.
 
     Half of them are valid, half test. Of a held-out user's n items, max(1, floor(n truth)) random
     ones are the truth; the others are the history from which the user is scored. Users with one
     interaction stay in train.
-
-    Args:
-        users: rows of users, shape (n,).
-        items: rows of items, shape (n,).
-        time: not used.
-        seed: seed of the draws.
-        share: share of the users that are held out, between 0 and 1 (0.2 gives 80/10/10).
-        truth: share of a held-out user's items to be found, between 0 and 1.
-
-    Raises:
-        DataError: fewer than three users have two interactions.
 
     Source: Liang et al. (2018), Variational autoencoders for collaborative filtering, section 4.
     """
@@ -234,13 +167,13 @@ class Splitter:
 
 SPLITTERS: Registry[Splitter] = Registry("split", "modalign.splits")
 for _name, _splitter in {
-    "ratio": Splitter(ratio, "each user's interactions at random, 8:1:1"),
+    "ratio": Splitter(_ratio, "each user's interactions at random, 8:1:1"),
     "leave-one-out": Splitter(
-        leave_one_out, "each user's last interaction for test, the one before for validation"
+        _leave_one_out, "each user's last interaction for test, the one before for validation"
     ),
-    "time": Splitter(by_time, "two points in time separate the parts, the same for all users"),
-    "cold-items": Splitter(cold_items, "20% of the items are unknown in training"),
-    "unseen-users": Splitter(unseen_users, "20% of the users are unknown in training"),
+    "time": Splitter(_by_time, "two points in time separate the parts, the same for all users"),
+    "cold-items": Splitter(_cold_items, "20% of the items are unknown in training"),
+    "unseen-users": Splitter(_unseen_users, "20% of the users are unknown in training"),
 }.items():
     SPLITTERS.register(_name, _splitter)
 

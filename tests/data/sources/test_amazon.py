@@ -186,7 +186,6 @@ def test_pictures_beside_the_reviews(tmp_path: Path) -> None:
     raw = amazon.read(tmp_path)
     assert raw.items is not None
     assert raw.items["image"].to_list() == [None, str(tmp_path / "images" / "0000000002.jpg")]
-    assert raw.image_root == tmp_path / "images"
 
 
 def test_options_choose_among_several_files(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import gzip
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from modalign.data.sources import SOURCES, flat_table, read
 from modalign.errors import ConfigError, DataError, UnknownName
@@ -144,7 +147,6 @@ def test_items_and_pictures_are_joined_by_id(tmp_path):
         "b": str(tmp_path / "b.png"),
         "c": str(tmp_path / "pictures" / "c.jpg"),
     }
-    assert both.image_root == tmp_path / "pictures"
     alone = flat_table.read(log, images=tmp_path / "pictures").items
     assert alone["item_id"].to_list() == ["a", "c"]
 
@@ -268,3 +270,21 @@ def test_reading_takes_each_row_once_whatever_the_size():
     frame = pl.DataFrame({"user": np.arange(n) % 977, "item": np.arange(n)})
     found = flat_table.read(frame).interactions.collect()
     assert found["item_id"].n_unique() == n
+
+
+FIELDS = st.text(st.sampled_from("ab\", ;\t|\n\r'é0."), max_size=8)
+QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@QUIET
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), FIELDS), min_size=1, max_size=12),
+    st.sampled_from(",;\t|"),
+)
+def test_as_many_rows_are_read_as_python_s_csv_wrote(tmp_path, found, separator):
+    path = tmp_path / "log.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=separator, lineterminator="\n")
+        writer.writerows([("user", "item", "note"), *found])
+    expected = [(str(user), str(item)) for user, item, _ in found]
+    assert rows(path) == expected

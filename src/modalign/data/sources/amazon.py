@@ -122,7 +122,6 @@ def read(
             "files": [f.name for f in (review_file, meta_file) if f is not None],
             "remarks": remarks,
         },
-        image_root=folder if folder.is_dir() else None,
     )
 
 

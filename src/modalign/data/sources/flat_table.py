@@ -67,7 +67,6 @@ def read(
             "columns": columns.used(),
             "remarks": remarks,
         },
-        image_root=Path(images).resolve() if images is not None else None,
     )
 
 

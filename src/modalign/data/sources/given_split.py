@@ -79,7 +79,6 @@ def read(
             "files": [str(path) for path in files.values()],
             "remarks": remarks,
         },
-        image_root=Path(pictures).resolve() if pictures is not None else None,
     )
 
 

@@ -68,7 +68,6 @@ def read(folder: str | Path, name: str | None = None) -> RawData:
             "licence": LICENCE,
             "remarks": remarks,
         },
-        image_root=posters.resolve() if posters.is_dir() else None,
     )
 
 

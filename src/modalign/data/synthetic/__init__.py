@@ -167,9 +167,7 @@ def write(
         (aside / "README.txt").write_text(_README.format(seed=seed), encoding="utf-8")
     paths = [None if file is None else str(root / file) for file in files]
     items = table.with_columns(pl.Series("image", paths, pl.String))
-    return RawData(
-        raw.name, raw.interactions, items, raw.users, info=raw.info, image_root=root / "images"
-    )
+    return RawData(raw.name, raw.interactions, items, raw.users, info=raw.info)
 
 
 def _keep(rng: np.random.Generator, n: int, name: str, share: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from modalign.core.seeds import numpy_generator
 from modalign.data.synthetic.patterns import pattern_masks
-from modalign.data.synthetic.shapes import DRAWINGS, Outline, Points, Shade
+from modalign.data.synthetic.shapes import DRAWINGS, Piece, Points, Shade
 from modalign.data.synthetic.world import World
 
 Colour = tuple[int, int, int]
@@ -118,11 +118,9 @@ def encode(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _place(part: Outline, scale: float, shift: Points, mirror: bool) -> Outline:
+def _place(part: Piece, scale: float, shift: Points, mirror: bool) -> Piece:
     points = part.points * np.array([-1, 1]) + np.array([1, 0]) if mirror else part.points
-    return Outline(
-        0.5 + scale * (points - 0.5) + shift, part.paint, part.shade, scale * part.stroke
-    )
+    return Piece(0.5 + scale * (points - 0.5) + shift, part.paint, part.shade, scale * part.stroke)
 
 
 @lru_cache(maxsize=16)
@@ -135,7 +133,7 @@ def _backdrop(colour: Colour) -> Image.Image:
     return Image.fromarray(np.repeat(rows, _LARGE, axis=1).astype(np.uint8), "RGB")
 
 
-def _cast_shadow(canvas: Image.Image, parts: list[Outline], category: str) -> None:
+def _cast_shadow(canvas: Image.Image, parts: list[Piece], category: str) -> None:
     """A soft shadow: below standing products, behind hanging or lying ones."""
     points = np.concatenate([part.points for part in parts])
     (left, _), (right, bottom) = points.min(axis=0), points.max(axis=0)
@@ -164,7 +162,7 @@ def _pixels(points: Points, size: int) -> list[tuple[float, float]]:
 
 
 def _paint(
-    canvas: Image.Image, part: Outline, look: Look, tone: float, variant: int, wall: Colour
+    canvas: Image.Image, part: Piece, look: Look, tone: float, variant: int, wall: Colour
 ) -> None:
     mask = Image.new("L", canvas.size, 0)
     pen = ImageDraw.Draw(mask)
@@ -185,7 +183,7 @@ def _paint(
 
 
 def _fill(
-    part: Outline, look: Look, tone: float, variant: int, bounds: tuple[int, int, int, int]
+    part: Piece, look: Look, tone: float, variant: int, bounds: tuple[int, int, int, int]
 ) -> Image.Image:
     """The unshaded paint of a part, of the size of its bounds."""
     size = (bounds[2] - bounds[0], bounds[3] - bounds[1])

@@ -104,10 +104,6 @@ class World:
             return CATEGORIES
         return {**VISUAL, **TEXTUAL}[attribute]
 
-    def indicators(self, part: str) -> Floats:
-        """(n_items, n_values): which values an item has, centred over the items."""
-        return self._designs[part]
-
     def utilities(self, users: Ints, parts: Sequence[str] = PARTS) -> Floats:
         """s(u, i) of the module's formula for a block of users, from the named parts only.
 
