@@ -45,10 +45,10 @@ def sources_and_splits() -> str:
 
 def _options(config: Any) -> str:
     shown = [
-        name if field.default is None else f"{name}={field.default}"
+        f"`{name}`" if field.default is None else f"`{name}={field.default}`"
         for name, field in config.model_fields.items()
     ]
-    return f"; {', '.join(shown)}" if shown else ""
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 class _WithKinds(TyperCommand):
