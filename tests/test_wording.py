@@ -44,7 +44,7 @@ REFUSED = {
 }
 # At the start of a help text or an error: "Most passes" is "Maximum number of epochs".
 REFUSED_AT_THE_START = {
-    r"(Most|Fewest|Least) [a-z]": "Maximum number of, Minimum number of",
+    r"(Most|Fewest|Least) (?!often)[a-z]": "Maximum number of, Minimum number of",
     r"Of (what|which|whom|the|a|an) ": "subject first",
 }
 ANYWHERE = re.compile(r"\b(" + "|".join(REFUSED) + r")\b", re.IGNORECASE)

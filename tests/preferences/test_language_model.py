@@ -27,7 +27,7 @@ def test_each_user_gets_the_answer_to_their_own_question(library):
     for user, question in zip(users.tolist(), questions, strict=True):
         assert told.texts[user] == f"Said to {hash(question)}"
     assert told.texts[-1] is None
-    assert (told.failures, told.unasked) == ((), 0)
+    assert (told.failures, told.not_asked) == ((), 0)
 
 
 def test_what_was_answered_is_not_asked_again(library, server, tmp_path):
@@ -110,7 +110,7 @@ def test_a_server_that_only_fails_is_left_alone(library, server, monkeypatch):
     side = training_side(library)
     told = LanguageModelProvider(endpoint(server)).describe(side, ignore)
     assert len(told.failures) == 5
-    assert told.unasked == len(side.active) - 4 - 5
+    assert told.not_asked == len(side.active) - 4 - 5
     assert len(server.requests) <= 4 + 5 + 3
 
 

@@ -131,7 +131,7 @@ def describe(
     found: Descriptions | None = None
     if isinstance(provider, PreferenceTextProvider):
         found = provider.describe(side, report_progress)
-        if found.failures or found.unasked:
+        if found.failures or found.not_asked:
             found = _without_failures(found, side, fallback)
         features, present = _embedded(found, side, embedder, centre)
         facts["sources"] = dict(Counter(one for one in found.sources if one is not None))
@@ -207,14 +207,14 @@ def _without_failures(found: Descriptions, side: TrainingSide, fallback: bool) -
         DataError: there is no fallback, or questions were not asked.
     """
     n, asked = len(found.failures), len(side.active)
-    if not fallback or found.unasked:
+    if not fallback or found.not_asked:
         first = found.failures[0] if found.failures else None
         raise DataError(
             f"an answer about each of {asked:,} users",
             f"{n:,} failed question{'s' * (n != 1)}"
             + (f" (user {first.user_id}: {first.reason})" if first else "")
-            + f", and {found.unasked:,} not asked after them" * bool(found.unasked),
-            f"run the same command again, which reuses the {asked - n - found.unasked:,} stored "
+            + f", and {found.not_asked:,} not asked after them" * bool(found.not_asked),
+            f"run the same command again, which reuses the {asked - n - found.not_asked:,} stored "
             "answers; or use the template for failed questions with --fallback",
         )
     rows = side.users.rows([one.user_id for one in found.failures]).tolist()

@@ -90,7 +90,7 @@ class LanguageModelProvider:
         answers |= new
         texts: list[str | None] = [None] * side.n_users
         sources: list[TextSource | None] = [None] * side.n_users
-        failures, unasked = [], 0
+        failures, not_asked = [], 0
         for (key, _), row in zip(keyed, users.tolist(), strict=True):
             if key in answers:
                 texts[row] = clean(answers[key].text) or None
@@ -98,8 +98,8 @@ class LanguageModelProvider:
             elif key in refused:
                 failures.append(FailedUser(side.users.ids([row])[0], refused[key]))
             else:
-                unasked += 1
-        found = Descriptions(texts, sources, tuple(failures), unasked)
+                not_asked += 1
+        found = Descriptions(texts, sources, tuple(failures), not_asked)
         empty = [row for row in users.tolist() if sources[row] is not None and texts[row] is None]
         return with_template(found, side, empty)
 

@@ -48,13 +48,13 @@ class Descriptions:
         sources: by row, where the text comes from; None where there is none. With a language
             model, `template` marks an empty answer that the template has replaced.
         failures: users whose question failed.
-        unasked: number of users whose question was not asked, after too many failures in a row.
+        not_asked: number of users whose question was not asked, after too many failures in a row.
     """
 
     texts: Sequence[str | None]
     sources: Sequence[TextSource | None]
     failures: tuple[FailedUser, ...] = ()
-    unasked: int = 0
+    not_asked: int = 0
 
 
 @runtime_checkable
