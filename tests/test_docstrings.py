@@ -14,8 +14,6 @@ import pytest
 import modalign
 import modalign_serve
 
-# Rooms that do not follow the rule yet. Empty before the release.
-TEMPORARY: tuple[str, ...] = (*("modalign.core", "modalign.models", "modalign.testing"),)
 PARAMETERS = 3
 
 MODULES = [
@@ -83,20 +81,9 @@ def wrong(module: ModuleType) -> list[str]:
     return found
 
 
-def room(name: str) -> str:
-    """`modalign.data` of `modalign.data.sources.flat_table`."""
-    return ".".join(name.split(".")[:2])
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_every_parameter_is_described(name: str) -> None:
-    if room(name) in TEMPORARY:
-        pytest.skip("this room is being rewritten")
     assert wrong(importlib.import_module(name)) == []
-
-
-def test_temporary_exemptions_are_rooms() -> None:
-    assert set(TEMPORARY) <= {room(name) for name in MODULES}
 
 
 def test_what_is_missing_or_too_much_is_found() -> None:

@@ -71,9 +71,6 @@ NAMES = ["modalign"] + [
     if not module.name.endswith("__main__")
 ]
 
-# Classes that are being renamed. Empty before the release.
-TEMPORARY: tuple[str, ...] = (*("Flow", "Source"),)
-
 
 def public(module: ModuleType) -> list[tuple[str, object]]:
     """Classes and functions defined here, and the public methods of the classes."""
@@ -173,8 +170,7 @@ def classes_defined_twice(*roots: Path) -> dict[str, list[str]]:
 
 def test_a_public_class_name_exists_once_in_both_packages() -> None:
     roots = [Path(str(one.__file__)).parent for one in (modalign, modalign_serve)]
-    twice = classes_defined_twice(*roots)
-    assert {name: files for name, files in twice.items() if name not in TEMPORARY} == {}
+    assert classes_defined_twice(*roots) == {}
 
 
 def test_a_class_in_two_files_is_found(tmp_path: Path) -> None:

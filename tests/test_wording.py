@@ -12,12 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Rooms and pages that are being rewritten. Empty before the release.
-TEMPORARY: tuple[str, ...] = (
-    *("docs/guides", "docs/models"),
-    *(f"src/modalign/{room}" for room in ("cli", "core")),
-    *(f"src/modalign/{room}" for room in ("models", "preferences", "testing")),
-)
 
 # What to write instead stands behind each.
 REFUSED = {
@@ -129,13 +123,7 @@ def files() -> list[str]:
 
 @pytest.mark.parametrize("name", files())
 def test_text_is_plain_english(name: str) -> None:
-    if any(name == one or name.startswith(f"{one}/") for one in TEMPORARY):
-        pytest.skip("this text is being rewritten")
     assert refused(ROOT / name) == []
-
-
-def test_temporary_exemptions_exist() -> None:
-    assert [one for one in TEMPORARY if not (ROOT / one).exists()] == []
 
 
 def test_refused_words_are_found(tmp_path: Path) -> None:
