@@ -68,12 +68,10 @@ class Filters:
         float | None, typer.Option(help="Minimum rating of an interaction that is kept.")
     ] = None
     k_core: Annotated[
-        int,
-        typer.Option(min=0, help="Minimum number of interactions per user and item (k-core)."),
+        int, typer.Option(min=0, help="Minimum number of interactions per user and item (k-core).")
     ] = 0
     duplicates: Annotated[
-        str,
-        typer.Option(help="Which of several interactions of a pair is kept: last, first, max."),
+        str, typer.Option(help="Which of several interactions of a pair is kept: last, first, max.")
     ] = "last"
     all_items: Annotated[
         bool, typer.Option("--all-items", help="Keep items without interactions.")
@@ -130,8 +128,7 @@ def import_(
     name: Annotated[str | None, typer.Option(help="Short name of the data set.")] = None,
     source_set: Sets = None,
     link_images: Annotated[
-        bool,
-        typer.Option("--link-images", help="Store the paths of pictures instead of copies."),
+        bool, typer.Option("--link-images", help="Store the paths of pictures instead of copies.")
     ] = False,
     json: Json = False,
 ) -> None:

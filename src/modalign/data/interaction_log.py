@@ -155,10 +155,7 @@ def _check_parts(frame: pl.LazyFrame) -> None:
 
 
 def apply_filters(
-    log: InteractionLog,
-    min_rating: float | None,
-    duplicates: filters.Keep,
-    k_core: tuple[int, int],
+    log: InteractionLog, min_rating: float | None, duplicates: filters.Keep, k_core: tuple[int, int]
 ) -> None:
     """Apply minimum rating, duplicates and k-core; the counts after each go into `log.steps`.
 

@@ -159,8 +159,7 @@ RECORDS: dict[str, DatasetRecord] = {
             "users.dat mult.dat vocabulary.dat tags.dat item-tag.dat citations.dat raw-data.csv",
         ),
         _citeulike(
-            "citeulike-t",
-            "users.dat mult.dat vocabulary.dat tags.dat tag-item.dat citations.dat",
+            "citeulike-t", "users.dat mult.dat vocabulary.dat tags.dat tag-item.dat citations.dat"
         ),
         *map(_amazon_2014, CATEGORIES_2014.split()),
         *map(_amazon_2023, CATEGORIES_2023.split()),

@@ -29,13 +29,7 @@ from modalign.errors import ConfigError, DataError
 Progress = Callable[[str], None]
 """Called before each stage with its name and number, such as "filtering (2 of 5)"."""
 
-STAGES = (
-    "reading interactions",
-    "filtering",
-    "splitting",
-    "joining items and users",
-    "writing",
-)
+STAGES = ("reading interactions", "filtering", "splitting", "joining items and users", "writing")
 _Least = Annotated[int, Field(ge=0)]
 
 

@@ -41,11 +41,7 @@ class SourceSpec:
 
 SOURCES: Registry[SourceSpec] = Registry("kind of source", "modalign.sources")
 for _name, _module, _help in (
-    (
-        "table",
-        "flat_table",
-        "a CSV, TSV or Parquet file: user, item, optional rating and time",
-    ),
+    ("table", "flat_table", "a CSV, TSV or Parquet file: user, item, optional rating and time"),
     ("movielens", "movielens", "a MovieLens folder as downloaded (100K to 32M), with posters/"),
     ("split", "given_split", "a folder with train, valid and test files; the split is kept"),
     ("amazon", "amazon", "Amazon reviews of 2014, 2018 or 2023, gzipped or not, with metadata"),

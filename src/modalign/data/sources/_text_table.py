@@ -323,9 +323,7 @@ def table_of(source: str | Path | Frame, separator: str | None = None) -> Source
     if type(source).__module__.split(".")[0] == "pandas":
         return SourceTable(pl.from_pandas(source.rename(columns=str)).lazy(), "the data frame")
     raise DataError(
-        "a path, a polars or a pandas data frame",
-        f"a {type(source).__name__}",
-        "give one of those",
+        "a path, a polars or a pandas data frame", f"a {type(source).__name__}", "give one of those"
     )
 
 

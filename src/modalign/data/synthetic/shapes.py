@@ -276,13 +276,7 @@ def backpack(is_round: bool) -> list[Piece]:
         pocket = _path((0.30, 0.60), (0.70, 0.60), (0.68, 0.85), (0.32, 0.85))
         straps = [Piece(_box(x - 0.05, 0.42, x + 0.05, 0.80), "deep") for x in (0.18, 0.82)]
     zip_line = Piece(_path((0.24, 0.50), (0.76, 0.50)), "dark", stroke=0.012)
-    return [
-        loop,
-        *straps,
-        Piece(body, "pattern", "dome"),
-        Piece(pocket, "base", "flat"),
-        zip_line,
-    ]
+    return [loop, *straps, Piece(body, "pattern", "dome"), Piece(pocket, "base", "flat"), zip_line]
 
 
 def bottle(is_round: bool) -> list[Piece]:
