@@ -214,7 +214,8 @@ def picture() -> str:
 
 
 def test_the_picture_of_the_rooms_is_of_today() -> None:
-    assert PICTURE.read_text() == picture(), "draw it again: scripts/rooms > docs/img/rooms.svg"
+    draw = ".venv/bin/python scripts/rooms > docs/img/rooms.svg"
+    assert PICTURE.read_text() == picture(), f"draw it again: {draw}"
 
 
 @pytest.mark.parametrize(
