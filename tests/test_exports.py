@@ -134,23 +134,6 @@ def test_every_module_of_models_registers_something() -> None:
     assert there == {spec.cls.__module__.split(".")[2] for spec in specs().values()}
 
 
-def test_every_model_has_a_page_that_names_its_options() -> None:
-    from modalign.core.interfaces import MultimodalConfig, TrainedConfig
-    from modalign.models._registry import specs
-
-    pages = Path(__file__).parents[1] / "docs" / "models"
-    common = MultimodalConfig.model_fields
-    for name, spec in specs().items():
-        page = (pages / f"{name}.md").read_text()
-        for option, field in spec.config.model_fields.items():
-            inherited = issubclass(spec.config, TrainedConfig) and option in common
-            if inherited and field.default == common[option].default:
-                continue
-            assert f"`{option}`" in page, f"{name}.md does not name {option}"
-        for variant in spec.variants:
-            assert f"`{variant}`" in page, f"{name}.md does not name the variant {variant}"
-
-
 def test_no_name_is_a_package_as_well() -> None:
     # `modalign.evaluate` would be the function or the package, whichever was asked for first.
     packages = {one.name for one in pkgutil.iter_modules(modalign.__path__)}
