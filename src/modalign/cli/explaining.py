@@ -1,4 +1,4 @@
-"""`modalign explain`: a user's interests, as a model that explains sees them."""
+"""`modalign explain`: the interests of users, from a model that explains them."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def register(root: typer.Typer) -> None:
 
 def explain(
     run: Annotated[Path, typer.Argument(help="Run folder of a model that explains (bandvae).")],
-    user: Annotated[list[str], typer.Option(help="User id; repeat it for several.")],
-    items: Annotated[int, typer.Option(min=1, help="Best items of each rating factor.")] = 3,
-    words: Annotated[int, typer.Option(min=1, help="Best words of each content factor.")] = 10,
+    user: Annotated[list[str], typer.Option(help="User id; repeat the option for several users.")],
+    items: Annotated[int, typer.Option(min=1, help="Best items shown per rating factor.")] = 3,
+    words: Annotated[int, typer.Option(min=1, help="Best words shown per content factor.")] = 10,
     out: Annotated[
-        Path | None, typer.Option(help="Also write a page with the items' pictures, in HTML.")
+        Path | None, typer.Option(help="Also write an HTML page with the items' pictures.")
     ] = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """A user's interests: rating factors with items, content factors with words, and their
-    alignment.
+    """Show the interests of users: rating factors with their items, content factors with their
+    words, and their alignment.
 
-    The entropy of a plan is in bits: near the logarithm of the number of factors every interest
-    is aligned with every other.
+    The entropy of a plan is in bits. At the logarithm (base 2) of the number of factors, every
+    interest is aligned with every other.
     """
     from modalign.experiments.fit import load_model
     from modalign.report.explanations import explain_users, without_rows, write_page
@@ -58,10 +58,10 @@ def explain(
         for one in document["average"]["modalities"]
     ]
     title = f"Averages over {document['average']['users']} users"
-    columns = ["modality", "plan entropy, bits", "words shared"]
+    columns = ["modality", "plan entropy, bits", "shared words"]
     console.print(table(title, columns, rows, numbers=(1, 2)))
     if out is not None:
-        say(f"written to {out}", console)
+        say(f"Written to {out}.", console)
 
 
 def _show(model: str, person: dict[str, Any]) -> None:
@@ -79,10 +79,10 @@ def _show(model: str, person: dict[str, Any]) -> None:
                 ]
             )
     title = f"{model}: interests of user {person['user']}"
-    columns = ["factor", "best items", "score", "takes of"]
+    columns = ["factor", "best items", "score", "weight of content"]
     console.print(table(title, columns, rows, numbers=(2,), cut=(1,)))
     if any(item["liked"] for factor in person["factors"] for item in factor["items"]):
-        say("* the user had it before", console)
+        say("* an item of the user's history", console)
     for content in person["content"]:
         _show_content(content)
 
@@ -97,7 +97,7 @@ def _show_content(content: dict[str, Any]) -> None:
         ]
         for number, factor in enumerate(content["factors"], 1)
     ]
-    console.print(table(f"{name}: best words", ["factor", "words", "takes of ratings"], rows,
+    console.print(table(f"{name}: best words", ["factor", "words", "weight of ratings"], rows,
                         numbers=(2,)))  # fmt: skip
     top = max(max(row) for row in content["plan"])
     cells = [
@@ -107,16 +107,16 @@ def _show_content(content: dict[str, Any]) -> None:
     columns = ["", *(f"{name} {j}" for j in range(1, len(content["factors"]) + 1))]
     title = (
         f"Alignment: entropy {content['entropy_bits']:.3f} bits, "
-        f"{100 * content['word_overlap']:.0f}% of words shared"
+        f"{100 * content['word_overlap']:.0f}% shared words"
     )
     console.print(table(title, columns, cells, numbers=range(1, len(columns))))
 
 
 def _named(word: dict[str, Any]) -> str:
-    """A word, or for a column of a codebook the item that stands for it."""
+    """A word, or for a column of a codebook its most typical item."""
     return f"like {word['example']['title']}" if "example" in word else str(word["word"])
 
 
 def _shade(depth: float) -> str:
-    """How dark a cell of the plan is, in text."""
+    """A character for the share of a cell in the largest cell of the plan."""
     return " ░▒▓█"[min(4, int(depth * 5))]

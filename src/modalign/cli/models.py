@@ -1,4 +1,4 @@
-"""`modalign models`: what there is to train."""
+"""`modalign models`: the models and their options."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def register(root: typer.Typer) -> None:
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="One model: its options.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show the options of this model.")] = None,
     json: Json = False,
 ) -> None:
-    """Every model: family, paper, what it needs; with a name, all its options."""
+    """List all models, or with a name show the options and variants of one model."""
     from modalign.models import _registry as registry
 
     if name is None:
@@ -34,12 +34,14 @@ def models(
                 m["name"],
                 m["family"],
                 " + ".join(_data_needs(m)),
+                "yes" if m["unseen_users"] else "",
                 f"{plain(m['summary'])} [dim]({plain(m['paper'])})[/]",
             ]
             for m in found
         ]
-        out.print(table("Models", ["name", "family", "learns from", "what it is"], rows))
-        say("modalign models NAME shows a model's options and variants", out)
+        columns = ["name", "family", "learns from", "scores unseen users", "description"]
+        out.print(table("Models", columns, rows))
+        say("`modalign models NAME` shows the options and variants of a model", out)
         return
     spec = registry.get(name)
     options = _options(spec.config)
@@ -50,26 +52,32 @@ def models(
     say(f"\n{spec.name}: {spec.summary}", out)
     say(f"{spec.paper}; learns from {', '.join(_data_needs(_summary(spec)))}", out)
     if options:
-        rows = [[plain(o[c]) for c in ("name", "default", "bounds", "help")] for o in options]
-        title = "Options, each as --set name=value"
-        out.print(table(title, ["name", "default", "values", "what it does"], rows))
+        rows = [
+            [plain(o["name"]), plain(_shown(o["default"])), plain(o["bounds"]), plain(o["help"])]
+            for o in options
+        ]
+        title = "Options, set with --set name=value"
+        out.print(table(title, ["name", "default", "values", "description"], rows))
     else:
-        say("it has no options", out)
+        say("The model has no options.", out)
     if variants:
         rows = [
             [key, plain(", ".join(f"{k}={_shown(v)}" for k, v in values.items()))]
             for key, values in variants.items()
         ]
-        out.print(table("Variants, each as --variant name", ["name", "options"], rows))
+        out.print(table("Variants, chosen with --variant name", ["name", "options"], rows))
 
 
 def _data_needs(summary: dict[str, Any]) -> list[str]:
-    """What the data must have, for people; sampling is the trainer's business."""
+    """What the data must contain."""
     return ["ids", "features"] if "modalities" in summary["needs"] else ["ids"]
 
 
 def _shown(value: Any) -> str:
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
+    """A value as `--set` reads it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{','.join(map(_shown, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
 def _summary(spec: Any) -> dict[str, Any]:

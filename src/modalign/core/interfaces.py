@@ -19,28 +19,6 @@ from torch import Tensor, nn
 from modalign.core.view import TrainView
 from modalign.errors import DataError, UnknownName
 
-__all__ = [
-    "Aligned",
-    "Batch",
-    "Config",
-    "Encodes",
-    "Factors",
-    "MultimodalConfig",
-    "Need",
-    "OptimizerSettings",
-    "PairScorer",
-    "Phase",
-    "Queries",
-    "Recommender",
-    "Scorer",
-    "Segmented",
-    "Student",
-    "Task",
-    "TrainView",
-    "TrainedConfig",
-    "chosen_modalities",
-]
-
 MissingPolicy = Literal["zero", "mean", "neighbours", "learned"]
 Need = Literal["negatives", "history", "modalities"]
 

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalign.core.interfaces import Batch, Recommender, TrainedConfig, TrainView
+from modalign.core.interfaces import Batch, Recommender, TrainedConfig
+from modalign.core.view import TrainView
 from modalign.models._registry import register
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 

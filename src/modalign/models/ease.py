@@ -11,7 +11,8 @@ from pydantic import Field
 from scipy.linalg import lapack
 from torch import Tensor
 
-from modalign.core.interfaces import Config, Queries, Recommender, TrainView
+from modalign.core.interfaces import Config, Queries, Recommender
+from modalign.core.view import TrainView
 from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError
 from modalign.models._registry import register

@@ -14,9 +14,9 @@ from modalign.core.interfaces import (
     Batch,
     MultimodalConfig,
     Recommender,
-    TrainView,
     chosen_modalities,
 )
+from modalign.core.view import TrainView
 from modalign.graph.bipartite import BipartiteGraph
 from modalign.models._registry import register
 from modalign.models._shared.batch_items import distinct

@@ -10,9 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from modalign.core.interfaces import Config, Queries, Recommender, TrainView
+from modalign.core.interfaces import Config, Queries, Recommender
 from modalign.core.sparse import csr_tensor, sparse_product
 from modalign.core.topk import top
+from modalign.core.view import TrainView
 from modalign.data.interactions import Interactions
 from modalign.models._registry import register
 

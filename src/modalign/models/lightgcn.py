@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from modalign.core.interfaces import Batch, Recommender, TrainedConfig, TrainView
+from modalign.core.interfaces import Batch, Recommender, TrainedConfig
+from modalign.core.view import TrainView
 from modalign.graph.bipartite import BipartiteGraph
 from modalign.models._registry import register
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty

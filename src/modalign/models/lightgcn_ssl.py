@@ -162,6 +162,3 @@ class LightGCNSSL(SelfSupervised):
             embedding_size=config.embedding_size, n_layers=config.n_layers, reg=config.reg
         )
         super().__init__(config, view, LightGCN(own, view))
-
-
-__all__ = ["LightGCNSSL", "LightGCNSSLConfig", "SelfSupervised"]

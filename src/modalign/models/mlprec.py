@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalign.core.interfaces import Batch, Recommender, TrainedConfig, TrainView
+from modalign.core.interfaces import Batch, Recommender, TrainedConfig
+from modalign.core.view import TrainView
 from modalign.models._registry import register
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 
@@ -42,7 +43,7 @@ class MLPRecConfig(TrainedConfig):
     paper="Zhuang et al., 2025 (student)",
 )
 class MLPRec(Recommender):
-    """A free vector for each user and item, sent through one shared multilayer perceptron.
+    """A free vector for each user and item, mapped by one shared multilayer perceptron.
 
         u = phi(e_u),  i = phi(e_i),  score(u, i) = <u, i>
         phi(x) = W_2 relu(W_1 x + b_1) + b_2

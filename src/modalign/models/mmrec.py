@@ -16,9 +16,9 @@ from modalign.core.interfaces import (
     Batch,
     MultimodalConfig,
     Recommender,
-    TrainView,
     chosen_modalities,
 )
+from modalign.core.view import TrainView
 from modalign.graph.bipartite import BipartiteGraph
 from modalign.graph.propagate import SparseGraph
 from modalign.models._registry import register

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from modalign.core.interfaces import Config, Queries, Recommender, TrainView
+from modalign.core.interfaces import Config, Queries, Recommender
+from modalign.core.view import TrainView
 from modalign.models._registry import register
 
 

@@ -15,10 +15,10 @@ from modalign.core.interfaces import (
     Batch,
     MultimodalConfig,
     Recommender,
-    TrainView,
     chosen_modalities,
 )
 from modalign.core.modality import Modality
+from modalign.core.view import TrainView
 from modalign.models._registry import register
 from modalign.models._shared.batch_items import distinct
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty

@@ -303,6 +303,3 @@ class MMSSL(SelfSupervisedModel):
 
 def _at(table: Tensor, rows: Tensor | None) -> Tensor:
     return table if rows is None else functional.embedding(rows, table)
-
-
-__all__ = ["MMSSL", "MMSSLConfig"]

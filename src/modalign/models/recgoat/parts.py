@@ -381,14 +381,3 @@ class Fusion(nn.Module):
         if rng is not None and self.rate:
             fused = fused * kept(fused.shape, self.rate, rng)
         return unit(fused)
-
-
-__all__ = [
-    "Branch",
-    "Collaborative",
-    "Fusion",
-    "first_weights",
-    "neighbour_graph",
-    "preferences",
-    "principal_start",
-]

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from modalign import ot
 from modalign.errors import TrainingError
-from modalign.models.recgoat.config import Distance, Plan, RecGOATConfig
+from modalign.models.recgoat.config import Distance, RecGOATConfig
 
 TINY = 1e-12
 DIRECTIONS = 64
@@ -357,15 +357,3 @@ def cloud_distances(
         distance.detach(), reg=reg, scale="mean", tolerance=1e-3, max_iterations=iterations
     )
     return (solved.plan * distance).sum((1, 2))
-
-
-__all__ = [
-    "FeatureTransport",
-    "Plan",
-    "SampleTransport",
-    "cloud_distances",
-    "feature_cost",
-    "released_plan",
-    "standardised",
-    "unit_spread",
-]
