@@ -135,7 +135,7 @@ def test_another_experiment_in_the_folder_is_refused(workshop: Path, cli: Cli) -
     for words in (["--grid", "damping=0,0.5"], ["--grid", "damping=0,1", "--mask", "train"]):
         got = cli(*SWEEP, *words)
         assert got.code == 2
-        assert "one of another experiment" in got.err
+        assert "of another experiment" in got.err
         assert snapshot(workshop) == before
 
 

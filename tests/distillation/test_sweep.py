@@ -68,7 +68,7 @@ def test_a_run_that_was_torn_is_made_again_and_is_what_distill_makes(
 def test_a_teacher_that_changed_is_refused(school, tmp_path: Path) -> None:
     data, one, two = school
     made = replace(job(data, one), teachers=(two,))
-    with pytest.raises(RunError, match="the teacher the sweep began with"):
+    with pytest.raises(RunError, match="the teacher that the sweep started with"):
         made.run({}, 1, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -223,7 +223,7 @@ def test_the_key_is_in_no_file(shelf, server):
 def test_preferences_of_another_split_are_refused(shelf):
     out, _ = describe(shelf, Template())
     swapped = replace(out, train=shelf.test, test=shelf.train)
-    with pytest.raises(DataError, match=r"another one, which may hold what is to be predicted"):
+    with pytest.raises(DataError, match=r"another one, which may contain interactions to predict"):
         swapped.view()
     mended, report = describe(swapped, Template())
     assert not report.skipped

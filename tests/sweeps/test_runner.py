@@ -113,7 +113,7 @@ def test_a_folder_begun_with_other_defaults_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError) as told:
         sweeps.sweep(data, "bpr", tmp_path, grid, epochs=1, batch_size=100)
     # What is the same is not told.
-    assert "{'of_old': None, 'patience': 7}, as the sweep in" in told.value.expected
+    assert "{'of_old': None, 'patience': 7}, as in the sweep in" in told.value.expected
     assert "{'patience': 20}, one of" in told.value.got
     assert "defaults" in told.value.fix
 
@@ -229,7 +229,7 @@ def test_data_that_changed_meanwhile_fail_the_run(tmp_path: Path) -> None:
     data = toy_dataset(seed=1).save(tmp_path / "toy")
     job = FitJob.on(data, "popularity", tmp_path / "out")
     toy_dataset(seed=2).save(tmp_path / "toy")
-    with pytest.raises(RunError, match="the data the sweep began with"):
+    with pytest.raises(RunError, match="the data that the sweep started with"):
         job.run({}, 1, tmp_path / "out" / "run")
 
 

@@ -254,7 +254,7 @@ def _check_same(path: Path, facts: dict[str, Any]) -> None:
             before, now = _apart(old.get(key), facts.get(key))
             raise RunError(
                 f"{key} {before!r}, as in the sweep in {path.parent}",
-                f"{now!r}",
+                f"{now!r}, of another experiment",
                 "choose another --out, or repeat the command that started the sweep; a default "
                 "may have changed since",
             )
