@@ -83,7 +83,13 @@ def released_plan(source: Tensor, target: Tensor, iterations: int = 100) -> Tens
 
 def size_of(z: Tensor) -> Tensor:
     """Root mean square of the entries, a scalar without gradient."""
-    return z.detach().square().mean().sqrt().clamp(min=TINY)
+    return differentiable_size(z.detach())
+
+
+def differentiable_size(z: Tensor) -> Tensor:
+    """Root mean square of the entries, a scalar; the gradient of zeros is zero."""
+    # Clamped before the root, whose slope at zero is infinite.
+    return z.square().mean().clamp(min=TINY**2).sqrt()
 
 
 class FeatureTransport(nn.Module):
@@ -91,7 +97,9 @@ class FeatureTransport(nn.Module):
 
     With T the plan between the d features of a modality and the d features of the ids,
     `z_hat = s z (d T + Delta)`: d T has columns that sum to one, Delta is trained, and s brings
-    the result to the size of the ids. Neither T nor s has a gradient.
+    the result to the size of the ids. T has no gradient. That of s goes through the size of the
+    result (`scale_gradient`): where s is a constant, the distances of R12 shrink vectors that s
+    enlarges again, and Delta grows without bound until it cancels T.
 
     Several spaces (the modalities, and the users' preferences) are held and solved together.
 
@@ -187,7 +195,8 @@ class FeatureTransport(nn.Module):
         if not self.config.match_scale:
             return mapped
         own, others = anchors
-        return mapped * (size_of(target[others]) / size_of(mapped[own]))
+        size = differentiable_size if self.config.scale_gradient else size_of
+        return mapped * (size_of(target[others]) / size(mapped[own]))
 
     def diagnostics(self, names: Sequence[str]) -> dict[str, float]:
         """Entropy in bits of the rows of each plan, and how much the last ones changed."""
