@@ -69,6 +69,8 @@ class SelfSupervisedConfig(MultimodalConfig):
     """Factor on its noise: 1 in the paper's text buries the data, 1e-5 in the released code."""
     aux_weight: Weight = 100.0
     """Weight of the model's own scores in a real row; the paper tries 0 to 150."""
+    unit_rows: bool = False
+    """Bring the model's own scores in a real row to length one before `aux_weight`."""
     relation_scores: Literal["cosine", "dot"] = "cosine"
     """Modality scores of users and items as cosines, or as products."""
     mask_observed: bool = False
@@ -97,6 +99,8 @@ class SelfSupervisedConfig(MultimodalConfig):
     """Items of a user in a modality's graph."""
     topk_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """In place of k, a share of all items (at least one item, but rounded down if batchwise)."""
+    own_items: bool = False
+    """Let a user's own items into the modalities' graphs, as equations 3 and 8 do."""
     refresh_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between two graphs; steps if batchwise."""
     first_graph: Literal["observed", "generated"] = "observed"
@@ -143,7 +147,7 @@ class SelfSupervisedConfig(MultimodalConfig):
             aux_weight=self.aux_weight,
             scores=self.relation_scores,
             mask_observed=self.mask_observed,
-            unit_aux=self.relation_scores == "dot",
+            unit_aux=self.unit_rows or self.relation_scores == "dot",
         )
 
 
@@ -179,6 +183,9 @@ class MMSSLConfig(SelfSupervisedConfig):
     """Modalities listen to each other, or only pass a linear map as in the released code."""
     head_values: HeadValues = "whole"
     """Every head mixes whole vectors, or only its own columns of them."""
+    output_matrix: bool = True
+    """Map the joined heads by a trained matrix; equation 9 prints none, and the heads' mean is
+    then the result."""
     view_norm: Literal["rows", "squared"] = "rows"
     """Bring modality-aware vectors to unit length, or divide by the squared length as printed."""
     sampling: Literal["users", "interactions"] = "users"
