@@ -25,8 +25,25 @@ def test_variants_are_those_of_the_papers_table(variant, stages, kl, embedding):
     assert (plan.config.embedding_weight > 0) is embedding
 
 
-def test_all_variants_are_tried_above():
-    assert len(VARIANTS) == 5
+def test_all_variants_are_tried_above_and_below():
+    assert len(VARIANTS) == 5 + 5
+
+
+def test_the_controls_leave_out_what_their_names_say():
+    only = DistillationPlan.of("warm-start-only").config
+    assert (only.logit_weight, only.embedding_weight, only.warm_start) == (0, 0, True)
+    drawn = DistillationPlan.of("from-random").config
+    assert drawn == DistillationPlan.of().config.model_copy(update={"warm_start": False})
+
+
+def test_the_readings_of_the_logits():
+    readings = {name: DistillationPlan.of(name).config for name in ("per-user", "masses")}
+    assert (readings["per-user"].logit, readings["per-user"].group) == ("sinkhorn", "user")
+    assert readings["masses"].logit == "masses"
+    assert {one.negatives for one in readings.values()} == {16}
+    printed = DistillationPlan.of("as-printed").config
+    assert (printed.reduction, printed.value, printed.contrast) == ("sum", "sharp", "all")
+    assert not printed.warm_start
 
 
 def test_options_go_to_both_models_or_to_one():

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import modalign
 from modalign.distillation import teachers
-from modalign.distillation.source import MixedSource, source_of
+from modalign.distillation.source import MixedSource, factors, source_of
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.protocol import Evaluator
 from modalign.experiments.fit import fit, load_model
@@ -52,6 +52,19 @@ def test_the_student_learns_from_the_assistant_and_it_from_the_teacher(made):
     found, _ = made
     assert found.assistant.results["distillation"]["from"] == "cm3"
     assert found.student.results["distillation"]["from"] == "assistant"
+
+
+def test_the_student_starts_from_the_assistants_own_vectors(teacher):
+    options = {**QUICK, "student.epochs": 0}
+    del options["epochs"]
+    found = modalign.distill(teacher, DATA, seed=3, **options, **{"assistant.epochs": 3})
+    start = found.student.model.ego_tables()
+    of_assistant = source_of(found.assistant.model, DATA.view()).vectors
+    of_teacher = source_of(teacher.model, DATA.view())
+    for mine, given in zip(start, of_assistant, strict=True):
+        assert_close(mine.detach(), given)
+    for mine, other in zip(start, factors(of_teacher, 8), strict=True):
+        assert (mine - other).abs().max() > 1e-3
 
 
 @pytest.mark.slow

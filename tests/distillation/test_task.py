@@ -13,7 +13,11 @@ from modalign.distillation.source import VectorSource, source_of
 from modalign.distillation.task import DistillConfig, DistillTask, best_unseen
 from modalign.errors import ConfigError
 from modalign.models import _registry as registry
-from modalign.nn.losses.distillation import crossed_infonce, margin_logits
+from modalign.nn.losses.distillation import (
+    crossed_infonce,
+    margin_logits,
+    transported_masses,
+)
 from modalign.testing.toy import toy_dataset
 from modalign.train.batches import PairBatches
 from modalign.train.trainer import TrainOptions, fit
@@ -97,6 +101,70 @@ def test_groups_of_a_users_negatives():
         for t in (task.source.vectors, task.target.tables())
     )
     assert_close(task.loss(one)["logit"], ot.sorted_transport(x, y).mean())
+
+
+def test_masses_are_transported_over_a_users_own_candidates():
+    options = {"logit": "masses", "negatives": 5, "embedding_weight": 0.0}
+    task = task_of(logit_weight=3.0, kl_temperature=0.7, mass_eps=0.2, **options)
+    one = batch(task)
+    candidates = torch.cat([one.positives.unsqueeze(1), one.negatives], dim=1)
+    p, q = (
+        torch.softmax(scores(tables, one.users, candidates) / 0.7, dim=1)
+        for tables in (task.source.vectors, task.target.tables())
+    )
+    cost = ot.cosine_cost(*[task.source.vectors[1][candidates]] * 2)
+    solved = [
+        ot.sinkhorn(cost, a, b, reg=0.2, tolerance=1e-6).value for a, b in ((p, q), (p, p), (q, q))
+    ]
+    expected = (solved[0] - solved[1] / 2 - solved[2] / 2).mean()
+    assert_close(task.loss(one)["logit"], 3.0 * expected, rtol=1e-2, atol=1e-4)
+
+
+def test_the_slope_of_the_masses_is_that_of_finite_differences():
+    rng = torch.Generator().manual_seed(0)
+    source, target = (torch.randn(2, 4, generator=rng, dtype=torch.float64) for _ in range(2))
+    points = torch.randn(2, 4, 3, generator=rng, dtype=torch.float64)
+
+    def value(scores):
+        exact = {"eps": 0.3, "tolerance": 1e-12, "max_iterations": 5000}
+        return transported_masses(source, scores, points, **exact)
+
+    target.requires_grad_(True)
+    assert torch.autograd.gradcheck(value, target, eps=1e-5, atol=1e-6)
+    assert value(source).abs() < 1e-9
+    assert value(target) > 1e-3
+
+
+def test_masses_of_a_source_without_vectors_cost_what_its_best_factors_say():
+    class Scores(VectorSource):
+        """Scores of a teacher that hides its vectors."""
+
+        def __init__(self, inner: VectorSource) -> None:
+            super().__init__(*inner.vectors)
+            self.hidden, self.vectors = inner, None
+
+        def score(self, users):
+            return self.hidden.score(users)
+
+        def at(self, users, items):
+            return self.hidden.at(users, items)
+
+        def to(self, device):
+            return self
+
+    task = task_of(source=Scores(teacher()), logit="masses", negatives=3)
+    assert task.ground.shape == (VIEW.n_items, 8)
+    assert task.loss(batch(task))["logit"] > 0
+
+
+def test_sums_are_means_times_the_pairs_of_a_batch():
+    options = {"logit": "sort", "contrast": 10}
+    mean, total = (task_of(reduction=how, **options) for how in ("mean", "sum"))
+    one = batch(mean)
+    batch(total)
+    small, large = mean.loss(one), total.loss(one)
+    for name, times in {"bpr": 64, "embedding": 64, "logit": 1}.items():
+        assert_close(large[name], times * small[name])
 
 
 @pytest.mark.parametrize("contrast", ["all", "batch", 10])

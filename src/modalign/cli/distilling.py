@@ -87,12 +87,15 @@ def distill(
     variant: Annotated[
         str,
         typer.Option(
-            help="full, no-assistant, no-wasserstein, no-assistant-no-wasserstein, no-embedding."
+            help="full, no-assistant, no-wasserstein, no-assistant-no-wasserstein, no-embedding, "
+            "warm-start-only, from-random, per-user, masses, as-printed."
         ),
     ] = "full",
     logit: Annotated[
         str | None,
-        typer.Option(help="Loss between logits: sinkhorn, sort, kl, bernoulli, raw, paired."),
+        typer.Option(
+            help="Loss between logits: sinkhorn, sort, masses, kl, bernoulli, raw, paired."
+        ),
     ] = None,
     seed: Seed = DEFAULT_SEED,
     sets: Sets = None,

@@ -20,10 +20,29 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "no-wasserstein": {"logit": "kl"},
         "no-assistant-no-wasserstein": {"logit": "kl"},
         "no-embedding": {"embedding_weight": 0.0},
+        "warm-start-only": {"logit_weight": 0.0, "embedding_weight": 0.0},
+        "from-random": {"warm_start": False},
+        "per-user": {"group": "user", "negatives": 16},
+        "masses": {"logit": "masses", "negatives": 16},
+        "as-printed": {
+            "logit_weight": 0.01,
+            "embedding_weight": 0.01,
+            "reduction": "sum",
+            "value": "sharp",
+            "max_points": 1024,
+            "contrast": "all",
+            "warm_start": False,
+        },
     }
 )
-"""What each ablation of the paper's Table 2 changes; `no-assistant` ones leave the assistant out.
-`no-assistant-no-wasserstein` is PromptMM's single-step distillation by KL."""
+"""Named distillations, each a set of options.
+
+The first five are the paper's Table 2; those called `no-assistant...` leave the assistant out, and
+`no-assistant-no-wasserstein` is PromptMM's single-step distillation by KL. `warm-start-only` and
+`from-random` are controls: the student's start without any distillation, and distillation without
+that start. `per-user` and `masses` compare the logits of one user's candidates, as locations and
+as masses. `as-printed` has the paper's weights, sums over a batch, the sharp value and random
+tables."""
 
 MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {

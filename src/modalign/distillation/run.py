@@ -81,7 +81,7 @@ def distill(
             standardised user by user and mixed. None trains one of `teacher_kind` first.
         dataset: the data, the teacher's own.
         variant: "full", "no-assistant", "no-wasserstein", "no-assistant-no-wasserstein" or
-            "no-embedding".
+            "no-embedding", or another name of `distillation.plan.VARIANTS`.
         teacher_kind: a registered model, to be trained first where `teacher` is None.
         teacher_options: its options.
         weights: of several teachers; None searches them on validation, in tenths.

@@ -25,6 +25,7 @@ from modalign.nn.losses.distillation import (
     divergence_of_logits,
     margin_logits,
     transported_logits,
+    transported_masses,
 )
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 
@@ -32,9 +33,10 @@ from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 class DistillConfig(Config):
     """How a source teaches; the same in both stages. Ranges in brackets are the paper's."""
 
-    logit: Literal["sinkhorn", "sort", "kl", "bernoulli", "raw", "paired"] = "sinkhorn"
-    """Loss between the logits of source and target: debiased Sinkhorn, exact transport by
-    sorting, KL inside a group, or one of the pairwise controls."""
+    logit: Literal["sinkhorn", "sort", "masses", "kl", "bernoulli", "raw", "paired"] = "sinkhorn"
+    """Loss between the logits of source and target: debiased Sinkhorn or exact transport by
+    sorting of logits as locations on the line; transport of masses over a user's candidates;
+    KL inside a group; or one of the pairwise controls."""
     logit_weight: Annotated[float, Field(ge=0)] = 10.0
     """Weight of the logit loss, lambda_1 [1e-5, 1e2]."""
     embedding_weight: Annotated[float, Field(ge=0)] = 0.1
@@ -42,7 +44,9 @@ class DistillConfig(Config):
     p: Annotated[float, Field(ge=1, le=8)] = 2.0
     """Exponent of the transport cost `|x - y|^p / p`."""
     eps: Annotated[float, Field(gt=0)] = 0.01
-    """Entropic regularisation of Sinkhorn."""
+    """Entropic regularisation of Sinkhorn, of locations."""
+    mass_eps: Annotated[float, Field(gt=0)] = 0.05
+    """Entropic regularisation of "masses", in units of 1 - cosine."""
     value: Literal["dual", "sharp"] = "dual"
     """Value of the entropic problem; sharp is that of the paper's algorithm."""
     root: bool = False
@@ -56,7 +60,9 @@ class DistillConfig(Config):
     hard: Annotated[int, Field(ge=0)] = 0
     """Number of the source's best items to draw the compared negatives from; 0: all unseen."""
     kl_temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Temperature of "kl"."""
+    """Temperature of "kl" and of the softmaxes of "masses"."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Ranking loss and contrast as means over a batch, or as sums, as the paper prints them."""
     contrast: Literal["all", "batch"] | Annotated[int, Field(ge=1)] = 128
     """Items that a pair is contrasted with: all, the batch's own, or this many random ones."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -102,6 +108,10 @@ class DistillTask(nn.Module):
         self.contrasts = config.embedding_weight > 0 and theirs > 0
         if self.contrasts and theirs != width:
             self.projector = nn.Linear(width, theirs, bias=False)
+        self.ground: Tensor | None = None
+        if config.logit == "masses" and config.logit_weight:
+            _, items = source.vectors or factors(source, width)
+            self.ground = items
         self.best: Tensor | None = None
         if config.hard:
             self.best = best_unseen(source, view, min(config.hard, view.n_items))
@@ -128,7 +138,10 @@ class DistillTask(nn.Module):
 
     def on_epoch(self, epoch: int, rng: torch.Generator) -> None:
         """Prepares the target's epoch and draws for the first step."""
-        self.source = self.source.to(self.target.ego_tables()[0].device)
+        device = self.target.ego_tables()[0].device
+        self.source = self.source.to(device)
+        if self.ground is not None:
+            self.ground = self.ground.to(device)
         self.target.on_epoch(epoch, rng)
         self._draw(rng)
 
@@ -167,21 +180,25 @@ class DistillTask(nn.Module):
         positive_scores = torch.linalg.vecdot(users, positive)
         # One row for each negative of a pair, (K, B): the first is the one of the ranking loss.
         scores = torch.linalg.vecdot(users, unseen.view(-1, size, unseen.shape[-1]))
-        parts = {"bpr": bpr_loss(positive_scores, scores[0])}
+        times = size if config.reduction == "sum" else 1
+        parts = {"bpr": times * bpr_loss(positive_scores, scores[0])}
         if self.target.config.reg:
             first = raw[: 3 * size]
             parts["reg"] = self.target.config.reg * l2_penalty(first, batch_size=size)
         if config.logit_weight:
             own = scores[-compared.shape[1] :].T
-            target = margin_logits(positive_scores.unsqueeze(1), own)
-            parts["logit"] = config.logit_weight * self._logit(batch, compared, target)
+            parts["logit"] = config.logit_weight * self._logit(
+                batch, compared, positive_scores.unsqueeze(1), own
+            )
         if self.contrasts:
             if config.vectors == "ego":
                 of_items = raw[size:]
                 users, positive = raw[:size], of_items[:size]
                 candidates = of_items[len(of_items) - len(others) :]
-            parts["embedding"] = config.embedding_weight * self._contrast(
-                batch, others, users, positive, candidates
+            parts["embedding"] = (
+                times
+                * config.embedding_weight
+                * self._contrast(batch, others, users, positive, candidates)
             )
         return parts
 
@@ -201,13 +218,24 @@ class DistillTask(nn.Module):
         assert self._drawn is not None
         return self._drawn.to(batch.users.device)
 
-    def _logit(self, batch: Batch, compared: Tensor, target: Tensor) -> Tensor:
+    def _logit(self, batch: Batch, compared: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """The loss between logits, from the target's scores (B, 1) and (B, K)."""
         assert batch.positives is not None
         config = self.config
         with torch.no_grad():
             items = torch.cat([batch.positives.unsqueeze(1), compared], dim=1)
             scores = self.source.at(batch.users, items)
-            source = margin_logits(scores[:, :1], scores[:, 1:])
+        if config.logit == "masses":
+            assert self.ground is not None
+            return transported_masses(
+                scores,
+                torch.cat([positive, negative], dim=1),
+                self.ground[items],
+                temperature=config.kl_temperature,
+                eps=config.mass_eps,
+            )
+        source = margin_logits(scores[:, :1], scores[:, 1:])
+        target = margin_logits(positive, negative)
         source, target = self._grouped(source), self._grouped(target)
         if config.logit == "sinkhorn" or config.logit == "sort":
             return transported_logits(
