@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from modalign.core.view import TrainView
+from modalign.core.vital_signs import VitalSign
 from modalign.errors import DataError, UnknownName
 
 MissingPolicy = Literal["zero", "mean", "neighbours", "learned"]
@@ -257,6 +258,8 @@ class Recommender(nn.Module):
     """Scores are the inner products of user vectors and item vectors."""
     resamples: ClassVar[bool] = False
     """`on_epoch` or `after_step` redraws random numbers that the loss depends on."""
+    vital_signs: ClassVar[tuple[VitalSign, ...]] = ()
+    """Numbers among `diagnostics()` that say whether the model's mechanism works."""
 
     def __init__(self, config: Any, view: TrainView) -> None:
         super().__init__()
