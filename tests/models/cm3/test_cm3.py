@@ -561,7 +561,11 @@ def test_every_switch_runs_with_one_two_and_three_modalities(names, options):
         assert (parameter.grad != 0).any(), name
     scores = model.scorer().score(Queries(torch.arange(view.n_users)))
     assert scores.isfinite().all()
-    assert set(model.diagnostics()) >= {"similarity_mean", "similarity_std", "antiparallel"}
+    assert set(model.diagnostics()) >= {
+        "similarity_mean",
+        "alive/similarity_spread",
+        "antiparallel",
+    }
 
 
 def test_without_fusion_there_are_fewer_parameters():
@@ -794,7 +798,7 @@ def test_calibration_keeps_alike_items_together():
         results[calibrated] = (
             held_out_recall(model, liked),
             *cosines_by_cluster(model, cluster),
-            model.diagnostics()["similarity_std"],
+            model.diagnostics()["alive/similarity_spread"],
         )
     (recall, inside, across, spread), (plain_recall, plain_inside, _, _) = (
         results[True],

@@ -616,7 +616,7 @@ def test_diagnostics_are_the_distances_contrasts_and_weights():
     nce = float(contrast(vectors["id"], vectors["raw/text"]))
     assert found["nce/id-text"] == pytest.approx(nce, rel=1e-4)
     assert found["information/id-text"] == pytest.approx(math.log(40) - nce, abs=1e-4)
-    weights = [found[f"weight/{name}"] for name in ("id", "image", "text")]
+    weights = [found[f"alive/weight/{name}"] for name in ("id", "image", "text")]
     assert sum(weights) == pytest.approx(1.0)
     assert 0 < found["preference_share"] < 1
     assert 0 < found["attention/preference"] <= 1

@@ -53,8 +53,9 @@ class CM3Config(MultimodalConfig):
     projected features."""
     sim_lambda: Literal["sample", "mean"] = "sample"
     """For the similarity, fuse at the current draw of positions, or at one half."""
-    detach_similarity: bool = False
-    """Send no gradient through the content similarity; costs much accuracy."""
+    detach_similarity: bool = True
+    """Treat the content similarity as a constant of the loss, as the paper allows by computing it
+    beforehand. With its gradient the loss makes all contents alike, and calibration stops."""
     uniformity_items: Literal["negatives", "positives", "catalogue", "full"] = "negatives"
     """Items that the uniformity spreads: the batch's negatives or positives, a draw from all
     items (for cold items), or all items."""

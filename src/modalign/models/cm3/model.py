@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from modalign.core.interfaces import Batch, Recommender, chosen_modalities
 from modalign.core.view import TrainView
+from modalign.core.vital_signs import VitalSign
 from modalign.graph.bipartite import BipartiteGraph
 from modalign.models._registry import register
 from modalign.models._shared.item_graph import item_graph, modality_weights
@@ -22,6 +23,7 @@ from modalign.models.cm3.config import CM3Config
 from modalign.models.cm3.tower import Tower
 from modalign.nn.fusion import OPPOSITE, angle, beta_positions, casteljau, fold, lerp, slerp
 from modalign.nn.losses.uniformity import alignment, calibrated_uniformity, uniformity
+from modalign.nn.vital_signs import spread
 
 DIAGNOSED = 1024
 """Number of items, evenly spaced, on which the similarity is measured."""
@@ -71,6 +73,9 @@ class _Content:
         "average-fusion": {"fusion": "average"},
         "linear-fusion": {"fusion": "linear"},
         "standard-uniformity": {"calibrated": False},
+        "similarity-constant": {"s_min": 1.0},
+        "similarity-raw": {"sim_source": "raw"},
+        "similarity-learned": {"detach_similarity": False},
         "only-text": {"modalities": ("text",)},
         "only-image": {"modalities": ("image",)},
         "cold-start": {"uniformity_items": "catalogue"},
@@ -104,6 +109,14 @@ class CM3(Recommender):
 
     needs = ("negatives", "modalities")
     resamples = True
+    vital_signs = (
+        VitalSign(
+            "similarity_spread",
+            "deviation of the content similarity between items",
+            0.01,
+            "set detach_similarity=true or sim_source=raw",
+        ),
+    )
     config: CM3Config
     positions: Tensor
     eval_positions: Tensor
@@ -387,17 +400,19 @@ class CM3(Recommender):
         A mean similarity of 1 with no deviation says that calibration has collapsed into
         plain uniformity: only the spread of the similarity has an effect.
         """
+        config = self.config
         with torch.no_grad():
             content = self._content(self.positions[None])
             step = -(-self.n_items // DIAGNOSED)
             rows = torch.arange(0, self.n_items, step, device=self.positions.device)
             alike = self._content_rows(content, rows)
-            cosines = (alike @ alike.T)[~torch.eye(len(rows), dtype=torch.bool, device=rows.device)]
+            similarity = alike @ alike.T
+            apart = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
             names = [*self.modality_names, *(["fused"] if self.fuses else [])]
             means = dict(zip(names, self._weights(None).mean(0).tolist(), strict=True))
             return {
-                "similarity_mean": cosines.mean().item(),
-                "similarity_std": cosines.std(correction=0).item(),
+                "similarity_mean": similarity[apart].mean().item(),
+                **({"alive/similarity_spread": spread(similarity)} if config.calibrated else {}),
                 "antiparallel": float(self._count_antiparallel(content)),
                 **{f"preference_{name}": mean for name, mean in means.items()},
             }

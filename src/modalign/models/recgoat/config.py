@@ -25,6 +25,8 @@ REFERENCE: Mapping[str, Any] = {
     "adapt": "xavier",
     "scale_plan": False,
     "match_scale": False,
+    "scale_gradient": False,
+    "weight_floor": 0.0,
     "weights": "free",
     "transport_weight": 0.0,
 }
@@ -122,7 +124,11 @@ class RecGOATConfig(MultimodalConfig):
     scale_plan: bool = True
     """Multiply the plan by the number of features, so that its columns sum to one."""
     match_scale: bool = True
-    """Scale aligned vectors to the size of the id vectors."""
+    """Scale aligned vectors, and with fusion=sum or concat the raw ones, to the size of the id
+    vectors."""
+    scale_gradient: bool = True
+    """Differentiate the size of the aligned vectors. As a constant, it lets the trained matrix
+    grow until it cancels the plan."""
     cost_power: Literal[1, 2] = 2
     """Distance of two features: mean of absolute (1) or squared (2) differences."""
     plan_reg: Annotated[float, Field(gt=0)] = 0.25
@@ -150,6 +156,8 @@ class RecGOATConfig(MultimodalConfig):
     weights: Literal["softmax", "free", "per_item", "equal"] = "softmax"
     """Weights of the id and the modalities in an item: learned and summing to one (softmax), free
     numbers of the modalities with the rest for the id (free), by a gate (per_item), or equal."""
+    weight_floor: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    """Minimum weight of the id and of each modality, for softmax and per_item weights."""
     reg: Weight = 1e-4
     """Weight of the squared free vectors of the batch."""
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from modalign.core import seeds
 from modalign.core.interfaces import Batch, chosen_modalities
 from modalign.core.view import TrainView
+from modalign.core.vital_signs import VitalSign
 from modalign.models._registry import register
 from modalign.models._shared.seeded_loss import SeededLoss
 from modalign.models.recgoat.config import RecGOATConfig
@@ -40,6 +41,10 @@ from modalign.models.recgoat.transport import (
 )
 from modalign.nn.losses.infonce import info_nce
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
+from modalign.nn.vital_signs import focus, order
+
+WATCHED = 4096
+"""Training pairs on which the order of each space is measured."""
 
 
 @register(
@@ -118,9 +123,30 @@ class RecGOAT(SeededLoss):
     """
 
     needs = ("negatives", "modalities")
+    vital_signs = (
+        VitalSign(
+            "order",
+            "AUC of the mean of a user's items with another one of them, in the aligned space",
+            0.55,
+            "set scale_gradient=true, or a smaller transport_weight",
+        ),
+        VitalSign(
+            "weight",
+            "share of a source in the fused item",
+            0.02,
+            "set weight_floor=0.05",
+        ),
+        VitalSign(
+            "plan_focus",
+            "1 - entropy of the plan's rows over its maximum",
+            0.02,
+            "set a smaller plan_reg",
+        ),
+    )
     config: RecGOATConfig
     item_anchors: Tensor
     user_anchors: Tensor
+    watched: Tensor
 
     def __init__(self, config: RecGOATConfig, view: TrainView) -> None:
         super().__init__(config, view)
@@ -147,8 +173,10 @@ class RecGOAT(SeededLoss):
         self.fusion = Fusion(config, names)
         for name, n in (("item_anchors", self.n_items), ("user_anchors", self.n_users)):
             self.register_buffer(name, _anchors(name, n, config.anchors), persistent=False)
+        self.register_buffer("watched", _watched(view), persistent=False)
         self.transport = self._transport()
-        self.known = view.rows() if config.mask_known else None
+        self.rows = view.rows()
+        self.known = self.rows if config.mask_known else None
         self._step, self._warm = 0, True
         self._handed_on: State | None = None
 
@@ -239,9 +267,12 @@ class RecGOAT(SeededLoss):
     ) -> Tensor:
         """The mean of the users' vectors and the means of their items in each modality."""
         at = self.item_anchors
-        if self.config.match_scale:
-            raw = [z * (size_of(ids[at]) / size_of(z[at])) for z in raw]
+        raw = [self._at_size(z, ids, at) for z in raw]
         return torch.stack([users, *(self.ids.to_users(z, rows) for z in raw)]).mean(0)
+
+    def _at_size(self, z: Tensor, target: Tensor, at: Tensor) -> Tensor:
+        """Vectors at the size that the ids' have on the anchors, where sizes are matched."""
+        return z * (size_of(target[at]) / size_of(z[at])) if self.config.match_scale else z
 
     def _map(
         self, sides: Sequence[tuple[Tensor, Tensor, Tensor]], renew: bool
@@ -249,7 +280,8 @@ class RecGOAT(SeededLoss):
         """Vectors of each space after transport, and the plans if they are new."""
         transport = self.transport
         if transport is None:
-            return [z for z, _, _ in sides], None
+            # The control is fused at the same scale as what it is compared with.
+            return [self._at_size(z, target, at) for z, target, at in sides], None
         state = None
         # Plans in single precision, so that their mass is one.
         with torch.autocast(self.device.type, enabled=False):
@@ -419,7 +451,7 @@ class RecGOAT(SeededLoss):
         and the ids', before and after transport, in units of the ids' length; `w1/unified` of
         rows of length one. `nce/a-b` of two item spaces and `information/a-b = log n - nce`.
         `plan_bits`: entropy of the plans' rows; `plan_churn`: half the mass that the last plans
-        moved. `weight/*` and `preference_share`: weights of the fusion. `attention/*`: entropy
+        moved. `alive/*`: vital signs. `preference_share`: weight of the preferences. `attention/*`: entropy
         of attention, 1 where all neighbours have the same weight.
         """
         with torch.no_grad():
@@ -427,11 +459,7 @@ class RecGOAT(SeededLoss):
         items, users = self.item_anchors[:DIAGNOSED], self.user_anchors[:DIAGNOSED]
         found = distances(spaces, self.modality_names, items, users)
         found |= contrasts(spaces, self.modality_names, items, self.config.temperature)
-        if self.config.fusion == "oat" and spaces.mapped:
-            weights = self.fusion.weights([spaces.ids, *spaces.mapped]).detach()
-            mean = weights.reshape(-1, 1 + len(spaces.mapped)).mean(0).tolist()
-            names = ("id", *self.modality_names)
-            found |= {f"weight/{name}": w for name, w in zip(names, mean, strict=True)}
+        found |= self._vital_signs(spaces)
         if self.transport is not None:
             found |= self.transport.diagnostics(self.space_names)
         if self.preference_logit is not None:
@@ -443,8 +471,45 @@ class RecGOAT(SeededLoss):
                 found[f"attention/{name}"] = entropy
         return found
 
+    @torch.no_grad()
+    def _vital_signs(self, spaces: Spaces) -> dict[str, float]:
+        """The order of pairs in each aligned space, weights of the fusion, focus of the plans."""
+        found = {}
+        for name, raw, mapped in zip(self.modality_names, spaces.raw, spaces.mapped, strict=True):
+            found[f"order_before/{name}"] = self._order(raw)
+            found[f"alive/order/{name}"] = self._order(mapped)
+        if self.fusion.kind == "oat" and self.modality_names:
+            vectors = [spaces.ids, *spaces.mapped]
+            weights = self.fusion.weights([one[self.item_anchors] for one in vectors])
+            means = weights if weights.ndim == 1 else weights.mean(0)
+            names = ["id", *self.modality_names]
+            found |= {f"alive/weight/{n}": float(w) for n, w in zip(names, means, strict=True)}
+        plans = {name: plan for name, plan in self.plans().items() if name != "preference"}
+        if self.config.plan == "sinkhorn":
+            found |= {f"alive/plan_focus/{name}": focus(plan) for name, plan in plans.items()}
+        return found
+
+    def _order(self, items: Tensor) -> float:
+        """The order of watched pairs in one space; users are the mean of their other items."""
+        users, chosen, others = self.watched
+        history = self.rows.history(users.cpu()).to(items.device)
+        counts = history.crow_indices().diff().clamp(min=2)
+        means = (history @ items - items[chosen]) / (counts - 1)[:, None]
+        return order(means, items, (torch.arange(len(users), device=items.device), chosen), others)
+
     def _branches(self) -> list[Branch]:
         return [*self.branches, *([] if self.preference is None else [self.preference])]
+
+
+def _watched(view: TrainView) -> Tensor:
+    """Users, their items and other items, (3, n): fixed pairs that vital signs are measured on."""
+    rng = seeds.torch_generator(0, "recgoat", "watched")
+    users, items = (torch.as_tensor(one).long() for one in (view.users, view.items))
+    several = torch.nonzero(torch.bincount(users)[users] > 1).flatten()
+    at = several[torch.randint(max(len(several), 1), (min(WATCHED, len(several)),), generator=rng)]
+    pairs = [users[at], items[at]]
+    others = torch.randint(view.n_items, (len(at),), generator=rng)
+    return torch.stack([*pairs, others])
 
 
 def _anchors(name: str, n: int, most: int) -> Tensor:

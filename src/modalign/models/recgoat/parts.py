@@ -20,7 +20,7 @@ from modalign.core import seeds
 from modalign.core.modality import Modality
 from modalign.core.sparse import row_of_entries
 from modalign.core.view import TrainView
-from modalign.errors import DataError
+from modalign.errors import ConfigError, DataError
 from modalign.features.fill import present_mean
 from modalign.features.history import history_mean
 from modalign.features.reduce import thin_svd
@@ -338,6 +338,13 @@ class Fusion(nn.Module):
         super().__init__()
         size, n = config.embedding_size, len(names)
         self.kind, self.weighting, self.rate = config.fusion, config.weights, config.dropout
+        if config.weight_floor * (n + 1) >= 1:
+            raise ConfigError(
+                f"a weight_floor below 1 over the number of sources, {n + 1}",
+                f"{config.weight_floor:g}",
+                "choose a smaller one",
+            )
+        self.floor = config.weight_floor
         self.n = n
         self.norm = nn.LayerNorm(size)
         self.linear: nn.Linear | None = None
@@ -357,12 +364,16 @@ class Fusion(nn.Module):
     def weights(self, vectors: Sequence[Tensor]) -> Tensor:
         """Weights of the id and of each modality, (M + 1,), or by a gate, (n, M + 1)."""
         if self.gate is not None:
-            return torch.softmax(self.gate(torch.cat(list(vectors), dim=1)), dim=1)
+            return self._floored(self.gate(torch.cat(list(vectors), dim=1)))
         if self.logits is None:
             return vectors[0].new_full((self.n + 1,), 1 / (self.n + 1))
         if self.weighting == "free":
             return torch.cat([1 - self.logits.sum(0, keepdim=True), self.logits])
-        return torch.softmax(self.logits, dim=0)
+        return self._floored(self.logits)
+
+    def _floored(self, logits: Tensor) -> Tensor:
+        """A softmax in which no weight is below the floor."""
+        return self.floor + (1 - self.floor * (self.n + 1)) * torch.softmax(logits, dim=-1)
 
     def forward(self, vectors: Sequence[Tensor], rng: torch.Generator | None = None) -> Tensor:
         """The fused vectors (n, d) of the id vectors and the modalities' vectors, (n, d) each."""

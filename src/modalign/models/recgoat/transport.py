@@ -96,7 +96,13 @@ def released_plan(source: Tensor, target: Tensor, iterations: int = 100) -> Tens
 
 def size_of(z: Tensor) -> Tensor:
     """Root mean square of the entries, a scalar without gradient."""
-    return z.detach().square().mean().sqrt().clamp(min=TINY)
+    return differentiable_size(z.detach())
+
+
+def differentiable_size(z: Tensor) -> Tensor:
+    """Root mean square of the entries, a scalar; the gradient of zeros is zero."""
+    # Clamped before the root, whose slope at zero is infinite.
+    return z.square().mean().clamp(min=TINY**2).sqrt()
 
 
 class FeatureTransport(nn.Module):
@@ -104,7 +110,9 @@ class FeatureTransport(nn.Module):
 
     With T the plan between the d features of a modality and the d features of the ids,
     `z_hat = s z (d T + Delta)`: the columns of d T sum to one, Delta is trained, and s scales the
-    result to the size of the ids. Neither T nor s has a gradient.
+    result to the size of the ids. T has no gradient. The gradient of s goes through the size of
+    the result (`scale_gradient`): where s is a constant, the distances of R12 shrink vectors that
+    s enlarges again, and Delta grows without bound until it cancels T.
 
     The plans of all S spaces (the modalities, and the users' preferences) are solved together.
 
@@ -200,7 +208,8 @@ class FeatureTransport(nn.Module):
         if not self.config.match_scale:
             return mapped
         own, others = anchors
-        return mapped * (size_of(target[others]) / size_of(mapped[own]))
+        size = differentiable_size if self.config.scale_gradient else size_of
+        return mapped * (size_of(target[others]) / size(mapped[own]))
 
     def diagnostics(self, names: Sequence[str]) -> dict[str, float]:
         """Entropy in bits of the rows of each plan, and how much the last ones changed."""

@@ -73,11 +73,11 @@ def over_epochs(material: Material) -> Drawn | None:
 def _over_epochs(rows: Rows) -> Figure:
     drawing, grid = canvas.panels(2, 2, (8.0, 6.4))
     distances, contrasts, ranking, weights = grid.flat
-    handles = {"id": canvas.epochs(weights, rows, "weight/id", INK)}
+    handles = {"id": canvas.epochs(weights, rows, "alive/weight/id", INK)}
     for place, name in enumerate(_named(rows, "w1_after/")):
         handles[name] = canvas.epochs(distances, rows, f"w1_after/{name}", colour(place))
         canvas.epochs(distances, rows, f"w1_before/{name}", colour(place), "--")
-        canvas.epochs(weights, rows, f"weight/{name}", colour(place))
+        canvas.epochs(weights, rows, f"alive/weight/{name}", colour(place))
     if "preference_share" in rows[-1]:
         handles["share of preference"] = canvas.epochs(
             weights, rows, "preference_share", SOFT, "--"
