@@ -49,27 +49,6 @@ def test_shares_sum_to_one() -> None:
     assert vital_signs.norm_shares({"a": torch.zeros(2, 2)}) == {"a": 0.0}
 
 
-def test_gradient_shares_are_lengths_of_gradients() -> None:
-    w, u = (torch.nn.Parameter(torch.randn(3, generator=RNG)) for _ in range(2))
-    parts = {
-        "square": w.square().sum() + u.sum(),
-        "line": (2 * w).sum(),
-        "other": torch.nn.Parameter(torch.ones(1)).sum(),
-        "constant": torch.tensor(5.0),
-    }
-    lengths = {
-        "square": float(torch.cat([2 * w.detach(), torch.ones(3)]).norm()),
-        "line": math.sqrt(12),
-        "other": 0.0,
-        "constant": 0.0,
-    }
-    total = sum(lengths.values())
-    wanted = {name: one / total for name, one in lengths.items()}
-    assert vital_signs.gradient_shares(parts, [w, u]) == pytest.approx(wanted, rel=1e-5)
-    parts["square"].backward()  # the graphs are still there
-    assert w.grad is not None
-
-
 def test_the_order_of_a_space_is_its_auc() -> None:
     items = torch.randn(50, 4, generator=RNG)
     user = torch.randn(1, 4, generator=RNG)

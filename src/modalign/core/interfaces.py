@@ -308,6 +308,12 @@ class Recommender(nn.Module):
         """Numbers for the log of an epoch, by name; none by default."""
         return {}
 
+    def watched_parameters(self) -> Sequence[nn.Parameter]:
+        """Parameters that several parts of the loss share: how much of their gradient each part
+        gives is logged once an epoch, as `alive/gradient/PART`. By default none.
+        """
+        return ()
+
     def tables(self) -> tuple[Tensor, Tensor]:
         """Final user (n_users, d) and item (n_items, d) vectors, computed together.
 

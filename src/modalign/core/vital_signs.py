@@ -8,8 +8,12 @@ end of training.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 PREFIX = "alive/"
 
@@ -23,12 +27,14 @@ class VitalSign:
         meaning: what it measures, in a few words.
         at_least: the bound below which the mechanism does nothing.
         advice: which option to set where it is below.
+        parts: the parts that are judged; empty judges all that are reported.
     """
 
     name: str
     meaning: str
     at_least: float
     advice: str
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,34 @@ to change that, set detach=true'
     )
 
 
+def gradient_shares(parts: Mapping[str, Tensor], params: Sequence[Tensor]) -> dict[str, float]:
+    """Share of each part of a loss in the gradient of shared parameters, by length.
+
+    Args:
+        parts: scalars by name; their graphs are kept.
+        params: the parameters.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.ones(2))
+        >>> gradient_shares({"a": w[0], "b": w[1]}, [w])
+        {'a': 0.5, 'b': 0.5}
+    """
+    lengths = {}
+    for name, part in parts.items():
+        square = 0.0
+        if part.requires_grad:
+            slopes = torch.autograd.grad(part, params, retain_graph=True, allow_unused=True)
+            square = sum(float(one.square().sum()) for one in slopes if one is not None)
+        lengths[name] = math.sqrt(square)
+    total = sum(lengths.values()) or 1.0
+    return {name: length / total for name, length in lengths.items()}
+
+
 def _read(signs: Sequence[VitalSign], record: Mapping[str, float]) -> Iterator[Reading]:
     for sign in signs:
         start = PREFIX + sign.name
         for key, value in record.items():
-            if key == start or key.startswith(start + "/"):
-                yield Reading(sign, key[len(start) + 1 :], float(value))
+            part = key[len(start) + 1 :]
+            named = key == start or key.startswith(start + "/")
+            if named and (not sign.parts or part in sign.parts):
+                yield Reading(sign, part, float(value))

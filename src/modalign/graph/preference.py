@@ -20,7 +20,7 @@ def best_items(
     k: int,
     seen: CSR,
     *,
-    seen_score: float = -torch.inf,
+    seen_score: float | None = -torch.inf,
     rows: Tensor | None = None,
     block: int = BLOCK,
 ) -> Tensor:
@@ -49,7 +49,8 @@ def best_items(
         end = min(start + block, n)
         mine = seen.rows(start, end) if rows is None else cut(seen, rows[start:end])
         scores = users[start:end] @ items.T
-        scores[mine.owner, mine.indices.long()] = seen_score
+        if seen_score is not None:
+            scores[mine.owner, mine.indices.long()] = seen_score
         values, columns = scores.topk(width, dim=1)
         columns[values == -torch.inf] = NOBODY
         chosen[start:end, :width] = columns

@@ -46,15 +46,22 @@ class CrossModalAttention(nn.Module):
     """
 
     def __init__(
-        self, width: int, n_heads: int, values: HeadValues = "whole", mode: Mode = "cross"
+        self,
+        width: int,
+        n_heads: int,
+        values: HeadValues = "whole",
+        mode: Mode = "cross",
+        output_matrix: bool = True,
     ) -> None:
         super().__init__()
         if width % n_heads:
             raise ValueError(f"expected a width divisible by {n_heads} heads, got {width}")
         self.width, self.n_heads, self.values, self.mode = width, n_heads, values, mode
         sliced = values == "slice" and mode == "cross"
-        self.out = nn.Parameter(torch.empty(width if sliced else n_heads * width, width))
-        nn.init.xavier_uniform_(self.out)
+        self.out: nn.Parameter | None = None
+        if output_matrix or mode == "collapsed":
+            self.out = nn.Parameter(torch.empty(width if sliced else n_heads * width, width))
+            nn.init.xavier_uniform_(self.out)
         self.query: nn.Parameter | None = None
         self.key: nn.Parameter | None = None
         if mode == "cross":
@@ -98,7 +105,11 @@ class CrossModalAttention(nn.Module):
             weight, value = of_heads.T[:, :, None], view.unflatten(1, (-1, width))
             mixed = weight * value if mixed is None else torch.addcmul(mixed, weight, value)
         assert mixed is not None
-        return mixed.flatten(1) @ self.out
+        if self.out is not None:
+            return mixed.flatten(1) @ self.out
+        # Without a matrix: own columns side by side, or the mean of whole vectors over heads.
+        return mixed.flatten(1) if self.values == "slice" else mixed.mean(1)
 
     def _sum_of_heads(self) -> Tensor:
+        assert self.out is not None
         return self.out.view(self.n_heads, self.width, self.width).sum(0)

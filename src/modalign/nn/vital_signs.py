@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -81,29 +81,6 @@ def norm_shares(parts: Mapping[str, Tensor]) -> dict[str, float]:
         {'ids': 1.0, 'views': 0.0}
     """
     lengths = {name: float(part.detach().norm(dim=-1).mean()) for name, part in parts.items()}
-    total = sum(lengths.values()) or 1.0
-    return {name: length / total for name, length in lengths.items()}
-
-
-def gradient_shares(parts: Mapping[str, Tensor], params: Sequence[Tensor]) -> dict[str, float]:
-    """Share of each part of a loss in the gradient of shared parameters, by length.
-
-    Args:
-        parts: scalars by name; their graphs are kept.
-        params: the parameters.
-
-    Example:
-        >>> w = torch.nn.Parameter(torch.ones(2))
-        >>> gradient_shares({"a": w[0], "b": w[1]}, [w])
-        {'a': 0.5, 'b': 0.5}
-    """
-    lengths = {}
-    for name, part in parts.items():
-        square = 0.0
-        if part.requires_grad:
-            slopes = torch.autograd.grad(part, params, retain_graph=True, allow_unused=True)
-            square = sum(float(one.square().sum()) for one in slopes if one is not None)
-        lengths[name] = math.sqrt(square)
     total = sum(lengths.values()) or 1.0
     return {name: length / total for name, length in lengths.items()}
 

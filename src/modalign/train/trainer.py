@@ -22,6 +22,7 @@ from torch import Tensor
 from modalign.core import devices, seeds
 from modalign.core.interfaces import Batch, Phase, Recommender, Task
 from modalign.core.view import TrainView
+from modalign.core.vital_signs import PREFIX, gradient_shares
 from modalign.errors import TrainingError
 from modalign.train import checkpoint, optim
 from modalign.train.batches import PairBatches, UserBatches
@@ -198,6 +199,7 @@ class _TrainingLoop:
         steps_rng = seeds.torch_generator(seed, "steps", epoch)
         totals: dict[str, Tensor] = {}
         n = 0
+        batch: Batch | None = None
         for batch in self._batches(data, epoch):
             for name, part in self.step(batch, state.step).items():
                 totals[name] = totals[name] + part if name in totals else part
@@ -211,7 +213,16 @@ class _TrainingLoop:
                     f"the loss part {name[5:]!r} became {value} in epoch {epoch + 1}; "
                     "try a smaller learning rate"
                 )
-        return {"epoch": epoch + 1, **means, **self.model.diagnostics()}
+        return {"epoch": epoch + 1, **means, **self._shares(batch), **self.model.diagnostics()}
+
+    def _shares(self, batch: Batch | None) -> dict[str, float]:
+        """How much each part of the loss gives to the gradient of the watched parameters."""
+        watched = self.model.watched_parameters()
+        if batch is None or not watched:
+            return {}
+        parts = self.task.loss(batch, self.phases[0].name)
+        shares = gradient_shares(parts, watched)
+        return {f"{PREFIX}gradient/{name}": share for name, share in shares.items()}
 
     def _batches(self, data: PairBatches | UserBatches, epoch: int) -> Iterator[Batch]:
         rng = seeds.torch_generator(self.options.seed, "batches", epoch)

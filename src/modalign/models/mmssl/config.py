@@ -71,6 +71,8 @@ class SelfSupervisedConfig(MultimodalConfig):
     code."""
     aux_weight: Weight = 100.0
     """Weight of the model's own scores in a real row; the paper tries 0 to 150."""
+    unit_rows: bool = False
+    """Scale the model's own scores in a real row to unit length before `aux_weight`."""
     relation_scores: Literal["cosine", "dot"] = "cosine"
     """Compute modality scores of users and items as cosines, or as inner products."""
     mask_observed: bool = False
@@ -99,6 +101,8 @@ class SelfSupervisedConfig(MultimodalConfig):
     """Number of items of a user in a modality's graph."""
     topk_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of all items, used instead of k; at least one item, but rounded down if batchwise."""
+    own_items: bool = False
+    """Let a user's own items into the modalities' graphs, as equations 3 and 8 do."""
     refresh_every: Annotated[int, Field(ge=1)] = 1
     """Epochs (steps if batchwise) between two graphs."""
     first_graph: Literal["observed", "generated"] = "observed"
@@ -145,7 +149,7 @@ class SelfSupervisedConfig(MultimodalConfig):
             aux_weight=self.aux_weight,
             scores=self.relation_scores,
             mask_observed=self.mask_observed,
-            unit_aux=self.relation_scores == "dot",
+            unit_aux=self.unit_rows or self.relation_scores == "dot",
         )
 
 
@@ -182,6 +186,9 @@ class MMSSLConfig(SelfSupervisedConfig):
     """Let modalities attend to each other, or only apply a linear map as in the released code."""
     head_values: HeadValues = "whole"
     """Let every head mix whole vectors, or only its own columns."""
+    output_matrix: bool = True
+    """Map the joined heads by a trained matrix. Equation 9 prints none; without it the result is
+    the mean of the heads."""
     view_norm: Literal["rows", "squared"] = "rows"
     """Scale modality-aware vectors to unit length, or divide by the squared length as printed."""
     sampling: Literal["users", "interactions"] = "users"

@@ -7,8 +7,7 @@ The equations M1 to M21 and the decisions D1 to D40 that comments cite are liste
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from torch.nn import functional
 
 from modalign.core.interfaces import Batch, OptimizerSettings, chosen_modalities
 from modalign.core.view import TrainView
+from modalign.core.vital_signs import VitalSign
 from modalign.graph.one_sided import TwoWayGraph
 from modalign.models._registry import register
 from modalign.models.mmssl.config import MMSSLConfig
@@ -30,6 +30,7 @@ from modalign.nn.attention import CrossModalAttention
 from modalign.nn.losses.adversarial import TablePair
 from modalign.nn.losses.pairwise import l2_penalty
 from modalign.nn.rows import unit_rows
+from modalign.nn.vital_signs import focus, norm_shares
 
 DECAY = 0.96 ** (1 / 50)
 """Factor of the model's step size from one epoch to the next (D21)."""
@@ -74,6 +75,9 @@ class _Forward:
         "without-gt": {"densify": "observed"},
         "gae": {"self_supervision": "autoencoder"},
         "without-views": {"contrast_weight": 0.0, "eta": 0.0},
+        "own-items": {"own_items": True},
+        "no-output-matrix": {"output_matrix": False},
+        "unit-rows": {"unit_rows": True},
         "official": {"preset": "official"},
     },
 )
@@ -109,6 +113,28 @@ class MMSSL(SelfSupervisedModel):
         [(60, 8), (40, 8)]
     """
 
+    vital_signs = (
+        VitalSign(
+            "attention_focus",
+            "1 - entropy of the attention between modalities over its maximum; 0 is a mean",
+            0.001,
+            "set n_heads=1 or output_matrix=false",
+        ),
+        VitalSign(
+            "share",
+            "share of a source in the length of the items' vectors",
+            0.02,
+            "set eta, or omega",
+            ("views", "features"),
+        ),
+        VitalSign(
+            "gradient",
+            "share of a loss part in the gradient of the features' projections",
+            0.005,
+            "raise contrast_weight, or adversarial_weight",
+            ("contrast", "generator"),
+        ),
+    )
     config: MMSSLConfig
     user_weights: Tensor
 
@@ -134,7 +160,11 @@ class MMSSL(SelfSupervisedModel):
         self.attention: CrossModalAttention | None = None
         if config.eta:
             self.attention = CrossModalAttention(
-                size, config.n_heads, config.head_values, config.attention
+                size,
+                config.n_heads,
+                config.head_values,
+                config.attention,
+                config.output_matrix,
             )
         self.self_supervision = SelfSupervision(config, self.n_items)
         counts = view.user_counts().float()
@@ -284,7 +314,7 @@ class MMSSL(SelfSupervisedModel):
 
         Where `critic_on_real` equals `critic_on_fake` and `critic_gradient` is near zero, the
         critic no longer distinguishes the rows; where `data_to_own_scores` is near zero, real rows
-        are the model's own scores. `attention_entropy` is 1 where modalities are mixed evenly.
+        are the model's own scores. `alive/attention_focus` is 0 where modalities are mixed evenly.
         """
         with torch.no_grad():
             now = self._forward(None)
@@ -296,9 +326,24 @@ class MMSSL(SelfSupervisedModel):
             attention = self.attention
             if attention is not None and attention.mode == "cross" and len(now.views) > 1:
                 beta = attention.weights([view for view, _ in now.views])
-                entropy = -torch.xlogy(beta, beta).sum(2).mean().item()
-                found["attention_entropy"] = entropy / math.log(len(now.views))
+                found["alive/attention_focus"] = focus(beta.permute(0, 1, 3, 2))
+            found |= self._shares(now)
         return found
+
+    def _shares(self, now: _Forward) -> dict[str, float]:
+        """What layer 0 and the features are made of, by the length of the items' vectors."""
+        parts = {"ids": self.items}
+        if self.attention is not None:
+            parts["views"] = self._start(now.views)[1] - self.items
+        if self.config.omega:
+            units = [unit_rows(of_items) for _, of_items in now.relations]
+            parts["features"] = self.config.omega * torch.stack(units).sum(0)
+        shares = norm_shares(parts) if len(parts) > 1 else {}
+        return {f"alive/share/{name}": share for name, share in shares.items()}
+
+    def watched_parameters(self) -> Sequence[nn.Parameter]:
+        """The features' projections, which every part of the loss but the critic's reaches."""
+        return [layer.weight for layer in self.features.projections]
 
 
 def _at(table: Tensor, rows: Tensor | None) -> Tensor:

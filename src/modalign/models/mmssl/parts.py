@@ -149,7 +149,8 @@ class ModalityGraphs(nn.Module):
         for graph, (users, items) in zip(self.graphs, relations(), strict=True):
             if config.relation_scores == "cosine":
                 users, items = unit_rows(users), unit_rows(items)
-            graph.set(best_items(users, items, graph.k, observed.seen))
+            seen_score = None if config.own_items else -torch.inf
+            graph.set(best_items(users, items, graph.k, observed.seen, seen_score=seen_score))
             empty = float((graph.neighbours[:, :1] == NOBODY).float().mean())
             if empty > 0.5:
                 log.warning(

@@ -451,8 +451,8 @@ class RecGOAT(SeededLoss):
         and the ids', before and after transport, in units of the ids' length; `w1/unified` of
         rows of length one. `nce/a-b` of two item spaces and `information/a-b = log n - nce`.
         `plan_bits`: entropy of the plans' rows; `plan_churn`: half the mass that the last plans
-        moved. `alive/*`: vital signs. `preference_share`: weight of the preferences. `attention/*`: entropy
-        of attention, 1 where all neighbours have the same weight.
+        moved. `alive/*`: vital signs. `preference_share`: weight of the preferences.
+        `attention/*`: entropy of attention, 1 where all neighbours have the same weight.
         """
         with torch.no_grad():
             spaces = self.encode()
