@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from modalign.core.interfaces import MultimodalConfig
 from modalign.errors import ConfigError
 from modalign.models.bandvae.factors import SideOptions, Through
-from modalign.models.bandvae.transport import Activation, CostScale, PlanKind
+from modalign.models.bandvae.transport import Activation, CostScale, PlanKind, PlanOn
 
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1, le=64)]
@@ -75,12 +75,15 @@ class BANDVAEConfig(MultimodalConfig):
     """The content likelihood uses a user's mean bag as it is (mean), or scaled to sum 1 (share)."""
     transport_weight: Weight | dict[str, Weight] = 1.0
     """Weight lambda_r of the transport cost: one for all modalities, or one per name."""
-    transport_reg: Annotated[float, Field(ge=0.001, le=1000)] = 1.0
+    transport_reg: Annotated[float, Field(ge=0.001, le=1000)] = 0.5
     """Strength epsilon of the entropic regularisation of the plan; the paper's best are 0.02 to
     2."""
     plan: PlanKind = "sinkhorn"
     """The plan between factors: entropic transport (sinkhorn), one softmax over all pairs (norm),
-    or factor k with factor k (diag)."""
+    factor k with factor k (diag), or the same mass for all pairs (uniform)."""
+    plan_on: PlanOn = "centred"
+    """Compute the plan from what distinguishes a user's factors (centred: each minus their mean,
+    of length 1), or from the factors as printed, whose plan is nearly uniform."""
     plan_iterations: Annotated[int, Field(ge=1)] = 50
     """Maximum number of Sinkhorn iterations for a plan."""
     plan_gradient: bool = False

@@ -16,6 +16,7 @@ from modalign.core.explain import ContentInterests, Explanation, Tops, plan_entr
 from modalign.core.interfaces import Batch, Queries, chosen_modalities
 from modalign.core.sparse import csr_tensor
 from modalign.core.view import TrainView
+from modalign.core.vital_signs import VitalSign
 from modalign.errors import UnknownName
 from modalign.models._registry import register
 from modalign.models._shared.variational import Noise, Variational
@@ -27,6 +28,7 @@ from modalign.models.bandvae.onnx import ContentSide, HistoryScores
 from modalign.models.bandvae.transport import Alignment, Gate, align
 from modalign.nn.bags import Bags
 from modalign.nn.losses.vae import annealed
+from modalign.nn.vital_signs import focus, relative_spread
 
 WATCHED = 256
 """Users, evenly spaced, on whom the diagnostics of an epoch are measured."""
@@ -75,6 +77,8 @@ class AlignedFactors:
     variants={
         "norm-plan": {"plan": "norm"},
         "diag-plan": {"plan": "diag"},
+        "uniform-plan": {"plan": "uniform"},
+        "printed-plan": {"plan_on": "factors"},
         "only-regulariser": {"transfer": "regulariser"},
         "only-mapping": {"transfer": "mapping"},
         "without-transfer": {"transfer": "none"},
@@ -101,8 +105,8 @@ class BANDVAE(Variational):
 
     Limits:
         Each step scores all items for each factor, `B n_items K d` products; blocks bound the
-        memory. With transport_reg of 1 or more the plan is nearly uniform, as in the paper's own
-        tables: watch `spread_over_reg` in the log.
+        memory. With plan_on="factors" the plan is nearly uniform, as the factors of a user
+        have most of their length in common: see the vital signs.
 
     Raises:
         DataError: the data has no modality.
@@ -118,6 +122,20 @@ class BANDVAE(Variational):
     """
 
     needs = ("history", "modalities")
+    vital_signs = (
+        VitalSign(
+            "plan_focus",
+            "1 - entropy of the plan over its maximum",
+            0.1,
+            "set plan_on=centred, or a smaller transport_reg",
+        ),
+        VitalSign(
+            "movement",
+            "spread of a user's mapped factors over that of the factors",
+            0.05,
+            "set plan_on=centred, or a smaller transport_reg",
+        ),
+    )
     config: BANDVAEConfig
     watched_starts: Tensor
     watched_items: Tensor
@@ -207,6 +225,7 @@ class BANDVAE(Variational):
                 iterations=config.plan_iterations,
                 cost_scale=config.cost_scale,
                 plan_gradient=config.plan_gradient,
+                plan_on=config.plan_on,
             )
             for name, one in encoded.items()
             if align_all or config.transfer != "none"
@@ -372,6 +391,8 @@ class BANDVAE(Variational):
                 f"{name}/cost": float(cost.mean()),
                 f"{name}/cost_spread": spread,
                 f"{name}/spread_over_reg": spread / self.config.transport_reg,
+                f"alive/plan_focus/{name}": focus(one.plan.flatten(1)),
+                f"alive/movement/{name}": relative_spread(one.ratings, found.ratings.factors),
             }
             if name in found.gates:
                 of_ratings, of_content = found.gates[name]

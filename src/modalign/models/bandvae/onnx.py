@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from modalign.models.bandvae.config import BANDVAEConfig
 from modalign.models.bandvae.content import ItemBags
 from modalign.models.bandvae.factors import FactorEncoder
-from modalign.models.bandvae.transport import Gate
+from modalign.models.bandvae.transport import Gate, plan_cost
 
 EXTRA_SWEEPS = 2
 """Sinkhorn iterations for each that the model may take: the model's own solver ends with Newton
@@ -113,10 +113,12 @@ class HistoryScores(nn.Module):
     def _mapped(self, ratings: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
         """Barycentric maps of either side (B16), (K, d) and (J, d)."""
         config = self.config
-        cost = (ratings[:, None] - content[None]).square().sum(2)  # (K, J)
-        rows, columns = cost.shape
+        cost = plan_cost(ratings, content, config.plan_on)
+        rows, columns = len(ratings), len(content)
         if config.plan == "diag":
             plan = torch.eye(rows, dtype=cost.dtype) / rows
+        elif config.plan == "uniform":
+            plan = torch.full_like(cost, 1 / (rows * columns))
         else:
             if config.cost_scale == "user_std" and rows * columns > 1:
                 cost = cost / cost.flatten().std().clamp_min(1e-12)

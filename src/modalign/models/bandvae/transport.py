@@ -10,11 +10,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import normalize, softplus
 
 from modalign import ot
 
-PlanKind = Literal["sinkhorn", "norm", "diag"]
+PlanKind = Literal["sinkhorn", "norm", "diag", "uniform"]
+PlanOn = Literal["centred", "factors"]
 CostScale = Literal["none", "user_std"]
 Activation = Literal["tanh", "relu"]
 
@@ -41,6 +42,27 @@ class Alignment:
         return (self.plan * self.cost).sum((1, 2))
 
 
+def plan_cost(ratings: Tensor, content: Tensor, on: PlanOn = "centred") -> Tensor:
+    """The cost that a plan is computed from, (..., K, J).
+
+    Factors of one user have a large part in common (their mean has a length near 1), so that the
+    squared distances of all pairs are nearly equal and any plan is nearly uniform. "centred"
+    compares what distinguishes the factors: each side minus its mean over the user's factors, of
+    length 1, in [0, 4]. "factors" is S as the paper prints it (B11).
+
+    Args:
+        ratings: (..., K, d).
+        content: (..., J, d).
+        on: see above.
+    """
+    if on == "centred" and ratings.shape[-2] > 1 and content.shape[-2] > 1:
+        ratings, content = (
+            normalize(side - side.mean(-2, keepdim=True), dim=-1) for side in (ratings, content)
+        )
+    # Formed pair by pair, as the exported form of the model is too: there are few factors.
+    return (ratings.unsqueeze(-2) - content.unsqueeze(-3)).square().sum(-1)
+
+
 def align(
     ratings: Tensor,
     content: Tensor,
@@ -50,6 +72,7 @@ def align(
     iterations: int = 50,
     cost_scale: CostScale = "none",
     plan_gradient: bool = False,
+    plan_on: PlanOn = "centred",
 ) -> Alignment:
     """Plan (B12 or a variant) and barycentric maps (B16) of two sets of factors of each user.
 
@@ -57,12 +80,14 @@ def align(
         ratings: factors of length 1, (B, K, d).
         content: factors of length 1, (B, J, d).
         kind: "sinkhorn" solves the entropic problem with uniform marginals; "norm" is one
-            softmax of `-S / reg` over all cells; "diag" pairs factor k with k (K = J).
+            softmax of `-S / reg` over all cells; "diag" pairs factor k with k (K = J);
+            "uniform" gives all pairs the same mass.
         reg: epsilon, above 0; in units of the squared distance S, which is at most 4.
         iterations: maximum number of Sinkhorn iterations.
         cost_scale: "user_std" divides S by its standard deviation within a user before reg
             applies.
         plan_gradient: let gradients pass through the plan; the maps have gradients either way.
+        plan_on: see `plan_cost`; the cost in the loss is S of the factors in any case.
 
     Source: Tran and Lauw 2025; the cost and the plan are B11 to B14, the maps B16.
 
@@ -73,7 +98,8 @@ def align(
         [[[0.5, 0.0], [0.0, 0.5]]]
     """
     cost = ot.squared_distance(ratings, content)
-    plan = _plan(cost, kind, reg, iterations, cost_scale, plan_gradient)
+    seen = cost if plan_on == "factors" else plan_cost(ratings, content, plan_on)
+    plan = _plan(seen, kind, reg, iterations, cost_scale, plan_gradient)
     if not plan_gradient:
         plan = plan.detach()
     return Alignment(
@@ -91,6 +117,8 @@ def _plan(
     if kind == "diag":
         diagonal = torch.eye(n_rows, dtype=cost.dtype, device=cost.device) / n_rows
         return diagonal.expand(len(cost), -1, -1)
+    if kind == "uniform":
+        return cost.new_full(cost.shape, 1 / (n_rows * n_columns))
     scaled = cost if through else cost.detach()
     if scale == "user_std" and n_rows * n_columns > 1:
         scaled = scaled / scaled.detach().flatten(1).std(1).clamp_min(1e-12)[:, None, None]
