@@ -382,6 +382,30 @@ def test_single_precision_holds_the_coldest_mixture() -> None:
         assert_close(single.double(), double, rtol=1e-4, atol=1e-3)
 
 
+def test_centring_shows_what_distinguishes_factors_with_much_in_common() -> None:
+    """Factors of cosine 0.99 give a nearly uniform plan; what is left without their mean does not."""
+    rng = torch.Generator().manual_seed(0)
+    common = torch.tensor([1.0] + [0.0] * 7)
+    own = normalize(torch.randn(3, 4, 8, generator=rng), dim=2)
+    ratings = normalize(common + 0.1 * own, dim=2)
+    content = normalize(-common + 0.1 * own[:, [2, 0, 3, 1]], dim=2)
+    printed = align(ratings, content, reg=0.5, plan_on="factors")
+    centred = align(ratings, content, reg=0.5, plan_on="centred", iterations=500)
+    matched = torch.eye(4)[[2, 0, 3, 1]].T / 4  # factor k of the content is factor p(k)
+    assert (printed.plan - 1 / 16).abs().max() < 0.01
+    assert (centred.plan - matched).abs().max() < 0.1
+    assert_close(centred.cost, printed.cost)  # what the loss weighs stays the printed cost
+    shifted = align(ratings + 3 * common, content, reg=0.5, plan_on="centred", iterations=500)
+    assert_close(shifted.plan, centred.plan, atol=1e-5, rtol=0)
+
+
+def test_a_uniform_plan_maps_all_factors_onto_one_point() -> None:
+    ratings, content = (normalize(torch.randn(2, 3, 5), dim=2) for _ in range(2))
+    found = align(ratings, content, kind="uniform")
+    assert_close(found.plan, torch.full((2, 3, 3), 1 / 9))
+    assert_close(found.ratings, content.mean(1, keepdim=True).expand(-1, 3, -1))
+
+
 def test_the_misprinted_denominator_would_be_seen() -> None:
     factors, assignment, table, _ = decoding(None, shared=True)
     own = mixture_scores(factors, assignment, table, 0.2).softmax(1)
@@ -410,16 +434,21 @@ def slow_scores(model: BANDVAE, history: torch.Tensor) -> torch.Tensor:
     content = model.content_sides()[0].encoder
     z, shares = dense_factors(model.items, history)
     theirs, _ = dense_factors(content, text)
-    found = align(z, theirs, reg=model.config.transport_reg, iterations=500)
+    sides = z, theirs
+    if model.config.plan_on == "centred":
+        sides = tuple(normalize(one - one.mean(1, keepdim=True), dim=2) for one in sides)
+    plan = align(*sides, reg=model.config.transport_reg, iterations=500).plan
+    moved = plan @ theirs / plan.sum(2, keepdim=True)
     fused = z
     for gate in model.gates:
-        fused = z + gate(z, found.ratings) * found.ratings
+        fused = z + gate(z, moved) * moved
     table = normalize(model.items.table, dim=1)
     logits = normalize(fused, dim=2) @ table.T / 0.1
     return (shares.transpose(1, 2).log() + logits).logsumexp(1)
 
 
 @pytest.mark.parametrize("options", [{}, {"rounds": 1, "transport_reg": 0.1},
+                                     {"plan_on": "factors"},
                                      {"transfer": "regulariser"}])  # fmt: skip
 def test_scores_equal_the_loop_over_users(options) -> None:
     model = made(**options).eval()
@@ -581,7 +610,9 @@ def test_three_modalities_with_numbers_by_name() -> None:
     assert sides["words"].matrix().shape == (toy.n_items, 9)  # a bag already, no codebook
     told = model.diagnostics()
     assert told["words/plan_entropy"] <= math.log2(4)
-    assert told["text/spread_over_reg"] == pytest.approx(told["text/cost_spread"])
+    assert told["text/spread_over_reg"] == pytest.approx(
+        told["text/cost_spread"] / model.config.transport_reg
+    )
 
 
 def test_annealing_counts_updates_of_training_alone() -> None:

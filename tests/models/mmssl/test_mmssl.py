@@ -546,11 +546,17 @@ def test_diagnostics_name_what_is_worth_watching() -> None:
         "graph_degree",
         "graph_density",
         "empty_views",
-        "attention_entropy",
+        "alive/attention_focus",
+        "alive/share/ids",
+        "alive/share/views",
+        "alive/share/features",
     }
     assert found["graph_degree"] == pytest.approx(3 * 59 / 60)
     assert found["empty_views"] == pytest.approx(1 / 60)
-    assert 0 < found["attention_entropy"] <= 1 + 1e-6
+    assert 0 <= found["alive/attention_focus"] < 1
+    assert sum(
+        found[f"alive/share/{one}"] for one in ("ids", "views", "features")
+    ) == pytest.approx(1)
     assert found["data_to_own_scores"] < 0.02  # a hundred times the own scores
     assert found == model.diagnostics()
 

@@ -17,7 +17,7 @@ from modalign.core.interfaces import Batch
 from modalign.core.modality import Modality
 from modalign.core.view import TrainView
 from modalign.data.interactions import Interactions
-from modalign.errors import DataError, UnknownName
+from modalign.errors import ConfigError, DataError, UnknownName
 from modalign.models._registry import get
 from modalign.models.lightgcn import LightGCN, LightGCNConfig
 from modalign.models.recgoat.config import REFERENCE, RecGOATConfig
@@ -131,7 +131,8 @@ def tables_by_definition(model: RecGOAT, view: TrainView) -> tuple[torch.Tensor,
         matrix = 8 * model.transport.plan[space].double() + model.transport.delta[space].double()
         moved = z @ matrix
         mapped.append(moved * size_of(target) / size_of(moved))
-    weights = model.fusion.logits.double().softmax(0)
+    floor = config.weight_floor
+    weights = floor + (1 - 3 * floor) * model.fusion.logits.double().softmax(0)
     fused = weights[0] * ids + weights[1] * mapped[0] + weights[2] * mapped[1]
     norm = model.fusion.norm
     fused = (fused - fused.mean(1, keepdim=True)) / (
@@ -182,13 +183,25 @@ def test_weights_at_the_start_are_the_releases():
         [0.15, 0.85 * 0.05 / 0.9, 0.85 * 0.05 / 0.9, 0.85 * 0.8 / 0.9]
     )
     for weighting in ("softmax", "free", "per_item", "equal"):
-        model = made(weights=weighting)
+        model = made(weights=weighting, weight_floor=0.0)
         if weighting == "per_item":
             for parameter in model.fusion.gate[0].parameters():
                 parameter.data.zero_()  # the gate at rest
         found = model.fusion.weights([model.ids.items] * 3).detach().reshape(-1, 3)[0]
         expected = [1 / 3] * 3 if weighting == "equal" else [0.15, 0.05, 0.8]
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weighting", ["softmax", "per_item"])
+def test_no_weight_falls_below_the_floor(weighting):
+    model = made(weights=weighting, weight_floor=0.1)
+    with torch.no_grad():
+        last = model.fusion.logits if weighting == "softmax" else model.fusion.gate[-1].bias
+        last.copy_(torch.tensor([100.0, 0.0, 0.0]))
+    found = model.fusion.weights([model.ids.items] * 3).detach().reshape(-1, 3)
+    torch.testing.assert_close(found[0], torch.tensor([0.8, 0.1, 0.1]))
+    with pytest.raises(ConfigError, match="weight_floor"):
+        made(weights=weighting, weight_floor=0.34)
 
 
 def test_with_all_weight_on_the_ids_items_are_the_ids_after_the_norm():
@@ -586,15 +599,18 @@ def test_every_variant_steps_to_finite_vectors(name):
 
 
 @pytest.mark.parametrize("fusion", ["sum", "concat"])
-def test_without_transport_vectors_are_added_or_joined_as_they_are(fusion):
+def test_without_transport_vectors_are_added_or_joined_at_the_size_of_the_ids(fusion):
     model = made(fusion=fusion).eval()
     found = model.representations()
-    parts = [found["id"], found["raw/image"], found["raw/text"]]
+    sizes = {name: size_of(found[name]) for name in ("id", "raw/image", "raw/text")}
+    parts = [found[name] * (sizes["id"] / size) for name, size in sizes.items()]
     fused = torch.cat(parts, dim=1) if fusion == "concat" else sum(parts)
     with torch.no_grad():
         expected = unit(model.fusion.norm(model.fusion.linear(fused)))
     torch.testing.assert_close(found["unified"], expected)
-    torch.testing.assert_close(found["mapped/text"], found["raw/text"], rtol=0, atol=0)
+    torch.testing.assert_close(found["mapped/text"], parts[2])
+    plain = made(fusion=fusion, match_scale=False).eval().representations()
+    torch.testing.assert_close(plain["mapped/text"], plain["raw/text"], rtol=0, atol=0)
     assert model.transport is None
     assert "transport" not in model.loss(first_batch())
 

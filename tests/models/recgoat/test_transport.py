@@ -119,7 +119,7 @@ def test_the_map_at_the_start_is_of_convex_combinations():
 
 
 def test_gradients_reach_the_vectors_and_delta_but_not_through_the_plan():
-    module = transport(4)
+    module = transport(4, scale_gradient=False)
     z = normal(20, 4, dtype=torch.float32).requires_grad_()
     ids = normal(20, 4, seed=1, dtype=torch.float32).requires_grad_()
     state = module.renewed([(z, ids)])
@@ -132,6 +132,32 @@ def test_gradients_reach_the_vectors_and_delta_but_not_through_the_plan():
     scale = float((mapped / (z @ module.mapping(0, state))).detach()[0, 0])
     torch.testing.assert_close(z.grad, scale * weights @ module.mapping(0, state).detach().T)
     torch.testing.assert_close(module.delta.grad[0], scale * z.detach().T @ weights)
+
+
+def test_the_size_of_the_result_has_a_gradient_that_stops_its_growth():
+    rows = torch.arange(20)
+    z, ids = normal(20, 4), normal(20, 4, seed=1)
+    slopes = {}
+    for through in (True, False):
+        module = transport(4, scale_gradient=through).double()
+        module.delta.data.copy_(normal(4, 4, seed=2))
+        mapped = module(0, z, ids, (rows, rows), None)
+        (mapped * normal(20, 4, seed=3)).sum().backward()
+        # The slope along the whole map T + Delta, which only changes its size.
+        along = (module.delta.grad[0] * module.mapping(0, None).detach()).sum()
+        slopes[through] = float(along)
+        if through:
+
+            def value(delta, module=module):
+                module.delta.data.copy_(delta)
+                with torch.no_grad():
+                    return (module(0, z, ids, (rows, rows), None) * normal(20, 4, seed=3)).sum()
+
+            start, step = module.delta.data.clone(), 1e-6
+            direction = normal(4, 4, seed=4)
+            moved = (value(start + step * direction) - value(start - step * direction)) / 2 / step
+            torch.testing.assert_close((module.delta.grad[0] * direction).sum(), moved)
+    assert abs(slopes[True]) < 1e-9 < abs(slopes[False])
 
 
 def test_aligned_vectors_have_the_size_of_the_ids():

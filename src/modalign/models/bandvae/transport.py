@@ -72,7 +72,7 @@ def align(
     iterations: int = 50,
     cost_scale: CostScale = "none",
     plan_gradient: bool = False,
-    plan_on: PlanOn = "centred",
+    plan_on: PlanOn = "factors",
 ) -> Alignment:
     """Plan (B12 or a variant) and barycentric maps (B16) of two sets of factors of each user.
 
