@@ -383,7 +383,7 @@ def test_single_precision_holds_the_coldest_mixture() -> None:
 
 
 def test_centring_shows_what_distinguishes_factors_with_much_in_common() -> None:
-    """Factors of cosine 0.99 give a nearly uniform plan; what is left without their mean does not."""
+    """Factors of cosine 0.99 give a nearly uniform plan; without their mean they do not."""
     rng = torch.Generator().manual_seed(0)
     common = torch.tensor([1.0] + [0.0] * 7)
     own = normalize(torch.randn(3, 4, 8, generator=rng), dim=2)
