@@ -101,7 +101,8 @@ class BANDVAE(Variational):
     No parameter belongs to a user: everything is computed from a history, so users that training
     never saw are scored in the same way. Modalities without words are read through a codebook.
 
-    Source: Tran and Lauw 2025, "Barycentric alignment of mutually disentangled modalities".
+    Source: Tran and Lauw 2025, "Optimal Transport Alignment of User
+        Preferences from Ratings and Texts".
 
     Limits:
         Each step scores all items for each factor, `B n_items K d` products; blocks bound the

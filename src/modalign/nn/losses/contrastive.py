@@ -1,7 +1,7 @@
 """Contrast between a node's final vector and its views in single modalities (MMSSL).
 
 Source: Wei et al., "Multi-modal self-supervised learning for recommendation", WWW 2023,
-equation 12, with the sign by which minimising it draws positives together.
+equation 11, with the sign by which minimising it draws positives together.
 """
 
 from __future__ import annotations
