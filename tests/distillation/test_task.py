@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from modalign import ot
 from modalign.core import seeds, settings
-from modalign.core.interfaces import Batch
+from modalign.core.interfaces import Batch, Queries
 from modalign.distillation.source import VectorSource, source_of
 from modalign.distillation.task import DistillConfig, DistillTask, best_unseen
 from modalign.errors import ConfigError
@@ -295,3 +295,28 @@ def test_an_interrupted_stage_goes_on_exactly_with_the_map_between_widths(tmp_pa
         task = task_of(halves, teacher(d=5))
         fit(task, VIEW, options, checkpoint_path=path, resume=True)
     assert_close(halves.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+def test_the_log_says_how_far_the_target_agrees_with_the_source_and_what_it_gained() -> None:
+    source = teacher()
+    measured = {"recall@20": 0.4}
+    task = DistillTask(target(), source, DistillConfig(), VIEW, lambda _: measured)
+    agreed = task.diagnostics()["alive/agreement"]
+    users = torch.arange(VIEW.n_users)
+    scores = {"mine": task.target.scorer().score(Queries(users)), "theirs": source.score(users)}
+    rows = VIEW.rows()
+    best = {}
+    for name, of_all in scores.items():
+        seen = torch.zeros(of_all.shape, dtype=torch.bool)
+        seen[rows.of(users)] = True
+        best[name] = of_all.masked_fill(seen, -torch.inf).argsort(dim=1, descending=True)[:, :20]
+    overlap = [
+        len({*a} & {*b}) / len(a)
+        for a, b in zip(best["mine"].tolist(), best["theirs"].tolist(), strict=True)
+    ]
+    assert agreed == pytest.approx(sum(overlap) / len(overlap), abs=1e-6)
+    assert task.after_validation({"recall@20": 0.5}) == {"alive/improvement": pytest.approx(0.2)}
+    assert task.after_validation({"recall@20": 0.3}) == {"alive/improvement": 0.0}
+    cold = DistillTask(target(), source, DistillConfig(warm_start=False), VIEW, lambda _: measured)
+    assert cold.after_validation({"recall@20": 0.5}) == {}
+    assert cold.diagnostics()["alive/agreement"] < agreed

@@ -229,6 +229,14 @@ class Task(Protocol):
         """
         ...
 
+    def diagnostics(self) -> Mapping[str, float]:
+        """Numbers for the log of an epoch, by name."""
+        ...
+
+    def after_validation(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """Further numbers for the log, from the metrics of a validation."""
+        ...
+
 
 class Recommender(nn.Module):
     """Base of all models; it is its own `Task` with one phase.
@@ -306,6 +314,10 @@ class Recommender(nn.Module):
 
     def diagnostics(self) -> Mapping[str, float]:
         """Numbers for the log of an epoch, by name; none by default."""
+        return {}
+
+    def after_validation(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """Further numbers for the log, from the metrics of a validation; none by default."""
         return {}
 
     def watched_parameters(self) -> Sequence[nn.Parameter]:

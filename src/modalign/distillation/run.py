@@ -30,6 +30,7 @@ from modalign.distillation.teachers import (
     read_teacher,
 )
 from modalign.errors import ConfigError, RunError
+from modalign.evaluate.protocol import validation_metric
 from modalign.experiments import run_folder
 from modalign.experiments.fit import fit_task, load_model
 from modalign.experiments.fitted import FittedModel
@@ -163,8 +164,12 @@ def _taught(
     run: RunOptions,
     described: Mapping[str, Any],
 ) -> FittedModel:
+    by = getattr(stage.config, "select_by", "recall@20")
+    valid = validation_metric(dataset, by) if len(dataset.valid) else None
+
     def task(recommender: Recommender, view: TrainView) -> DistillTask:
-        return DistillTask(recommender, source, plan.config, view)
+        validate = None if valid is None else lambda one: valid.run(one).metrics
+        return DistillTask(recommender, source, plan.config, view, validate)
 
     return fit_task(dataset, stage.spec, stage.config, seed, run, task, described)
 

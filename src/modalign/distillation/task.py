@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -14,12 +14,15 @@ from modalign.core.interfaces import (
     Config,
     OptimizerSettings,
     Phase,
+    Queries,
     Recommender,
     Student,
 )
 from modalign.core.view import TrainView
+from modalign.core.vital_signs import VitalSign
 from modalign.distillation.source import Source, blocks, factors
 from modalign.errors import ConfigError
+from modalign.evaluate.protocol import frozen
 from modalign.nn.losses.distillation import (
     crossed_infonce,
     divergence_of_logits,
@@ -28,6 +31,11 @@ from modalign.nn.losses.distillation import (
     transported_masses,
 )
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
+
+WATCHED = 256
+"""Users, evenly spaced, on whom the agreement with the source is measured."""
+FOLLOWED = 20
+"""Best items of a user that are compared."""
 
 
 class DistillConfig(Config):
@@ -85,11 +93,42 @@ class DistillTask(nn.Module):
     target's side, dropped afterwards, brings them together. A source that only scores teaches
     by its logits alone.
 
+    Args:
+        target: the model to train.
+        source: what it imitates.
+        config: the losses.
+        view: training data.
+        validate: measures the target on validation; with a start from the source, the log then
+            says how far training has come since that start.
+
     Source: TARec (Zhuang et al. 2025), equations 4 and 5.
     """
 
+    vital_signs = (
+        VitalSign(
+            "agreement",
+            "share of the source's 20 best unseen items among the target's",
+            0.1,
+            "raise logit_weight or embedding_weight",
+        ),
+        VitalSign(
+            "improvement",
+            "share of the validation metric that training has added to the start from the source",
+            0.01,
+            "compare with --variant warm-start-only, and try --variant per-user",
+        ),
+    )
+
+    watched: Tensor
+    followed: Tensor
+
     def __init__(
-        self, target: Recommender, source: Source, config: DistillConfig, view: TrainView
+        self,
+        target: Recommender,
+        source: Source,
+        config: DistillConfig,
+        view: TrainView,
+        validate: Callable[[Recommender], Mapping[str, float]] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(target, Student):
@@ -118,6 +157,12 @@ class DistillTask(nn.Module):
         if config.warm_start:
             for mine, given in zip(target.ego_tables(), factors(source, width), strict=True):
                 mine.data.copy_(given)
+        step = -(-view.n_users // WATCHED)
+        self.register_buffer("watched", torch.arange(0, view.n_users, step), persistent=False)
+        self.register_buffer("followed", self._best(source.score(self.watched)), persistent=False)
+        self.start: Mapping[str, float] = {}
+        if config.warm_start and validate is not None:
+            self.start = validate(target)
         self._drawn: Tensor | None = None
         self._places: Tensor | None = None
 
@@ -164,6 +209,29 @@ class DistillTask(nn.Module):
         if self.best is not None:
             shape = (self.target.config.batch_size, self.config.negatives)
             self._places = torch.randint(self.best.shape[1], shape, generator=rng)
+
+    def diagnostics(self) -> Mapping[str, float]:
+        """The target's own numbers, and its agreement with the source on some users."""
+        history = self.rows.history(self.watched.cpu()).to(self.watched.device)
+        with frozen(self.target) as scorer:
+            mine = self._best(scorer.score(Queries(self.watched, history)).clone())
+        same = (mine.unsqueeze(2) == self.followed.unsqueeze(1)).any(2)
+        return {**self.target.diagnostics(), "alive/agreement": float(same.float().mean())}
+
+    def after_validation(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """The target's own numbers, and what training has added to the start from the source."""
+        found = dict(self.target.after_validation(metrics))
+        name = getattr(self.target.config, "select_by", "recall@20")
+        if name in self.start:
+            gained = metrics[name] - self.start[name]
+            found["alive/improvement"] = min(max(gained / max(metrics[name], 1e-12), 0.0), 1.0)
+        return found
+
+    def _best(self, scores: Tensor) -> Tensor:
+        """The best unseen items of the watched users, from scores that it changes."""
+        owner, items = self.rows.of(self.watched)
+        scores[owner, items] = -torch.inf
+        return scores.topk(min(FOLLOWED, self.n_items), dim=1).indices
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
         """`{"bpr", "reg", "logit", "embedding"}`, those with a weight."""

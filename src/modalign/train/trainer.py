@@ -213,7 +213,7 @@ class _TrainingLoop:
                     f"the loss part {name[5:]!r} became {value} in epoch {epoch + 1}; "
                     "try a smaller learning rate"
                 )
-        return {"epoch": epoch + 1, **means, **self._shares(batch), **self.model.diagnostics()}
+        return {"epoch": epoch + 1, **means, **self._shares(batch), **self.task.diagnostics()}
 
     def _shares(self, batch: Batch | None) -> dict[str, float]:
         """How much each part of the loss gives to the gradient of the watched parameters."""
@@ -251,6 +251,7 @@ class _TrainingLoop:
             one.zero_grad(set_to_none=True)  # no longer needed, and as large as the model
         measured = dict(self.validate(self.model))
         record.update({f"valid/{name}": value for name, value in measured.items()})
+        record.update(self.task.after_validation(measured))
         value = measured[self.options.metric]
         if value > state.best_metric:
             state.best_metric, state.best_epoch, state.bad = value, state.epoch, 0
