@@ -74,7 +74,7 @@ def main() -> None:
     )
     rows: dict[str, dict[str, Any]] = {}
     for row in table.rows:
-        made = [run.results for run in table.runs if run.name == row.name and run.results]
+        made = [run.results for run in table.sweep.runs if run.name == row.name and run.results]
         rows[row.name] = {
             "seeds": list(row.seeds),
             "valid recall@20": fmean(one["valid"]["recall@20"] for one in made),
