@@ -804,7 +804,7 @@ def test_calibration_keeps_alike_items_together():
         results[calibrated] = (
             held_out_recall(model, liked),
             *cosines_by_cluster(model, cluster),
-            model.diagnostics()["alive/similarity_spread"],
+            model.diagnostics().get("alive/similarity_spread", 0.0),
         )
     (recall, inside, across, spread), (plain_recall, plain_inside, _, _) = (
         results[True],
