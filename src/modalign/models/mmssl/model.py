@@ -332,7 +332,7 @@ class MMSSL(SelfSupervisedModel):
 
     def _shares(self, now: _Forward) -> dict[str, float]:
         """What layer 0 and the features are made of, by the length of the items' vectors."""
-        parts = {"ids": self.items}
+        parts: dict[str, Tensor] = {"ids": self.items}
         if self.attention is not None:
             parts["views"] = self._start(now.views)[1] - self.items
         if self.config.omega:
@@ -343,7 +343,7 @@ class MMSSL(SelfSupervisedModel):
 
     def watched_parameters(self) -> Sequence[nn.Parameter]:
         """The features' projections, which every part of the loss but the critic's reaches."""
-        return [layer.weight for layer in self.features.projections]
+        return [layer.get_parameter("weight") for layer in self.features.projections]
 
 
 def _at(table: Tensor, rows: Tensor | None) -> Tensor:
