@@ -114,8 +114,8 @@ def test_a_folder_begun_with_other_defaults_is_refused(tmp_path: Path) -> None:
         sweeps.sweep(data, "bpr", tmp_path, grid, epochs=1, batch_size=100)
     # What is the same is not told.
     assert "{'of_old': None, 'patience': 7}, as in the sweep in" in told.value.expected
-    assert "{'patience': 20}, one of" in told.value.got
-    assert "defaults" in told.value.fix
+    assert "{'patience': 20}, of another experiment" in told.value.got
+    assert "a default may have changed" in told.value.fix
 
 
 def test_folders_that_are_none_of_a_sweep_are_refused(tmp_path: Path) -> None:
