@@ -284,6 +284,20 @@ def test_models(workshop: Path, cli: Cli) -> None:
         assert all(variant in page for variant in one["variants"])
 
 
+def test_train_judges_the_mechanism_in_words(workshop: Path, cli: Cli) -> None:
+    words = ("train", "--data", "data/toy", "--model", "mmssl", "--set", "epochs=1")
+    got = cli(*words, "--out", "runs/mmssl")
+    assert "is idle" in got.err
+    lines = got.out.partition("Is the mechanism alive? mmssl at epoch 1")[2].splitlines()
+    assert max(map(len, got.out.splitlines())) <= 80
+    found = answer(cli, *words, "--out", "runs/again")["vital_signs"]
+    for name, value in found.items():
+        (line,) = (one for one in lines if one.strip().startswith(name))
+        bound, side = line.split()[-2:]
+        assert line.split()[-3] == f"{value:.3g}"
+        assert side == ("above" if value >= float(bound) else "below")
+
+
 def test_train_takes_variant_then_file_then_set(workshop: Path, cli: Cli) -> None:
     Path("my.yaml").write_text("epochs: 1\nn_layers: 1\nembedding_size: 8\n")
     found = answer(cli, "train", "--data", "data/toy", "--model", "cm3", "--out", "runs/cm3",

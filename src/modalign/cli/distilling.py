@@ -21,7 +21,7 @@ from modalign.cli.options import (
     parse_weights,
 )
 from modalign.cli.render import err, out, print_json, say
-from modalign.cli.summaries import show_comparison, show_training
+from modalign.cli.summaries import show_comparison, show_signs, show_training
 from modalign.core.settings import DEFAULT_SEED
 from modalign.errors import ConfigError
 from modalign_serve.command.grouped import grouped
@@ -163,6 +163,7 @@ def distill(
         r = one.results
         stage = r["distillation"]["stage"]
         say(f"{stage}: {r['parameters']:,} parameters, {r['seconds']:.0f} s of training", out)
+        show_signs(one)
     say(f"the student: {out_folder / 'student'}", out)
 
 
@@ -180,4 +181,4 @@ def _show(teachers: list[Path], students: list[Path], results: Mapping[str, Any]
                 say(f"note: not compared with the teacher: {error.got}")
             else:
                 return
-    show_training(results, students[-1])
+    show_training(results)

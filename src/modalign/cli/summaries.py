@@ -105,7 +105,7 @@ def source_of(provenance: Mapping[str, Any]) -> str:
     return Path(str(provenance["file"])).name if "file" in provenance else "given"
 
 
-def show_training(results: Mapping[str, Any], folder: Path) -> None:
+def show_training(results: Mapping[str, Any]) -> None:
     """Print the results of a training run."""
     r = results
     where = f"{r['dataset']}{' (synthetic)' if r['synthetic'] else ''}"
@@ -125,7 +125,23 @@ def show_training(results: Mapping[str, Any], folder: Path) -> None:
         say("validation: " + ", ".join(f"{name} {r['valid'][name]:.4f}" for name in shown), out)
     if r["test"]:
         out.print(metric_table(f"Test, all items ranked, mask {r['mask']}", r["test"]))
-    say(f"written to {folder}; next: modalign recommend {folder} --user ID")
+
+
+def show_signs(fitted: Any) -> None:
+    """Print the vital signs of a `FittedModel` at its best epoch, if it has any."""
+    rows = [
+        [
+            one.title,
+            f"{one.value:.3g}",
+            f"{one.sign.at_least:g}",
+            "[green]above[/]" if one.alive else "[bold yellow]below[/]",
+        ]
+        for one in fitted.vital_signs
+    ]
+    if rows:
+        title = f"Is the mechanism alive? {fitted.spec.name} at epoch "
+        title += str(fitted.results["best_epoch"])
+        out.print(table(title, ["sign", "value", "bound", ""], rows, (1, 2)))
 
 
 def show_demo(fitted: Mapping[str, Any], cost: Any) -> None:

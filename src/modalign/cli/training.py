@@ -23,7 +23,7 @@ from modalign.cli.options import (
     refuse,
 )
 from modalign.cli.render import counting, err, out, print_json, say
-from modalign.cli.summaries import show_comparison, show_demo, show_training
+from modalign.cli.summaries import show_comparison, show_demo, show_signs, show_training
 from modalign.core.settings import DEFAULT_SEED
 from modalign_serve.command.grouped import grouped
 
@@ -122,7 +122,9 @@ def train(
     if json:
         print_json(fitted.results)
     else:
-        show_training(fitted.results, out_folder)
+        show_training(fitted.results)
+        show_signs(fitted)
+        say(f"written to {out_folder}; next: modalign recommend {out_folder} --user ID")
 
 
 def demo(

@@ -37,6 +37,23 @@ class VitalSign:
     parts: tuple[str, ...] = ()
 
 
+STUDENT = (
+    VitalSign(
+        "agreement",
+        "share of the source's 20 best unseen items among the target's",
+        0.1,
+        "raise logit_weight or embedding_weight",
+    ),
+    VitalSign(
+        "improvement",
+        "share of the validation metric that training has added to the start from the source",
+        0.01,
+        "compare with --variant warm-start-only, and try --variant per-user",
+    ),
+)
+"""Of a distilled model, whichever it is."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """The value of a vital sign.

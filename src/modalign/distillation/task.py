@@ -19,7 +19,7 @@ from modalign.core.interfaces import (
     Student,
 )
 from modalign.core.view import TrainView
-from modalign.core.vital_signs import VitalSign
+from modalign.core.vital_signs import STUDENT
 from modalign.distillation.source import Source, blocks, factors
 from modalign.errors import ConfigError
 from modalign.evaluate.protocol import frozen
@@ -104,20 +104,7 @@ class DistillTask(nn.Module):
     Source: TARec (Zhuang et al. 2025), equations 4 and 5.
     """
 
-    vital_signs = (
-        VitalSign(
-            "agreement",
-            "share of the source's 20 best unseen items among the target's",
-            0.1,
-            "raise logit_weight or embedding_weight",
-        ),
-        VitalSign(
-            "improvement",
-            "share of the validation metric that training has added to the start from the source",
-            0.01,
-            "compare with --variant warm-start-only, and try --variant per-user",
-        ),
-    )
+    vital_signs = STUDENT
 
     watched: Tensor
     followed: Tensor

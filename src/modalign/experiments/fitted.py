@@ -15,6 +15,7 @@ import torch
 
 from modalign.core import devices
 from modalign.core.interfaces import Factors, Recommender, Scorer
+from modalign.core.vital_signs import STUDENT, Reading, VitalSign, readings
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.protocol import Evaluation, Evaluator
@@ -58,6 +59,17 @@ class FittedModel:
 
     def __repr__(self) -> str:
         return f"FittedModel({self.spec.name} on {self.dataset.name}, seed {self.seed})"
+
+    @property
+    def signs(self) -> tuple[VitalSign, ...]:
+        """The vital signs by which this run is judged."""
+        return STUDENT if "distillation" in self.results else self.spec.cls.vital_signs
+
+    @property
+    def vital_signs(self) -> list[Reading]:
+        """What they were at the best epoch; none for a model without a mechanism to judge."""
+        best = self.results.get("best_epoch")
+        return [one for h in self.history if h["epoch"] == best for one in readings(self.signs, h)]
 
     @cached_property
     def _scorer(self) -> Scorer:

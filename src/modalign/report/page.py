@@ -20,6 +20,7 @@ from modalign.experiments.run_folder import read_run
 from modalign.report import html, plots
 from modalign.report.finding import finding, p_value
 from modalign.report.gallery import LIST, Pictures, chosen_users, gallery
+from modalign.report.mechanism import mechanisms
 from modalign.report.side_by_side import (
     compare_all,
     load_runs,
@@ -100,6 +101,7 @@ def write_report(
         columns=columns,
         tables=_tables(columns, comparison, k),
         tests=_tests(comparison, k),
+        mechanisms=mechanisms({run.name: run.fitted for run in shown}),
         curves=_at_k(shown) + _curves(shown),
         groups=_groups(shown, k),
         gallery=gallery({run.name: run.fitted for run in shown}, users, Pictures(dataset)),

@@ -22,7 +22,8 @@ from modalign.report.style import COLOURS, DASHES, HATCHES, MARKERS, PAGE_INK
 
 POINTS = 10
 """Markers on a long line."""
-WIDTH, HEIGHT = 5.6, 3.1
+SIZE, SMALL = (5.6, 3.1), (3.7, 2.1)
+"""Width and height in inches, without the legend."""
 _SVG = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 
@@ -34,6 +35,8 @@ def lines(
     *,
     stars: Mapping[str, tuple[float, float]] | None = None,
     ticks: Sequence[float] | None = None,
+    bound: float | None = None,
+    size: tuple[float, float] = SIZE,
     ids: str = "figure",
 ) -> str:
     """Draw one line per name.
@@ -44,10 +47,12 @@ def lines(
         ylabel: label of the vertical axis.
         stars: one point to mark on some of the lines (the best epoch, say).
         ticks: places of x to label; None lets matplotlib choose.
+        bound: a level to mark; the vertical axis then starts at 0.
+        size: width and height in inches.
         ids: prefix of every id in the SVG, so that a page can hold several figures.
     """
     with style.look(page=True):
-        figure, axes = _axes(xlabel, ylabel, series)
+        figure, axes = _axes(xlabel, ylabel, series, size)
         handles = []
         for index, (name, (x, y)) in enumerate(series.items()):
             handles += axes.plot(
@@ -63,8 +68,19 @@ def lines(
             )
             if stars and name in stars:
                 axes.plot(
-                    *stars[name], "*", color=style.colour(index), markersize=13, gid=f"star-{index}"
+                    *stars[name],
+                    "*",
+                    color=style.colour(index),
+                    markersize=13,
+                    clip_on=False,
+                    gid=f"star-{index}",
                 )
+        if bound is not None:
+            axes.set_ylim(0, 1.12 * max(axes.dataLim.y1, bound))
+            axes.locator_params(axis="y", nbins=4)
+            axes.axhline(bound, color=PAGE_INK, linestyle=(0, (5, 3)), linewidth=1.2, gid="bound")
+            beside = axes.get_yaxis_transform()
+            axes.text(1.02, bound, f"bound\n{bound:g}", transform=beside, va="center")
         if ticks is not None:
             axes.set_xticks(list(ticks))
         else:
@@ -105,10 +121,12 @@ def bars(
         return _svg(figure, ids)
 
 
-def _axes(xlabel: str, ylabel: str, series: Mapping[str, Any]) -> tuple[Figure, Any]:
-    names = _legend_names(series)
-    rows = -(-len(names) // style.legend_columns(names, WIDTH))
-    figure = Figure(figsize=(WIDTH, HEIGHT + 0.23 * rows), layout="constrained")
+def _axes(
+    xlabel: str, ylabel: str, series: Mapping[str, Any], size: tuple[float, float] = SIZE
+) -> tuple[Figure, Any]:
+    names, (width, height) = _legend_names(series), size
+    rows = -(-len(names) // style.legend_columns(names, width))
+    figure = Figure(figsize=(width, height + 0.23 * rows), layout="constrained")
     figure.patch.set_visible(False)
     axes = figure.add_subplot()
     axes.patch.set_visible(False)
@@ -159,7 +177,7 @@ def _attributes(element: ElementTree.Element, used: set[str], ids: str) -> dict[
     name = element.get("id", "")
     if name in used:
         found["id"] = f"{ids}-{name}"
-    elif name.startswith(("series-", "star-")):
+    elif name.startswith(("series-", "star-")) or name == "bound":
         found["class"] = name
     if _LINK in element.attrib:
         found["href"] = f"#{ids}-{element.attrib[_LINK][1:]}"

@@ -47,6 +47,8 @@ _STYLE = {
     "savefig.dpi": 200,
 }
 _ON_A_PAGE = {
+    # A browser's letters may be wider than matplotlib's.
+    "axes.labelpad": 8.0,
     **{key: PAGE_INK for key, value in _STYLE.items() if value in (INK, SOFT, GRID)},
     "grid.alpha": 0.25,
     "svg.fonttype": "none",
