@@ -199,6 +199,48 @@ def test_drawn_factors_have_length_one_and_means_lie_on_the_sphere() -> None:
         assert bool(fits) == (unit or noise is None)
 
 
+def rows_of(bags: Bags) -> torch.Tensor:
+    rows = torch.zeros(len(bags), bags.width, dtype=bags.weights.dtype)
+    rows[bags.rows, bags.columns] = bags.weights
+    return rows
+
+
+def network_of(one: FactorEncoder, cells: torch.Tensor, rows: torch.Tensor):
+    """B6 from assignments (B, K, width) to directions and precisions, (B, K, d) each."""
+    x = normalize(cells * rows[:, None], dim=2)
+    return one.second(torch.tanh(x @ one.first + one.first_bias)).chunk(2, dim=2)
+
+
+def test_a_drawn_factor_is_that_of_the_formula_with_the_decoders_assignment() -> None:
+    """B3 and B6 to B8: encoder and decoder share one assignment, its noise included."""
+    one, noise = side(dropout=0.0, unit_samples=False), Noise(4)
+    got = encoded(one, SPARSE, noise)
+    cells = got.assignment.cells(slice(0, 3), normalize(one.table, dim=1))
+    direction, precision = network_of(one, cells, rows_of(SPARSE))
+    drawn = noise.normal("factors", direction)
+    expected = normalize(direction, dim=2) + 0.1 * (-precision / 2).exp() * drawn
+    assert_close(got.factors, expected)
+    plain = encoded(one, SPARSE).assignment.cells(slice(0, 3), normalize(one.table, dim=1))
+    assert (cells - plain).abs().max() > 0.1
+
+
+def test_no_gradient_passes_through_the_moves_of_the_prototypes() -> None:
+    """B5: the table's gradient is that with the moved prototypes as constants."""
+    weights = unit_factors(3, 3, 4, seed=5)
+    slopes = []
+    for way in ("stop", "full"):
+        one = side(prototype_gradient=way)
+        got = encoded(one, SPARSE)
+        slopes.append(torch.autograd.grad((got.factors * weights).sum(), one.table)[0])
+        moved = got.assignment.prototypes.detach()
+        cells = torch.softmax(moved @ normalize(one.table, dim=1).T / 0.2, dim=1)
+        direction, _ = network_of(one, cells, rows_of(SPARSE))
+        held = (normalize(direction, dim=2) * weights).sum()
+        slopes.append(torch.autograd.grad(held, one.table)[0])
+    assert_close(slopes[0], slopes[1])
+    assert (slopes[2] - slopes[3]).abs().max() > 1e-4
+
+
 def test_dropout_thins_rounds_only_where_asked() -> None:
     def moved(**options):
         return encoded(side(**options), SPARSE, Noise(1)).assignment.prototypes
@@ -283,6 +325,20 @@ def test_the_gradient_of_the_regulariser_is_that_to_the_mapped_factor() -> None:
     found.transport.sum().backward()
     mass = found.plan.sum(2, keepdim=True)
     assert_close(left.grad, (2 * mass * (left - found.ratings)).detach())
+
+
+def test_the_regulariser_moves_both_sides_and_the_maps_carry_gradients_across() -> None:
+    """B15 and B16, with the plan as a constant."""
+    left, right = unit_factors(2, 3).requires_grad_(), unit_factors(2, 4, seed=1).requires_grad_()
+    found = align(left, right, reg=0.2)
+    w, v = unit_factors(2, 3, seed=2), unit_factors(2, 4, seed=3)
+    total = found.transport.sum() + (found.ratings * w).sum() + (found.content * v).sum()
+    slopes = torch.autograd.grad(total, (left, right))
+    plan = found.plan
+    rows, columns = plan.sum(2, keepdim=True), plan.sum(1).unsqueeze(2)
+    of_left = 2 * rows * (left - found.ratings) + plan @ (v / columns)
+    of_right = 2 * columns * (right - found.content) + plan.mT @ (w / rows)
+    assert_close(slopes, (of_left.detach(), of_right.detach()))
 
 
 def test_gradients_pass_through_the_plan_only_where_asked() -> None:
@@ -495,6 +551,43 @@ def test_parts_of_the_loss_are_those_of_the_equations() -> None:
     dense[text.rows, text.columns] = text.weights
     assert_close(parts["text"], 0.7 * -(dense * scores.log_softmax(1)).sum(1).mean(),
                  rtol=1e-4, atol=1e-4)  # fmt: skip
+
+
+def test_weights_of_the_divergences_rise_to_caps_of_their_own() -> None:
+    """B9 and B10: by default up to 1 for ratings and up to 0.2 for content."""
+    model = made(anneal_steps=10, content_weight=0.7).eval()
+    batch = batches(get("bandvae"), VIEW, 100)[0]
+    found = model.look(batch.history)
+    kl = {}
+    for name, one in (("ratings", found.ratings), ("text", found.content["text"])):
+        o = one.log_precision
+        kl[name] = (o + (-o).exp() - 1).sum((1, 2)).mean() / 2
+    for updates, of_ratings, of_text in ((1, 0.1, 0.1), (5, 0.5, 0.2), (50, 1.0, 0.2)):
+        model.updates.fill_(updates)
+        parts = model.loss(batch)
+        assert_close(parts["rating_divergence"].detach(), of_ratings * kl["ratings"])
+        assert_close(parts["text_divergence"].detach(), 0.7 * of_text * kl["text"])
+
+
+def test_factors_gain_the_mapped_factors_of_all_modalities_and_give_theirs() -> None:
+    """B16 to B18 and B23, with a gate for each modality."""
+    view = toy_dataset().view()
+    model = made(view, shared_gate=False).eval()
+    found = model.look(view.rows().history(torch.arange(20)))
+    z = fused = found.ratings.factors
+    assert len(model.content_sides()) == 2
+    for one in model.content_sides():
+        plan, theirs = found.alignments[one.name].plan, found.content[one.name].factors
+        onto = plan @ theirs / plan.sum(2, keepdim=True)
+        back = plan.mT @ z / plan.sum(1).unsqueeze(2)
+
+        def gate(factors, mapped, zeta=one.gate):
+            inner = torch.tanh(zeta.first(torch.cat([factors, mapped], dim=2)))
+            return torch.nn.functional.softplus(zeta.second(inner))
+
+        fused = fused + gate(z, onto) * onto
+        assert_close(found.fused_content[one.name], theirs + gate(theirs, back) * back)
+    assert_close(found.fused, fused)
 
 
 def test_content_is_the_mean_of_the_items_that_have_it() -> None:

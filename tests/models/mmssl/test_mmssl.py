@@ -19,6 +19,7 @@ from modalign.models._registry import get
 from modalign.models.lightgcn import LightGCN, LightGCNConfig
 from modalign.models.mmssl.config import OFFICIAL, MMSSLConfig
 from modalign.models.mmssl.model import MMSSL
+from modalign.nn.dropout import kept
 from modalign.testing.harness import auc, batches, build, score_all, train
 from modalign.testing.toy import toy_dataset
 from modalign.train import optim
@@ -174,6 +175,18 @@ def test_an_items_features_reach_its_users_and_their_items_alone() -> None:
     assert (items == edges[edges[:, item]].any(0)).all()
 
 
+@torch.no_grad()
+def test_features_are_dropped_before_they_are_propagated() -> None:
+    model = made(feature_dropout=0.5)
+    both = zip(model.features.inputs, model.features.projections, strict=True)
+    projected = torch.cat([source.linear(layer) for source, layer in both], dim=1)
+    dropped = projected * kept(projected.shape, 0.5, seeds.torch_generator(3))
+    users, items = model.features(model.observed, seeds.torch_generator(3))
+    torch.testing.assert_close(users, model.observed.to_users.matmul(dropped))
+    torch.testing.assert_close(items, model.observed.to_items.matmul(users))
+    assert (dropped == 0).any()
+
+
 def test_each_modality_adds_vectors_of_length_omega() -> None:
     model = made(eta=0.0, n_layers=0, modalities=("text",), omega=0.3)
     with torch.no_grad():
@@ -322,8 +335,12 @@ def test_options_that_do_not_fit_are_refused(options: dict, message: str) -> Non
 
 @pytest.mark.parametrize("sampling", ["users", "interactions"])
 def test_ranking_loss_counts_users_or_interactions_alike(sampling: str) -> None:
-    model = started(made(sampling=sampling, feature_dropout=0.0))
-    pairs = Batch(VIEW.users, VIEW.items, torch.roll(VIEW.items, 7))
+    # Two users with a few interactions among users with eight.
+    few = torch.cat([torch.arange(3), torch.arange(13, len(VIEW.users))])
+    view = dataclasses.replace(VIEW, users=VIEW.users[few], items=VIEW.items[few])
+    assert len(set(view.user_counts().tolist())) > 2
+    model = started(made(view, sampling=sampling, feature_dropout=0.0))
+    pairs = Batch(view.users, view.items, torch.roll(view.items, 7))
     users, items = (table.detach() for table in model.tables())
     u, p, n = users[pairs.users], items[pairs.positives], items[pairs.negatives]
     each = torch.nn.functional.softplus((u * (n - p)).sum(1))
@@ -414,6 +431,61 @@ def test_all_users_as_negatives_agree_with_a_batch_of_all_users() -> None:
         for which in ("batch", "full")
     ]
     torch.testing.assert_close(*losses)
+
+
+def contrast_by_definition(
+    model: MMSSL, users: torch.Tensor, everyone: torch.Tensor
+) -> torch.Tensor:
+    """M19 over all modalities, from the final vectors and the views before attention."""
+    unit_of = torch.nn.functional.normalize
+    final, t = unit_of(model.tables()[0], dim=1), model.config.temperature
+    total = torch.zeros(())
+    for view, _ in model.modality_graphs.views(model.users, model.items, model.observed):
+        e = unit_of(view, dim=1)
+        within = (e[users] @ e[everyone].T / t).masked_fill(users[:, None] == everyone, -torch.inf)
+        below = torch.cat([e[users] @ final[everyone].T / t, within], dim=1)
+        total = total + (below.logsumexp(1) - (e[users] * final[users]).sum(1) / t).mean()
+    return total
+
+
+@pytest.mark.parametrize("negatives", ["batch", "full"])
+def test_the_contrast_is_of_final_vectors_with_views_before_attention(negatives: str) -> None:
+    model = started(
+        made(
+            contrast_negatives=negatives,
+            contrast_weight=0.5,
+            feature_dropout=0.0,
+            self_supervision="none",
+        ),
+        1,
+    )
+    batch = first_batch()
+    users = batch.users.unique()
+    # The last user has no interaction and an empty view.
+    everyone = users if negatives == "batch" else torch.arange(VIEW.n_users - 1)
+    found, expected = model.loss(batch)["contrast"], contrast_by_definition(model, users, everyone)
+    torch.testing.assert_close(found, 0.5 * expected)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    slopes = [
+        torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+        for loss in (found, 0.5 * expected)
+    ]
+    reached = set()
+    for name, mine, theirs in zip(names, *slopes, strict=True):
+        assert (mine is None) == (theirs is None), name
+        if mine is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6)
+            reached.add(name)
+    assert {"users", "items", "attention.query", "features.projections.0.weight"} <= reached
+
+
+def test_the_generator_has_its_weight_in_the_loss() -> None:
+    whole, quarter = (
+        started(made(adversarial_weight=weight)).loss(first_batch())["generator"].detach()
+        for weight in (1.0, 0.25)
+    )
+    torch.testing.assert_close(quarter, 0.25 * whole)
+    assert float(whole) != 0
 
 
 # ------------------------------------------------------------------ training

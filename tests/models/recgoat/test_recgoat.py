@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 import oracles
+from modalign import ot
 from modalign.core import seeds
 from modalign.core.interfaces import Batch
 from modalign.core.modality import Modality
@@ -484,6 +485,30 @@ def test_the_distance_moves_the_modalities_and_the_ids_only_if_asked(side):
     assert model.branches[0].projection.weight.grad is not None
     of_ids = model.ids.items.grad
     assert (of_ids is not None and bool(of_ids.any())) == (side == "both")
+
+
+def test_the_distance_is_of_mapped_vectors_to_the_ids():
+    """R11, R12 and their weight: a sum over spaces, which moves the mapped side alone."""
+    model = stepped(made(dropout=0.0, transport_weight=0.5)).eval()
+    rows = torch.arange(20)  # as many users as items: nothing is drawn
+    spaces = model.encode()
+    clouds = [(z, spaces.ids) for z in spaces.mapped]
+    clouds.append((spaces.preference[1], spaces.collaborative))
+    total = 0.0
+    for z, target in clouds:
+        fixed = target[rows].detach()
+        squares = (z[rows][:, None] - fixed[None]).square().sum(2)
+        distance = (squares / fixed.square().sum(1).mean() + 1e-12).sqrt()
+        solved = ot.sinkhorn(distance.detach(), reg=0.05, scale="mean", tolerance=1e-4)
+        total = total + (solved.plan * distance).sum()
+    found, expected = model.loss(Batch(rows, rows, rows))["transport"], 0.5 * total
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    reached = [model.transport.delta, *(b.projection.weight for b in model.branches)]
+    for mine, theirs in zip(
+        *(torch.autograd.grad(loss, reached) for loss in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=2e-2, atol=1e-3 * float(theirs.abs().max()))
+        assert float(theirs.abs().max()) > 0
 
 
 # ------------------------------------------------------------------ hooks, plans, state

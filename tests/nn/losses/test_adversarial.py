@@ -206,6 +206,14 @@ def test_losses_in_thin_form_are_those_of_joined_rows(norm: str, output: str, sc
         torch.testing.assert_close(thin[name] / scale_of, p.grad / scale_of, rtol=1e-5, atol=1e-6)
 
 
+def test_the_generators_loss_is_minus_the_mean_verdict_on_unit_rows() -> None:
+    both = task(dataclasses.replace(PLAIN, norm="none", output="linear"))
+    relations = [pair(3), pair(4)]
+    fake = torch.cat([unit(unit(users) @ unit(items).T) for users, items in relations])
+    found = both.generator_loss(relations, seen(), None)
+    torch.testing.assert_close(found, -by_definition(both.critic, fake).mean())
+
+
 def test_penalty_of_a_linear_critic_is_known() -> None:
     w = torch.randn(N, 1, generator=seeds.torch_generator(8), requires_grad=True)
     x = torch.randn(B, N, generator=seeds.torch_generator(9))
