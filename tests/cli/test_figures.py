@@ -25,7 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_runs_are_drawn_and_told_as_text_and_as_json(workshop: Path, cli: Cli) -> None:
     got = cli("figures", "runs/bpr", "runs/pop", "--out", "pictures", "--pairs", 30)
     assert got.code == 0, got.err
-    assert "7 figures written to pictures/index.html" in got.out
+    assert "10 figures written to pictures/index.html" in got.out
     assert "pop, whose vectors have" in got.out
     again = cli("figures", "runs/bpr", "runs/pop", "--out", "again", "--pairs", 30, "--json")
     found = json.loads(again.out)

@@ -1,0 +1,92 @@
+"""Figures of the CM3, MMSSL and BANDVAE papers: their numbers counted in another way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+import modalign
+from modalign.experiments.fit import load_model
+from modalign.report.paper_figures import cm3, measures, mmssl
+from modalign.report.paper_figures.figure import Material, Subject
+from modalign.report.side_by_side import load_runs
+
+
+def material(*folders):
+    loaded = load_runs(folders).items()
+    return Material([Subject(n, one, measures.vectors(one)) for n, one in loaded], 1, 10**6)
+
+
+@pytest.fixture(scope="module")
+def aligned(shop, tmp_path_factory):
+    home = tmp_path_factory.mktemp("aligned")
+    modalign.fit(shop, "cm3", out=home / "cm3", epochs=4, batch_size=64, gamma=1.2)
+    return home / "cm3"
+
+
+def test_paths_are_the_logged_losses_and_ends_those_of_the_vectors(aligned, runs):
+    made = cm3.paths(material(aligned, runs.bpr, runs.ease))
+    data = made.data.filter(~made.data["measured"])
+    history = load_model(aligned).history
+    assert set(data["run"]) == {"cm3"}
+    assert data["alignment"].to_list() == [h["loss/align"] for h in history]
+    expected = [h["loss/cal_uniform_item"] / (1.2 * 0.5) for h in history]
+    np.testing.assert_allclose(data["items"], expected)
+    assert [row["run"] for row in made.numbers] == ["cm3", "bpr"]
+    fitted = load_model(runs.bpr)
+    train = fitted.dataset.train
+    with torch.no_grad():
+        users, items = (functional.normalize(one.double()) for one in fitted.model.tables())
+    gaps = (users[train.users] - items[train.items]).square().sum(1).mean()
+    assert made.numbers[1]["alignment"] == pytest.approx(float(gaps), rel=1e-6)
+    some = items[np.unique(train.items)]
+    apart = torch.pdist(some).square()
+    spread = float((-2 * apart).exp().mean().log())
+    assert made.numbers[1]["items"] == pytest.approx(spread, rel=1e-6)
+
+
+def test_without_logged_losses_there_is_no_path_and_the_caption_says_so(runs):
+    made = cm3.paths(material(runs.bpr))
+    assert "No run logs the two losses" in made.caption
+    assert len(made.figure.axes) == 1
+    assert cm3.paths(material(runs.ease)) is None
+
+
+def test_items_on_the_circle_are_on_it_and_their_angles_have_no_seam(aligned, runs):
+    made = cm3.circle(material(aligned, runs.ease))
+    np.testing.assert_allclose(made.data["x"] ** 2 + made.data["y"] ** 2, 1.0)
+    assert [row["run"] for row in made.numbers] == ["cm3"]
+    places = np.linspace(-np.pi, np.pi, 721)
+    angles = np.linspace(-np.pi, np.pi, 400, endpoint=False)
+    even = cm3.angle_density(np.stack([np.cos(angles), np.sin(angles)], axis=1), places)
+    np.testing.assert_allclose(even, 1 / (2 * np.pi), rtol=1e-3)
+    seam = np.stack([np.full(50, -1.0), np.linspace(-0.2, 0.2, 50)], axis=1)
+    heights = cm3.angle_density(measures.unit_rows(seam), places)
+    assert heights[0] == pytest.approx(heights[-1])
+    assert heights[0] > 2
+    assert heights[len(heights) // 2] < 1e-6
+    assert np.trapezoid(heights, places) == pytest.approx(1.0, abs=1e-3)
+    assert cm3._covered(even, places) == pytest.approx(1.0, abs=1e-3)
+    assert cm3._covered(heights, places) < 0.3
+
+
+def test_found_pairs_of_items_are_those_of_the_lists(aligned, runs):
+    found = material(aligned, runs.ease)
+    made = mmssl.degrees(found)
+    data = found.dataset
+    for run in found.runs:
+        pairs, hits = np.zeros(data.n_items, int), np.zeros(data.n_items, int)
+        lists = run.fitted.recommend(k=mmssl.K)
+        for user, item in zip(data.test.users, data.test.items, strict=True):
+            user_id, item_id = data.users.ids([user])[0], data.items.ids([item])[0]
+            mine = lists.filter(lists["user_id"] == user_id)["item_id"].to_list()
+            pairs[item] += 1
+            hits[item] += item_id in mine
+        assert made.data["pairs"].to_list() == pairs.tolist()
+        assert made.data[f"found by {run.name}"].to_list() == hits.tolist()
+        row = next(one for one in made.numbers if one["run"] == run.name)
+        degree = made.data["training users"].to_numpy()
+        head = degree > np.sort(degree)[::-1][round(0.2 * data.n_items)]
+        assert row["head"] == pytest.approx(hits[head].sum() / pairs[head].sum())
