@@ -46,6 +46,13 @@ def test_scores_of_pairs_are_entries_of_the_rows(source):
     assert_close(source.at(users, items), expected)
 
 
+def test_given_vectors_of_a_model_in_training_are_constants():
+    tables = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    source = VectorSource(*tables)
+    scores = source.score(torch.arange(4)), source.at(torch.arange(4), torch.zeros(4, 1).long())
+    assert not any(one.requires_grad for one in (*source.vectors, *scores))
+
+
 def test_a_teacher_with_vectors_is_asked_once_and_keeps_no_gradient():
     spec = registry.get("lightgcn")
     with seeds.torch_seed(1):

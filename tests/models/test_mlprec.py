@@ -59,7 +59,10 @@ def test_with_residual_it_starts_as_the_product_of_its_tables_and_all_layers_lea
         optimizer.zero_grad()
         sum(model.loss(BATCH).values()).backward()
         optimizer.step()
-    assert all(one.weight.grad.abs().max() > 0 for one in model.network.maps)
+    first, second = model.network.maps
+    assert all(one.weight.grad.abs().max() > 0 for one in (first, second))
+    for raw, final in zip((model.users, model.items), model.tables(), strict=True):
+        assert_close(final, raw + second(first(raw).relu()))
 
 
 def test_users_and_items_can_have_networks_of_their_own():

@@ -66,7 +66,8 @@ def test_a_mutant_turns_its_test_red(name: str, outcomes: dict[str, Any]) -> Non
 def test_every_equation_has_a_mutant(system: str) -> None:
     names = [mutant.name for mutant in SYSTEMS[system]]
     assert len(set(names)) == len(names)
-    assert {mutant.equation for mutant in SYSTEMS[system]} == set(EQUATIONS[system])
+    # Some mutants are of decisions of a specification, which has letters of its own for them.
+    assert {mutant.equation for mutant in SYSTEMS[system]} >= set(EQUATIONS[system])
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -55,6 +55,20 @@ def test_equals_the_definition(m: int, n_heads: int, values: str) -> None:
     torch.testing.assert_close(attention.mean(given), expected.mean(0))
 
 
+@pytest.mark.parametrize("values", ["whole", "slice"])
+def test_without_an_output_matrix_heads_are_averaged_or_stand_side_by_side(values: str) -> None:
+    attention, given = made(2, values=values, output_matrix=False), views(2)
+    beta, stacked = attention.weights(given), torch.stack(given)
+    assert attention.out is None
+    whole = torch.einsum("hqkn,knd->qnhd", beta, stacked)
+    if values == "whole":
+        expected = whole.mean(2)
+    else:
+        expected = torch.cat([whole[:, :, 0, :4], whole[:, :, 1, 4:]], dim=2)
+    torch.testing.assert_close(attention(given), expected)
+    torch.testing.assert_close(attention.mean(given), expected.mean(0))
+
+
 def test_weights_sum_to_one_over_those_listened_to() -> None:
     beta = made().weights(views(3))
     assert beta.shape == (2, 3, 3, N)

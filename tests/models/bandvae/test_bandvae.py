@@ -224,6 +224,24 @@ def test_a_drawn_factor_is_that_of_the_formula_with_the_decoders_assignment() ->
     assert (cells - plain).abs().max() > 0.1
 
 
+def test_assignments_of_all_rounds_add_gumbel_noise_to_the_logits() -> None:
+    """B3 and B4 with the draws of each round: alike for all users in the first."""
+    one, noise = side(rounds=3, dropout=0.0), Noise(7)
+    table, rows = normalize(one.table, dim=1), rows_of(SPARSE)
+    logits = table @ normalize(one.prototypes, dim=1).T / 0.2
+    shares = torch.softmax(logits - noise.exponential("round-1", logits, 7, 3).log(), dim=1)
+    q = normalize(normalize(shares.T * rows[:, None], dim=2) @ table, dim=2)
+    drawn = torch.ones(3, 3, 7).double()
+    drawn[SPARSE.rows, :, SPARSE.columns] = noise.exponential("round-2", logits, 6, 3)
+    cells = torch.softmax(q @ table.T / 0.2 - drawn.log(), dim=1)
+    q = normalize(normalize(cells * rows[:, None], dim=2) @ table, dim=2)
+    assert_close(encoded(one, SPARSE, noise).assignment.prototypes, q)
+    alone = encoded(side(rounds=1), SPARSE, noise).assignment.shared
+    logits = table @ normalize(side(rounds=1).prototypes, dim=1).T / 0.2
+    drawn = noise.exponential("round-1", logits, 7, 3)
+    assert_close(alone, torch.softmax(logits - drawn.log(), dim=1))
+
+
 def test_no_gradient_passes_through_the_moves_of_the_prototypes() -> None:
     """B5: the table's gradient is that with the moved prototypes as constants."""
     weights = unit_factors(3, 3, 4, seed=5)
@@ -706,6 +724,17 @@ def test_three_modalities_with_numbers_by_name() -> None:
     assert told["text/spread_over_reg"] == pytest.approx(
         told["text/cost_spread"] / model.config.transport_reg
     )
+
+
+@pytest.mark.parametrize("n_factors", [1, 3])
+def test_the_diagnosed_cosine_is_that_of_pairs_of_different_factors(n_factors: int) -> None:
+    model = made(n_factors=n_factors).eval()
+    users = torch.arange(len(model.watched_starts) - 1)
+    factors = model.look(VIEW.rows().history(users)).ratings.factors
+    pairs = list(itertools.combinations(range(n_factors), 2))
+    cosines = [torch.cosine_similarity(factors[:, a], factors[:, b], dim=1) for a, b in pairs]
+    expected = float(torch.stack(cosines).mean()) if pairs else 1.0
+    assert model.diagnostics()["rating/factor_cosine"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_annealing_counts_updates_of_training_alone() -> None:

@@ -208,6 +208,43 @@ def test_layer_zero_adds_vectors_of_length_eta(view_norm: str, holds: bool) -> N
     assert lengths[-1] == 0
 
 
+def test_squared_views_are_divided_by_the_square_of_their_length() -> None:
+    model = started(made(n_layers=0, omega=0.0, eta=0.7, view_norm="squared"), 1)
+    with torch.no_grad():
+        views = model.modality_graphs.views(model.users, model.items, model.observed)
+        mixed = model.attention.mean([view for view, _ in views])[:-1]
+        added = (model.tables()[0] - model.users)[:-1]
+    torch.testing.assert_close(added, 0.7 * mixed / mixed.square().sum(1, keepdim=True))
+
+
+@torch.no_grad()
+def test_residual_features_add_an_items_own_projection() -> None:
+    model, plain = made(residual_features=True), made()
+    both = zip(model.features.inputs, model.features.projections, strict=True)
+    own = torch.cat([source.linear(layer) for source, layer in both], dim=1)
+    items = plain.features(plain.observed, None)[1]
+    torch.testing.assert_close(model.features(model.observed, None)[1], items + own)
+
+
+def test_features_are_dropped_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the ranking loss, and by the rows that the critic judges."""
+    batch, found = first_batch(), {}
+    for mode, rate in (("train", 0.5), ("eval", 0.5), ("none", 0.0)):
+        for seed in (1, 2):
+            model = started(made(feature_dropout=rate), seed=seed)
+            model.train(mode == "train")
+            monkeypatch.setattr(
+                model.self_supervision,
+                "critic_loss",
+                lambda relations, *others: {"seen": relations[0][0].sum()},
+            )
+            parts = model.loss(batch)["bpr"], model.loss(batch, "critic")["seen"]
+            found[mode, seed] = [float(one.detach()) for one in parts]
+    for place in (0, 1):
+        assert found["train", 1][place] != found["train", 2][place]
+        assert found["eval", 1][place] == found["eval", 2][place] == found["none", 1][place]
+
+
 # ------------------------------------------------------------------ graphs
 
 

@@ -59,6 +59,22 @@ MUTANTS = (
     ),
     Mutant(
         "B3",
+        "the sign of the noise in the first round",
+        FACTORS + "_shared",
+        "logits = logits - noise",
+        "logits = logits + noise",
+        TESTS + "test_assignments_of_all_rounds_add_gumbel_noise_to_the_logits",
+    ),
+    Mutant(
+        "B3",
+        "the sign of the noise in later rounds",
+        FACTORS + "_moved",
+        "logits = logits - noise",
+        "logits = logits + noise",
+        TESTS + "test_assignments_of_all_rounds_add_gumbel_noise_to_the_logits",
+    ),
+    Mutant(
+        "B3",
         "no noise in the decoder",
         FACTORS + "_cluster",
         "Assignment(None, moved, options.temperature, bags, drawn, noise)",
@@ -408,5 +424,13 @@ MUTANTS = (
         "fused + pair[0] * found.ratings",
         "ratings.factors + pair[0] * found.ratings",
         FUSED,
+    ),
+    Mutant(
+        "B11",
+        "plans of factors with their mean",
+        PLANS + "plan_cost",
+        "side - side.mean(-2, keepdim=True)",
+        "side",
+        TESTS + "test_centring_shows_what_distinguishes_factors_with_much_in_common",
     ),
 )

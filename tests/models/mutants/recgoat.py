@@ -359,4 +359,21 @@ MUTANTS = (
         "each.sum()",
         DISTANCE,
     ),
+    Mutant(
+        "R10",
+        "without transport at the size of the modality",
+        MODEL + "_at_size",
+        "size_of(target[at]) / size_of(z[at])",
+        "size_of(target[at])",
+        TESTS + "test_without_transport_vectors_are_added_or_joined_at_the_size_of_the_ids"
+        "[sum-False]",
+    ),
+    Mutant(
+        "R13",
+        "no floor under the weights",
+        PARTS + "Fusion._floored",
+        "self.floor + (1 - self.floor * (self.n + 1)) * torch",
+        "torch",
+        TESTS + "test_no_weight_falls_below_the_floor[softmax]",
+    ),
 )

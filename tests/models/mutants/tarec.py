@@ -20,6 +20,7 @@ DIVERGENCE = "ot/test_divergence.py::"
 DEBIASED = (
     DIVERGENCE + "test_golden_values_of_uneven_weights_and_sizes[2-1.0-0.135415373-0.114813948]"
 )
+MASSES = "test_masses_are_softmaxes_at_the_temperature_and_the_cost_is_one_minus_the_cosine"
 LINE = "ot/test_one_dimensional.py::"
 DISTILL = "nn.losses.distillation:"
 STAGE = "distillation.task:DistillTask."
@@ -384,5 +385,86 @@ MUTANTS = (
         "(of_source.exp() * (of_source - of_target))",
         "(of_target.exp() * (of_target - of_source))",
         LOSSES + "test_pairwise_divergences_have_the_fixtures_values[kl-0.048465465]",
+    ),
+    Mutant(
+        "E31",
+        "a sum over groups",
+        DISTILL + "divergence_of_logits",
+        "temperature**2 * parts.mean()",
+        "temperature**2 * parts.sum()",
+        LOSSES + "test_groups_are_averaged",
+    ),
+    Mutant(
+        "D6",
+        "the sign of the input that a residual adds",
+        "models.mlprec:_Network.forward",
+        "return x + y if",
+        "return x - y if",
+        "models/test_mlprec.py::"
+        "test_with_residual_it_starts_as_the_product_of_its_tables_and_all_layers_learn",
+    ),
+    Mutant(
+        "D7",
+        "no start from the source",
+        STAGE + "__init__",
+        "mine.data.copy_(given)",
+        "pass",
+        TASK + "test_warm_start_gives_the_student_the_teachers_scores",
+    ),
+    Mutant(
+        "D8",
+        "masses of the target without the temperature",
+        DISTILL + "transported_masses",
+        "functional.softmax(target / temperature, dim=-1)",
+        "functional.softmax(target, dim=-1)",
+        LOSSES + MASSES,
+    ),
+    Mutant(
+        "D8",
+        "masses at the candidates of another cost",
+        DISTILL + "transported_masses",
+        "cost=ot.cosine_cost,",
+        "",
+        LOSSES + MASSES,
+    ),
+    Mutant(
+        "D8",
+        "masses without a gradient",
+        DISTILL + "transported_masses",
+        "functional.softmax(target / temperature, dim=-1)",
+        "functional.softmax(target.detach() / temperature, dim=-1) + 0 * target",
+        TASK + "test_the_slope_of_the_masses_is_that_of_finite_differences",
+    ),
+    Mutant(
+        "D10",
+        "the root of a negative number",
+        DISTILL + "transported_logits",
+        "values.clamp_min(0.0)",
+        "values",
+        LOSSES + "test_the_root_is_finite_at_equality_and_a_distance_elsewhere",
+    ),
+    Mutant(
+        "D17",
+        "vectors before the network",
+        STAGE + "loss",
+        'config.vectors == "ego"',
+        "True",
+        VECTORS,
+    ),
+    Mutant(
+        "E24",
+        "the teacher has a gradient",
+        "distillation.source:VectorSource.__init__",
+        "(users.detach(), items.detach())",
+        "(users, items)",
+        "distillation/test_source.py::test_given_vectors_of_a_model_in_training_are_constants",
+    ),
+    Mutant(
+        "E8",
+        "means where sums are asked for",
+        STAGE + "loss",
+        'size if config.reduction == "sum" else 1',
+        "1",
+        TASK + "test_sums_are_means_times_the_pairs_of_a_batch",
     ),
 )

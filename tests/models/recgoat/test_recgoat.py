@@ -623,9 +623,10 @@ def test_every_variant_steps_to_finite_vectors(name):
     assert all(math.isfinite(value) for value in found.values())
 
 
+@pytest.mark.parametrize("standardise", [True, False])
 @pytest.mark.parametrize("fusion", ["sum", "concat"])
-def test_without_transport_vectors_are_added_or_joined_at_the_size_of_the_ids(fusion):
-    model = made(fusion=fusion).eval()
+def test_without_transport_vectors_are_added_or_joined_at_the_size_of_the_ids(fusion, standardise):
+    model = made(fusion=fusion, standardise=standardise).eval()
     found = model.representations()
     sizes = {name: size_of(found[name]) for name in ("id", "raw/image", "raw/text")}
     parts = [found[name] * (sizes["id"] / size) for name, size in sizes.items()]
@@ -634,7 +635,7 @@ def test_without_transport_vectors_are_added_or_joined_at_the_size_of_the_ids(fu
         expected = unit(model.fusion.norm(model.fusion.linear(fused)))
     torch.testing.assert_close(found["unified"], expected)
     torch.testing.assert_close(found["mapped/text"], parts[2])
-    plain = made(fusion=fusion, match_scale=False).eval().representations()
+    plain = made(fusion=fusion, standardise=standardise, match_scale=False).eval().representations()
     torch.testing.assert_close(plain["mapped/text"], plain["raw/text"], rtol=0, atol=0)
     assert model.transport is None
     assert "transport" not in model.loss(first_batch())
