@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from modalign.core import devices, seeds
@@ -109,6 +108,9 @@ class _TrainingLoop:
     ) -> None:
         self.task, self.view, self.options, self.validate = task, view, options, validate
         self.callbacks, self.path, self.fingerprint = callbacks, path, fingerprint
+        # With it comes torch's compiler: seconds that only those who train should wait.
+        from lightning_fabric import Fabric
+
         device = devices.resolve(options.device)
         self.fabric = Fabric(
             accelerator=device.type,

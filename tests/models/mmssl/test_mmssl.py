@@ -569,9 +569,9 @@ def test_any_number_of_modalities_overfits_twenty_users(m: int) -> None:
     text = view.modalities["text"]
     extra = {f"m{place}": Modality(f"m{place}", text.features, text.present) for place in range(m)}
     view = dataclasses.replace(view, modalities=extra)
-    small = {"embedding_size": 32, "n_layers": 1, "learning_rate": 0.02}
+    small = {"embedding_size": 32, "n_layers": 1, "learning_rate": 0.05}
     model = made(view, weight_decay=0.0, feature_dropout=0.0, **small)
-    state = fit(model, view, TrainOptions(seed=1, epochs=100, batch_size=64, device="cpu"))
+    state = fit(model, view, TrainOptions(seed=1, epochs=40, batch_size=64, device="cpu"))
     assert state.history[-1]["loss/bpr"] < 0.05
     scores = score_all(SPEC, model, view)[:-1]
     edges = torch.from_numpy(oracles.interaction_matrix(view) > 0)[:-1]
