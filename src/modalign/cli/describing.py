@@ -88,8 +88,7 @@ class Preview:
         typer.Option(min=1, help="Show the texts and items of this many users; write nothing."),
     ] = None
     user: Annotated[
-        list[str] | None,
-        typer.Option(help="Show this user; repeat for more; write nothing."),
+        list[str] | None, typer.Option(help="Show this user; repeat for more; write nothing.")
     ] = None
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the estimate and one prompt; ask nothing.")
@@ -132,8 +131,7 @@ class ModelOptions:
         int | None, _option(LANGUAGE_MODEL, "30", "Maximum number of items in a prompt.", 1)
     ] = None
     batch_size: Annotated[
-        int | None,
-        _option(LANGUAGE_MODEL, "4", "local: prompts in one pass of the network.", 1),
+        int | None, _option(LANGUAGE_MODEL, "4", "local: prompts in one pass of the network.", 1)
     ] = None
     concurrency: Annotated[
         int | None, _option(REQUESTS, "4", "Maximum number of requests at a time.", 1)
@@ -165,8 +163,7 @@ class Cost:
         typer.Option(min=0, help="Price of a million tokens of answers.", rich_help_panel=COST),
     ] = None
     yes: Annotated[
-        bool,
-        typer.Option("--yes", "-y", help="Skip the cost confirmation.", rich_help_panel=COST),
+        bool, typer.Option("--yes", "-y", help="Skip the cost confirmation.", rich_help_panel=COST)
     ] = False
 
 
@@ -337,12 +334,7 @@ def _show(dataset: Dataset, name: str, n: int, user_ids: list[str], json: bool) 
         text, source = texts.row(row)[1:]
         titles = [side.titles[item] for item in items[users == row]]
         found.append(
-            {
-                "user": side.users.ids([row])[0],
-                "text": text,
-                "source": source,
-                "items": titles,
-            }
+            {"user": side.users.ids([row])[0], "text": text, "source": source, "items": titles}
         )
     if json:
         print_json(found)

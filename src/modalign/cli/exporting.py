@@ -36,8 +36,7 @@ def export(
         str, typer.Option(help="How vectors are stored: float32, float16 or int8.")
     ] = "float32",
     index: Annotated[
-        str,
-        typer.Option(help="auto (approximate above a million items), exact, or hnsw."),
+        str, typer.Option(help="auto (approximate above a million items), exact, or hnsw.")
     ] = "auto",
     adapter: Annotated[
         bool, typer.Option(help="Train the content adapter for items without interactions.")

@@ -34,8 +34,7 @@ def figures(
         typer.Option("--flow", help="Draw only the figures that need no run (gradient flows)."),
     ] = False,
     pairs: Annotated[
-        int,
-        typer.Option(min=1, help="Maximum number of observed and of random pairs to score."),
+        int, typer.Option(min=1, help="Maximum number of observed and of random pairs to score.")
     ] = 20_000,
     seed: Seed = 1,
     data: Data = None,

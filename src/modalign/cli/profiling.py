@@ -116,10 +116,7 @@ def _show_ratios(found: Profile, names: list[str], many: str) -> None:
     for name, one in zip(names[1:], found.ratios, strict=True):
         of_one = (one.anew_one, one.tables_one, one.served_one, one.parameters, one.with_features)
         of_many = (one.anew_batch, one.tables_batch, one.served_batch, None, None)
-        rows += [
-            [plain(name), "one user", *map(_times, of_one)],
-            ["", many, *map(_times, of_many)],
-        ]
+        rows += [[plain(name), "one user", *map(_times, of_one)], ["", many, *map(_times, of_many)]]
     title = f"Times faster and smaller than {names[0]}"
     out.print(table(title, columns, rows, numbers=range(2, 7)))
 

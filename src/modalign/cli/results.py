@@ -42,8 +42,7 @@ def evaluate(
         str, typer.Option(help="all (items), or cold (only items without training interactions).")
     ] = "all",
     groups: Annotated[
-        bool,
-        typer.Option("--groups", help="Also show user activity and item popularity groups."),
+        bool, typer.Option("--groups", help="Also show user activity and item popularity groups.")
     ] = False,
     data: Data = None,
     device: Device = "auto",

@@ -130,8 +130,7 @@ class Draw:
     """A random sample of a grid."""
 
     sample: Annotated[
-        int | None,
-        typer.Option(min=1, help="Run a random sample of this many combinations."),
+        int | None, typer.Option(min=1, help="Run a random sample of this many combinations.")
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of that sample.")] = DEFAULT_SEED
 
@@ -181,8 +180,7 @@ def sweep(
         typer.Option(help="Values of an option as key=value,value; repeat it for more options."),
     ] = None,
     named: Annotated[
-        Path | None,
-        typer.Option(help="YAML file of named sets of options, in place of a grid."),
+        Path | None, typer.Option(help="YAML file of named sets of options, in place of a grid.")
     ] = None,
     variant: Annotated[
         str | None,

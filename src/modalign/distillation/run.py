@@ -224,9 +224,7 @@ def _finished(
 
 
 def _listed(
-    teacher: Teacher | Sequence[Teacher] | None,
-    kind: str | None,
-    options: Mapping[str, Any] | None,
+    teacher: Teacher | Sequence[Teacher] | None, kind: str | None, options: Mapping[str, Any] | None
 ) -> list[Teacher]:
     if (teacher is None) == (kind is None):
         got = "neither" if kind is None else "both"

@@ -13,11 +13,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from modalign.core.interfaces import Config
 from modalign.core.settings import build
-from modalign.encoding.encoders.encoder import (
-    InputKind,
-    UnreadableInput,
-    versions,
-)
+from modalign.encoding.encoders.encoder import InputKind, UnreadableInput, versions
 from modalign.errors import ConfigError, DataError
 
 DEFAULT_DIM = 256

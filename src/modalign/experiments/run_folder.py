@@ -196,9 +196,7 @@ def data_path(folder: Path, config: Mapping[str, Any], data: str | Path | None) 
     home: Path = (folder / str(config["data"])).resolve()
     if not home.is_dir():
         raise RunError(
-            f"the data {folder} was trained on, in {home}",
-            "no such folder",
-            "name it with --data",
+            f"the data {folder} was trained on, in {home}", "no such folder", "name it with --data"
         )
     return home
 

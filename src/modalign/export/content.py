@@ -241,11 +241,7 @@ class Trained:
 
 
 def train_adapter(
-    content: ReducedFeatures,
-    users: np.ndarray,
-    items: np.ndarray,
-    history: sp.csr_array,
-    seed: int,
+    content: ReducedFeatures, users: np.ndarray, items: np.ndarray, history: sp.csr_array, seed: int
 ) -> Trained:
     """Choose and train an adapter on the items that have interactions.
 

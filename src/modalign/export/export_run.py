@@ -255,10 +255,5 @@ def _with_index(artifact: Artifact, seen: sp.csr_array, path: Path, seed: int) -
     none_seen = sp.csr_array((nothing.astype(np.float32), (nothing, nothing)), shape=shape)
     exact = best_lists(artifact.users[rows], artifact.items, none_seen, K)
     found = graph.tune(artifact.users[rows], exact)
-    report = {
-        "kind": "hnsw",
-        f"recall@{K}": found,
-        "search": graph.search,
-        "users": len(rows),
-    }
+    report = {"kind": "hnsw", f"recall@{K}": found, "search": graph.search, "users": len(rows)}
     return replace(artifact, manifest=replace(artifact.manifest, index=report))

@@ -60,11 +60,7 @@ class BipartiteGraph(SparseGraph):
         self.n_users, self.n_items = n_users, n_items
 
     def propagate(
-        self,
-        x: Tensor,
-        n_layers: int,
-        readout: Readout = "mean",
-        rows: Tensor | None = None,
+        self, x: Tensor, n_layers: int, readout: Readout = "mean", rows: Tensor | None = None
     ) -> Tensor:
         """The layers `x, A x, ..., A^L x` read out as their mean, sum, or the last alone.
 

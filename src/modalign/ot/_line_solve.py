@@ -224,13 +224,7 @@ class _LinePair:
 
 
 def line_problems(
-    x: Tensor,
-    y: Tensor,
-    a: Tensor,
-    b: Tensor,
-    reg: Tensor,
-    start: str,
-    schedule: Schedule,
+    x: Tensor, y: Tensor, a: Tensor, b: Tensor, reg: Tensor, start: str, schedule: Schedule
 ) -> tuple[Transport, Transport, Transport]:
     """The problems between x and y, of x and of y: points (..., n, 1), (..., m, 1), reg (...)."""
     lead = reg.shape

@@ -14,12 +14,7 @@ from modalign.core.settings import build
 from modalign.core.sparse import place_in_row, row_of_entries
 from modalign.encoding.tfidf import tfidf_matrix
 from modalign.errors import DataError
-from modalign.preferences.provider import (
-    PROVIDERS,
-    Descriptions,
-    ProgressCallback,
-    TextSource,
-)
+from modalign.preferences.provider import PROVIDERS, Descriptions, ProgressCallback, TextSource
 from modalign.preferences.side import TrainingSide, need_texts
 
 VERSION = 1

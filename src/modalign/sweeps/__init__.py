@@ -33,17 +33,7 @@ _HOMES = {
     "sweep": "runner",
 }
 
-__all__ = [
-    "Ablation",
-    "FitJob",
-    "Job",
-    "Progress",
-    "Sweep",
-    "SweepPlan",
-    "ablate",
-    "run",
-    "sweep",
-]
+__all__ = ["Ablation", "FitJob", "Job", "Progress", "Sweep", "SweepPlan", "ablate", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

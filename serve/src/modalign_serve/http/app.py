@@ -287,10 +287,7 @@ class _Exchange:
         except TimeoutError as error:
             seconds = self.service.settings.timeout
             raise Failure(
-                408,
-                f"a body within {seconds:g} seconds",
-                f"{size:,} bytes of it",
-                "send it faster",
+                408, f"a body within {seconds:g} seconds", f"{size:,} bytes of it", "send it faster"
             ) from error
         self.unread = False
         return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -154,12 +154,7 @@ def index_of(artifact: Artifact, search: Search) -> Hnsw | None:
 
 
 def looked_up(
-    index: Hnsw,
-    block: Block,
-    owner: np.ndarray,
-    hidden: np.ndarray,
-    k: int,
-    catalogue: Catalogue,
+    index: Hnsw, block: Block, owner: np.ndarray, hidden: np.ndarray, k: int, catalogue: Catalogue
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Rows and scores (B, k) of what the index finds, best first; None if it finds too few.
 

@@ -28,10 +28,7 @@ class RateLimit:
     """
 
     def __init__(
-        self,
-        rate: float,
-        burst: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, rate: float, burst: float | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.rate = rate
         self.burst = max(1.0, 2 * rate if burst is None else burst)

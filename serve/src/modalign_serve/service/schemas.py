@@ -71,8 +71,7 @@ class Recommend(Struct, forbid_unknown_fields=True, kw_only=True):
         Meta(description="Maximum number of items with one value of a column.", max_length=4),
     ] = {}
     diversity: Annotated[
-        float,
-        Meta(ge=0, le=1, description="0: the best scores; 1: the most different items."),
+        float, Meta(ge=0, le=1, description="0: the best scores; 1: the most different items.")
     ] = 0.0
     fields: Annotated[
         list[str], Meta(description="Columns of metadata to add to each item.", max_length=32)

@@ -85,10 +85,7 @@ def check_site(call: Call) -> None:
     """
     if not sessions.same_site(call.headers):
         raise Failure(
-            403,
-            "a form of this page",
-            "a form of another site",
-            "open the page and send its form",
+            403, "a form of this page", "a form of another site", "open the page and send its form"
         )
 
 
