@@ -48,13 +48,7 @@ class ArtifactError(InputError):
 
 
 class UnknownName(InputError):
-    """Nothing of this kind has this name; the most similar existing name is suggested.
-
-    Args:
-        kind: of thing, in the singular.
-        name: that was given.
-        known: existing names.
-    """
+    """Nothing of this kind has this name; the most similar existing name is suggested."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)

@@ -106,9 +106,6 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
         name: to check.
         known: the existing names.
 
-    Returns:
-        The name.
-
     Raises:
         UnknownName: it is not among them; the nearest is suggested.
     """

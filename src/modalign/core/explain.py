@@ -48,12 +48,7 @@ class ContentInterests:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Interests of a block of B users, as a model sees them.
-
-    Attributes:
-        ratings: the best items of each rating factor.
-        content: by modality.
-    """
+    """Interests of a block of B users, as a model sees them."""
 
     ratings: Tops
     content: tuple[ContentInterests, ...]

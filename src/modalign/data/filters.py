@@ -18,10 +18,6 @@ Keep = Literal["last", "first", "max"]
 def minimum_rating(weight: np.ndarray | None, minimum: float) -> np.ndarray:
     """Interactions of weight at least `minimum`.
 
-    Args:
-        weight: ratings, shape (n,).
-        minimum: smallest rating that is kept.
-
     Returns:
         Mask, bool, shape (n,).
 

@@ -77,10 +77,6 @@ def natural_order(ids: pl.Series) -> pl.Series:
 def read_log(raw: RawData, *, with_split: bool) -> InteractionLog:
     """Stream the interactions in, as codes of naturally ordered ids, sorted by user and item.
 
-    Args:
-        raw: what a source returned.
-        with_split: also read the part of each interaction.
-
     Raises:
         DataError: there are none, or a part of the given split has an unknown name.
     """

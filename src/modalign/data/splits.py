@@ -202,10 +202,6 @@ def canonical(kind: str, *, given: bool = True) -> str:
 def options_of(kind: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """All options of a split with their values.
 
-    Args:
-        kind: a name of `SPLITTERS`.
-        options: the options that differ from their defaults.
-
     Raises:
         UnknownName: there is no such split.
         ConfigError: it has no such option, or a value is out of its bounds.

@@ -105,11 +105,7 @@ class UserHistory:
         return self._union("train", "valid", "valid_history", "test_history")
 
     def of(self, user: int) -> Interactions:
-        """What is read of one user, with weights and times.
-
-        Args:
-            user: row of the user.
-        """
+        """What is read of one user, with weights and times."""
         names = ("train",) if self.trained[user] else ("valid_history", "test_history")
         parts = [self.parts[name] for name in names]
         return Interactions.joined([part.take(part.users == user) for part in parts])

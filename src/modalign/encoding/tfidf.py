@@ -52,10 +52,6 @@ def tfidf_matrix(texts: Sequence[str | None], **options: Any) -> tuple[sp.csr_ar
     number of present texts and df the number of those with the word; rows are scaled to norm 1.
     A missing or empty text, and one without a word of the vocabulary, is a row of zeros.
 
-    Args:
-        texts: one per row; None if missing.
-        options: see `TfidfOptions`.
-
     Returns:
         float32 CSR of shape (len(texts), n_words), and the n_words words in alphabetical order.
 
@@ -137,11 +133,6 @@ class WordsEncoder(_OfWords):
 
     Limits: rows are as wide as the vocabulary and stored with their zeros, `4 n_items
     vocabulary_size` bytes; for models that project features, use the encoder `tfidf` instead.
-
-    Args:
-        name: as on the command line.
-        device: not used; it runs on the CPU.
-        options: see `WordsOptions`.
     """
 
     def __init__(self, name: str = "words", device: str = "cpu", **options: Any) -> None:
@@ -203,11 +194,6 @@ class TfidfEncoder(_OfWords):
     Source: Deerwester et al., Indexing by latent semantic analysis, 1990.
 
     Limits: it knows only the words of this catalogue and needs all texts first.
-
-    Args:
-        name: as on the command line.
-        device: not used; it runs on the CPU.
-        options: see `TfidfSvdOptions`.
     """
 
     def __init__(self, name: str = "tfidf", device: str = "cpu", **options: Any) -> None:

@@ -229,12 +229,7 @@ def _divergence(guess: Tensor, truth: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Trained:
-    """An adapter with its measurements.
-
-    Attributes:
-        matrices: in the form of `modalign_serve.ranker.adapter.ContentAdapter`.
-        report: entries of the manifest.
-    """
+    """An adapter with its measurements."""
 
     matrices: dict[str, np.ndarray]
     report: dict[str, Any]

@@ -64,10 +64,6 @@ class PreferenceGraph(nn.Module):
     The chosen items are a saved buffer, so that a loaded model gives the same scores; the matrices
     are computed from it.
 
-    Args:
-        observed: the initial graph.
-        k: number of items per user.
-
     Shapes:
         neighbours (n_users, k) int32, -1 for none.
     """

@@ -70,10 +70,6 @@ def centred(features: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.n
     Sentences about people agree in most directions; without removing what they share, all
     users would look similar.
 
-    Args:
-        features: (n, d).
-        present: bool (n,).
-
     Returns:
         Float32 (n, d), and presence: a row equal to the mean has no direction and is absent.
 

@@ -69,13 +69,7 @@ class EndpointOptions(Config):
 
 
 class _Transient(Exception):
-    """A failure that may pass.
-
-    Args:
-        reason: in words.
-        pause: seconds that the server asks to wait.
-        busy: the server is overloaded, so that no other request should be sent either.
-    """
+    """A failure that may pass."""
 
     def __init__(self, reason: str, pause: float = 0.0, busy: bool = False) -> None:
         super().__init__(reason)

@@ -36,11 +36,6 @@ class LocalTransformers:
     `batch_size` 1 is exact. A prompt that does not fit into the model's context together with
     its answer is refused.
 
-    Args:
-        folder: of the model.
-        device: where it runs.
-        options: see `LocalModelOptions`.
-
     Raises:
         ConfigError: the extra `encoders` is missing, the folder holds no such model, or an
             option is unknown or out of its bounds.

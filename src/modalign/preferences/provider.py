@@ -28,12 +28,7 @@ ProgressCallback = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class FailedUser:
-    """A user whose question got no answer.
-
-    Attributes:
-        user_id: the user.
-        reason: why there is no answer, in words.
-    """
+    """A user whose question got no answer."""
 
     user_id: str
     reason: str
@@ -109,11 +104,7 @@ class Refusal:
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """Prompts in, answers out.
-
-    Attributes:
-        max_tokens: maximum length of an answer.
-    """
+    """Prompts in, answers out."""
 
     max_tokens: int
 

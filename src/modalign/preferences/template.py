@@ -43,9 +43,6 @@ class Template:
 
     Limits: it repeats the catalogue's words and knows no synonyms. Deterministic, offline.
 
-    Args:
-        options: see `TemplateOptions`.
-
     Raises:
         ConfigError: an option is unknown or out of its bounds.
     """

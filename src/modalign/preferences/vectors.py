@@ -70,9 +70,6 @@ class RandomOptions(Config):
 class Random:
     """Independent normal numbers, scaled to length one: no information, for comparison.
 
-    Args:
-        options: see `RandomOptions`.
-
     Raises:
         ConfigError: an option is unknown or out of its bounds.
     """

@@ -175,9 +175,6 @@ def write_page(document: dict[str, Any], dataset: Dataset, out: str | Path) -> P
         dataset: data with the pictures of the items.
         out: HTML file; an earlier one is replaced when the new one is complete.
 
-    Returns:
-        `out`.
-
     Raises:
         DataError: `out` cannot be a file.
     """

@@ -12,12 +12,7 @@ from modalign.errors import DataError
 
 
 def render(template: str, **values: Any) -> str:
-    """The text of a page; all values are escaped.
-
-    Args:
-        template: file name in this folder.
-        values: by the names that the template uses.
-    """
+    """The text of a page; all values are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -136,10 +136,6 @@ def popularity_groups(evaluation: Evaluation, dataset: Dataset, k: int) -> pl.Da
 def load_runs(folders: Sequence[Path], data: str | Path | None = None) -> dict[str, FittedModel]:
     """The models of run folders by short name; runs on one data folder share it in memory.
 
-    Args:
-        folders: finished runs.
-        data: the prepared data, if they have moved since the runs were trained.
-
     Raises:
         RunError: a folder is not a finished run, or was trained on other data.
     """

@@ -36,9 +36,6 @@ def draw(found: Sweep) -> list[Path]:
     A curve has the mean over seeds with its deviation. Of two options there is a line for every
     value of the other one; of more, the points are all sets and the line joins the best ones.
     The sibling of the metric stands beside it (NDCG with Recall).
-
-    Returns:
-        The files.
     """
     metrics = siblings(found.metric, found.rows)
     rows = [row for row in found.rows if found.metric in row.valid]

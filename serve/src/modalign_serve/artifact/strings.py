@@ -16,14 +16,7 @@ from modalign_serve.errors import DataError
 
 
 class UnknownIds(DataError):
-    """Ids that the artifact does not have.
-
-    Args:
-        kind: "user" or "item".
-        ids: that are unknown, in the order asked.
-        known: some existing ids.
-        total: number of existing ids.
-    """
+    """Ids that the artifact does not have."""
 
     def __init__(self, kind: str, ids: Sequence[str], known: Sequence[str], total: int) -> None:
         self.kind, self.ids = kind, list(ids)

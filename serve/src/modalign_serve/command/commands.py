@@ -24,12 +24,7 @@ ENCODER = (sys.executable, "-m", "modalign.encoding.standing")
 
 
 class Names(NamedTuple):
-    """What a program calls itself and the commands below.
-
-    Attributes:
-        program: such as "modalign-serve".
-        serve, bench, key, feedback: names of its commands.
-    """
+    """What a program calls itself and the commands below."""
 
     program: str
     serve: str

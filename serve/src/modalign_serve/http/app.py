@@ -39,12 +39,7 @@ _CLOSE = ((b"connection", b"close"),)
 
 
 class Application:
-    """The service as an ASGI application.
-
-    Args:
-        service: that answers.
-        table: of the endpoints.
-    """
+    """The service as an ASGI application."""
 
     def __init__(self, service: Service, table: Table) -> None:
         self.service, self.table = service, table
@@ -52,13 +47,7 @@ class Application:
         self._run = secrets.token_hex(4)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or start and stop with the server.
-
-        Args:
-            scope: of ASGI.
-            receive: of ASGI.
-            send: of ASGI.
-        """
+        """Answer one request, or start and stop with the server."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":

@@ -28,11 +28,7 @@ PARQUET = "application/vnd.apache.parquet"
 
 
 class Routes:
-    """The endpoints of one service.
-
-    Args:
-        service: that they ask.
-    """
+    """The endpoints of one service."""
 
     def __init__(self, service: Service) -> None:
         self.service = service

@@ -43,12 +43,7 @@ class AddedItems:
 
 
 class Catalogue:
-    """Ids, vectors and metadata of all items, by row; added items come after the artifact's.
-
-    Args:
-        artifact: the trained items.
-        added: the other items.
-    """
+    """Ids, vectors and metadata of all items, by row; added items come after the artifact's."""
 
     def __init__(self, artifact: Artifact, added: AddedItems | None = None) -> None:
         self.artifact = artifact

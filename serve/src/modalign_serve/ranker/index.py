@@ -62,12 +62,7 @@ def lifted(vectors: np.ndarray) -> np.ndarray:
 
 
 class Hnsw:
-    """A graph over the trained items.
-
-    Args:
-        index: of faiss.
-        search: candidates considered in a search.
-    """
+    """A graph over the trained items."""
 
     def __init__(self, index: Any, search: int = SEARCH[-1]) -> None:
         self._index, self._faiss, self.search = index, faiss_module(), search

@@ -16,9 +16,6 @@ class InterestEncoder:
 
     A model such as BANDVAE scores an item by `log sum_k c_ik` over K interests inferred from a
     user's history. Its encoder returns the cells `c_ik` beside the scores.
-
-    Args:
-        path: of the ONNX encoder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,11 +29,7 @@ class InterestEncoder:
         return bool(self._output)
 
     def cells(self, history: np.ndarray) -> np.ndarray:
-        """Cells c of all items, (n_items, K), not negative.
-
-        Args:
-            history: rows of items, at least one.
-        """
+        """Cells c of all items, (n_items, K), not negative."""
         found: np.ndarray = self._runner.run([self._output], {"items": history.astype(np.int64)})[0]
         return found
 

@@ -374,9 +374,6 @@ class Ranker:
         its fold-in, `trained + fold(all) - fold(before)`; where the fold-in is the model's own
         encoder it becomes `fold(all)`. Recording the same twice changes nothing.
 
-        Args:
-            seen: ids of items by user id.
-
         Raises:
             UnknownIds: an unknown item; nothing is changed then.
         """
@@ -387,9 +384,6 @@ class Ranker:
 
     def hide(self, items: Mapping[str, Sequence[str]]) -> None:
         """Leave items out of users' lists from now on; users' vectors stay as they are.
-
-        Args:
-            items: ids of items by user id.
 
         Raises:
             UnknownIds: an unknown item; nothing is changed then.

@@ -40,11 +40,6 @@ class Served:
     Feedback is folded into a user's vector at the user's next request, not on arrival: a shop
     sends far more events than it asks for lists, and a start with millions of stored events takes
     no longer than reading them. Only the thread of the event loop calls `add_events` and `find`.
-
-    Args:
-        name: the model's name in paths.
-        folder: of its artifact.
-        ranker: made from it.
     """
 
     def __init__(self, name: str, folder: Path, ranker: Ranker) -> None:

@@ -33,10 +33,6 @@ FLUSH_SECONDS = 0.25
 class Service:
     """Opened from its settings before the server listens, so mistakes are reported at once.
 
-    Args:
-        settings: of the service.
-        log: where it writes; None makes one from the settings.
-
     Raises:
         InputError: an artifact, the store or the file of keys cannot be used.
     """

@@ -43,13 +43,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of metadata in the form.
-
-    Attributes:
-        name, kind: as in the manifest.
-        values: to suggest.
-        long: whether its texts are long.
-    """
+    """A column of metadata in the form."""
 
     name: str
     kind: str

@@ -15,11 +15,7 @@ Show = Callable[[Call], Awaitable[Answer]]
 
 
 class Door:
-    """The form for a key, and the sessions.
-
-    Args:
-        site: that it protects.
-    """
+    """The form for a key, and the sessions."""
 
     def __init__(self, site: Site) -> None:
         self.site = site

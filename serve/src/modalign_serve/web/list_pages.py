@@ -40,11 +40,7 @@ DEPTH = 100
 
 
 class ListPages:
-    """Pages with lists.
-
-    Args:
-        site: that they share with the other pages.
-    """
+    """Pages with lists."""
 
     def __init__(self, site: Site) -> None:
         self.site = site

@@ -52,11 +52,7 @@ def same_site(headers: Headers) -> bool:
 
 
 class Sessions:
-    """The open sessions; if there are too many, the oldest end.
-
-    Args:
-        clock: a monotonic clock in seconds.
-    """
+    """The open sessions; if there are too many, the oldest end."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

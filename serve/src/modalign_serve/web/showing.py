@@ -121,13 +121,7 @@ class ListEntry:
 
 @dataclass(frozen=True)
 class Interest:
-    """One interest of a user.
-
-    Attributes:
-        name: in words.
-        share: in percent of the scores of the list.
-        items: those that it contributes to most, best first.
-    """
+    """One interest of a user."""
 
     name: str
     share: int
@@ -136,12 +130,7 @@ class Interest:
 
 @dataclass
 class Shower:
-    """Makes `Shown` from rows; each item is made once.
-
-    Args:
-        served: whose items.
-        state: that addresses keep.
-    """
+    """Makes `Shown` from rows; each item is made once."""
 
     served: Served
     state: State

@@ -25,11 +25,7 @@ T = TypeVar("T")
 
 
 class Site:
-    """The service as the pages see it.
-
-    Args:
-        service: that they show.
-    """
+    """The service as the pages see it."""
 
     def __init__(self, service: Service) -> None:
         self.service = service

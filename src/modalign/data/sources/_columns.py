@@ -45,10 +45,6 @@ class Columns:
 def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Columns:
     """Columns by the names given, the others recognised by common names.
 
-    Args:
-        table: the table.
-        given: name of a column by its role.
-
     Raises:
         DataError: a given column does not exist, or there is no column of users or of items.
     """
@@ -79,12 +75,7 @@ def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Column
 
 
 def text_id(column: str, dtype: pl.DataType) -> pl.Expr:
-    """Ids as text: 42, 42.0 and " 42 " are all "42"; the empty text is null.
-
-    Args:
-        column: name of the column.
-        dtype: its type.
-    """
+    """Ids as text: 42, 42.0 and " 42 " are all "42"; the empty text is null."""
     one = pl.col(column)
     if dtype.is_float():
         # pandas makes integers with a gap floats; 7.5 is kept as it is.
@@ -123,12 +114,7 @@ def unique_ids(table: SourceTable, column: str, what: str) -> pl.DataFrame:
 
 
 def number(column: str, dtype: pl.DataType) -> pl.Expr:
-    """A finite Float64; null if the value is not one.
-
-    Args:
-        column: name of the column.
-        dtype: its type.
-    """
+    """A finite Float64; null if the value is not one."""
     one = pl.col(column)
     one = one.str.strip_chars() if dtype == pl.String else one
     value = one.cast(pl.Float64, strict=False)
@@ -136,12 +122,7 @@ def number(column: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def seconds(table: SourceTable, column: str) -> pl.Expr:
-    """Dates, times and ISO texts as seconds since 1970, numbers as they are; otherwise null.
-
-    Args:
-        table: the table.
-        column: its column of times.
-    """
+    """Dates, times and ISO texts as seconds since 1970, numbers as they are; otherwise null."""
     dtype = table.frame.collect_schema()[column]
     if dtype.is_temporal():
         return pl.col(column).cast(pl.Datetime("us")).dt.epoch("s").cast(pl.Float64)

@@ -85,9 +85,6 @@ def from_world(
         no_picture: share of the items whose picture is missing.
         no_description: share of the items whose description is missing.
 
-    Returns:
-        As `generate`.
-
     Raises:
         ConfigError: a number is out of its bounds.
     """

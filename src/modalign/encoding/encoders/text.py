@@ -43,11 +43,6 @@ class SentenceEncoder:
 
     Limits: about 80 paragraphs per second on one core; English.
 
-    Args:
-        name: `minilm`, or `st:` and a model's name or folder.
-        device: where it runs.
-        options: see `TextOptions`.
-
     Raises:
         ConfigError: the extra `encoders` is missing, or the model cannot be loaded.
     """
@@ -106,11 +101,6 @@ class TransformerTextEncoder:
     """Any transformers text model, `hf:NAME`: the mean of its last hidden states.
 
     For tokens `t` with attention mask `m`: `sum_t m_t h_t / sum_t m_t`, not scaled.
-
-    Args:
-        name: `hf:` and a model's name or folder.
-        device: where it runs.
-        options: see `TextOptions`.
 
     Raises:
         ConfigError: the extra `encoders` is missing, or the model cannot be loaded.
