@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modalign.core.interfaces import Recommender
     from modalign.core.modality import Modality
     from modalign.data.dataset import Dataset
-    from modalign.data.load import load
+    from modalign.data.frames import load
     from modalign.data.prepare import prepare
     from modalign.data.sources import read as read_source
     from modalign.distillation.run import distill
@@ -49,7 +49,7 @@ _HOMES = {
     "distill": "modalign.distillation.run",
     "encode": "modalign.encoding.encode",
     "fit": "modalign.experiments.fit",
-    "load": "modalign.data.load",
+    "load": "modalign.data.frames",
     "load_model": "modalign.experiments.fit",
     "prepare": "modalign.data.prepare",
     "read_source": "modalign.data.sources:read",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from modalign.data import synthetic
 from modalign.data.synthetic import drawing, phrases
-from modalign.data.synthetic.patterns import pattern_masks
+from modalign.data.synthetic.drawing import pattern_masks
 from modalign.data.synthetic.shapes import DRAWINGS, smooth
 from modalign.data.synthetic.texts import write_texts
 from modalign.data.synthetic.world import (

@@ -64,7 +64,7 @@ def test_served_lists_are_the_trained_ones(name: str, data: Dataset, out: Path) 
     known = made.manifest.metrics["test"]
     assert known == fitted.results["test"]
     if name not in ("popularity",):
-        ranker.with_seen("somebody", served.ids(0)[:3])
+        ranker.update({"somebody": served.ids(0)[:3]})
         assert ranker.recommend(["somebody"], 5).basis == ("folded",)
 
 

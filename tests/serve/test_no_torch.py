@@ -13,7 +13,7 @@ import json, pkgutil, sys
 import modalign_serve
 from modalign_serve.ranker.ranker import Ranker
 ranker = Ranker.open(sys.argv[1])
-ranker.with_seen("new", ["i1"])
+ranker.update({"new": ["i1"]})
 ranker.add_item("more", ranker.artifact.items[0])
 found = ranker.recommend(["u1", "new"], 3).ids()
 heavy = ("torch", "polars", "pandas", "sklearn", "scipy")

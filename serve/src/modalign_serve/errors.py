@@ -59,14 +59,7 @@ class UnknownName(InputError):
 
 
 class Failure(Exception):
-    """An HTTP answer with an error.
-
-    Args:
-        status: HTTP status.
-        expected: what the service needed.
-        got: what it got instead, with the field or id where there is one.
-        fix: what the caller can do about it.
-        headers: added to the answer, such as Retry-After.
+    """An HTTP answer with an error: status, the facts of an `InputError`, further headers.
 
     Example:
         >>> str(Failure(404, "a known user", "'x'", "send items instead"))

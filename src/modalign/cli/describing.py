@@ -50,7 +50,7 @@ they arrive: after an interruption or a failure, the same command asks only the 
     modalign describe data/ml --provider openai --base-url https://api.openai.com/v1
       --model gpt-4o-mini --price-in 0.15 --price-out 0.60 --requests-per-minute 500
 """
-LANGUAGE_MODEL, REQUESTS, COST = "Language model (openai, local)", "Requests (openai)", "Cost"
+MODEL, REQUESTS, COST = "Language model (openai, local)", "Requests (openai)", "Cost"
 
 
 @dataclass(frozen=True)
@@ -105,33 +105,28 @@ class ModelOptions:
     """The language model, of which only the options given are passed on."""
 
     base_url: Annotated[
-        str | None, _option(LANGUAGE_MODEL, "", "openai: address of the server, ends in /v1.")
+        str | None, _option(MODEL, "", "openai: address of the server, ends in /v1.")
     ] = None
     model: Annotated[
-        str | None, _option(LANGUAGE_MODEL, "", "openai: name of the model; local: its folder.")
+        str | None, _option(MODEL, "", "openai: name of the model; local: its folder.")
     ] = None
     key_variable: Annotated[
         str | None,
         _option(
-            LANGUAGE_MODEL,
+            MODEL,
             "OPENAI_API_KEY",
             "openai: environment variable that holds the key; none for a server without keys.",
         ),
     ] = None
     max_tokens: Annotated[
         int | None,
-        _option(
-            LANGUAGE_MODEL,
-            "160",
-            "Maximum answer length in tokens; raise it for reasoning models.",
-            1,
-        ),
+        _option(MODEL, "160", "Maximum answer length in tokens; raise it for reasoning models.", 1),
     ] = None
     max_items: Annotated[
-        int | None, _option(LANGUAGE_MODEL, "30", "Maximum number of items in a prompt.", 1)
+        int | None, _option(MODEL, "30", "Maximum number of items in a prompt.", 1)
     ] = None
     batch_size: Annotated[
-        int | None, _option(LANGUAGE_MODEL, "4", "local: prompts in one pass of the network.", 1)
+        int | None, _option(MODEL, "4", "local: prompts in one pass of the network.", 1)
     ] = None
     concurrency: Annotated[
         int | None, _option(REQUESTS, "4", "Maximum number of requests at a time.", 1)
@@ -165,11 +160,6 @@ class Cost:
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Skip the cost confirmation.", rich_help_panel=COST)
     ] = False
-
-
-def register(root: typer.Typer) -> None:
-    """Add the command to the top level."""
-    root.command(epilog=EPILOG, rich_help_panel="Data")(describe)
 
 
 @grouped
@@ -221,7 +211,8 @@ def describe(
             _show_plan(made, side, estimate, json)
             return
         if estimate.questions and request.provider == "openai":
-            _show_estimate(estimate)
+            rows = _estimate_rows(estimate)
+            err.print(table("Before it starts", ["", ""], rows, (1,)))
             _agree(cost.yes)
     elif preview.dry_run:
         raise ConfigError(
@@ -251,12 +242,7 @@ def describe(
 
 
 def _agree(yes: bool) -> None:
-    """Ask for confirmation before anything is asked of a server.
-
-    Raises:
-        ConfigError: there is no terminal to ask at.
-        Abort: the answer is no.
-    """
+    """Ask for confirmation before anything is asked of a server."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -279,10 +265,6 @@ def _estimate_rows(estimate: Estimate) -> list[list[str]]:
     if estimate.minutes is not None:
         rows.append(["minutes under the rate limits, minimum", f"{estimate.minutes:,.1f}"])
     return rows
-
-
-def _show_estimate(estimate: Estimate) -> None:
-    err.print(table("Before it starts", ["", ""], _estimate_rows(estimate), (1,)))
 
 
 def _show_plan(

@@ -43,11 +43,6 @@ training options of both models (embedding_size, learning_rate, ...), and those 
 """
 
 
-def register(root: typer.Typer) -> None:
-    """Add the command to the top level."""
-    root.command(rich_help_panel="Models", epilog=EPILOG)(grouped(distill))
-
-
 @dataclass(frozen=True)
 class TeacherFlags:
     """Who teaches: finished runs, or a model that is trained first."""
@@ -80,6 +75,7 @@ class TeacherFlags:
             )
 
 
+@grouped
 def distill(
     data: Annotated[Path, typer.Option(help="Prepared folder, the teacher's own.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for assistant and student.")],

@@ -35,11 +35,6 @@ EPILOG = """**Encoders**
 """
 
 
-def register(root: typer.Typer) -> None:
-    """Add the command to the top level."""
-    root.command(epilog=EPILOG, rich_help_panel="Data")(encode)
-
-
 def encode(
     folder: Annotated[Path, typer.Argument(help="Prepared folder.")],
     modality: Annotated[

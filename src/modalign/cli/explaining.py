@@ -11,17 +11,13 @@ from modalign.cli.options import Data, Json
 from modalign.cli.render import out as console
 from modalign.cli.render import plain, print_json, say, table
 
+SHADES = " ░▒▓█"
 EPILOG = """**Examples**
 
     modalign explain runs/bandvae --user 42
 
     modalign explain runs/bandvae --user 42 --user 7 --out explain.html
 """
-
-
-def register(root: typer.Typer) -> None:
-    """Add the command to the top level."""
-    root.command(rich_help_panel="Results", epilog=EPILOG)(explain)
 
 
 def explain(
@@ -101,7 +97,7 @@ def _show_content(content: dict[str, Any]) -> None:
                         numbers=(2,)))  # fmt: skip
     top = max(max(row) for row in content["plan"])
     cells = [
-        [f"rating {k}", *(f"{_shade(cell / top)} {cell:.3f}" for cell in row)]
+        [f"rating {k}", *(f"{SHADES[min(4, int(cell / top * 5))]} {cell:.3f}" for cell in row)]
         for k, row in enumerate(content["plan"], 1)
     ]
     columns = ["", *(f"{name} {j}" for j in range(1, len(content["factors"]) + 1))]
@@ -115,8 +111,3 @@ def _show_content(content: dict[str, Any]) -> None:
 def _named(word: dict[str, Any]) -> str:
     """A word, or for a column of a codebook its most typical item."""
     return f"like {word['example']['title']}" if "example" in word else str(word["word"])
-
-
-def _shade(depth: float) -> str:
-    """A character for the share of a cell in the largest cell of the plan."""
-    return " ░▒▓█"[min(4, int(depth * 5))]

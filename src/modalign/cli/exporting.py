@@ -24,11 +24,6 @@ EPILOG = """**Examples**
 """
 
 
-def register(root: typer.Typer) -> None:
-    """Add the command to the top level."""
-    root.command(rich_help_panel="Serving", epilog=EPILOG)(export)
-
-
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder of a trained or distilled model.")],
     out: Annotated[Path, typer.Option(help="Folder for the artifact.")],

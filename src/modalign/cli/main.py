@@ -17,23 +17,15 @@ from modalign.cli import (
     encoding,
     explaining,
     exporting,
-    figures,
     models,
+    picturing,
     profiling,
     results,
-    serving,
     sweeping,
     training,
 )
 from modalign.cli.render import show_logs
-from modalign_serve.command import mistakes, terminal
-
-ORDER = (
-    "demo", "data", "encode", "describe", "models", "train", "distill", "sweep", "ablate",
-    "evaluate", "compare", "profile", "recommend", "similar", "explain", "report", "figures",
-    "export",
-    "serve", "bench-serve", "serve-key", "serve-feedback",
-)  # fmt: skip
+from modalign_serve.command import commands, mistakes, terminal
 
 QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -45,10 +37,14 @@ QUIET = {
 
 
 class _InOrder(TyperGroup):
-    """Commands in the order of their use."""
+    """Commands in the order of their use: that below, but for the group `data` after `demo`."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(self.commands, key=ORDER.index)
+        return sorted(self.commands, key=lambda name: name != "demo")
+
+
+def _example(line: str) -> str:
+    return f"**Example**\n\n    modalign {line}"
 
 
 app = typer.Typer(
@@ -60,18 +56,31 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data.app, name="data", rich_help_panel="Data")
-encoding.register(app)
-describing.register(app)
-models.register(app)
-training.register(app)
-distilling.register(app)
-sweeping.register(app)
-results.register(app)
-profiling.register(app)
-explaining.register(app)
-figures.register(app)
-exporting.register(app)
-serving.register(app)
+for _panel, _command, _epilog in (
+    ("Start here", training.demo, _example("demo --out demo")),
+    ("Data", encoding.encode, encoding.EPILOG),
+    ("Data", describing.describe, describing.EPILOG),
+    ("Models", models.models, models.EPILOG),
+    ("Models", training.train, training.TRAIN_EPILOG),
+    ("Models", distilling.distill, distilling.EPILOG),
+    ("Models", sweeping.sweep, sweeping.SWEEP_EPILOG),
+    ("Models", sweeping.ablate, sweeping.ABLATE_EPILOG),
+    ("Results", results.evaluate, _example("evaluate runs/cm3 --mask train --k 10,20,50")),
+    ("Results", results.compare, _example("compare runs/cm3 runs/lightgcn")),
+    ("Results", profiling.profile, profiling.EPILOG),
+    ("Results", results.recommend, _example("recommend runs/cm3 --user 42 -k 10")),
+    ("Results", results.similar, _example("similar runs/cm3 --item 50 -k 5")),
+    ("Results", explaining.explain, explaining.EPILOG),
+    ("Results", results.report, _example("report runs/cm3 runs/lightgcn --out report.html")),
+    ("Results", picturing.figures, picturing.EPILOG),
+    ("Serving", exporting.export, exporting.EPILOG),
+):
+    app.command(rich_help_panel=_panel, epilog=_epilog)(_command)
+commands.register(
+    app,
+    commands.Names("modalign", "serve", "bench-serve", "serve-key", "serve-feedback"),
+    "Service",
+)
 
 
 @app.callback(

@@ -12,11 +12,6 @@ from modalign.cli.render import out, plain, print_json, say, table
 EPILOG = "**Examples**\n\n    modalign models\n\n    modalign models cm3"
 
 
-def register(root: typer.Typer) -> None:
-    """Add the command to the top level."""
-    root.command(rich_help_panel="Models", epilog=EPILOG)(models)
-
-
 def models(
     name: Annotated[str | None, typer.Argument(help="Show the options of this model.")] = None,
     json: Json = False,

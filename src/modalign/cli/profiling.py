@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from modalign.cli.options import Data, Device, HowMany, Json
 from modalign.cli.render import counting, out, plain, print_json, say, table
+from modalign.cli.summaries import labels_of
 
 if TYPE_CHECKING:
     from modalign.experiments.cost import Latency, Profile
@@ -22,11 +22,6 @@ EPILOG = """**Examples**
 
     modalign profile runs/cm3 --batch 1024 --threads 2 --json
 """
-
-
-def register(root: typer.Typer) -> None:
-    """Add the command to the top level."""
-    root.command(rich_help_panel="Results", epilog=EPILOG)(profile)
 
 
 def profile(
@@ -73,13 +68,18 @@ def profile(
 
 def show(found: Profile) -> None:
     """Print what a profile holds: latencies, sizes, and ratios where there are two runs."""
-    names = _names([run.run for run in found.runs])
+    names = labels_of([run.run for run in found.runs])
     threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
     title = f"Milliseconds to the top {found.k} and peak memory on {found.device}, {threads}"
     many = f"{found.batch:,} users"
     columns = ["run", "asked", "one user p50", "p99", f"{many} p50", "p99", "MiB"]
     rows = [
-        [plain(name) if asked == "anew" else "", asked, *map(_short, cells), _mib(mib)]
+        [
+            plain(name) if asked == "anew" else "",
+            asked,
+            *map(_short, cells),
+            "" if mib is None else f"{mib:,.1f}",
+        ]
         for name, run in zip(names, found.runs, strict=True)
         for asked, cells, mib in (
             ("anew", _four(run.anew_one, run.anew_batch), run.anew_mib),
@@ -121,19 +121,8 @@ def _show_ratios(found: Profile, names: list[str], many: str) -> None:
     out.print(table(title, columns, rows, numbers=range(2, 7)))
 
 
-def _names(runs: list[str]) -> list[str]:
-    """Folders without their common part: runs/a and runs/b/c are a and b/c."""
-    paths = [Path(run).absolute() for run in runs]
-    shared = Path(os.path.commonpath([path.parent for path in paths]))
-    return [str(path.relative_to(shared)) for path in paths]
-
-
 def _four(one: Latency, many: Latency) -> tuple[float, float, float, float]:
     return one.p50, one.p99, many.p50, many.p99
-
-
-def _mib(value: float | None) -> str:
-    return "" if value is None else f"{value:,.1f}"
 
 
 def _times(value: float | None) -> str:

@@ -15,20 +15,6 @@ Runs = Annotated[list[Path], typer.Argument(help="Run folders, separated by spac
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 SPLITS = ("valid", "test")
 CANDIDATES = ("all", "cold")
-EXAMPLES = {
-    "evaluate": ("modalign evaluate runs/cm3 --mask train --k 10,20,50",),
-    "compare": ("modalign compare runs/cm3 runs/lightgcn",),
-    "recommend": ("modalign recommend runs/cm3 --user 42 -k 10",),
-    "similar": ("modalign similar runs/cm3 --item 50 -k 5",),
-    "report": ("modalign report runs/cm3 runs/lightgcn --out report.html",),
-}
-
-
-def register(root: typer.Typer) -> None:
-    """Add the commands to the top level."""
-    for command in (evaluate, compare, recommend, similar, report):
-        examples = "".join(f"\n\n    {line}" for line in EXAMPLES[command.__name__])
-        root.command(rich_help_panel="Results", epilog=f"**Example**{examples}")(command)
 
 
 def evaluate(

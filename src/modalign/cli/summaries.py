@@ -147,7 +147,7 @@ def show_signs(fitted: Any) -> None:
 def show_demo(fitted: Mapping[str, Any], cost: Any) -> None:
     """Print quality and cost of the runs that were timed."""
     by_name = {Path(one.run).as_posix(): one for one in cost.runs}
-    columns = ["run", "recall", "ndcg", "full", "served", "MiB", "parameters", "and features"]
+    columns = ["run", "recall", "ndcg", "anew", "tables", "MiB", "parameters", "and features"]
     rows = []
     for name, model in fitted.items():
         one = next((c for run, c in by_name.items() if run.endswith(f"/{name}")), None)
@@ -168,13 +168,13 @@ def show_demo(fitted: Mapping[str, Any], cost: Any) -> None:
         )
     title = "Recall@20 and NDCG@20, and the cost of one user's list"
     out.print(table(title, columns, rows, numbers=range(1, 8)))
-    say("full: the whole forward pass for one list; served: from precomputed tables", out)
+    say("anew: the whole forward pass for one list; tables: computed before, as in a service", out)
 
 
 def show_comparison(found: Any) -> None:
     """Print a comparison; a winner is marked only if it is significantly better."""
     names = found.runs
-    labels = _labels(names)
+    labels = labels_of(names)
     numbered = sum(max(len(label), 10) + 3 for label in labels) + 18 > out.width
     if numbered or len(names) > LISTED:
         for place, label in enumerate(labels, 1):
@@ -216,22 +216,18 @@ def show_comparison(found: Any) -> None:
     say(f"* below {found.level:g}; --json has all tests with intervals", out)
 
 
-def _labels(names: Sequence[str]) -> list[str]:
-    """Names of the runs without their common parent folders.
+def labels_of(names: Sequence[str]) -> list[str]:
+    """Names of runs without their common parent folders.
 
     Example:
-        >>> _labels(["runs/cm3", "runs/tarec/student"])
+        >>> labels_of(["runs/cm3", "runs/tarec/student"])
         ['cm3', 'tarec/student']
     """
-    parts = [name.split("/") for name in names]
+    parts = [Path(name).parts for name in names]
     shared = 0
     while all(len(one) > shared + 1 and one[shared] == parts[0][shared] for one in parts):
         shared += 1
     return ["/".join(one[shared:]) for one in parts]
-
-
-def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def _in_blocks(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -256,7 +252,8 @@ def _show_differences(
     room = out.width - 6 - len("+0.000*   ") * len(names)
     rows = []
     for place, (name, label) in enumerate(zip(names, labels, strict=True), 1):
-        row = [plain(f"{place} {_cut(label, room)}" if room >= SHORTEST else str(place))]
+        cut = label if len(label) <= room else f"{label[: room - 1]}…"
+        row = [plain(f"{place} {cut}" if room >= SHORTEST else str(place))]
         for other in names:
             pair, sign = cells.get((name, other)), 1
             if pair is None:

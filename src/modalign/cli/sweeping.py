@@ -1,8 +1,4 @@
-"""`modalign sweep` and `modalign ablate`: many runs at once.
-
-Both commands share their options, their checks and the table that is drawn as runs end, and so
-stand in one file; half of it is what `--help` prints.
-"""
+"""`modalign sweep` and `modalign ablate`: many runs at once."""
 
 from __future__ import annotations
 
@@ -92,11 +88,8 @@ class ManyRuns:
         from modalign.models import _registry as registry
 
         if self.teacher and self.model is not None:
-            raise ConfigError(
-                "either --model or --teacher",
-                "both",
-                "leave --model out to distil, or --teacher to train",
-            )
+            fix = "leave --model out to distil, or --teacher to train"
+            raise ConfigError("either --model or --teacher", "both", fix)
         if self.weights is not None and not self.teacher:
             raise ConfigError(
                 "--weights with several --teacher", "no teacher", "name them, or leave it out"
@@ -165,12 +158,7 @@ Repeat the command to continue an ablation that was stopped.
 """
 
 
-def register(root: typer.Typer) -> None:
-    """Add the commands to the top level."""
-    root.command(rich_help_panel="Models", epilog=SWEEP_EPILOG)(grouped(sweep))
-    root.command(rich_help_panel="Models", epilog=ABLATE_EPILOG)(grouped(ablate))
-
-
+@grouped
 def sweep(
     data: Prepared,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for all runs.")],
@@ -224,6 +212,7 @@ def sweep(
         _show_sweep(found)
 
 
+@grouped
 def ablate(
     data: Prepared,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for all runs.")],
@@ -267,9 +256,6 @@ def ablate(
         print_json(found.to_dict())
     else:
         _show_ablation(found)
-
-
-# ---------------------------------------------------------------------- what is read
 
 
 def _plan(
@@ -335,9 +321,6 @@ def _named(path: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-# ---------------------------------------------------------------------- what is shown
-
-
 @contextmanager
 def _watching(metric: str) -> Iterator[Callable[[Any], None]]:
     """A bar over runs with the best so far and the time left, and a line for each that ends."""
@@ -353,7 +336,9 @@ def _watching(metric: str) -> Iterator[Callable[[Any], None]]:
         task = bar.add_task("runs", total=None, note="")
 
         def report(progress: Any) -> None:
-            best = progress.best and f"best {metric} {_of(progress.best, metric)}"
+            best = progress.best
+            if best is not None:
+                best = f"best {metric} {best.value(metric):.4f} ({best.name}, seed {best.seed})"
             left = progress.seconds_left
             parts = [None if left is None else f"{_time(left)} left", best]
             note = ", ".join(filter(None, parts))
@@ -365,10 +350,6 @@ def _watching(metric: str) -> Iterator[Callable[[Any], None]]:
                 say(f"{where} runs were finished before")
 
         yield report
-
-
-def _of(run: Any, metric: str) -> str:
-    return f"{run.value(metric):.4f} ({run.name}, seed {run.seed})"
 
 
 def _ended(run: Any, metric: str) -> str:

@@ -40,14 +40,6 @@ TRAIN_EPILOG = """**Examples**
 """
 
 
-def register(root: typer.Typer) -> None:
-    """Add the commands to the top level."""
-    root.command(
-        rich_help_panel="Start here", epilog="**Example**\n\n    modalign demo --out demo"
-    )(demo)
-    root.command(rich_help_panel="Models", epilog=TRAIN_EPILOG)(grouped(train))
-
-
 @dataclass(frozen=True)
 class ModelFlags:
     """A model and its options."""
@@ -82,6 +74,7 @@ class ModelFlags:
         return found
 
 
+@grouped
 def train(
     data: Annotated[Path, typer.Option(help="Prepared folder.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Run folder to write.")],

@@ -99,11 +99,8 @@ def _events(path: Path, kinds: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
         ) from error
     missing = [name for name in (*_KEYS, "kind", "time") if name not in frame.columns]
     if missing:
-        raise DataError(
-            "columns user_id, item_id, kind and time",
-            f"{path} without {' and '.join(missing)}",
-            fix,
-        )
+        got = f"{path} without {' and '.join(missing)}"
+        raise DataError("columns user_id, item_id, kind and time", got, fix)
     wanted = frame.filter(pl.col("kind").is_in(list(kinds)))
     remarks = []
     if len(wanted) < len(frame):
@@ -177,11 +174,8 @@ def _told(
     info = dict(made.info)
     if split is None:
         parts = np.concatenate([np.full(len(made.part(n)), c) for c, n in enumerate(SPLITS)])
-        info["split"] = {
-            **dict(old.info.get("split", {})),
-            "kind": kind,
-            "counts": splits.counts(parts),
-        }
+        kept = {**dict(old.info.get("split", {})), "kind": kind}
+        info["split"] = {**kept, "counts": splits.counts(parts)}
     info["filters"] = [*old.info.get("filters", []), *info.get("filters", [])]
     info["appended"] = [
         *old.info.get("appended", []),

@@ -174,8 +174,6 @@ class Dataset:
             return self.items.series.alias("title")
         return self.item_table.select(pl.col("title").fill_null(self.items.series))["title"]
 
-    # ------------------------------------------------------------------ disk
-
     def save(self, folder: str | Path) -> Dataset:
         """Write the folder, complete or not at all, and return the data set read from it."""
         folder = Path(folder)
@@ -233,9 +231,9 @@ class Dataset:
             items = pl.read_parquet(folder / "items.parquet")
             table = pl.scan_parquet(folder / "interactions.parquet")
             # One part at a time, so that table and arrays are never both complete in memory.
-            train, valid, test, valid_history, test_history = (
-                _part(table.filter(pl.col("split") == part).collect()) for part in SPLITS
-            )
+            parts: dict[str, Any] = {
+                part: _part(table.filter(pl.col("split") == part).collect()) for part in SPLITS
+            }
             name, info, fingerprint = meta["name"], meta["info"], meta["fingerprint"]
             user_ids, item_ids = users["user_id"], items["item_id"]
         except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
@@ -246,11 +244,7 @@ class Dataset:
             name,
             Vocabulary(user_ids, "user"),
             Vocabulary(item_ids, "item"),
-            train,
-            valid,
-            test,
-            valid_history,
-            test_history,
+            **parts,
             user_table=users,
             item_table=items,
             info=info,

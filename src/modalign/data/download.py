@@ -94,20 +94,14 @@ def get(
     remarks = []
     for file in entry.files:
         url = f"{base_url.rstrip('/')}/{file.name}" if base_url else file.url
-        remarks += _verified(file, url, target / file.name, lock, progress or _silent)
+        told = progress or (lambda done, total: None)
+        remarks += _verified(file, url, target / file.name, lock, told)
     paths = tuple(target / file.name for file in entry.files)
     if single:
         unpack(paths[0], folder)
     return Download(
         name, folder, entry.source, paths, entry.licence, entry.citation, tuple(remarks)
     )
-
-
-def _silent(done: int, total: int | None) -> None:
-    """No progress is wanted."""
-
-
-# ----------------------------------------------------------------------------- verification
 
 
 class _Lock:
@@ -201,9 +195,6 @@ def _mismatch(path: Path, expected: str) -> str:
     return "" if found == wanted else f"{algorithm}:{found}"
 
 
-# ---------------------------------------------------------------------------------- network
-
-
 def _open(url: str, headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
     """The answer of `url`; an HTTP error or a missing network becomes a `DataError`."""
     request = urllib.request.Request(url, headers={"User-Agent": "modalign", **(headers or {})})
@@ -293,9 +284,6 @@ def _tag(part: Path) -> Path:
 def _forget(part: Path) -> None:
     part.unlink(missing_ok=True)
     _tag(part).unlink(missing_ok=True)
-
-
-# --------------------------------------------------------------------------------- archives
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -55,12 +55,12 @@ def export_recbole(dataset: Dataset, folder: str | Path) -> Path:
             _write(_interactions(dataset, part), aside / f"{name}.{part}.inter")
         items = _atomic(dataset.item_table, dataset.items.series.alias("item_id"))
         for modality in _item_modalities(dataset):
-            items = items.with_columns(_float_seq(modality))
+            rows = pl.Series(modality.features).arr.to_list().cast(pl.List(pl.Utf8)).list.join(" ")
+            kept = pl.select(pl.when(pl.Series(modality.present)).then(rows)).to_series()
+            items = items.with_columns(kept.alias(f"{modality.name}_emb:float_seq"))
         _write(items, aside / f"{name}.item")
-        _write(
-            _atomic(dataset.user_table, dataset.users.series.alias("user_id")),
-            aside / f"{name}.user",
-        )
+        users = _atomic(dataset.user_table, dataset.users.series.alias("user_id"))
+        _write(users, aside / f"{name}.user")
     return folder
 
 
@@ -76,16 +76,6 @@ def export_mmrec(dataset: Dataset, folder: str | Path) -> Path:
 
     Raises:
         DataError: the data set has the unseen-users split.
-
-    Example:
-        >>> import tempfile
-        >>> from modalign.data.interactions import Interactions
-        >>> from modalign.data.vocabulary import Vocabulary
-        >>> one, none = Interactions(np.array([0]), np.array([0])), Interactions.empty()
-        >>> data = Dataset("d", Vocabulary(["u"], "user"), Vocabulary(["i"]), one, none, none)
-        >>> folder = export_mmrec(data, Path(tempfile.mkdtemp()) / "toy")
-        >>> (folder / "toy.inter").read_text()
-        'userID\titemID\tx_label\n0\t0\t0\n'
     """
     _refuse_unseen_users(dataset, "the MMRec layout")
     folder = Path(folder)
@@ -155,7 +145,8 @@ def _interactions(dataset: Dataset, part: str) -> pl.DataFrame:
     return pl.DataFrame([*columns, *_extras(dataset, part, "rating:float", "timestamp:float")])
 
 
-def _refuse_breaking_ids(ids: pl.Series) -> None:
+def _atomic(table: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
+    """A table with the type of every column in its name, and texts that the format can hold."""
     broken = ids.filter(ids.str.contains(r"[\t\r\n]"))
     if len(broken):
         raise DataError(
@@ -163,11 +154,6 @@ def _refuse_breaking_ids(ids: pl.Series) -> None:
             f"{ids.name} {broken[0]!r}",
             "rename that id and import again",
         )
-
-
-def _atomic(table: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
-    """A table with the type of every column in its name, and texts that the format can hold."""
-    _refuse_breaking_ids(ids)
     columns = [ids.alias(f"{ids.name}:token")]
     for column in table.iter_columns():
         if column.name == ids.name:
@@ -182,12 +168,6 @@ def _atomic(table: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
             spaced = text.str.contains(r"\s").any()
             columns.append(text.alias(f"{column.name}:{'token_seq' if spaced else 'token'}"))
     return pl.DataFrame(columns)
-
-
-def _float_seq(modality: Modality) -> pl.Series:
-    rows = pl.Series(modality.features).arr.to_list().cast(pl.List(pl.Utf8)).list.join(" ")
-    kept = pl.select(pl.when(pl.Series(modality.present)).then(rows)).to_series()
-    return kept.alias(f"{modality.name}_emb:float_seq")
 
 
 def _write(table: pl.DataFrame, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A data set from a polars or pandas data frame, and a frame from a data set."""
+"""`modalign.load`, data sets from polars and pandas data frames, and frames from data sets."""
 
 from __future__ import annotations
 
@@ -12,6 +12,33 @@ from modalign.data.interactions import Interactions
 from modalign.data.prepare import prepare
 from modalign.data.sources import flat_table
 from modalign.data.sources._text_table import Frame
+
+
+def load(source: str | Path | Any, **options: Any) -> Dataset:
+    """A data set from a prepared folder, or from a polars or pandas data frame.
+
+    Args:
+        source: folder written by `modalign data import`, or a frame of interactions.
+        options: for a frame only: names of columns (`user`, `item`, `weight`, `time`), `items` (a
+            table of items), and the fields of `modalign.data.prepare.PrepareOptions`
+            (`min_rating`, `k_core`, `split`, `seed`, ...).
+
+    Raises:
+        DataError: not a prepared folder, or a frame without the columns.
+        TypeError: options are given for a folder.
+
+    Example:
+        >>> import polars as pl
+        >>> frame = pl.DataFrame({"user_id": ["a"] * 6 + ["b"] * 6, "item_id": [*"uvwxyz"] * 2})
+        >>> data = load(frame, seed=1)
+        >>> data.n_users, data.n_items, len(data.train) + len(data.valid) + len(data.test)
+        (2, 6, 12)
+    """
+    if isinstance(source, str | Path):
+        if options:
+            raise TypeError(f"a prepared folder takes no options; got {', '.join(options)}")
+        return Dataset.load(source)
+    return from_frame(source, **options)
 
 
 def from_frame(

@@ -153,19 +153,12 @@ def _joined(
         name=options.name or raw.name,
         users=users,
         items=items,
-        train=parts["train"],
-        valid=parts["valid"],
-        test=parts["test"],
-        valid_history=parts["valid_history"],
-        test_history=parts["test_history"],
+        **parts,
         modalities=modalities,
         user_table=user_table,
         item_table=item_table,
         info=info,
     )
-
-
-# ------------------------------------------------------------------ checks
 
 
 def _split(raw: RawData, options: PrepareOptions) -> tuple[str, dict[str, Any]]:
@@ -226,8 +219,8 @@ def _parts(
     items: np.ndarray,
     weight: np.ndarray | None,
     time: np.ndarray | None,
-) -> dict[str, Interactions]:
-    parts = {}
+) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
     for code, name in enumerate(SPLITS):
         rows = np.flatnonzero(labels == code)
         parts[name] = Interactions(
@@ -237,9 +230,6 @@ def _parts(
             None if time is None or not len(rows) else time[rows],
         )
     return parts
-
-
-# ------------------------------------------------------------------ writing
 
 
 def _write(dataset: Dataset, out: Path, images: pictures.Placing) -> Dataset:

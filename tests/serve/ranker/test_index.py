@@ -55,7 +55,7 @@ def test_added_items_and_what_was_seen_hold_with_an_index(folder: Path) -> None:
     ranker.add_item("new", 100 * ranker.artifact.users[1])
     first = ranker.recommend(["u1", "u2"], 10)
     assert first.ids(0)[0] == "new"
-    ranker.with_seen("u1", first.ids(0))
+    ranker.update({"u1": first.ids(0)})
     after = ranker.recommend(["u1"], 10).ids()
     assert len(after) == 10
     assert not set(after) & set(first.ids(0))

@@ -208,7 +208,7 @@ def test_unknown_names_are_told(artifact: Artifact) -> None:
 def test_what_was_told_is_seen_at_once(artifact: Artifact) -> None:
     ranker = Ranker(artifact)
     before = ranker.recommend(["u1"], 10)
-    ranker.with_seen("u1", before.ids()[:3])
+    ranker.update({"u1": before.ids()[:3]})
     after = ranker.recommend(["u1"], 150)
     assert after.basis == ("updated",)
     assert not set(before.ids()[:3]) & set(after.ids())
@@ -223,7 +223,7 @@ def test_a_trained_vector_moves_by_what_its_fold_in_moves(artifact: Artifact) ->
     assert artifact.items is not None
     old = artifact.seen.row(1).tolist()
     new = next(row for row in range(150) if row not in old)
-    ranker.with_seen("u1", [f"i{new}"])
+    ranker.update({"u1": [f"i{new}"]})
     moved = artifact.users[1] + artifact.items[[*old, new]].mean(0) - artifact.items[old].mean(0)
     scores = dict(ranker.recommend(["u1"], 150).pairs())
     row = next(row for row in range(150) if row not in [*old, new])
@@ -248,7 +248,7 @@ def test_telling_twice_or_in_parts_changes_nothing(artifact: Artifact) -> None:
     for parts in (["i1", "i2", "i3"],), (["i2"], ["i1", "i3"], ["i3", "i3"]):
         ranker = Ranker(artifact)
         for part in parts:
-            ranker.with_seen("new", part)
+            ranker.update({"new": part})
         assert ranker.recommend(["new"], 5).basis == ("folded",)
         assert (
             ranker.recommend(["new"], 5).ids()
@@ -264,7 +264,7 @@ def test_a_refused_update_changes_nothing(artifact: Artifact) -> None:
         ranker.update({"u1": ["i1"], "u2": ["nothing"]})
     assert ranker.recommend(["u1"], 5).basis == ("trained",)
     assert ranker.find("new") is None
-    ranker.with_seen("new", [])
+    ranker.update({"new": []})
     assert ranker.recommend(["new"], 5).basis == ("popular",)
 
 
@@ -283,7 +283,7 @@ def test_a_new_item_is_ranked_for_everyone_in_the_next_call(artifact: Artifact) 
     mixed = Rules(at_most_per={"category": 1}, diversity=0.2)
     assert "new" in ranker.recommend(["u1"], 5, mixed).ids()
     assert ranker.similar_items(["new"], 3).ids() == slow_similar(artifact, artifact.users[1], 3)
-    ranker.with_seen("u1", ["new"])
+    ranker.update({"u1": ["new"]})
     assert "new" not in ranker.recommend(["u1"], 150).ids()
     assert ranker.recommend_for_items(["new"], 3).basis == ("folded",)
     assert ranker.reach("new", k=5).asked == 40
@@ -363,13 +363,13 @@ def test_many_threads_read_whole_lists_while_others_write(artifact: Artifact) ->
         except BaseException as error:  # noqa: BLE001
             failures.append(error)
 
-    ranker.with_seen("late", ["i0"])
+    ranker.update({"late": ["i0"]})
     threads = [threading.Thread(target=read) for _ in range(4)]
     for one in threads:
         one.start()
     rng = np.random.default_rng(1)
     for number in range(100):
-        ranker.with_seen("late" if number % 2 else "u1", [f"i{rng.integers(100)}"])
+        ranker.update({"late" if number % 2 else "u1": [f"i{rng.integers(100)}"]})
         ranker.add_item(f"new{number}", rng.normal(size=6))
     stop.set()
     for one in threads:
@@ -383,7 +383,7 @@ def test_writers_lose_nothing(artifact: Artifact) -> None:
 
     def write(start: int) -> None:
         for number in range(start, 100, 4):
-            ranker.with_seen("new", [f"i{number}"])
+            ranker.update({"new": [f"i{number}"]})
             ranker.add_item(f"n{number}", np.ones(6))
 
     threads = [threading.Thread(target=write, args=(start,)) for start in range(4)]
@@ -454,7 +454,7 @@ def test_an_item_item_matrix_is_summed_over_the_history(artifact: Artifact) -> N
         assert found.ids(0) == [f"i{one}" for one in wanted]
         as_items = ranker.recommend_for_items([f"i{one}" for one in history], 10)
         assert as_items.ids() == found.ids(0)
-    ranker.with_seen("new", ["i1"])
+    ranker.update({"new": ["i1"]})
     assert ranker.recommend(["new"], 3).ids() == ranker.recommend_for_items(["i1"], 3).ids()
     with pytest.raises(ConfigError, match="distil"):
         ranker.add_item("a", np.zeros(6))

@@ -14,7 +14,7 @@ from served import serving
 
 from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
-from modalign_serve.ranker.interest_encoder import interests_of
+from modalign_serve.ranker.foldin import interests_of
 from modalign_serve.ranker.ranker import Ranker
 
 N_ITEMS, K = 30, 3

@@ -80,7 +80,8 @@ def write_artifact(
             else:
                 path.write_bytes(content)
         kinds = {name: _kind(column) for name, column in artifact.columns.items()}
-        listed = {str(p.relative_to(aside).as_posix()): described(p) for p in _files(aside)}
+        paths = sorted(path for path in aside.rglob("*") if path.is_file())
+        listed = {path.relative_to(aside).as_posix(): described(path) for path in paths}
         manifest = replace(artifact.manifest, files=listed, columns=kinds)
         (aside / NAME).write_text(manifest.text())
         _swap(aside, folder)
@@ -128,10 +129,6 @@ def _swap(aside: Path, folder: Path) -> None:
             os.replace(old, folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _kind(column: object) -> str:

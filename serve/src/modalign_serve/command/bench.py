@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,6 @@ class LoadResult:
     slowest_ms: float
     memory_mb: float
     start_seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def measure(
@@ -187,9 +183,6 @@ def resident(pid: int) -> int:
     raise ModalignError(f"the process {pid} has ended")
 
 
-# ------------------------------------------------------------------ the caller
-
-
 def _loaded(load: dict[str, Any]) -> dict[str, Any]:
     """Run the caller in a process of its own; see `call`."""
     ended = subprocess.run(
@@ -304,12 +297,6 @@ async def call(
     }
 
 
-def _main() -> None:
-    load = json.load(sys.stdin)
-    with asyncio.Runner(loop_factory=_loop()) as runner:
-        json.dump(runner.run(call(**load)), sys.stdout)
-
-
 def _loop() -> Callable[[], asyncio.AbstractEventLoop]:
     """Uvloop if it is installed."""
     try:
@@ -320,4 +307,5 @@ def _loop() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 if __name__ == "__main__":
-    _main()
+    with asyncio.Runner(loop_factory=_loop()) as runner:
+        json.dump(runner.run(call(**json.load(sys.stdin))), sys.stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -125,7 +125,9 @@ def serve(
     Feedback is stored before it is acknowledged. SIGTERM answers the requests in flight and ends
     the server; SIGHUP reads the keys and artifacts again.
     """
-    _limit_threads(limits.threads)
+    # Before numpy is imported, which reads these variables once.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, str(limits.threads))
     from modalign_serve.command import server
     from modalign_serve.service.service import Service
     from modalign_serve.service.service_settings import ServiceSettings
@@ -161,7 +163,10 @@ def serve(
         pages = "the page at /, the API documented at /docs" if page else "API documented at /docs"
         say(f"serving {names} at http://{host}:{port} ({pages})")
         if listening.port_file is not None:
-            _write_port(listening.port_file, port)
+            # Renamed at the end, so the file is complete when it exists.
+            aside = listening.port_file.with_name(f".{listening.port_file.name}.part")
+            aside.write_text(f"{port}\n")
+            aside.replace(listening.port_file)
         server.run(service, sock)
 
 
@@ -178,7 +183,7 @@ def bench(
 
     found = measure(artifact, users, seconds, connections, k)
     if json:
-        print_json(found.to_dict())
+        print_json(asdict(found))
     else:
         _show(found)
 
@@ -219,19 +224,6 @@ def feedback(
         print_json({"events": count, "file": str(out_file)})
     else:
         say(f"{count:,} events written to {out_file}", out)
-
-
-def _limit_threads(threads: int) -> None:
-    """Must be called before numpy is imported, which reads these variables once."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, str(threads))
-
-
-def _write_port(path: Path, port: int) -> None:
-    """Written to a temporary file and renamed, so the file is complete when it exists."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(f"{port}\n")
-    aside.replace(path)
 
 
 def _named(artifacts: list[str]) -> dict[str, Path]:

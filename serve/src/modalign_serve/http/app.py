@@ -134,7 +134,8 @@ class _Exchange:
         found = app.table.find(raw)
         if found is None:
             self._let_in("open")
-            raise _no_path(self.scope["path"])
+            path = repr(self.scope["path"][:200])
+            raise Failure(404, "a path of this service", path, "see /docs for all paths")
         if self.origin is not None and self.service.settings.cors:
             preflight = self._preflight(found)
             if preflight is not None:
@@ -162,8 +163,6 @@ class _Exchange:
                 {"allow": listed},
             )  # fmt: skip
         return endpoint
-
-    # ------------------------------------------------------------------ who
 
     def _let_in(self, access: str) -> None:
         """Limit the caller's rate and check the key.
@@ -242,8 +241,6 @@ class _Exchange:
             ),
         )  # fmt: skip
 
-    # ------------------------------------------------------------------ what
-
     async def _body(self) -> bytes:
         """The complete body.
 
@@ -284,8 +281,6 @@ class _Exchange:
     def _too_large(self, got: str, most: int) -> Failure:
         self.service.metrics.limited.labels("body").inc()
         return Failure(413, f"a body of at most {most:,} bytes", got, "send it in smaller parts")
-
-    # ------------------------------------------------------------------ the answer
 
     def _failed(self, error: Failure) -> Answer:
         headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
@@ -385,10 +380,6 @@ class _Exchange:
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
-
-
-def _no_path(path: str) -> Failure:
-    return Failure(404, "a path of this service", repr(path[:200]), "see /docs for all paths")
 
 
 def _text(value: bytes | None) -> str:

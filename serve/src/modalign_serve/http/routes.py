@@ -84,8 +84,6 @@ class Routes:
                      gives="text/html"),
         ]  # fmt: skip
 
-    # ------------------------------------------------------------------ lists
-
     async def recommend(self, call: Call) -> Answer:
         """Lists from the model in the path."""
         served = self.service.models.get(call.params["name"])
@@ -225,8 +223,6 @@ class Routes:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.service.threads, ask, *words)
 
-    # ------------------------------------------------------------------ feedback
-
     async def feedback(self, call: Call) -> Answer:
         """Events."""
         events = read(schemas.EVENTS, call.body, "/v1/feedback")
@@ -238,8 +234,6 @@ class Routes:
         path, done = await export.in_process(self.service.settings.feedback, asked.get("since", 0))
         name = b'attachment; filename="feedback.parquet"'
         return Answer(200, path, PARQUET, ((b"content-disposition", name),), done)
-
-    # ------------------------------------------------------------------ models and items
 
     async def models(self, call: Call) -> Answer:
         """The served models."""
@@ -302,8 +296,6 @@ class Routes:
         asked = read(schemas.SWAP, call.body, "/v1/admin/swap")
         folder = None if isinstance(asked.artifact, UnsetType) else asked.artifact
         return answer(await self.service.swap(asked.model, folder))
-
-    # ------------------------------------------------------------------ the service itself
 
     async def health(self, call: Call) -> Answer:
         """Whether the process runs, also while it stops."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from modalign_serve.ranker.catalogue import Catalogue
-from modalign_serve.ranker.diversity import marginal_relevance
 from modalign_serve.ranker.rules import Rules, within_limit
 from modalign_serve.ranker.topk import best_of_rows
 
@@ -70,3 +69,76 @@ def _first(
     places = np.where(np.take_along_axis(kept, order, axis=1), order, -1)
     short = k - places.shape[1]
     return np.pad(places, ((0, 0), (0, short)), constant_values=-1) if short else places
+
+
+def marginal_relevance(
+    scores: np.ndarray,
+    vectors: np.ndarray,
+    k: int,
+    diversity: float,
+    codes: np.ndarray | None = None,
+    limits: np.ndarray | None = None,
+) -> np.ndarray:
+    """Places of k items of each pool, chosen greedily by maximal marginal relevance.
+
+    The first item has the best score. Each next item i maximises
+
+        (1 - diversity) r_i - diversity max_j cos(v_i, v_j)
+
+    over the items j chosen so far, where r is the score scaled to 0..1 within the pool (Carbonell
+    and Goldstein, SIGIR 1998). Among equals the earlier place is chosen.
+
+    Args:
+        scores: of the pool, best first, (B, P); minus infinity for an empty place.
+        vectors: of the pool, (B, P, d); only their directions matter.
+        k: number of items to choose.
+        diversity: 0 keeps the order of scores; 1 considers only dissimilarity after the first.
+        codes: of the categories under a limit, int (C, B, P), -1 for an item without one.
+        limits: maximum number of items with one code, (C,).
+
+    Returns:
+        Places in the pool, int64 (B, k); -1 if nothing is left.
+
+    Example:
+        >>> same = np.array([[[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]])
+        >>> marginal_relevance(np.array([[3.0, 2.9, 1.0]]), same, 2, 0.5).tolist()
+        [[0, 2]]
+    """
+    n_rows, width = scores.shape
+    lengths = np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-12)
+    unit = vectors / lengths
+    free = scores > -np.inf
+    relevance = _scaled(scores, free)
+    nearest = np.full((n_rows, width), -np.inf, np.float32)
+    chosen = np.full((n_rows, k), -1, np.int64)
+    every = np.arange(n_rows)
+    for step in range(min(k, width)):
+        value = relevance if step == 0 else (1 - diversity) * relevance - diversity * nearest
+        value = np.where(free, value, -np.inf)
+        place = value.argmax(axis=1)
+        there = free[every, place]
+        chosen[there, step] = place[there]
+        free[every, place] = False
+        similarity = (unit @ unit[every, place][:, :, None])[:, :, 0]
+        np.maximum(nearest, similarity, out=nearest)
+        if codes is not None and limits is not None:
+            _close(free, codes, limits, chosen, every)
+    return chosen
+
+
+def _scaled(scores: np.ndarray, free: np.ndarray) -> np.ndarray:
+    low = np.where(free, scores, np.inf).min(axis=1, keepdims=True, initial=np.inf)
+    high = scores.max(axis=1, keepdims=True, initial=-np.inf)
+    spread = np.where(high > low, high - low, 1.0)
+    return np.where(free, (scores - np.where(np.isfinite(low), low, 0.0)) / spread, 0.0)
+
+
+def _close(
+    free: np.ndarray, codes: np.ndarray, limits: np.ndarray, chosen: np.ndarray, every: np.ndarray
+) -> None:
+    """Mark the items of full categories as not available."""
+    taken = chosen >= 0
+    for code, limit in zip(codes, limits, strict=True):
+        theirs = np.where(taken, code[every[:, None], np.maximum(chosen, 0)], -1)  # (B, k)
+        same = (code[:, :, None] == theirs[:, None, :]).sum(axis=2)
+        free &= (code < 0) | (same < limit)

@@ -147,8 +147,6 @@ class Ranker:
         """
         return cls(read_artifact(folder, verify), fold_in, search)
 
-    # ------------------------------------------------------------------ what it serves
-
     @property
     def catalogue(self) -> Catalogue:
         """The items there are now."""
@@ -178,8 +176,6 @@ class Ranker:
     def takes_new_items(self) -> bool:
         """Whether items can be added: scores must be products of vectors."""
         return self.manifest.kind == "factors"
-
-    # ------------------------------------------------------------------ users
 
     def find(self, user_id: str) -> Person | None:
         """What is known of a user, by the artifact or by an `update`; None for an unknown one."""
@@ -216,8 +212,6 @@ class Ranker:
             UnknownIds: an unknown user.
         """
         return self._catalogue.ids(self.person(user_id).seen)
-
-    # ------------------------------------------------------------------ lists
 
     def recommend(self, users: Sequence[str], k: int = 10, rules: Rules = DEFAULT) -> Ranked:
         """The best `k` items for each user.
@@ -361,12 +355,6 @@ class Ranker:
         found = ((users[int(who[at])], int(place[at]) + 1) for at in order)
         return Reach(len(users), tuple(found))
 
-    # ------------------------------------------------------------------ changes
-
-    def with_seen(self, user_id: str, items: Sequence[str]) -> None:
-        """Record that a user, known or new, had items; see `update`."""
-        self.update({user_id: items})
-
     def update(self, seen: Mapping[str, Sequence[str]]) -> None:
         """Record what users, known or new, had; lists and vectors follow in the next call.
 
@@ -475,8 +463,6 @@ class Ranker:
         }
         with self._lock:
             self._catalogue = self._catalogue.with_items(ids, vectors, given, reduced)
-
-    # ------------------------------------------------------------------ inner parts
 
     def _step(self) -> int:
         """How many users are scored at a time."""

@@ -42,9 +42,7 @@ class Lift:
         if not np.isfinite(self.amount):
             raise ConfigError("a finite amount of a boost", repr(self.amount), "try 0.5")
         if self.where is None and not self.items:
-            raise ConfigError(
-                "a boost of some items", "neither where nor items", "give one of them"
-            )
+            raise ConfigError("a boost of some items", "neither where nor items", "give one")
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Rules:
         at_most_per: by column of categories, the maximum number of items with one value; items
             without a value are not limited.
         diversity: from 0 (best scores) to 1 (items as different as possible); see
-            `modalign_serve.ranker.diversity.marginal_relevance`. Items are chosen from the best
+            `modalign_serve.ranker.picking.marginal_relevance`. Items are chosen from the best
             `max(100, 5 k)` that the other rules leave.
 
     Raises:

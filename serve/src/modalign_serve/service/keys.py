@@ -68,20 +68,16 @@ class Keys:
         for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
             if not line.strip():
                 continue
+            where = f"{path}, line {number}"
             try:
                 one = json.loads(line)
                 key = Key(one["name"], one["role"], one["sha256"])
                 valid = key.role in ROLES and re.fullmatch("[0-9a-f]{64}", key.sha256)
             except (ValueError, KeyError, TypeError) as error:
-                raise DataError(
-                    "a JSON object with name, role and sha256", f"{path}, line {number}", fix
-                ) from error
+                raise DataError("a JSON object with name, role and sha256", where, fix) from error
             if not valid:
-                raise DataError(
-                    f"a role of {' or '.join(ROLES)} and 64 hexadecimal digits",
-                    f"{path}, line {number}",
-                    fix,
-                )
+                wanted = f"a role of {' or '.join(ROLES)} and 64 hexadecimal digits"
+                raise DataError(wanted, where, fix)
             found.append(key)
         if not found:
             raise DataError("at least one API key", f"none in {path}", fix)
@@ -116,11 +112,8 @@ def new_key(path: str | Path, name: str, role: str = "use") -> str:
         )
     taken = {key.name for key in Keys.load(path).keys} if path.exists() else set()
     if name in taken:
-        raise ConfigError(
-            "a name that no key has yet",
-            repr(name),
-            f"choose another, or remove its line from {path} first",
-        )
+        fix = f"choose another, or remove its line from {path} first"
+        raise ConfigError("a name that no key has yet", repr(name), fix)
     word = "ma_" + secrets.token_urlsafe(32)
     line = json.dumps(
         {"name": name, "role": role, "sha256": hashlib.sha256(word.encode()).hexdigest()}

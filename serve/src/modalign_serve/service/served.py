@@ -23,15 +23,10 @@ IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".we
 
 @dataclass(slots=True)
 class _Pending:
-    """Feedback of a user that the ranker does not know yet.
+    """Feedback of a user that the ranker does not know yet."""
 
-    Attributes:
-        liked: items that move the user's vector; they are also seen.
-        hidden: items that are only left out of the lists.
-    """
-
-    liked: dict[str, None] = field(default_factory=dict)
-    hidden: dict[str, None] = field(default_factory=dict)
+    liked: dict[str, None] = field(default_factory=dict)  # these move the vector and are seen
+    hidden: dict[str, None] = field(default_factory=dict)  # only left out of the lists
 
 
 class Served:
@@ -186,12 +181,3 @@ def beside(folder: Path, name: str) -> Path:
             f"copy it there, with its {NAME}",
         )  # fmt: skip
     return path
-
-
-def open_all(artifacts: Mapping[str, Path], split: Mapping[str, float]) -> ServedModels:
-    """Open every artifact.
-
-    Raises:
-        ArtifactError: one cannot be served.
-    """
-    return ServedModels([Served.open(name, folder) for name, folder in artifacts.items()], split)

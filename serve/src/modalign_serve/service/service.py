@@ -43,7 +43,8 @@ class Service:
         self.metrics = Metrics()
         self.keys = None if settings.keys is None else Keys.load(settings.keys)
         self.limit = RateLimit(settings.rate) if settings.rate else None
-        self.models = serving.open_all(settings.artifacts, settings.split)
+        opened = [Served.open(name, folder) for name, folder in settings.artifacts.items()]
+        self.models = serving.ServedModels(opened, settings.split)
         self.feedback = Feedback(open_store(settings.feedback), self.metrics.commit_seconds.observe)
         self.new_items = NewItems(self.feedback, self.log)
         self.encoder = None if settings.encoder is None else EncoderProcess(settings.encoder)
@@ -58,8 +59,6 @@ class Service:
             self.new_items.restore(served)
             served.add_events(history)
             self.metrics.model_info.labels(served.name, served.version).set(1)
-
-    # ------------------------------------------------------------------ start and stop
 
     async def start(self) -> None:
         """Start what runs beside the requests; the server calls it in its event loop."""
@@ -101,8 +100,6 @@ class Service:
         self.metrics.batch.labels(name).observe(size)
         self.metrics.lists.labels(name, "user").inc(size)
 
-    # ------------------------------------------------------------------ feedback
-
     async def record(self, events: Sequence[Event]) -> Received:
         """Store events durably, then pass them to every model.
 
@@ -142,8 +139,6 @@ class Service:
         for served in self.models:
             unknown &= served.ranker.catalogue.find(items) < 0
         return Received(len(rows), new, len(rows) - new, int(unknown.sum()))
-
-    # ------------------------------------------------------------------ new items
 
     async def add_item(self, served: Served, item: NewItem) -> Added:
         """Add a new item to a model's ranking.
@@ -185,8 +180,6 @@ class Service:
         if now is not served:  # swapped while the disk was busy
             self.new_items.restore(now)
         return added
-
-    # ------------------------------------------------------------------ swap
 
     async def swap(self, name: str, artifact: str | None) -> Swapped:
         """Serve a model from another artifact; requests in flight end with the old one.

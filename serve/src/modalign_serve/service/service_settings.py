@@ -10,7 +10,6 @@ from pathlib import Path
 from modalign_serve.errors import ConfigError
 from modalign_serve.service.logs import LEVELS
 
-MEGABYTE = 1_000_000
 MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
@@ -45,7 +44,7 @@ class ServiceSettings:
     keys: Path | None = None
     split: Mapping[str, float] = field(default_factory=dict)
     rate: float = 0.0
-    max_body: int = 2 * MEGABYTE
+    max_body: int = 2_000_000
     cors: tuple[str, ...] = ()
     timeout: float = 10.0
     drain: float = 0.0

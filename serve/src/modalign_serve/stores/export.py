@@ -93,12 +93,8 @@ async def in_process(address: str, since: int) -> tuple[Path, Callable[[], None]
     return out, done
 
 
-def _main() -> None:
+if __name__ == "__main__":
     try:
         to_parquet(sys.stdin.read(), Path(sys.argv[1]), int(sys.argv[2]))
     except (InputError, StoreFailed, OSError) as error:
         sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    _main()

@@ -101,14 +101,11 @@ class Feedback:
         self._queue.put(_Waiting(work, answer))
         try:
             return await asyncio.wait_for(answer, PATIENCE)
-        except StoreFailed as error:
+        except (StoreFailed, TimeoutError) as error:
+            late = isinstance(error, TimeoutError)
+            what = f"took over {PATIENCE:g} seconds" if late else f"failed ({error})"
             raise unavailable(
-                f"a store of feedback that failed ({error})",
-                "send it again; an event counts once however often its id is sent",
-            ) from error
-        except TimeoutError as error:
-            raise unavailable(
-                f"a store of feedback that took over {PATIENCE:g} seconds",
+                f"a store of feedback that {what}",
                 "send it again; an event counts once however often its id is sent",
             ) from error
 
@@ -119,8 +116,6 @@ class Feedback:
             await asyncio.to_thread(self._thread.join)
             self._thread = None
         self.store.close()
-
-    # ------------------------------------------------------------------ the thread
 
     def _run(self) -> None:
         going = True

@@ -83,8 +83,6 @@ def open_store(address: str) -> Store:
     )
 
 
-# ------------------------------------------------------------------ SQLite
-
 _SQLITE = """
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY,
@@ -207,8 +205,6 @@ class SqliteStore:
         """See `Store.close`."""
         self._db.close()
 
-
-# ------------------------------------------------------------------ PostgreSQL
 
 _POSTGRES = """
 SELECT pg_advisory_xact_lock(727064210);

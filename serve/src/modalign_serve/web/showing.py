@@ -191,7 +191,8 @@ def cards(
         history: rows of the liked items.
     """
     values = [value for why in whys for value in why.parts.values()]
-    likeness = {name: _likeness(shower, name, rows, history) for name in _modalities(whys)}
+    names = list(whys[0].nearest) if whys else []
+    likeness = {name: _likeness(shower, name, rows, history) for name in names}
     found = []
     for place, (row, score) in enumerate(zip(rows, scores, strict=True)):
         if not whys:
@@ -321,10 +322,6 @@ def given_by(shower: Shower, row: int, history: np.ndarray) -> list[tuple[Shown,
     giving, amounts = liked[owner[here]], values[here]
     order = np.argsort(-amounts, kind="stable")[:NEAREST]
     return [(shower.of(int(giving[one])), float(amounts[one])) for one in order]
-
-
-def _modalities(whys: Sequence[Why]) -> list[str]:
-    return list(whys[0].nearest) if whys else []
 
 
 def _likeness(shower: Shower, name: str, rows: Sequence[int], history: np.ndarray) -> list[int]:

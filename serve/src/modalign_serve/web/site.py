@@ -13,7 +13,7 @@ import numpy as np
 from modalign_serve.artifact.artifact import Category
 from modalign_serve.errors import Failure
 from modalign_serve.http.http import Answer, Call
-from modalign_serve.ranker.interest_encoder import InterestEncoder, interests_of
+from modalign_serve.ranker.foldin import InterestEncoder, interests_of
 from modalign_serve.ranker.people import Person
 from modalign_serve.service.served import Served
 from modalign_serve.service.service import Service

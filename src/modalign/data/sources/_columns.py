@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from modalign.data.sources._roles import Role, recognise
-from modalign.data.sources._text_table import SourceTable
+from modalign.data.sources._text_table import Role, SourceTable, recognise
 from modalign.errors import DataError
 
 ROLES: tuple[Role, ...] = ("user", "item", "weight", "time")
@@ -69,9 +68,6 @@ def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Column
             table.hint() or f"name the column: {role}=NAME",
         )
     return Columns(user, item, found["weight"], found["time"])
-
-
-# ------------------------------------------------------------------ values
 
 
 def text_id(column: str, dtype: pl.DataType) -> pl.Expr:
@@ -146,9 +142,6 @@ def _reads(sample: pl.DataFrame, style: str) -> bool:
     text = sample.to_series().str.strip_chars()
     kind = pl.Datetime("us") if "%H" in style else pl.Date
     return text.str.strptime(kind, style, strict=False).null_count() == 0
-
-
-# ------------------------------------------------------------------ all rows
 
 
 def typed(

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import polars as pl
 
 from modalign.data.sources._lines import decoded, open_bytes, whole
-from modalign.data.sources._roles import recognise
 from modalign.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,6 +26,24 @@ if TYPE_CHECKING:
     Frame: TypeAlias = pl.DataFrame | pl.LazyFrame | pd.DataFrame
 else:
     Frame = Any
+
+Role = Literal["user", "item", "weight", "time"]
+
+# Names that files give to columns, in lower case without separators.
+KNOWN: Mapping[str, tuple[str, ...]] = {
+    "user": ("userid", "user", "uid", "reviewerid", "customerid", "customer", "visitorid"),
+    "item": (
+        "itemid", "item", "iid", "asin", "parentasin", "movieid", "productid", "product",
+        "articleid", "bookid", "trackid", "artistid", "businessid", "songid", "gameid", "sku",
+    ),
+    "weight": ("weight", "rating", "score", "stars", "overall", "playcount", "count", "ratings"),
+    "time": (
+        "time", "timestamp", "ts", "date", "datetime", "unixreviewtime", "unixtime", "createdat",
+    ),
+    "title": ("title", "name", "itemname", "productname", "movietitle"),
+    "description": ("description", "text", "plot", "summary", "abstract", "overview"),
+    "image": ("image", "imagepath", "picture", "photo", "poster", "imagefile", "img"),
+}  # fmt: skip
 
 SEPARATORS = (",", "\t", ";", "|")
 CALLED = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar", " ": "a space"}
@@ -125,8 +142,6 @@ class SourceTable:
                 f"the columns {', '.join(columns)} in {self.name}", self.shown(), self.hint() or fix
             )
 
-    # ------------------------------------------------------------------ messages
-
     def place(self, row: int) -> str:
         """The `row`-th record (from 0) as people count it: "line 3 of log.csv"."""
         if self.path is None:
@@ -223,9 +238,6 @@ class SourceTable:
                 if len(fields) > n_columns or (fewer and 0 < len(fields) < n_columns):
                     return f"{len(fields)} fields in line {reader.line_num}"
         return None
-
-
-# ------------------------------------------------------------------ opening
 
 
 def open_table(
@@ -366,3 +378,25 @@ def sniff(header: str) -> str:
         return found, len(names)
 
     return max(SEPARATORS, key=worth)
+
+
+def plain(name: str) -> str:
+    """A column name as it is compared: lower case, letters and digits only.
+
+    Example:
+        >>> plain("User_ID:token")
+        'userid'
+    """
+    base = name.split(":", maxsplit=1)[0]  # RecBole's "user_id:token"
+    return "".join(c for c in base.lower() if c.isalnum())
+
+
+def recognise(names: Iterable[str], role: str) -> str | None:
+    """The column of a role, by its name; of several, the name that comes first in `KNOWN`.
+
+    Example:
+        >>> recognise(["count", "stars"], "weight")
+        'stars'
+    """
+    by_plain = {plain(name): name for name in reversed(list(names))}
+    return next((by_plain[known] for known in KNOWN[role] if known in by_plain), None)

@@ -21,23 +21,36 @@ Y. Hou et al., "Bridging Language and Items for Retrieval and Recommendation", 2
 
 from __future__ import annotations
 
+import html
 import io
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from modalign.data import pictures
 from modalign.data.official import AMAZON_TERMS
 from modalign.data.raw import RawData
-from modalign.data.sources._amazon_items import read_metadata
 from modalign.data.sources._columns import Columns, typed
-from modalign.data.sources._lines import chunks, first_line, parse_json, parsed
+from modalign.data.sources._lines import chunks, first_line, json_records, parse_json, parsed
 from modalign.data.sources._text_table import SourceTable, open_table
 from modalign.errors import DataError
 
 COLUMNS = ("user_id", "item_id", "weight", "time")
 ENDINGS = (".json", ".jsonl", ".csv")
+ITEM_SCHEMA = {
+    "item_id": pl.Utf8,
+    "title": pl.Utf8,
+    "description": pl.Utf8,
+    "categories": pl.Utf8,
+    "brand": pl.Utf8,
+    "price": pl.Float64,
+    "image_url": pl.Utf8,
+}
+PRICE = re.compile(r"\d[\d,]*(?:\.\d+)?")
 ITEM_ID = r"^(B[0-9A-Z]{9}|[0-9]{9}[0-9X])$"
 
 
@@ -125,9 +138,6 @@ def read(
     )
 
 
-# ------------------------------------------------------------------------------------ files
-
-
 def category(path: Path) -> str:
     """The category's name in a file name: "Baby" of `reviews_Baby_5.json.gz`.
 
@@ -185,9 +195,6 @@ def _existing(folder: Path, name: str | Path) -> Path:
     raise DataError(
         "the file named in the options", f"{folder / name}, not there", "check its name"
     )
-
-
-# ---------------------------------------------------------------------------------- reviews
 
 
 def _reviews(path: Path) -> tuple[pl.LazyFrame, Layout]:
@@ -282,3 +289,83 @@ def _ratings_only(path: Path) -> tuple[SourceTable, Layout]:
         columns = (CLASSIC.item, CLASSIC.user, CLASSIC.rating, CLASSIC.time)
         table = open_table(path, ",", columns=columns, quoted=False)
     return table, CLASSIC
+
+
+def read_metadata(path: Path, wanted: set[str]) -> pl.DataFrame:
+    """What is known of the `wanted` items, as `ITEM_SCHEMA`; the first of repeated ones.
+
+    Raises:
+        DataError: a line is neither JSON nor a Python literal, or no line has a product number.
+    """
+    rows: dict[str, tuple[Any, ...]] = {}
+    some = False
+    for _, record in json_records(path):
+        # The 2023 lines carry both; reviews there are joined by the parent.
+        one = str(record.get("parent_asin") or record.get("asin") or "")
+        some = some or bool(one)
+        if one in wanted and one not in rows:
+            rows[one] = (one, *describe(record))
+    if not some:
+        raise DataError(
+            f"products with asin or parent_asin in {path}",
+            "no line with either",
+            "give the metadata file of the reviews' category",
+        )
+    return pl.DataFrame(list(rows.values()), schema=ITEM_SCHEMA, orient="row")
+
+
+def describe(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Title, description, categories, brand, price and image address of one product.
+
+    Example:
+        >>> describe({"title": "A &amp; B", "price": "$1,200.50", "category": ["X", "Y"]})
+        ('A & B', None, 'X | Y', None, 1200.5, None)
+    """
+    title = _text([record.get("title")], " ")
+    # Some titles of 2018 are a page's script that was taken for its title.
+    title = None if title and "getTime()" in title else title
+    categories = record.get("categories") or record.get("category")
+    return (
+        title,
+        _text(record.get("description"), " "),
+        _text(categories, " | "),
+        _text([record.get("brand") or record.get("store")], " "),
+        _price(record.get("price")),
+        _image(record),
+    )
+
+
+def _flat(value: Any) -> Iterable[str]:
+    """All texts in a value that is a text, or lists of lists of them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _flat(one)
+
+
+def _text(value: Any, separator: str) -> str | None:
+    parts = (" ".join(html.unescape(part).split()) for part in _flat(value))
+    return separator.join(dict.fromkeys(part for part in parts if part)) or None
+
+
+def _price(value: Any) -> float | None:
+    if isinstance(value, int | float):
+        return float(value)
+    found = PRICE.search(value) if isinstance(value, str) else None
+    return float(found.group().replace(",", "")) if found else None
+
+
+def _image(record: Mapping[str, Any]) -> str | None:
+    """The largest picture's address: a text (2014), a list (2018) or a list of sizes (2023)."""
+    images = record.get("images")
+    if isinstance(images, list):
+        for size in ("hi_res", "large", "thumb"):
+            for one in images:
+                if isinstance(one, dict) and one.get(size):
+                    return str(one[size])
+    for name in ("imageURLHighRes", "imageURL", "imUrl"):
+        for one in _flat(record.get(name)):
+            if one:
+                return one
+    return None

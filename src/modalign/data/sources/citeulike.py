@@ -95,9 +95,6 @@ def read(path: str | Path, min_documents: int = 1) -> RawData:
     )
 
 
-# ---------------------------------------------------------------- lines "count, then entries"
-
-
 def _tokens(path: Path) -> tuple[pl.DataFrame, int]:
     """Entries of every line as (line from 0, token text), and the number of lines.
 
@@ -166,9 +163,6 @@ def _within(path: Path, entries: pl.DataFrame, name: str, n: int, what: str) -> 
             f"{value} in line {line + 1}",
             "use files of the same data set",
         )
-
-
-# ----------------------------------------------------------------------------- text columns
 
 
 def _names(path: Path) -> pl.Series:

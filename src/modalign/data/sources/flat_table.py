@@ -10,8 +10,7 @@ import polars as pl
 from modalign.data import pictures
 from modalign.data.raw import RawData
 from modalign.data.sources._columns import find_columns, typed, unique_ids
-from modalign.data.sources._roles import recognise
-from modalign.data.sources._text_table import Frame, table_of
+from modalign.data.sources._text_table import Frame, recognise, table_of
 from modalign.errors import DataError
 
 

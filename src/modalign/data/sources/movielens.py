@@ -15,8 +15,7 @@ import polars as pl
 from modalign.data import pictures
 from modalign.data.raw import RawData
 from modalign.data.sources._columns import Columns, find_columns, typed
-from modalign.data.sources._roles import recognise
-from modalign.data.sources._text_table import open_table
+from modalign.data.sources._text_table import open_table, recognise
 from modalign.errors import DataError
 
 LICENCE = (

@@ -66,28 +66,6 @@ def generate(
         ('synthetic-shop', True, ['item_id', 'title', 'description', 'category'])
     """
     world = make_world(seed, n_users, n_items)
-    return from_world(world, mean_per_user, pictures, no_picture, no_description)
-
-
-def from_world(
-    world: World,
-    mean_per_user: float = 11.0,
-    pictures: bool = True,
-    no_picture: float = 0.03,
-    no_description: float = 0.02,
-) -> RawData:
-    """The shop of a given world, so that its latent values can be compared with results.
-
-    Args:
-        world: items, tastes and popularity.
-        mean_per_user: average purchases of a user, from 5 to a quarter of the items.
-        pictures: whether to draw the pictures (about 10 ms each) into a column `picture`.
-        no_picture: share of the items whose picture is missing.
-        no_description: share of the items whose description is missing.
-
-    Raises:
-        ConfigError: a number is out of its bounds.
-    """
     rng = numpy_generator(world.seed, "synthetic", "missing")
     pictured = _keep(rng, world.n_items, "no_picture", no_picture)
     described = _keep(rng, world.n_items, "no_description", no_description)

@@ -13,14 +13,16 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from modalign.core.seeds import numpy_generator
-from modalign.data.synthetic.patterns import pattern_masks
 from modalign.data.synthetic.shapes import DRAWINGS, Piece, Points, Shade
 from modalign.data.synthetic.world import World
 
 Colour = tuple[int, int, int]
+Field = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 SIZE: Final = 128
 _LARGE: Final = 3 * SIZE
@@ -69,13 +71,12 @@ def look_of(world: World, item: int) -> Look:
     return Look(*(world.values(name)[world.codes[name][item, 0]] for name in names))
 
 
-def draw(look: Look, rng: np.random.Generator, size: int = SIZE) -> Image.Image:
+def draw(look: Look, rng: np.random.Generator) -> Image.Image:
     """Draw one product.
 
     Args:
         look: its attributes.
         rng: draws background, position, size, mirroring, tone and pattern scale.
-        size: side of the square picture in pixels.
 
     Example:
         >>> picture = draw(Look("mug", "sky", "dots", "round"), np.random.default_rng(1))
@@ -96,19 +97,13 @@ def draw(look: Look, rng: np.random.Generator, size: int = SIZE) -> Image.Image:
     _cast_shadow(canvas, parts, look.category)
     for part in parts:
         _paint(canvas, part, look, tone, variant, background)
-    return canvas.resize((size, size), Image.Resampling.BOX)
+    return canvas.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
-def draw_item(world: World, item: int, size: int = SIZE) -> Image.Image:
-    """The picture of one item; it depends only on the seed of the world and the item.
-
-    Args:
-        world: the shop.
-        item: row of the item.
-        size: side of the square picture in pixels.
-    """
+def draw_item(world: World, item: int) -> Image.Image:
+    """The picture of one item; it depends only on the seed of the world and the item."""
     rng = numpy_generator(world.seed, "synthetic", "picture", item)
-    return draw(look_of(world, item), rng, size)
+    return draw(look_of(world, item), rng)
 
 
 def encode(picture: Image.Image) -> bytes:
@@ -144,15 +139,8 @@ def _cast_shadow(canvas: Image.Image, parts: list[Piece], category: str) -> None
         for part in parts[:2]:
             pen.polygon(_pixels(part.points + np.array([0.012, 0.03]), small), fill=110)
     else:
-        pen.ellipse(
-            [
-                small * (left + 0.02),
-                small * (bottom - 0.045),
-                small * (right - 0.02),
-                small * (bottom + 0.035),
-            ],
-            fill=130,
-        )
+        box = [left + 0.02, bottom - 0.045, right - 0.02, bottom + 0.035]
+        pen.ellipse([small * edge for edge in box], fill=130)
     blurred = mask.filter(ImageFilter.GaussianBlur(small * 0.018)).resize(canvas.size)
     canvas.paste((52, 48, 56), (0, 0), blurred)
 
@@ -220,3 +208,51 @@ def _light(shade: Shade) -> Image.Image:
     else:
         light = 1.0 - 0.05 * (down + 1)
     return Image.fromarray((255 * np.clip(light, 0.35, 1)).astype(np.uint8), "L")
+
+
+@lru_cache(maxsize=64)
+def pattern_masks(pattern: str, variant: int, size: int) -> tuple[Image.Image, Image.Image]:
+    """The areas of the light partner colour and of the accent colour of a palette.
+
+    Args:
+        pattern: one of the world's patterns.
+        variant: number of the scale and rotation of the pattern, which carry no information.
+        size: side of the square masks in pixels.
+
+    Returns:
+        Two masks of mode "L"; outside both the base colour remains.
+    """
+    period = (0.135, 0.15, 0.165)[variant % 3]
+    # A zigzag rotated by 45 degrees would be a staircase, so it is rotated by 90 instead.
+    slant = np.pi / 2 if pattern == "zigzag" else np.pi / 4
+    turn = (0.0, slant)[variant // 3 % 2]
+    y, x = np.mgrid[0:size, 0:size] / size - 0.5
+    u = (np.cos(turn) * x + np.sin(turn) * y) / period
+    v = (np.cos(turn) * y - np.sin(turn) * x) / period
+    light, dark = _areas(pattern, u, v)
+    masks = [Image.fromarray(one.astype(np.uint8) * 255, "L") for one in (light, dark)]
+    return masks[0], masks[1]
+
+
+def _areas(pattern: str, u: Field, v: Field) -> tuple[Mask, Mask]:
+    """Where the partner and the accent are, at places in units of the pattern's period."""
+    nothing = np.zeros(u.shape, dtype=bool)
+    if pattern == "plain":
+        return nothing, nothing
+    if pattern == "stripes":
+        return u % 1 < 0.5, nothing
+    if pattern == "dots":
+        a, b = (u + 0.5 * (np.floor(v) % 2)) % 1 - 0.5, v % 1 - 0.5
+        return np.hypot(a, b) < 0.32, nothing
+    if pattern == "checks":
+        across, down = u % 1.2 < 0.6, v % 1.2 < 0.6
+        return across & down, ~across & ~down
+    if pattern == "floral":
+        a = (u / 1.35 + 0.5 * (np.floor(v / 1.35) % 2)) % 1 - 0.5
+        b = (v / 1.35) % 1 - 0.5
+        radius, angle = np.hypot(a, b), np.arctan2(b, a)
+        heart = radius < 0.12
+        return (radius < 0.32 + 0.14 * np.cos(5 * angle)) & ~heart, heart
+    assert pattern == "zigzag", pattern
+    place = (v + np.abs(u % 1.6 - 0.8)) % 1.2
+    return place < 0.4, (place > 0.6) & (place < 0.8)

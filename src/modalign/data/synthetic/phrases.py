@@ -228,14 +228,8 @@ QUALITIES: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 }
 
 BRANDS: Final = (
-    "Hollin & Rye",
-    "Nordvik",
-    "Casa Lumbre",
-    "Fenwick Mill",
-    "Okaya",
-    "Petit Jour",
-    "Brackwater",
-    "Tallow House",
+    *("Hollin & Rye", "Nordvik", "Casa Lumbre", "Fenwick Mill"),
+    *("Okaya", "Petit Jour", "Brackwater", "Tallow House"),
 )
 
 MODELS: Final = (
@@ -259,7 +253,5 @@ CLOSINGS: Final = (
     "You have thirty days to change your mind.",
     "Our customers come back for a second one.",
     "Measurements are on the last photograph.",
-    "",
-    "",
-    "",
+    *("", "", ""),
 )

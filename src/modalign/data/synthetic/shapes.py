@@ -58,11 +58,11 @@ def _ellipse(x: float, y: float, rx: float, ry: float, corners: int = 72) -> Poi
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
 
 
-def _lathe(profile: Sequence[tuple[float, float]], x: float = 0.5) -> Points:
+def _lathe(profile: Sequence[tuple[float, float]]) -> Points:
     """The outline of a body of revolution: (half width, y) down one side and up the other."""
     half, y = np.asarray(profile, dtype=np.float64).T
-    right = np.stack([x + half, y], axis=1)
-    left = np.stack([x - half, y], axis=1)
+    right = np.stack([0.5 + half, y], axis=1)
+    left = np.stack([0.5 - half, y], axis=1)
     return np.concatenate([right, left[::-1]])
 
 
@@ -87,20 +87,16 @@ def _turned(
 
 
 def _box(left: float, top: float, right: float, bottom: float) -> Points:
-    """A rectangle."""
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], dtype=np.float64)
 
 
-def _arc(
-    x: float, y: float, rx: float, ry: float, start: float, stop: float, n: int = 40
-) -> Points:
+def _arc(x: float, y: float, rx: float, ry: float, start: float, stop: float) -> Points:
     """Points along an arc of an ellipse; angles in turns, 0 to the right, 0.25 downwards."""
-    angle = 2 * np.pi * np.linspace(start, stop, n)
+    angle = 2 * np.pi * np.linspace(start, stop, 40)
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
 
 
 def _path(*points: tuple[float, float]) -> Points:
-    """The points as an array."""
     return np.array(points, dtype=np.float64)
 
 
@@ -121,14 +117,11 @@ def teapot(is_round: bool) -> list[Piece]:
     """A teapot with spout, lid and handle."""
     if is_round:
         spout = [(0.32, 0.50), (0.16, 0.46), (0.04, 0.28), (0.0, 0.36), (0.10, 0.70), (0.34, 0.78)]
+        body = smooth(_lathe([(0.08, 0.34), (0.30, 0.36), (0.36, 0.86), (0.14, 0.84)]))
         return [
             Piece(_arc(0.74, 0.56, 0.18, 0.15, -0.25, 0.25), "deep", stroke=0.045),
             Piece(smooth(spout, 3), "base"),
-            Piece(
-                smooth(_lathe([(0.08, 0.34), (0.30, 0.36), (0.36, 0.86), (0.14, 0.84)])),
-                "pattern",
-                "cylinder",
-            ),
+            Piece(body, "pattern", "cylinder"),
             Piece(smooth(_lathe([(0.03, 0.27), (0.14, 0.29), (0.18, 0.40)])), "base", "cylinder"),
             Piece(_ellipse(0.5, 0.255, 0.038, 0.038), "deep"),
         ]
@@ -197,12 +190,10 @@ def clock(is_round: bool) -> list[Piece]:
         Piece(_path((0.5, 0.5), (0.60, 0.55)), "dark", stroke=0.022),
         Piece(_ellipse(0.5, 0.5, 0.022, 0.022), "deep"),
     ]
+    ray, angles = np.array([0.185, 0.205]), np.arange(12) * np.pi / 6
     marks = [
         Piece(np.stack([0.5 + a * ray, 0.5 + b * ray], axis=1), "dark", stroke=0.010)
-        for a, b in zip(
-            np.cos(np.arange(12) * np.pi / 6), np.sin(np.arange(12) * np.pi / 6), strict=True
-        )
-        for ray in [np.array([0.185, 0.205])]
+        for a, b in zip(np.cos(angles), np.sin(angles), strict=True)
     ]
     return [
         Piece(_ellipse(0.5, 0.5, 0.42, 0.42, corners), "pattern", "dome"),

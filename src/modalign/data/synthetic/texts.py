@@ -11,15 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modalign.core.seeds import numpy_generator
-from modalign.data.synthetic.phrases import (
-    CLOSINGS,
-    MATERIALS,
-    MODELS,
-    NOUNS,
-    OCCASIONS,
-    OPENINGS,
-    QUALITIES,
-)
+from modalign.data.synthetic import phrases
 from modalign.data.synthetic.world import CATEGORIES, World
 
 _TITLES = (
@@ -56,26 +48,26 @@ def _write(world: World, item: int, rng: np.random.Generator) -> Text:
     value = {name: world.values(name)[codes[item, 0]] for name, codes in world.codes.items()}
     first, second = (world.values("quality")[code] for code in world.codes["quality"][item])
     category = CATEGORIES[world.codes["category"][item, 0]]
-    material = _pick(rng, MATERIALS[category][value["material"]])
+    material = _pick(rng, phrases.MATERIALS[category][value["material"]])
     words = {
         "brand": value["brand"],
-        "model": _pick(rng, MODELS),
-        "noun": _pick(rng, NOUNS[category]),
+        "model": _pick(rng, phrases.MODELS),
+        "noun": _pick(rng, phrases.NOUNS[category]),
         "material": material,
         "material_capital": _capital(material),
-        "occasion": _pick(rng, OCCASIONS[value["occasion"]][0]),
-        "quality": _pick(rng, QUALITIES[first][0]),
+        "occasion": _pick(rng, phrases.OCCASIONS[value["occasion"]][0]),
+        "quality": _pick(rng, phrases.QUALITIES[first][0]),
     }
     words["a_quality"], words["a_material"] = map(_with_article, (words["quality"], material))
     words["quality_capital"] = _capital(words["quality"])
     sentences = [
-        _pick(rng, OCCASIONS[value["occasion"]][1]),
-        _pick(rng, QUALITIES[first][1]),
-        _pick(rng, QUALITIES[second][1]),
+        _pick(rng, phrases.OCCASIONS[value["occasion"]][1]),
+        _pick(rng, phrases.QUALITIES[first][1]),
+        _pick(rng, phrases.QUALITIES[second][1]),
     ]
     rng.shuffle(sentences)
-    opening = _pick(rng, OPENINGS).format(**words)
-    closing = _pick(rng, CLOSINGS)
+    opening = _pick(rng, phrases.OPENINGS).format(**words)
+    closing = _pick(rng, phrases.CLOSINGS)
     title = _capital(_pick(rng, _TITLES).format(**words))
     return Text(title, " ".join([opening, *sentences, closing]).strip())
 

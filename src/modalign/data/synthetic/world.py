@@ -49,6 +49,7 @@ TEXTUAL: Final[Mapping[str, tuple[str, ...]]] = {
     "quality": tuple(QUALITIES),
     "brand": BRANDS,
 }
+_GROUPS: Final = {"visual": tuple(VISUAL), "textual": tuple(TEXTUAL), "category": ("category",)}
 PARTS: Final = ("visual", "textual", "category", "popularity")
 
 # Weight of an attribute relative to the others of its modality.
@@ -130,17 +131,15 @@ class World:
 
     @cached_property
     def _designs(self) -> dict[str, Floats]:
-        groups = {"visual": tuple(VISUAL), "textual": tuple(TEXTUAL), "category": ("category",)}
         return {
-            part: np.hstack([self._one_hot(a) for a in names]) for part, names in groups.items()
+            part: np.hstack([self._one_hot(a) for a in names]) for part, names in _GROUPS.items()
         }
 
     @cached_property
     def _scaled_tastes(self) -> dict[str, Floats]:
         """Tastes divided by the deviation of their own product over the items."""
-        groups = {"visual": tuple(VISUAL), "textual": tuple(TEXTUAL), "category": ("category",)}
         scaled = {}
-        for part, names in groups.items():
+        for part, names in _GROUPS.items():
             taste = np.hstack([self.tastes[name] for name in names])
             design = self._designs[part]
             covariance = design.T @ design / len(design)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modalign_serve.ranker.diversity import marginal_relevance
+from modalign_serve.ranker.picking import marginal_relevance
 
 
 def slow(

@@ -11,16 +11,12 @@ from modalign.cli.options import Data, Json, Seed
 from modalign.cli.render import err, out, print_json, say
 from modalign.errors import ConfigError
 
-EXAMPLES = (
-    "modalign figures runs/teacher runs/student --out figures",
-    "modalign figures --flow --out figures",
-)
+EPILOG = """**Example**
 
+    modalign figures runs/teacher runs/student --out figures
 
-def register(root: typer.Typer) -> None:
-    """Add the command to the top level."""
-    examples = "".join(f"\n\n    {line}" for line in EXAMPLES)
-    root.command(rich_help_panel="Results", epilog=f"**Example**{examples}")(figures)
+    modalign figures --flow --out figures
+"""
 
 
 def figures(
