@@ -29,7 +29,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def lists(shop: Path, seconds: float) -> dict[str, Any]:
     found = {}
     for connections in (1, 4, 8, 16):
         measured = bench.measure(shop, USERS, seconds, connections, K)
-        found[f"{connections} connections"] = measured.to_dict()
+        found[f"{connections} connections"] = asdict(measured)
     return found
 
 
