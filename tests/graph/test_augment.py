@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modalign.graph.augment import kept_edges
+from modalign.graph.bipartite import kept_edges
 
 
 def star_and_pairs(n: int = 200):

@@ -21,7 +21,7 @@ from modalign.sweeps import ablation, runner
 from modalign.sweeps.ablation import FULL, Ablation
 from modalign.sweeps.job import check_metric, clear, features_of, kept, protocol_of, read_dataset
 from modalign.sweeps.plan import SweepPlan, chosen
-from modalign.sweeps.result import Progress, Sweep
+from modalign.sweeps.table import Progress, Sweep
 
 
 @dataclass(frozen=True)

@@ -108,11 +108,7 @@ class _OfWords:
         }
 
     def read(self, raw: Any) -> str:
-        """The text, which must have a word of the vocabulary.
-
-        Raises:
-            UnreadableInput: it has none.
-        """
+        """The text; raises `UnreadableInput` if it has no word of the vocabulary."""
         text = str(raw)
         if self._vectorizer is not None and not self._vectorizer.transform([text]).nnz:
             raise UnreadableInput("no word of the vocabulary")

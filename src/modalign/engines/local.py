@@ -119,8 +119,10 @@ class _Pool(Generic[T]):
         self.waiting = deque(range(len(tasks)))
         self.killed: Counter[int] = Counter()
         self.killed_at_start = 0
+        import torch  # has been imported already; workers get their threads by variables
+
         # Rounded down: two threads on one core wait for each other in every operation.
-        self.threads = max(1, _threads() // workers)
+        self.threads = max(1, torch.get_num_threads() // workers)
         self.workers: dict[Connection, _Worker] = {}
 
     def results(self) -> Iterator[Done[T]]:
@@ -184,13 +186,6 @@ class _Pool(Generic[T]):
         how = f"was killed {ATTEMPTS} times" if was_killed else f"exited with code {code}"
         error = f"its worker process {how}; is there enough memory for this number of workers?"
         return Done(self.tasks[index], time.monotonic() - worker.started_at, error=error)
-
-
-def _threads() -> int:
-    """Those of this process, which has torch already; workers get theirs by variables."""
-    import torch
-
-    return torch.get_num_threads()
 
 
 def _work(connection: Connection, job: Callable[[Any], Any]) -> None:

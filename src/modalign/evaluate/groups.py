@@ -39,7 +39,17 @@ def by_activity(per_user: pl.DataFrame, edges: Sequence[int] = ACTIVITY) -> pl.D
         raise ConfigError(
             f"a first edge of at most {counts.min()}", str(edges[0]), "start the edges at 0"
         )
-    return _means(per_user, np.searchsorted(edges, counts, side="right") - 1, _names(edges))
+    group = np.searchsorted(edges, counts, side="right") - 1
+    names = [f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in pairwise(edges)]
+    metrics = [column for column in per_user.columns if "@" in column]
+    every = pl.Series([*names, f"{edges[-1]}+"])
+    return (
+        per_user.with_columns(_group=pl.Series(group), group=every.gather(group))
+        .group_by("_group", "group")
+        .agg(pl.len().alias("n_users"), *(pl.col(one).mean() for one in metrics))
+        .sort("_group")
+        .select("group", "n_users", *metrics)
+    )
 
 
 def by_popularity(
@@ -81,19 +91,3 @@ def by_popularity(
     got = np.array([is_head[found].sum(), (~is_head[found]).sum()])
     recall = got / np.maximum(pairs, 1)
     return pl.DataFrame({"group": ["head", "tail"], "n_pairs": pairs, f"recall@{k}": recall})
-
-
-def _means(per_user: pl.DataFrame, group: np.ndarray, names: list[str]) -> pl.DataFrame:
-    metrics = [column for column in per_user.columns if "@" in column]
-    return (
-        per_user.with_columns(_group=pl.Series(group), group=pl.Series(names).gather(group))
-        .group_by("_group", "group")
-        .agg(pl.len().alias("n_users"), *(pl.col(one).mean() for one in metrics))
-        .sort("_group")
-        .select("group", "n_users", *metrics)
-    )
-
-
-def _names(edges: list[int]) -> list[str]:
-    ends = [f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in pairwise(edges)]
-    return [*ends, f"{edges[-1]}+"]

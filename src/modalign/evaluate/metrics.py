@@ -125,23 +125,6 @@ def _one(place: np.ndarray, number: np.ndarray) -> np.ndarray:
     return np.ones(len(place))
 
 
-def _recall(lists: JudgedLists, k: int) -> np.ndarray:
-    values: np.ndarray = lists.total(k, _one) / lists.n_relevant
-    return values
-
-
-def _precision(lists: JudgedLists, k: int) -> np.ndarray:
-    return lists.total(k, _one) / k
-
-
-def _hit(lists: JudgedLists, k: int) -> np.ndarray:
-    return (lists.total(k, _one) > 0).astype(np.float64)
-
-
-def _mrr(lists: JudgedLists, k: int) -> np.ndarray:
-    return lists.total(k, lambda place, number: (number == 0) / (place + 1.0))
-
-
 def _ndcg(lists: JudgedLists, k: int) -> np.ndarray:
     gained = lists.total(k, lambda place, number: 1 / np.log2(place + 2.0))
     ideal = np.cumsum(1 / np.log2(np.arange(k) + 2.0))
@@ -157,10 +140,6 @@ def _map(lists: JudgedLists, k: int) -> np.ndarray:
 
 def _novelty(lists: JudgedLists, k: int) -> np.ndarray:
     return lists.mean(k, -np.log2(np.maximum(lists.counts(), 1) / max(lists.n_train_users, 1)))
-
-
-def _popularity(lists: JudgedLists, k: int) -> np.ndarray:
-    return lists.mean(k, lists.counts().astype(np.float64))
 
 
 def _coverage(lists: JudgedLists, k: int) -> float:
@@ -189,15 +168,15 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("recall", _recall),
-        Metric("precision", _precision),
+        Metric("recall", lambda lists, k: lists.total(k, _one) / lists.n_relevant),
+        Metric("precision", lambda lists, k: lists.total(k, _one) / k),
         Metric("ndcg", _ndcg),
         Metric("map", _map),
-        Metric("mrr", _mrr),
-        Metric("hit", _hit),
+        Metric("mrr", lambda lists, k: lists.total(k, lambda place, n: (n == 0) / (place + 1.0))),
+        Metric("hit", lambda lists, k: (lists.total(k, _one) > 0).astype(np.float64)),
         Metric("coverage", overall=_coverage, accuracy=False),
         Metric("novelty", _novelty, accuracy=False),
-        Metric("popularity", _popularity, accuracy=False),
+        Metric("popularity", lambda lists, k: lists.mean(k, lists.counts()), accuracy=False),
     )
 }
 

@@ -115,7 +115,9 @@ class Evaluator:
         self._item_counts = np.bincount(train.indices, minlength=dataset.n_items)
         self._candidates = self._cold(relevant) if candidates == "cold" else None
         if self._candidates is not None:
-            relevant = _only(relevant, self._candidates)
+            kept = np.isin(relevant.indices, self._candidates)
+            pairs = Interactions(row_of_entries(relevant)[kept], relevant.indices[kept])
+            relevant = pairs.csr(*shape)
 
         asked = np.diff(relevant.indptr) > 0
         users = np.flatnonzero(asked & (np.diff(self._history.indptr) > 0))
@@ -248,8 +250,3 @@ class _FromHistory:
     def score(self, queries: Queries) -> Tensor:
         """`user_vectors(queries) @ items.T`."""
         return self.recommender.user_vectors(queries) @ self.items.T
-
-
-def _only(relevant: sp.csr_array, items: np.ndarray) -> sp.csr_array:
-    kept = np.isin(relevant.indices, items)
-    return Interactions(row_of_entries(relevant)[kept], relevant.indices[kept]).csr(*relevant.shape)

@@ -214,16 +214,9 @@ def profile(
     for done, run in enumerate(runs):
         if progress is not None:
             progress(done, len(runs))
-        request = {
-            "run": str(run),
-            "data": None if data is None else str(data),
-            "batch": batch,
-            "k": k,
-            "threads": threads,
-            "device": where,
-            "repeats": repeats,
-        }
-        found.append(_in_a_process_of_its_own(request))
+        options = {"batch": batch, "k": k, "threads": threads, "device": where, "repeats": repeats}
+        folder = None if data is None else str(data)
+        found.append(_in_a_process_of_its_own({"run": str(run), "data": folder, **options}))
     if progress is not None:
         progress(len(runs), len(runs))
     environment = {**run_folder.environment(), "threads": threads}
@@ -306,9 +299,6 @@ class Asker:
             block=min(len(users), BLOCK),
             device=self.device,
         )
-
-
-# ---------------------------------------------------------------------- inner parts
 
 
 def _check(runs: Sequence[Any], batch: int, k: int, threads: int, repeats: int) -> None:

@@ -13,17 +13,15 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
 from modalign.core import devices
 from modalign.core.files import LOCK, write_aside
@@ -67,7 +65,8 @@ def open_new(
         )
     if run.resume and (folder / "config.yaml").is_file():
         check_same(folder, {**description, "fingerprint": dataset.fingerprint})
-    if not (folder / "config.yaml").is_file() and _has_files(folder):
+    others = folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir())
+    if others and not (folder / "config.yaml").is_file():
         raise RunError("a new or empty folder", f"{folder} with other files", "choose another")
     if run.overwrite:
         for name in ("results.json", "checkpoints/last.pt", HISTORY, PER_USER):
@@ -85,42 +84,6 @@ def open_new(
     }
     with write_aside(folder / "config.yaml") as aside:
         aside.write_text(yaml.safe_dump(config, sort_keys=False))
-
-
-def _has_files(folder: Path) -> bool:
-    return folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir())
-
-
-def write(
-    folder: Path,
-    state: Mapping[str, Tensor],
-    results: Mapping[str, Any],
-    per_user: pl.DataFrame | None,
-) -> None:
-    """Weights, per-user metrics and, last of all, `results.json`.
-
-    Args:
-        folder: opened by `open_new`.
-        state: parameters and buffers by name.
-        results: what came out.
-        per_user: test metrics of every user, or None.
-    """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    with write_aside(folder / WEIGHTS) as aside:
-        save_file(tensors, aside)
-    if per_user is not None:
-        with write_aside(folder / PER_USER) as aside:
-            per_user.write_parquet(aside)
-    with write_aside(folder / "environment.json") as aside:
-        aside.write_text(json.dumps(environment(), indent=2) + "\n")
-    with write_aside(folder / "results.json") as aside:
-        aside.write_text(json.dumps(results, indent=2) + "\n")
-
-
-def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """`metrics.jsonl`, a line for each epoch."""
-    with write_aside(folder / HISTORY) as aside:
-        aside.write_text("".join(json.dumps(dict(record)) + "\n" for record in history))
 
 
 def read_weights(folder: Path, model: torch.nn.Module, name: str) -> None:

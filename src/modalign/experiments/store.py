@@ -10,7 +10,9 @@ from types import MappingProxyType
 from typing import Any
 
 import polars as pl
+from safetensors.torch import save_file
 
+from modalign.core.files import write_aside
 from modalign.core.interfaces import Recommender
 from modalign.data.dataset import Dataset
 from modalign.errors import RunError
@@ -88,7 +90,7 @@ def write(
     history: Sequence[Mapping[str, float]],
     per_user: pl.DataFrame | None,
 ) -> None:
-    """All of a finished run but its `config.yaml`, which was written first.
+    """All of a finished run but its `config.yaml`; last of all `results.json`.
 
     Args:
         folder: opened by `run_folder.open_new`.
@@ -97,8 +99,18 @@ def write(
         history: one record an epoch.
         per_user: test metrics of every user, or None.
     """
-    run_folder.write_history(folder, history)
-    run_folder.write(folder, model.state_dict(), results, per_user)
+    with write_aside(folder / run_folder.HISTORY) as aside:
+        aside.write_text("".join(json.dumps(dict(record)) + "\n" for record in history))
+    tensors = {name: v.detach().cpu().contiguous() for name, v in model.state_dict().items()}
+    with write_aside(folder / run_folder.WEIGHTS) as aside:
+        save_file(tensors, aside)
+    if per_user is not None:
+        with write_aside(folder / run_folder.PER_USER) as aside:
+            per_user.write_parquet(aside)
+    with write_aside(folder / "environment.json") as aside:
+        aside.write_text(json.dumps(run_folder.environment(), indent=2) + "\n")
+    with write_aside(folder / "results.json") as aside:
+        aside.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:

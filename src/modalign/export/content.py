@@ -209,7 +209,8 @@ def _aligned(
         loss = (guess - truth).square().sum(1).mean()
         loss = loss + penalty * (params[0].square().sum() + 10 * params[4].square().sum())
         if choice.transport:
-            loss = loss + choice.transport * _divergence(guess, truth)
+            gap = ot.sinkhorn_divergence(guess, truth, reg=0.1, tolerance=1e-2, max_iterations=50)
+            loss = loss + choice.transport * gap.value
         loss.backward()
         optimizer.step()
     linear_, bias_, hidden, hidden_bias, out = (one.detach().numpy() for one in params)
@@ -220,11 +221,6 @@ def _forward(params: list[Tensor], x: Tensor) -> Tensor:
     linear, bias, hidden, hidden_bias, out = params
     guess = x @ linear + bias
     return guess + torch.tanh(x @ hidden + hidden_bias) @ out if out.numel() else guess
-
-
-def _divergence(guess: Tensor, truth: Tensor) -> Tensor:
-    found = ot.sinkhorn_divergence(guess, truth, reg=0.1, tolerance=1e-2, max_iterations=50)
-    return found.value
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def thin_svd(features: np.ndarray, rank: int | None = None, tolerance: float = 1
         raise ConfigError("a rank of 1 or more", str(rank), "give a positive rank, or none")
     n, d = features.shape
     tall = d <= n
-    gram = _gram_of_columns(features) if tall else _gram_of_rows(features)
+    gram = _gram(features) if tall else _gram(features.T)
     energy = float(np.trace(gram))
     size = len(gram)
     if energy == 0.0:
@@ -110,19 +110,10 @@ def _blocks(n: int) -> Iterator[slice]:
     return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))
 
 
-def _gram_of_columns(features: np.ndarray) -> np.ndarray:
+def _gram(features: np.ndarray) -> np.ndarray:
     d = features.shape[1]
     gram = np.zeros((d, d))
     for rows in _blocks(len(features)):
         block = features[rows].astype(np.float64)
         gram += block.T @ block
-    return gram
-
-
-def _gram_of_rows(features: np.ndarray) -> np.ndarray:
-    n = len(features)
-    gram = np.zeros((n, n))
-    for columns in _blocks(features.shape[1]):
-        block = features[:, columns].astype(np.float64)
-        gram += block @ block.T
     return gram

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from modalign.graph.augment import By, kept_edges
 from modalign.graph.normalize import normalise
 from modalign.graph.propagate import (
     CSR,
@@ -24,6 +23,7 @@ from modalign.graph.propagate import (
 )
 
 Readout = Literal["mean", "sum", "last"]
+By = Literal["uniform", "degree"]
 
 
 class BipartiteGraph(SparseGraph):
@@ -155,8 +155,7 @@ class BipartiteGraph(SparseGraph):
         Args:
             rate: in [0, 1).
             rng: a generator on the CPU.
-            by: "uniform", or "degree" to drop edges of popular nodes first, see
-                `modalign.graph.augment.kept_edges`.
+            by: "uniform", or "degree" to drop edges of popular nodes first, see `kept_edges`.
 
         Raises:
             ValueError: the rate is out of bounds, or `by` is unknown.
@@ -165,6 +164,48 @@ class BipartiteGraph(SparseGraph):
         kept = kept_edges(users, items, rate, rng, by)
         smaller = BipartiteGraph(users[kept], items[kept], self.n_users, self.n_items)
         return smaller.to(self.indptr.device)
+
+
+def kept_edges(
+    users: Tensor, items: Tensor, rate: float, rng: torch.Generator, by: By = "uniform"
+) -> Tensor:
+    """Positions of the edges that stay: `n - round(rate * n)` of them, ascending, int64.
+
+    "uniform" keeps every set of that size with the same probability. "degree" draws the edges
+    that stay one after the other without replacement, with probability proportional to
+    `1 / sqrt(d_u d_i)`, so that edges between popular nodes are dropped first. Both draw Gumbel
+    noise once per edge: the largest keys `log weight + noise` are such a sample.
+
+    Args:
+        users: user of each edge, int64, shape (n,).
+        items: item of each edge, int64, shape (n,).
+        rate: share of edges to drop, in [0, 1).
+        rng: a generator on the CPU.
+        by: "uniform" or "degree".
+
+    Raises:
+        ValueError: the rate is out of bounds, or `by` is unknown.
+
+    Source: Zhou and Shen, "A tale of two graphs" (FREEDOM), MM 2023, section 3.3
+    (degree-sensitive edge pruning); Efraimidis and Spirakis 2006 (sampling by keys).
+
+    Example:
+        >>> edges = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 2])
+        >>> len(kept_edges(*edges, rate=0.5, rng=torch.Generator().manual_seed(1)))
+        2
+    """
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"expected a share of edges to drop in [0, 1), got {rate}")
+    draw = torch.rand(len(users), generator=rng, dtype=torch.float64)
+    keys = -torch.log(-torch.log(draw.clamp(min=torch.finfo(torch.float64).tiny)))
+    if by == "degree":
+        degree_of_user = torch.bincount(users).double()[users]
+        degree_of_item = torch.bincount(items).double()[items]
+        keys -= 0.5 * torch.log(degree_of_user * degree_of_item)
+    elif by != "uniform":
+        raise ValueError(f"expected edges to be dropped by uniform or degree, got {by!r}")
+    n_kept = len(users) - round(rate * len(users))
+    return torch.topk(keys, n_kept, sorted=False).indices.sort().values
 
 
 class _Propagation(torch.autograd.Function):
@@ -329,19 +370,7 @@ def _last_layer(matrix: CSR, x: Tensor, rows: Tensor, n_users: int) -> Tensor:
     """
     if x.device.type != "cpu":
         return multiply_rows(matrix, x, rows)
-    n_edges = len(matrix.indices) // 2
-    of_users = CSR(
-        matrix.indptr[: n_users + 1],
-        matrix.indices[:n_edges],
-        matrix.values[:n_edges],
-        matrix.n_columns,
-    )
-    of_items = CSR(
-        matrix.indptr[n_users:] - n_edges,
-        matrix.indices[n_edges:],
-        matrix.values[n_edges:],
-        matrix.n_columns,
-    )
+    of_users, of_items = matrix.rows(0, n_users), matrix.rows(n_users, matrix.n_rows)
     is_item = rows >= n_users
     result = x.new_empty(len(rows), x.shape[1])
     for half, where, first in ((of_users, ~is_item, 0), (of_items, is_item, n_users)):

@@ -62,7 +62,10 @@ def knn_graph(
             f"expected features (n, d) and present (n,), got {features.shape} and {present.shape}"
         )
     known = torch.nonzero(present).flatten()
-    norms = _norms(features, block)[known]
+    # In blocks: norms in float64 of all rows at once copy all features in float64.
+    blocks = features.split(min(block, 64))
+    parts = [torch.linalg.vector_norm(x, dim=1, dtype=torch.float64) for x in blocks]
+    norms = torch.cat(parts)[known]
     known, norms = known[norms > 0], norms[norms > 0]
     cosines = _Cosines(features, known, norms, block)
     edges = [_nearest(cosines, k, include_self, at) for at in range(0, len(known), block)]
@@ -73,15 +76,6 @@ def knn_graph(
     columns = torch.cat([*(column for _, column in edges), alone]).cpu().numpy()
     ones = sp.csr_array((np.ones(len(rows)), (rows, columns)), shape=(n, n))
     return SparseGraph(normalise(ones, normalisation))
-
-
-def _norms(features: Tensor, block: int) -> Tensor:
-    # In blocks: norms in float64 of all rows at once copy all features in float64.
-    parts = [
-        torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
-        for x in features.split(min(block, 64))
-    ]
-    return torch.cat(parts)
 
 
 class _Cosines:

@@ -65,12 +65,7 @@ class CSR(NamedTuple):
 
 
 def multiply(matrix: CSR, x: Tensor) -> Tensor:
-    """`matrix @ x` of shape (n, d), without a gradient.
-
-    Args:
-        matrix: (n, m), on the device of x.
-        x: dense (m, d).
-    """
+    """`matrix @ x` of shape (n, d), without a gradient, for a dense x (m, d) on one device."""
     if x.device.type == "cpu" and x.dtype == torch.float32 and len(matrix.indices):
         return functional.embedding_bag(
             matrix.indices,

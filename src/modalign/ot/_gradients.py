@@ -16,6 +16,7 @@ from modalign.ot._solve import Schedule, SolverState, heats_of, moved
 from modalign.ot.result import MOST
 
 _RIDGE = 1e-11  # keeps the system solvable for a plan that falls into separate pieces
+_Known = tuple[Tensor, Tensor, Tensor, Balanced]  # f, g, reg and the marginals: constants
 
 
 def densities(scaled: Tensor, f: Tensor, g: Tensor) -> Tensor:
@@ -27,16 +28,8 @@ class _EnvelopeDual(torch.autograd.Function):
     """The dual at fixed potentials; its gradient is exact at the optimum (envelope theorem)."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        cost: Tensor,
-        a: Tensor,
-        b: Tensor,
-        f: Tensor,
-        g: Tensor,
-        reg: Tensor,
-        marginals: Balanced,
-    ) -> Tensor:
+    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, known: _Known) -> Tensor:
+        f, g, reg, marginals = known
         density = densities(cost / -reg[:, None, None], f, g)
         row = torch.bmm(density, b.unsqueeze(-1)).squeeze(-1)
         mass_a, mass_b = a.sum(-1), b.sum(-1)
@@ -60,7 +53,7 @@ class _EnvelopeDual(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_cost = density * (grad.unsqueeze(-1) * a).unsqueeze(-1)
             grad_cost.mul_(b.unsqueeze(-2))
-        return grad_cost, grad_a, grad_b, None, None, None, None
+        return grad_cost, grad_a, grad_b, None
 
 
 def dual_value(
@@ -71,10 +64,8 @@ def dual_value(
     With `through` gradients also pass through the potentials, for unrolled sweeps.
     """
     if not through:
-        fixed = state.f.detach(), state.g.detach()
-        value: Tensor = _EnvelopeDual.apply(  # type: ignore[no-untyped-call]
-            cost, a, b, *fixed, reg, state.marginals
-        )
+        known = (state.f.detach(), state.g.detach(), reg, state.marginals)
+        value: Tensor = _EnvelopeDual.apply(cost, a, b, known)  # type: ignore[no-untyped-call]
         return value
     plan = plan_at(cost, a, b, state, reg)
     slope_a, slope_b = state.marginals.slopes(state.f, state.g)
@@ -101,17 +92,10 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        cost: Tensor,
-        a: Tensor,
-        b: Tensor,
-        f: Tensor,
-        g: Tensor,
-        reg: Tensor,
-        marginals: Balanced,
+        ctx: Any, cost: Tensor, a: Tensor, b: Tensor, known: _Known
     ) -> tuple[Tensor, Tensor]:
+        f, g, reg, ctx.marginals = known
         ctx.save_for_backward(cost, a, b, f, g, reg)
-        ctx.marginals = marginals
         return f.clone(), g.clone()
 
     @staticmethod
@@ -142,7 +126,7 @@ class _Implicit(torch.autograd.Function):
             grad_cost = grad_cost + w_level.unsqueeze(-1) * plan
             grad_a, grad_b = grad_a - w_level * row, grad_b - w_level * column
         grad_cost = (grad_cost / reg[:, None, None]).to(kind)
-        return grad_cost, grad_a.to(kind), grad_b.to(kind), None, None, None, None
+        return grad_cost, grad_a.to(kind), grad_b.to(kind), None
 
 
 def _adjoint(
@@ -164,25 +148,6 @@ def _adjoint(
     system[:, :n, :n].diagonal(dim1=1, dim2=2).add_(1.0 + _RIDGE)
     right = u_f.new_zeros(n_problems, n + 1)
     right[:, :n] = u_f - torch.bmm(pull, u_g.unsqueeze(-1)).squeeze(-1)
-    bordered = _border(system, damp_f, damp_g, pull, marginals, a, totals)
-    solution = torch.linalg.solve(bordered, right)
-    w_f, level = solution[:, :n], solution[:, n:]
-    w_g = u_g - torch.bmm((damp_f * w_f).unsqueeze(1), by_row).squeeze(1)
-    if totals is not None:
-        w_g = w_g - level * totals[1]
-    return w_f, w_g, level
-
-
-def _border(
-    system: Tensor,
-    damp_f: Tensor,
-    damp_g: Tensor,
-    pull: Tensor,
-    marginals: Balanced,
-    a: Tensor,
-    totals: tuple[Tensor, Tensor] | None,
-) -> Tensor:
-    """Fills the last row and column, see `_Implicit`."""
     if totals is not None:
         last = totals[0] - torch.bmm(pull, totals[1].unsqueeze(-1)).squeeze(-1)
         bound = 1.0 - damp_f
@@ -199,13 +164,18 @@ def _border(
         last, bound = a, torch.ones_like(a)
         corner = torch.zeros_like(a[:, :1])
     system[:, :-1, -1], system[:, -1, :-1], system[:, -1, -1:] = last, bound, corner
-    return system
+    solution = torch.linalg.solve(system, right)
+    w_f, level = solution[:, :n], solution[:, n:]
+    w_g = u_g - torch.bmm((damp_f * w_f).unsqueeze(1), by_row).squeeze(1)
+    if totals is not None:
+        w_g = w_g - level * totals[1]
+    return w_f, w_g, level
 
 
 def implicit(cost: Tensor, a: Tensor, b: Tensor, state: SolverState, reg: Tensor) -> SolverState:
     """The same state with potentials that are differentiable in cost, a and b."""
     known = (state.f, state.g, reg, state.marginals)
-    f, g = _Implicit.apply(cost, a, b, *known)  # type: ignore[no-untyped-call]
+    f, g = _Implicit.apply(cost, a, b, known)  # type: ignore[no-untyped-call]
     return SolverState(f, g, state.marginals, state.error, state.iterations)
 
 

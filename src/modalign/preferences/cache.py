@@ -8,7 +8,6 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from modalign.errors import DataError
@@ -60,12 +59,7 @@ class AnswerCache:
     def __enter__(self) -> AnswerCache:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._db.close()
 
     def known(self, keys: Sequence[str]) -> dict[str, ModelAnswer]:
@@ -80,11 +74,7 @@ class AnswerCache:
         return found
 
     def keep(self, key: str, answer: ModelAnswer) -> None:
-        """Store one answer.
-
-        Raises:
-            DataError: the file cannot be written.
-        """
+        """Store one answer; raises `DataError` if the file cannot be written."""
         row = (key, answer.text, answer.tokens_in, answer.tokens_out)
         self._run("insert or replace into answers values (?, ?, ?, ?)", row)
         self._db.commit()

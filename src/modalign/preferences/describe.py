@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from modalign.core.files import write_aside
@@ -133,7 +132,11 @@ def describe(
         found = provider.describe(side, report_progress)
         if found.failures or found.not_asked:
             found = _without_failures(found, side, fallback)
-        features, present = _embedded(found, side, embedder, centre)
+        known = [text for text in side.texts if text] or [text for text in found.texts if text]
+        embedder.fit(known)
+        features, present = embedder.encode(found.texts)
+        if centre:
+            features, present = centred(features, present)
         facts["sources"] = dict(Counter(one for one in found.sources if one is not None))
         facts["failed"] = [[one.user_id, one.reason] for one in found.failures]
     else:
@@ -201,11 +204,7 @@ def _provenance(
 
 
 def _without_failures(found: Descriptions, side: TrainingSide, fallback: bool) -> Descriptions:
-    """The template's sentence for users whose question failed.
-
-    Raises:
-        DataError: there is no fallback, or questions were not asked.
-    """
+    """The template's sentence for users whose question failed."""
     n, asked = len(found.failures), len(side.active)
     if not fallback or found.not_asked:
         first = found.failures[0] if found.failures else None
@@ -219,14 +218,6 @@ def _without_failures(found: Descriptions, side: TrainingSide, fallback: bool) -
         )
     rows = side.users.rows([one.user_id for one in found.failures]).tolist()
     return with_template(found, side, rows)
-
-
-def _embedded(
-    found: Descriptions, side: TrainingSide, embedder: TextEmbedder, centre: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    embedder.fit([text for text in side.texts if text] or [text for text in found.texts if text])
-    features, present = embedder.encode(found.texts)
-    return centred(features, present) if centre else (features, present)
 
 
 def _write_texts(dataset: Dataset, name: str, found: Descriptions | None) -> None:

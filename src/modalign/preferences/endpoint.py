@@ -173,11 +173,7 @@ class OpenAICompatible:
                 self._stop.set()  # ends pauses, and what has not been sent yet
 
     def _client(self) -> httpx.Client:
-        """Connections for one run, with the proxy that the environment names for this address.
-
-        Raises:
-            ConfigError: this proxy cannot be used.
-        """
+        """Connections for one run, with the proxy that the environment names for this address."""
         url = httpx.URL(self.base_url)
         # httpx would also read ALL_PROXY, and fail on a SOCKS proxy even for excepted hosts.
         excepted = urllib.request.proxy_bypass(url.netloc.decode())
@@ -269,12 +265,7 @@ class OpenAICompatible:
         return " ".join(self._redacted(str(said)).split())[:SHOWN]
 
     def _status(self, response: httpx.Response, words: str) -> Refusal:
-        """What a status other than 200 means for a question.
-
-        Raises:
-            ConfigError: no question can be answered.
-            _Transient: it may pass.
-        """
+        """What a status other than 200 means for a question; raises what may pass."""
         code = response.status_code
         said = f"HTTP {code}: {words or response.reason_phrase}"
         if code in (408, 429) or code >= 500:
@@ -298,11 +289,7 @@ class OpenAICompatible:
         return Refusal(said)
 
     def _broken(self, error: BaseException) -> _Transient:
-        """What a failed connection means.
-
-        Raises:
-            ConfigError: no question can be asked at this address.
-        """
+        """What a failed connection means."""
         cause = error
         while (earlier := cause.__cause__ or cause.__context__) is not None:
             cause = earlier
@@ -337,11 +324,7 @@ class OpenAICompatible:
 
 
 def _checked_url(text: str) -> str:
-    """The address without the path of chat completions and without a slash at its end.
-
-    Raises:
-        ConfigError: it is not an address, or one that carries a secret.
-    """
+    """The address without the path of chat completions and without a slash at its end."""
     fix = "give --base-url an address such as https://api.openai.com/v1"
     try:
         url = httpx.URL(text)
@@ -359,11 +342,7 @@ def _checked_url(text: str) -> str:
 
 
 def _key(variable: str | None) -> str | None:
-    """The key in an environment variable.
-
-    Raises:
-        ConfigError: it is not set, empty, or has characters that a header cannot carry.
-    """
+    """The key in an environment variable."""
     if variable is None or variable.lower() == "none":
         return None
     key = os.environ.get(variable, "").strip()

@@ -76,12 +76,13 @@ def chosen_users(evaluations: Sequence[Evaluation], n: int, k: int) -> pl.DataFr
         .with_row_index("place")
     )
     found = ranked.filter(pl.col(key) > 0)
+    middle = found.slice(max(0, (len(found) - _part(n, 1)) // 2), _part(n, 1))
     # At the bottom: worst first, and among equals those with the most hidden items.
     bottom = ranked.sort(key, "n_relevant", "user_id", descending=[False, True, False])
     order = pl.concat(
         [
             found.head(_part(n, 0)).with_columns(why=pl.lit(WELL)),
-            _around_middle(found, _part(n, 1)).with_columns(why=pl.lit(MIDDLE)),
+            middle.with_columns(why=pl.lit(MIDDLE)),
             bottom.head(_part(n, 2)).with_columns(why=pl.lit(BADLY)),
         ]
     )
@@ -91,10 +92,6 @@ def chosen_users(evaluations: Sequence[Evaluation], n: int, k: int) -> pl.DataFr
 def _part(n: int, which: int) -> int:
     """Thirds of `n`; a remainder goes to the first, then to the last."""
     return n // 3 + (n % 3 > (0, 2, 1)[which])
-
-
-def _around_middle(frame: pl.DataFrame, n: int) -> pl.DataFrame:
-    return frame.slice(max(0, (len(frame) - n) // 2), n)
 
 
 def gallery(

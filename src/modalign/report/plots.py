@@ -152,7 +152,8 @@ def _svg(figure: Figure, ids: str) -> str:
         # A style sheet inside would apply to the whole page.
         for child in [c for c in parent if c.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style")]:
             parent.remove(child)
-    used = set(re.findall(r"#(\w+)", " ".join(chain.from_iterable(_references(root)))))
+    linked = [(e.get(_LINK, ""), e.get("clip-path", ""), e.get("style", "")) for e in root.iter()]
+    used = set(re.findall(r"#(\w+)", " ".join(chain.from_iterable(linked))))
     for element in root.iter():
         element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
         element.attrib.update(_attributes(element, used, ids))
@@ -165,10 +166,6 @@ def _svg(figure: Figure, ids: str) -> str:
     root.set("xmlns", _SVG)
     root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
     return ElementTree.tostring(root, encoding="unicode")
-
-
-def _references(root: ElementTree.Element) -> list[list[str]]:
-    return [[e.get(_LINK, ""), e.get("clip-path", ""), e.get("style", "")] for e in root.iter()]
 
 
 def _attributes(element: ElementTree.Element, used: set[str], ids: str) -> dict[str, str]:

@@ -2,9 +2,8 @@
 
 plan.py         which options, which seeds: a grid, a drawn part of it, or named sets
 job.py          what one run does: `FitJob` trains a model
-result.py       what came out, and how far a sweep is
 runner.py       plan + job -> run folders; what was finished stays, what was interrupted goes on
-table.py        means and deviations over seeds
+table.py        what came out, how far a sweep is, means and deviations over seeds
 figures.py      curves and heat maps as PNG
 ablation.py     the variants of a model against the whole of it, with paired tests
 """
@@ -18,15 +17,15 @@ if TYPE_CHECKING:
     from modalign.sweeps.ablation import Ablation, ablate
     from modalign.sweeps.job import FitJob, Job
     from modalign.sweeps.plan import SweepPlan
-    from modalign.sweeps.result import Progress, Sweep
     from modalign.sweeps.runner import run, sweep
+    from modalign.sweeps.table import Progress, Sweep
 
 _HOMES = {
     "Ablation": "ablation",
     "FitJob": "job",
     "Job": "job",
-    "Progress": "result",
-    "Sweep": "result",
+    "Progress": "table",
+    "Sweep": "table",
     "SweepPlan": "plan",
     "ablate": "ablation",
     "run": "runner",

@@ -16,8 +16,7 @@ from modalign.models import _registry as registry
 from modalign.sweeps import runner
 from modalign.sweeps.job import FitJob, Job, check_metric
 from modalign.sweeps.plan import SweepPlan
-from modalign.sweeps.result import Progress, Sweep
-from modalign.sweeps.table import SweepRow, rows_of
+from modalign.sweeps.table import Progress, Sweep, SweepRow, rows_of
 
 FULL = "full"
 

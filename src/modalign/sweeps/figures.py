@@ -6,8 +6,7 @@ Curves and heat maps show validation only, since options are chosen on it; ablat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import permutations
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from modalign.evaluate.compare import MetricDifference
 from modalign.report import style
 from modalign.report.style import COLOURS, DASHES, INK, MARKERS
 from modalign.sweeps.plan import text
-from modalign.sweeps.result import Sweep
-from modalign.sweeps.table import Stat, SweepRow
+from modalign.sweeps.table import Stat, Sweep, SweepRow
 
 DECADES = 50  # the largest over the smallest value from which an axis is logarithmic
 MOST_LINES = 16
@@ -115,7 +113,8 @@ def _curves(
 ) -> Figure:
     figure, panels = _panels(metrics)
     values = varied[key]
-    places = _places(values)
+    named = scale(values)[0] == "named"  # such a value stands in its turn, a number at itself
+    places = {text(v): float(i if named else v) for i, v in enumerate(values)}
     for axes, metric in zip(panels, metrics, strict=True):
         points = [(places[text(row.options[key])], row.valid[metric], row) for row in rows]
         if len(others) == 1 and len(varied[others[0]]) <= MOST_LINES:
@@ -154,7 +153,7 @@ def _line(
 
 
 def _heat_map(rows: Sequence[SweepRow], varied: Mapping[str, Sequence[Any]], metric: str) -> Figure:
-    across, down = _wider_first(varied)
+    across, down = sorted(varied, key=lambda key: -len(varied[key]))  # the wider one across
     xs, ys = _sorted(varied[across]), _sorted(varied[down])
     table = np.full((len(ys), len(xs)), np.nan)
     for row in rows:
@@ -232,12 +231,6 @@ def _panels(metrics: Sequence[str]) -> tuple[Figure, Any]:
     return figure, panels
 
 
-def _places(values: Sequence[Any]) -> dict[str, float]:
-    """Where on the axis a value stands: at itself, or in its turn where it is no number."""
-    named = scale(values)[0] == "named"
-    return {text(v): float(i if named else v) for i, v in enumerate(values)}
-
-
 def _scaled(axes: Any, key: str, values: Sequence[Any], places: Mapping[str, float]) -> None:
     kind, smallest = scale(values)
     if kind == "log":
@@ -248,13 +241,6 @@ def _scaled(axes: Any, key: str, values: Sequence[Any], places: Mapping[str, flo
     axes.set_xticks(list(places.values()), list(places), rotation=45 if many else 0)
     axes.minorticks_off()
     axes.set_xlabel(key)
-
-
-def _wider_first(varied: Mapping[str, Sequence[Any]]) -> tuple[str, str]:
-    """The option with more values goes across."""
-    pairs: Iterator[tuple[str, ...]] = permutations(varied)
-    first, second = max(pairs, key=lambda pair: len(varied[pair[0]]))
-    return first, second
 
 
 def _sorted(values: Sequence[Any]) -> list[Any]:

