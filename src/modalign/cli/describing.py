@@ -215,11 +215,8 @@ def describe(
             err.print(table("Before it starts", ["", ""], rows, (1,)))
             _agree(cost.yes)
     elif preview.dry_run:
-        raise ConfigError(
-            "--dry-run with a provider that asks a language model (openai, local)",
-            f"provider {request.provider}",
-            "leave --dry-run out",
-        )
+        expected = "--dry-run with a provider that asks a language model (openai, local)"
+        raise ConfigError(expected, f"provider {request.provider}", "leave --dry-run out")
     with counting("describing", request.name) as progress:
         dataset, report = run(
             dataset,

@@ -45,11 +45,8 @@ def figures(
     from modalign.report.paper_figures.write import write_figures
 
     if bool(runs) == flow:
-        raise ConfigError(
-            "run folders, or --flow without any",
-            "both" if flow else "neither",
-            "name finished runs, or give --flow for the gradient flows alone",
-        )
+        fix = "name finished runs, or give --flow for the gradient flows alone"
+        raise ConfigError("run folders, or --flow without any", "both" if flow else "neither", fix)
     with err.status("drawing"):
         found = write_figures(runs or [], folder, pairs=pairs, seed=seed, data=data)
     if json:

@@ -268,11 +268,8 @@ def _plan(
     if named is not None and draw.sample is not None:
         raise ConfigError("--sample with --grid", "--named", "drop one of them")
     if bool(grid) == (named is not None):
-        raise ConfigError(
-            "options to vary, with --grid or --named",
-            "both" if grid else "neither",
-            "write --grid reg=0.001,0.01",
-        )
+        expected = "options to vary, with --grid or --named"
+        raise ConfigError(expected, "both" if grid else "neither", "write --grid reg=0.001,0.01")
     if named is not None:
         return SweepPlan(_named(named), tuple(seeds))
     varied = parse_grid(grid or [])
@@ -310,11 +307,8 @@ def _named(path: Path) -> dict[str, dict[str, Any]]:
     found = settings.read_yaml(path)
     for name, options in found.items():
         if not isinstance(options, dict | None):
-            raise ConfigError(
-                f"options under the name {name!r} in {path}",
-                repr(options),
-                "write `name:` on one line and `  key: value` below it",
-            )
+            fix = "write `name:` on one line and `  key: value` below it"
+            raise ConfigError(f"options under the name {name!r} in {path}", repr(options), fix)
     return {
         name: {str(key): settings.scalar(value) for key, value in (options or {}).items()}
         for name, options in found.items()

@@ -63,11 +63,8 @@ def append(
     old = Dataset.load(folder)
     kind = splits.canonical(str(dict(old.info.get("split", {})).get("kind", splits.GIVEN)))
     if split is None and kind == "time":
-        raise ConfigError(
-            "a new split, as the old one is by time",
-            f"{folder} with a split by time, and events that are later than its test part",
-            "add --split time",
-        )
+        got = f"{folder} with a split by time, and events that are later than its test part"
+        raise ConfigError("a new split, as the old one is by time", got, "add --split time")
     known = to_frame(old)
     events, remarks = _events(Path(feedback), kinds)
     total = len(events)
@@ -202,11 +199,8 @@ def _of_users(made: Dataset, old: Dataset) -> dict[str, Modality]:
 def _write(dataset: Dataset, old: Dataset, out: Path) -> Dataset:
     own = old.folder is not None and out.resolve() == old.folder.resolve()
     if not own and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(
-            "a new folder, an empty one, or the data folder itself",
-            f"{out}, which holds other files",
-            "choose another folder",
-        )
+        expected = "a new folder, an empty one, or the data folder itself"
+        raise DataError(expected, f"{out}, which holds other files", "choose another folder")
     with replace_folder(out) as aside:
         placed = pictures.place(dataset.item_table, aside)
         saved = replace(dataset, item_table=placed).save(aside)

@@ -222,11 +222,8 @@ class Dataset:
         try:
             meta = json.loads(meta_path.read_text())
             if meta["schema"] != SCHEMA:
-                raise DataError(
-                    f"a data folder of schema {SCHEMA}",
-                    f"schema {meta['schema']}",
-                    "import it again",
-                )
+                got = f"schema {meta['schema']}"
+                raise DataError(f"a data folder of schema {SCHEMA}", got, "import it again")
             users = pl.read_parquet(folder / "users.parquet")
             items = pl.read_parquet(folder / "items.parquet")
             table = pl.scan_parquet(folder / "interactions.parquet")

@@ -205,11 +205,8 @@ def _open(url: str, headers: dict[str, str] | None = None) -> http.client.HTTPRe
         if error.code == 416:
             raise
         error.close()
-        raise DataError(
-            f"the file at {url}",
-            f"HTTP {error.code} {error.reason}",
-            "check whether the publisher has moved it; a mirror can be given as base_url",
-        ) from error
+        fix = "check whether the publisher has moved it; a mirror can be given as base_url"
+        raise DataError(f"the file at {url}", f"HTTP {error.code} {error.reason}", fix) from error
     except (OSError, http.client.HTTPException) as error:
         raise DataError(
             f"an answer from {url}",

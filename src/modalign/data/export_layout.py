@@ -149,11 +149,8 @@ def _atomic(table: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
     """A table with the type of every column in its name, and texts that the format can hold."""
     broken = ids.filter(ids.str.contains(r"[\t\r\n]"))
     if len(broken):
-        raise DataError(
-            "ids without tabs and line breaks, which separate fields in RecBole's files",
-            f"{ids.name} {broken[0]!r}",
-            "rename that id and import again",
-        )
+        expected = "ids without tabs and line breaks, which separate fields in RecBole's files"
+        raise DataError(expected, f"{ids.name} {broken[0]!r}", "rename that id and import again")
     columns = [ids.alias(f"{ids.name}:token")]
     for column in table.iter_columns():
         if column.name == ids.name:

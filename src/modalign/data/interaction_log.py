@@ -104,11 +104,8 @@ def read_log(raw: RawData, *, with_split: bool) -> InteractionLog:
         series = table.drop_in_place(column)
         missing = series.null_count()
         if missing and column in ("users", "items"):
-            raise DataError(
-                f"a {column[:-1]} id in every row of {raw.name}",
-                f"{missing} rows without one",
-                "correct or remove those rows",
-            )
+            expected = f"a {column[:-1]} id in every row of {raw.name}"
+            raise DataError(expected, f"{missing} rows without one", "correct or remove those rows")
         if missing:
             remarks.append(f"{column} is missing in {missing} rows and was dropped for all")
             continue
@@ -143,11 +140,8 @@ def _check_parts(frame: pl.LazyFrame) -> None:
     found = frame.select(pl.col("split").cast(pl.String).unique()).collect(engine="streaming")
     unknown = [str(one) for one in found["split"] if one not in SPLITS]
     if unknown:
-        raise DataError(
-            f"parts of a split called {', '.join(SPLITS[:3])}",
-            ", ".join(map(repr, sorted(unknown)[:5])),
-            "rename them",
-        )
+        got = ", ".join(map(repr, sorted(unknown)[:5]))
+        raise DataError(f"parts of a split called {', '.join(SPLITS[:3])}", got, "rename them")
 
 
 def apply_filters(

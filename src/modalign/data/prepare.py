@@ -169,17 +169,11 @@ def _split(raw: RawData, options: PrepareOptions) -> tuple[str, dict[str, Any]]:
     if kind != splits.GIVEN:
         return kind, splits.options_of(kind, options.split_options)
     if not has_split:
-        raise DataError(
-            "interactions that come with their split",
-            f"{raw.name} without one",
-            f"choose one of {', '.join(splits.SPLITTERS)}",
-        )
+        fix = f"choose one of {', '.join(splits.SPLITTERS)}"
+        raise DataError("interactions that come with their split", f"{raw.name} without one", fix)
     if options.split_options:
-        raise ConfigError(
-            "no options for a given split",
-            ", ".join(options.split_options),
-            "omit the options of the split",
-        )
+        got = ", ".join(options.split_options)
+        raise ConfigError("no options for a given split", got, "omit the options of the split")
     return kind, {}
 
 

@@ -97,11 +97,8 @@ def _by_time(
     training interaction.
     """
     if time is None:
-        raise DataError(
-            "a time for each interaction",
-            "interactions without times",
-            "name the column of times, or choose another split",
-        )
+        fix = "name the column of times, or choose another split"
+        raise DataError("a time for each interaction", "interactions without times", fix)
     total = train + valid + test
     places = [int(len(time) * train / total), int(len(time) * (train + valid) / total)]
     places = [min(p, len(time) - 1) for p in places]

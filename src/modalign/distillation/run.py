@@ -275,21 +275,15 @@ def _check_folder(
         # An empty or half-written folder of a stage is one that a kill left.
         others = [name for name in others if name not in MODELS or any((out / name).iterdir())]
         if others:
-            raise RunError(
-                "a new folder, or one of a distillation",
-                f"{out} with other files ({others[0]})",
-                "choose another",
-            )
+            got = f"{out} with other files ({others[0]})"
+            raise RunError("a new folder, or one of a distillation", got, "choose another")
     if trains and (out / "teacher" / "config.yaml").is_file():
         held.append("teacher")
     if held and not (run.resume or run.overwrite):
         done = [name for name in held if (out / name / "results.json").is_file()]
         what = f"the finished run {done[0]}" if done else f"the interrupted run {held[0]}"
-        raise RunError(
-            "a new folder for the distillation",
-            f"{out}, which holds {what}",
-            "continue it with --resume, or start again with --overwrite",
-        )
+        fix = "continue it with --resume, or start again with --overwrite"
+        raise RunError("a new folder for the distillation", f"{out}, which holds {what}", fix)
     more = [name for name in held if name not in (*stages, "teacher")]
     if run.resume and more:
         raise RunError(

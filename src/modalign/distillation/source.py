@@ -130,11 +130,8 @@ class MixedSource:
     def __init__(self, sources: Sequence[Source], weights: Sequence[float]) -> None:
         fine = all(math.isfinite(one) and one >= 0 for one in weights) and sum(weights) > 0
         if len(sources) != len(weights) or not fine:
-            raise ConfigError(
-                f"{len(sources)} weights, none below 0 and not all 0",
-                str(list(weights)),
-                "give one weight for each teacher",
-            )
+            expected = f"{len(sources)} weights, none below 0 and not all 0"
+            raise ConfigError(expected, str(list(weights)), "give one weight for each teacher")
         self.sources = list(sources)
         self.weights = [w / sum(weights) for w in weights]
         self.name = " + ".join(one.name for one in sources)

@@ -168,11 +168,8 @@ class WordsEncoder(_OfWords):
         kept = np.argsort(-often, kind="stable")[: options.vocabulary_size]
         kept = np.sort(kept[often[kept] >= options.min_count])
         if not len(kept):
-            raise DataError(
-                f"texts with a word of at least min_count={options.min_count} occurrences",
-                f"{len(texts)} texts without such a word",
-                "lower min_count",
-            )
+            expected = f"texts with a word of at least min_count={options.min_count} occurrences"
+            raise DataError(expected, f"{len(texts)} texts without such a word", "lower min_count")
         words = counter.get_feature_names_out()[kept].tolist()
         self._vectorizer = TfidfVectorizer(vocabulary=words, dtype=np.float32).fit(texts)
 

@@ -197,11 +197,8 @@ def _pairs(
 def _check(runs: Sequence[RunResult]) -> None:
     names = [run.name for run in runs]
     if len(runs) < 2 or len(set(names)) < len(names):
-        raise RunError(
-            "two or more runs with different names",
-            ", ".join(names) or "none",
-            "give each run once",
-        )
+        got = ", ".join(names) or "none"
+        raise RunError("two or more runs with different names", got, "give each run once")
     _comparable(runs)
 
 

@@ -201,11 +201,8 @@ def checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
         ConfigError: there is none, or one is below 1.
     """
     if not ks or min(ks) < 1:
-        raise ConfigError(
-            "at least one K, each 1 or more",
-            ", ".join(map(str, ks)) or "none",
-            "write K as 10,20,50",
-        )
+        got = ", ".join(map(str, ks)) or "none"
+        raise ConfigError("at least one K, each 1 or more", got, "write K as 10,20,50")
     return tuple(sorted(set(ks)))
 
 

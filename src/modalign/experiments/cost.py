@@ -309,11 +309,8 @@ def _check(runs: Sequence[Any], batch: int, k: int, threads: int, repeats: int) 
             raise ConfigError(f"{name} of at least 1", str(value), f"give a larger {name}")
     cores = os.cpu_count() or 1
     if threads > cores:
-        raise ConfigError(
-            f"at most as many threads as the machine has cores, {cores}",
-            str(threads),
-            "leave the option out for one thread",
-        )
+        expected = f"at most as many threads as the machine has cores, {cores}"
+        raise ConfigError(expected, str(threads), "leave the option out for one thread")
 
 
 def _check_same_data(runs: Sequence[Path]) -> None:

@@ -52,17 +52,11 @@ def open_new(
         RunError: another run or other files stand there.
     """
     if (folder / "results.json").is_file() and not run.overwrite:
-        raise RunError(
-            "a new run folder",
-            f"{folder}, which holds a finished run",
-            "choose another folder, or replace it with --overwrite",
-        )
+        fix = "choose another folder, or replace it with --overwrite"
+        raise RunError("a new run folder", f"{folder}, which holds a finished run", fix)
     if (folder / "config.yaml").is_file() and not (run.resume or run.overwrite):
-        raise RunError(
-            "a new run folder",
-            f"{folder}, which holds an interrupted run",
-            "continue it with --resume, or start again with --overwrite",
-        )
+        fix = "continue it with --resume, or start again with --overwrite"
+        raise RunError("a new run folder", f"{folder}, which holds an interrupted run", fix)
     if run.resume and (folder / "config.yaml").is_file():
         check_same(folder, {**description, "fingerprint": dataset.fingerprint})
     others = folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir())

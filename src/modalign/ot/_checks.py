@@ -39,17 +39,11 @@ def floats(name: str, tensor: Tensor, least_dims: int, like: Tensor | None = Non
         got = str(tensor.dtype) if isinstance(tensor, Tensor) else type(tensor).__name__
         raise refuse(f"{name} as a float32 or float64 tensor", got, "convert it with .float()")
     if tensor.dim() < least_dims:
-        raise refuse(
-            f"{name} with at least {least_dims} dimensions",
-            f"shape {tuple(tensor.shape)}",
-            "add dimensions with unsqueeze",
-        )
+        expected = f"{name} with at least {least_dims} dimensions"
+        raise refuse(expected, f"shape {tuple(tensor.shape)}", "add dimensions with unsqueeze")
     if like is not None and (tensor.dtype != like.dtype or tensor.device != like.device):
-        raise refuse(
-            f"{name} of {like.dtype} on {like.device}",
-            f"{tensor.dtype} on {tensor.device}",
-            "convert it with .to(...)",
-        )
+        expected = f"{name} of {like.dtype} on {like.device}"
+        raise refuse(expected, f"{tensor.dtype} on {tensor.device}", "convert it with .to(...)")
 
 
 def finite(name: str, tensor: Tensor) -> None:
@@ -66,19 +60,13 @@ def weights(name: str, given: Tensor | None, like: Tensor, shape: tuple[int, ...
         return like.new_full(shape, 1.0 / max(shape[-1], 1))
     floats(name, given, 1, like)
     if given.shape[-1] != shape[-1]:
-        raise refuse(
-            f"{shape[-1]} weights in {name}",
-            f"{given.shape[-1]}",
-            "give one weight for each point of that side",
-        )
+        fix = "give one weight for each point of that side"
+        raise refuse(f"{shape[-1]} weights in {name}", f"{given.shape[-1]}", fix)
     finite(name, given)
     seen = given.detach()
     if bool((seen < 0).any()) or bool((seen.sum(-1) <= 0).any()):
-        raise refuse(
-            f"weights {name} >= 0 with a positive sum",
-            f"a minimum of {float(seen.min()):g}, a smallest sum of {float(seen.sum(-1).min()):g}",
-            "clamp or normalise them",
-        )
+        got = f"a minimum of {float(seen.min()):g}, a smallest sum of {float(seen.sum(-1).min()):g}"
+        raise refuse(f"weights {name} >= 0 with a positive sum", got, "clamp or normalise them")
     return given.expand(shape)
 
 

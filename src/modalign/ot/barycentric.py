@@ -32,11 +32,8 @@ def barycentric_projection(plan: Tensor, y: Tensor) -> Tensor:
     _checks.floats("plan", plan, 2)
     _checks.floats("y", y, 2, like=plan)
     if plan.shape[-1] != y.shape[-2]:
-        raise _checks.refuse(
-            f"{plan.shape[-1]} points, one for each column of the plan",
-            f"{y.shape[-2]}",
-            "transpose the plan to map the other way",
-        )
+        expected = f"{plan.shape[-1]} points, one for each column of the plan"
+        raise _checks.refuse(expected, f"{y.shape[-2]}", "transpose the plan to map the other way")
     mass = plan.sum(-1, keepdim=True)
     return (plan @ y) / mass.where(mass > 0, 1.0)
 

@@ -86,8 +86,5 @@ class AnswerCache:
             raise self._broken(error) from error
 
     def _broken(self, error: sqlite3.Error) -> DataError:
-        return DataError(
-            f"a cache of answers in {self.path}",
-            str(error),
-            "check the disk space and permissions, or remove the file and ask again",
-        )
+        fix = "check the disk space and permissions, or remove the file and ask again"
+        return DataError(f"a cache of answers in {self.path}", str(error), fix)

@@ -160,11 +160,8 @@ def texts_of(dataset: Dataset, name: str = NAME) -> pl.DataFrame:
     check_name(name)
     path = _path(dataset, f"{name}.parquet")
     if path is None or not path.is_file():
-        raise DataError(
-            f"texts about users in {path or 'a data folder'}",
-            "none",
-            "describe the users first: `modalign describe DATA`",
-        )
+        fix = "describe the users first: `modalign describe DATA`"
+        raise DataError(f"texts about users in {path or 'a data folder'}", "none", fix)
     return pl.read_parquet(path)
 
 
@@ -181,11 +178,8 @@ def _check_name(dataset: Dataset, name: str) -> None:
     check_name(name)
     old = dataset.modalities.get(name)
     if old is not None and old.entity == "item":
-        raise ConfigError(
-            "a name for the users' modality",
-            f"{name!r}, a modality of the items",
-            "choose another name",
-        )
+        got = f"{name!r}, a modality of the items"
+        raise ConfigError("a name for the users' modality", got, "choose another name")
 
 
 def _provenance(

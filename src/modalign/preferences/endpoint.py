@@ -297,11 +297,8 @@ class OpenAICompatible:
         never = isinstance(cause, socket.gaierror | ssl.SSLCertVerificationError)
         # A server that has answered before is being restarted; one that never has is not there.
         if never or (isinstance(cause, ConnectionRefusedError) and not self._answered):
-            raise ConfigError(
-                f"a server at {self.base_url}",
-                said,
-                "check --base-url, and that the server is running",
-            )
+            fix = "check --base-url, and that the server is running"
+            raise ConfigError(f"a server at {self.base_url}", said, fix)
         return _Transient(f"the connection broke: {said}")
 
     def _read(self, body: bytes) -> ModelAnswer:

@@ -75,11 +75,8 @@ class FileTexts:
         texts = [text if keep else None for text, keep in zip(found, kept, strict=True)]
         if not any(texts):
             known = ", ".join(map(repr, side.users.series.head(3)))
-            raise DataError(
-                f"texts about users of the data (such as {known}) in {self.path}",
-                "none",
-                "use the ids of users.parquet in the data folder",
-            )
+            expected = f"texts about users of the data (such as {known}) in {self.path}"
+            raise DataError(expected, "none", "use the ids of users.parquet in the data folder")
         sources: list[TextSource | None] = [None if text is None else "file" for text in texts]
         progress(len(side.active), len(side.active))
         return Descriptions(texts, sources)

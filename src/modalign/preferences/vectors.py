@@ -47,11 +47,8 @@ class HistoryMean:
     def _chosen(self, side: TrainingSide) -> Modality:
         known = side.modalities
         if not known:
-            raise DataError(
-                "an encoded modality of the items for the provider history-mean",
-                "none",
-                "encode one first: `modalign encode DATA`",
-            )
+            expected = "an encoded modality of the items for the provider history-mean"
+            raise DataError(expected, "none", "encode one first: `modalign encode DATA`")
         name = self.modality or ("text" if "text" in known or len(known) > 1 else next(iter(known)))
         if name not in known:
             raise UnknownName("modality of the items", name, known)

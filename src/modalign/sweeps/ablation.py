@@ -106,11 +106,8 @@ def check(dataset: Dataset, metric: str, ks: Sequence[int]) -> None:
     """
     check_metric(metric, ks)
     if not len(dataset.test):
-        raise DataError(
-            "data with a test part to compare on",
-            f"{dataset.name!r} without one",
-            "import the data with a split that has one",
-        )
+        fix = "import the data with a split that has one"
+        raise DataError("data with a test part to compare on", f"{dataset.name!r} without one", fix)
 
 
 def plan_of(
@@ -219,11 +216,8 @@ def _chosen(
     model: str, known: Mapping[str, Mapping[str, Any]], variants: Sequence[str] | None
 ) -> list[str]:
     if not known:
-        raise ConfigError(
-            "a model that declares variants",
-            f"{model}, which has none",
-            "`modalign models NAME` shows a model's variants",
-        )
+        fix = "`modalign models NAME` shows a model's variants"
+        raise ConfigError("a model that declares variants", f"{model}, which has none", fix)
     for name in variants or ():
         if name not in known:
             raise UnknownName(f"variant of {model}", name, known)

@@ -155,11 +155,8 @@ def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
     for given in texts:
         key, equals, values = (part.strip() for part in given.partition("="))
         if not (key and equals and values):
-            raise ConfigError(
-                "an option with its values, as key=value,value",
-                repr(given),
-                "write --grid reg=0.001,0.01,0.1",
-            )
+            fix = "write --grid reg=0.001,0.01,0.1"
+            raise ConfigError("an option with its values, as key=value,value", repr(given), fix)
         if key in found:
             raise ConfigError(
                 "every option once in the grid", f"{key!r} twice", "put its values in one --grid"

@@ -107,11 +107,8 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
     if schema != SCHEMA:
         newer = schema > SCHEMA
-        raise ArtifactError(
-            f"an artifact of schema {SCHEMA}",
-            f"schema {schema} in {path}",
-            "install the version of modalign that wrote it" if newer else again,
-        )
+        fix = "install the version of modalign that wrote it" if newer else again
+        raise ArtifactError(f"an artifact of schema {SCHEMA}", f"schema {schema} in {path}", fix)
     try:
         return _from(found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -108,17 +108,11 @@ def _parameter(error: Any, parameter: Any, command: str) -> InputError:
         name = (parameter.metavar or parameter.name or name).upper()
     if type(error).__name__ == "MissingParameter":
         help_text = getattr(parameter, "help", None) or "a value"
-        return ConfigError(
-            f"{parameter.param_type_name} {name} of {command} ({help_text.rstrip('.')})",
-            "none",
-            f"see {command} --help",
-        )
+        expected = f"{parameter.param_type_name} {name} of {command} ({help_text.rstrip('.')})"
+        return ConfigError(expected, "none", f"see {command} --help")
     given = _given(parameter.opts)
-    return ConfigError(
-        f"a valid value for {name} of {command}",
-        _sentence(error.message) if given is None else f"{given!r}: {_sentence(error.message)}",
-        f"see {command} --help",
-    )
+    got = _sentence(error.message) if given is None else f"{given!r}: {_sentence(error.message)}"
+    return ConfigError(f"a valid value for {name} of {command}", got, f"see {command} --help")
 
 
 def _option(error: Any, option: str, context: Any) -> InputError:
@@ -130,17 +124,11 @@ def _option(error: Any, option: str, context: Any) -> InputError:
         for name in parameter.opts
     )
     if option in known:
-        return ConfigError(
-            f"a value for {option} of {command}",
-            _sentence(error.format_message()),
-            f"see {command} --help",
-        )
+        got = _sentence(error.format_message())
+        return ConfigError(f"a value for {option} of {command}", got, f"see {command} --help")
     close = difflib.get_close_matches(option, known, n=1, cutoff=0.5)
-    return ConfigError(
-        f"an option of {command}: {', '.join(known) or 'none'}",
-        repr(option),
-        f"did you mean {close[0]!r}?" if close else f"see {command} --help",
-    )
+    fix = f"did you mean {close[0]!r}?" if close else f"see {command} --help"
+    return ConfigError(f"an option of {command}: {', '.join(known) or 'none'}", repr(option), fix)
 
 
 def _given(names: Sequence[str]) -> str | None:

@@ -57,11 +57,8 @@ class ServiceSettings:
             raise ConfigError("at least one artifact to serve", "none", "name its folder")
         for name in self.artifacts:
             if not re.fullmatch(MODEL_NAME, name):
-                raise ConfigError(
-                    "a model's name of up to 64 letters, digits, dots and dashes",
-                    repr(name),
-                    "name it: NAME=FOLDER",
-                )
+                expected = "a model's name of up to 64 letters, digits, dots and dashes"
+                raise ConfigError(expected, repr(name), "name it: NAME=FOLDER")
         _check(0 <= self.port < 65536, "a port from 0 to 65535", self.port, "--port")
         _check(self.rate >= 0, "a rate of 0 or more", self.rate, "--rate")
         _check(self.max_body >= 1000, "a body of at least 1,000 bytes", self.max_body, "--max-body")

@@ -76,11 +76,8 @@ def open_store(address: str) -> Store:
         return SqliteStore(Path(rest.removeprefix("/") if rest[1:2] != "/" else rest[1:]))
     if kind in ("postgresql", "postgres"):
         return PostgresStore(address)
-    raise ConfigError(
-        "a path, sqlite:///PATH or postgresql://USER@HOST/DATABASE",
-        f"{kind}://...",
-        "give one of those with --feedback",
-    )
+    expected = "a path, sqlite:///PATH or postgresql://USER@HOST/DATABASE"
+    raise ConfigError(expected, f"{kind}://...", "give one of those with --feedback")
 
 
 _SQLITE = """

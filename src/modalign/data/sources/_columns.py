@@ -62,11 +62,8 @@ def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Column
     user, item = found["user"], found["item"]
     if user is None or item is None:
         role = "user" if user is None else "item"
-        raise DataError(
-            f"a column of {role}s (such as {role}_id) in {table.name}",
-            table.shown(),
-            table.hint() or f"name the column: {role}=NAME",
-        )
+        expected = f"a column of {role}s (such as {role}_id) in {table.name}"
+        raise DataError(expected, table.shown(), table.hint() or f"name the column: {role}=NAME")
     return Columns(user, item, found["weight"], found["time"])
 
 
@@ -101,11 +98,8 @@ def unique_ids(table: SourceTable, column: str, what: str) -> pl.DataFrame:
     if len(twice):
         first = int(twice[0])
         same = int((rows[column] == rows[column][first]).sum())
-        raise DataError(
-            f"each {what} once in {table.name}",
-            f"{rows[column][first]!r} in {same} rows, the first is {table.place(first)}",
-            f"keep one row per {what}",
-        )
+        got = f"{rows[column][first]!r} in {same} rows, the first is {table.place(first)}"
+        raise DataError(f"each {what} once in {table.name}", got, f"keep one row per {what}")
     return rows
 
 
@@ -182,11 +176,8 @@ def typed(
     counts = table.frame.filter(kept).select(pl.len().alias("rows"), latest.alias("latest"), *nulls)
     summary = table.collect(counts).row(0, named=True)
     if not summary["rows"] and not may_be_empty:
-        raise DataError(
-            f"interactions in {table.name}",
-            "column names and no rows" if table.path and table.header else "no rows",
-            "check that the right file was given",
-        )
+        got = "column names and no rows" if table.path and table.header else "no rows"
+        raise DataError(f"interactions in {table.name}", got, "check that the right file was given")
     for name, expression in exprs.items():
         if summary[name]:
             raise _first_bad(table, kept & expression.is_null(), name, columns)

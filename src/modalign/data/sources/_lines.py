@@ -131,11 +131,8 @@ def parse_json(path: Path, number: int, line: bytes) -> dict[str, Any]:
                 "correct or remove that line",
             ) from error
     if not isinstance(record, dict):
-        raise DataError(
-            f"a JSON object in each line of {path}",
-            f"a {type(record).__name__} in line {number}",
-            "correct or remove that line",
-        )
+        got = f"a {type(record).__name__} in line {number}"
+        raise DataError(f"a JSON object in each line of {path}", got, "correct or remove that line")
     return record
 
 

@@ -159,11 +159,8 @@ class SourceTable:
         cell = self.frame.select(column).slice(row, 1)
         value = self.collect(cell).item()
         empty = value is None or str(value).strip() == ""
-        return DataError(
-            f"{wanted} in column {column!r}",
-            f"{'nothing' if empty else repr(value)} in {self.place(row)}",
-            "correct or remove that row",
-        )
+        got = f"{'nothing' if empty else repr(value)} in {self.place(row)}"
+        return DataError(f"{wanted} in column {column!r}", got, "correct or remove that row")
 
     def shown(self) -> str:
         """The columns in words."""
@@ -204,11 +201,8 @@ class SourceTable:
 
     def _wrong_width(self, n_columns: int, odd: str) -> DataError:
         fix = "quote fields that hold the separator, or remove the line"
-        return DataError(
-            f"{n_columns} fields in every line of {self.name}",
-            odd,
-            fix if self.quoted else "correct or remove that line",
-        )
+        expected = f"{n_columns} fields in every line of {self.name}"
+        return DataError(expected, odd, fix if self.quoted else "correct or remove that line")
 
     @contextmanager
     def _reader(self) -> Iterator[Any]:

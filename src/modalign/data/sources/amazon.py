@@ -170,11 +170,8 @@ def _find(
         candidates = [p for p in tables if not p.name.startswith("meta_")]
         if len(candidates) != 1:
             names = ", ".join(p.name for p in candidates[:5]) or "none"
-            raise DataError(
-                f"one review file (.json, .jsonl or .csv, also .gz) in {folder}",
-                names,
-                "name it with the option reviews: --set reviews=NAME",
-            )
+            expected = f"one review file (.json, .jsonl or .csv, also .gz) in {folder}"
+            raise DataError(expected, names, "name it with the option reviews: --set reviews=NAME")
         review_file = candidates[0]
     if metadata is not None:
         return review_file, _existing(folder, metadata)
@@ -306,11 +303,8 @@ def read_metadata(path: Path, wanted: set[str]) -> pl.DataFrame:
         if one in wanted and one not in rows:
             rows[one] = (one, *describe(record))
     if not some:
-        raise DataError(
-            f"products with asin or parent_asin in {path}",
-            "no line with either",
-            "give the metadata file of the reviews' category",
-        )
+        fix = "give the metadata file of the reviews' category"
+        raise DataError(f"products with asin or parent_asin in {path}", "no line with either", fix)
     return pl.DataFrame(list(rows.values()), schema=ITEM_SCHEMA, orient="row")
 
 

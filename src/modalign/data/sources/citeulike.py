@@ -147,22 +147,16 @@ def _whole(path: Path, parsed: pl.DataFrame, name: str) -> None:
     wrong = parsed.filter(pl.col(name).is_null())
     if len(wrong):
         line, token = wrong.select("line", "token").row(0)
-        raise DataError(
-            f"{'word:count' if 'word' in parsed.columns else 'whole'} numbers in {path}",
-            f"{token!r} in line {line + 1}",
-            "correct that entry",
-        )
+        expected = f"{'word:count' if 'word' in parsed.columns else 'whole'} numbers in {path}"
+        raise DataError(expected, f"{token!r} in line {line + 1}", "correct that entry")
 
 
 def _within(path: Path, entries: pl.DataFrame, name: str, n: int, what: str) -> None:
     wrong = entries.filter(~pl.col(name).is_between(0, n - 1))
     if len(wrong):
         line, value = wrong.select("line", name).row(0)
-        raise DataError(
-            f"{name} numbers from 0 to {n - 1}, as there are {n} {what}, in {path}",
-            f"{value} in line {line + 1}",
-            "use files of the same data set",
-        )
+        expected = f"{name} numbers from 0 to {n - 1}, as there are {n} {what}, in {path}"
+        raise DataError(expected, f"{value} in line {line + 1}", "use files of the same data set")
 
 
 def _names(path: Path) -> pl.Series:
@@ -208,11 +202,8 @@ def _tags(folder: Path, n_items: int) -> pl.DataFrame | None:
     else:
         return None
     if n_lines != right:
-        raise DataError(
-            f"{right} lines, one per {what}, in {path}",
-            f"{n_lines} lines",
-            "use files of the same data set",
-        )
+        fix = "use files of the same data set"
+        raise DataError(f"{right} lines, one per {what}, in {path}", f"{n_lines} lines", fix)
     tokens = entries.select("line", token=pl.lit(names).gather(pl.col("tag")))
     return _joined(tokens, "tags")
 

@@ -114,11 +114,8 @@ def _read_items(items: str | Path | Frame) -> pl.DataFrame:
     names = table.names
     key = recognise(names, "item") or ("id" if "id" in names else None)
     if key is None:
-        raise DataError(
-            f"a column of item ids (such as item_id) in {table.name}",
-            table.shown(),
-            "name that column item_id",
-        )
+        expected = f"a column of item ids (such as item_id) in {table.name}"
+        raise DataError(expected, table.shown(), "name that column item_id")
     rename = {key: "item_id"}
     for role in ("title", "description", "image"):
         found = recognise([n for n in names if n not in rename], role)

@@ -138,11 +138,8 @@ def _ids(path: Path, number: str) -> pl.Series | None:
     mapping = _tab_or_comma(path)
     columns = mapping.names
     if len(columns) < 2:
-        raise DataError(
-            f"two columns, original id and number, in {path}, line 1",
-            repr(columns[0]),
-            "separate them by a tab or a comma",
-        )
+        expected = f"two columns, original id and number, in {path}, line 1"
+        raise DataError(expected, repr(columns[0]), "separate them by a tab or a comma")
     place = next((c for c in (number, "row", "index") if c in columns), columns[1])
     name = next(c for c in columns if c != place)
     table = mapping.cells({name: pl.String, place: pl.Int64}).sort(place, maintain_order=True)
@@ -207,11 +204,8 @@ def _features(path: Path, n_items: int) -> tuple[np.ndarray, np.ndarray]:
     """The matrix as float32, (n_items, d), and which rows are there, (n_items,)."""
     matrix = _open(path)
     if len(matrix) != n_items:
-        raise DataError(
-            f"{n_items} rows, one per item, in {path}",
-            f"{len(matrix)} rows",
-            "use the feature file of the same data set",
-        )
+        fix = "use the feature file of the same data set"
+        raise DataError(f"{n_items} rows, one per item, in {path}", f"{len(matrix)} rows", fix)
     features = np.asarray(matrix, dtype=np.float32)
     return features, np.asarray(features.any(axis=1), dtype=bool)
 

@@ -187,11 +187,8 @@ def _matrix(table: SourceTable, cells: pl.Series) -> tuple[np.ndarray, np.ndarra
     if numbers.null_count():
         at = int(numbers.is_null().arg_max() or 0)
         row = int(np.flatnonzero(present)[at // width])
-        raise DataError(
-            f"numbers in column {cells.name!r}",
-            f"{flat[at]!r} in {table.place(row)}",
-            "correct that cell",
-        )
+        expected = f"numbers in column {cells.name!r}"
+        raise DataError(expected, f"{flat[at]!r} in {table.place(row)}", "correct that cell")
     matrix = np.zeros((len(lengths), width), np.float32)
     matrix[present] = numbers.to_numpy().reshape(-1, width)
     return matrix, present

@@ -125,11 +125,8 @@ def make_encoder(name: str | None, kind: InputKind, device: str = "cpu", **optio
     factories = ENCODERS[f"{prefix}:NAME" if colon and model else name]
     if kind not in factories:
         fitting = [one for one, other in ENCODERS.items() if kind in other]
-        raise ConfigError(
-            f"an encoder of {kind}",
-            f"{name!r}, which reads {' and '.join(factories)}",
-            f"choose one of {', '.join(fitting)}",
-        )
+        got = f"{name!r}, which reads {' and '.join(factories)}"
+        raise ConfigError(f"an encoder of {kind}", got, f"choose one of {', '.join(fitting)}")
     module, _, factory = factories[kind].partition(":")
     made: Encoder = getattr(import_module(module), factory)(name, device, **options)
     return made

@@ -69,21 +69,15 @@ def read_precomputed(
     if path.suffix in (".npy", ".safetensors"):
         matrix = _read_npy(path) if path.suffix == ".npy" else _read_safetensors(path)
         if ids is None:
-            raise DataError(
-                f"the ids of the rows of {path}",
-                "a matrix without ids",
-                "give a file of ids, one per row (ids=FILE.txt)",
-            )
+            fix = "give a file of ids, one per row (ids=FILE.txt)"
+            raise DataError(f"the ids of the rows of {path}", "a matrix without ids", fix)
         row_ids = _read_ids(Path(ids), id_column, id_columns)
     else:
         row_ids, table = read_table(path, id_column, id_columns)
         matrix = _numbers(path, table)
     if len(row_ids) != len(matrix):
-        raise DataError(
-            f"one id per row, {len(matrix)} rows in {path}",
-            f"{len(row_ids)} ids in {ids}",
-            "give exactly one id per row",
-        )
+        expected = f"one id per row, {len(matrix)} rows in {path}"
+        raise DataError(expected, f"{len(row_ids)} ids in {ids}", "give exactly one id per row")
     _check_rows(path, row_ids, matrix, items.kind)
     return _join(path, name, items, row_ids, matrix)
 
@@ -185,11 +179,8 @@ def _read_safetensors(path: Path) -> np.ndarray:
         return features
     if len(found) == 1:
         return next(iter(found.values()))
-    raise DataError(
-        f"one matrix in {path}, or one named features",
-        f"{len(found)} matrices among {', '.join(tensors) or 'no tensors'}",
-        "name the matrix features",
-    )
+    got = f"{len(found)} matrices among {', '.join(tensors) or 'no tensors'}"
+    raise DataError(f"one matrix in {path}, or one named features", got, "name the matrix features")
 
 
 def _read_ids(path: Path, id_column: str | None, known: Sequence[str]) -> pl.Series:
@@ -227,11 +218,8 @@ def read_table(
     if not path.is_file():
         raise DataError(f"a file {path}", "no such file", "check the path")
     if path.suffix not in (".parquet", ".csv", ".jsonl", ".ndjson"):
-        raise DataError(
-            "a file in .npy, .safetensors, .parquet, .csv, .jsonl or .ndjson",
-            f"{path}",
-            "convert it to one of these formats",
-        )
+        expected = "a file in .npy, .safetensors, .parquet, .csv, .jsonl or .ndjson"
+        raise DataError(expected, f"{path}", "convert it to one of these formats")
     try:
         if path.suffix == ".parquet":
             table = pl.read_parquet(path)
@@ -253,11 +241,8 @@ def read_table(
 
 def _id_column(path: Path, columns: list[str], wanted: str | None, known: Sequence[str]) -> str:
     if wanted is not None and wanted not in columns:
-        raise DataError(
-            f"a column {wanted!r} in {path}",
-            f"columns {', '.join(columns)}",
-            "name one of these columns",
-        )
+        got = f"columns {', '.join(columns)}"
+        raise DataError(f"a column {wanted!r} in {path}", got, "name one of these columns")
     if not columns:
         raise DataError(f"a table with columns in {path}", "none", "write the file again")
     return wanted or next((one for one in known if one in columns), columns[0])
