@@ -10,8 +10,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from modalign.core.view import TrainView
+from modalign.nn.bags import Bags
 
 
 def interaction_matrix(view: TrainView) -> np.ndarray:
@@ -185,3 +188,16 @@ def recall_and_ndcg(
 def _ranked(values: np.ndarray, rows: Sequence[int]) -> list[int]:
     """Rows by falling value, lower rows first among equals."""
     return sorted(rows, key=lambda row: (-values[row], row))
+
+
+def bags_of(matrix: Tensor) -> Bags:
+    """The entries of a dense matrix that are not zero.
+
+    Example:
+        >>> bags_of(torch.tensor([[0.0, 2.0], [0.0, 0.0]])).starts.tolist()
+        [0, 1, 1]
+    """
+    rows, columns = matrix.nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=len(matrix))
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return Bags(rows, columns, matrix[rows, columns], starts, matrix.shape[1])

@@ -20,8 +20,6 @@ MODULES = [
     module.name
     for package in (modalign, modalign_serve)
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-    # A module whose name starts with an underscore has no public functions.
-    if not any(part.startswith("_") for part in module.name.split("."))
 ]
 
 
@@ -69,14 +67,18 @@ def is_command(function: Callable[..., object]) -> bool:
 
 
 def wrong(module: ModuleType) -> list[str]:
-    """What differs between signature and `Args:`, per function."""
-    found = []
+    """What differs between signature and `Args:`, per function.
+
+    A module whose name starts with an underscore has no public functions: they may go without the
+    section, but one that is there has to be right.
+    """
+    found, private = [], any(part.startswith("_") for part in module.__name__.split("."))
     for name, function, texts in functions(module):
         taken = parameters(function)
         if len(taken) < PARAMETERS or is_command(function):
             continue
         given = next(filter(None, map(described, texts)), [])
-        if given != taken:
+        if given != taken and (given or not private):
             found.append(f"{name}: has {', '.join(taken)}; Args: {', '.join(given) or 'none'}")
     return found
 

@@ -18,6 +18,7 @@ from modalign.nn.bags import Bags
 from modalign.testing.harness import batches, prepare, queries
 from modalign.testing.toy import toy_dataset
 from modalign.train.trainer import TrainOptions, fit
+from oracles import bags_of
 
 VIEW = toy_dataset().view()
 BATCH = batches(get("multivae"), VIEW, 20)[0]
@@ -68,7 +69,7 @@ def seen() -> Bags:
 
 
 def csr(matrix: torch.Tensor) -> torch.Tensor:
-    bags = Bags.of_dense(matrix)
+    bags = bags_of(matrix)
     return csr_tensor(bags.starts, bags.columns, bags.weights, tuple(matrix.shape))
 
 

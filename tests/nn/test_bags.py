@@ -9,9 +9,10 @@ from torch.testing import assert_close
 from modalign.core.sparse import csr_tensor
 from modalign.nn import bags as module
 from modalign.nn.bags import Bags, bag_dots, bag_sums
+from oracles import bags_of
 
 MATRIX = torch.tensor([[0.0, 2.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [3.0, 0.0, 1.0, 4.0]]).double()
-BAGS = Bags.of_dense(MATRIX)
+BAGS = bags_of(MATRIX)
 
 
 def dense_sums(values, table):
@@ -95,7 +96,7 @@ def test_dots_and_gradients_equal_the_dense_product(n_weightings):
 
 @pytest.mark.parametrize("n_rows", [0, 3])
 def test_bags_without_any_entry_sum_to_nothing(n_rows):
-    bags = Bags.of_dense(torch.zeros(n_rows, 4, dtype=torch.double))
+    bags = bags_of(torch.zeros(n_rows, 4, dtype=torch.double))
     table = inputs()[1]
     out = bag_sums(bags, torch.zeros(0, 2, dtype=torch.double), table)
     assert out.shape == (n_rows, 2, 5)

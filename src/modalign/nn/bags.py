@@ -52,19 +52,6 @@ class Bags:
         )
         return cls(rows, matrix.col_indices().long(), matrix.values(), starts, matrix.shape[1])
 
-    @classmethod
-    def of_dense(cls, matrix: Tensor) -> Bags:
-        """The entries of a dense matrix that are not zero.
-
-        Example:
-            >>> Bags.of_dense(torch.tensor([[0.0, 2.0], [0.0, 0.0]])).starts.tolist()
-            [0, 1, 1]
-        """
-        rows, columns = matrix.nonzero(as_tuple=True)
-        counts = torch.bincount(rows, minlength=len(matrix))
-        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return cls(rows, columns, matrix[rows, columns], starts, matrix.shape[1])
-
     def __len__(self) -> int:
         return len(self.starts) - 1
 

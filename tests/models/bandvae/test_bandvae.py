@@ -32,6 +32,7 @@ from modalign.nn.bags import Bags
 from modalign.testing.harness import batches, prepare
 from modalign.testing.toy import toy_dataset
 from modalign.train.trainer import TrainOptions, fit
+from oracles import bags_of
 
 RNG = torch.Generator().manual_seed(0)
 SMALL = {"embedding_size": 6, "hidden_size": 8, "codebook_size": 8, "codebook_neighbours": 2}
@@ -70,7 +71,7 @@ def text_of(model: BANDVAE, history: torch.Tensor) -> Bags:
 
 
 def csr(matrix: torch.Tensor) -> torch.Tensor:
-    bags = Bags.of_dense(matrix)
+    bags = bags_of(matrix)
     return csr_tensor(bags.starts, bags.columns, bags.weights, tuple(matrix.shape))
 
 
@@ -92,8 +93,8 @@ def side(width: int = 7, **options) -> FactorEncoder:
         return FactorEncoder(width, 4, SideOptions(**{**chosen, **options})).double()
 
 
-BAGS = Bags.of_dense(torch.rand(4, 7, generator=RNG).double() * (torch.rand(4, 7) > -1))
-SPARSE = Bags.of_dense(
+BAGS = bags_of(torch.rand(4, 7, generator=RNG).double() * (torch.rand(4, 7) > -1))
+SPARSE = bags_of(
     torch.tensor([[1.0, 2, 0, 0, 0, 0, 0], [0, 0, 3, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1, 1]]).double()
 )
 
@@ -269,7 +270,7 @@ def test_dropout_thins_rounds_only_where_asked() -> None:
 
 
 def test_an_empty_bag_is_no_trouble() -> None:
-    nothing = Bags.of_dense(torch.zeros(2, 7).double())
+    nothing = bags_of(torch.zeros(2, 7).double())
     for rounds, noise in itertools.product((1, 2), (None, Noise(1))):
         got = encoded(side(rounds=rounds), nothing, noise)
         assert bool(got.factors.isfinite().all())
@@ -387,7 +388,7 @@ def decoding(noise: Noise | None, shared: bool, n: int = 5, width: int = 7, k: i
     """Factors, an assignment, a table and targets, all with gradients."""
     factors = unit_factors(n, k, 4).requires_grad_()
     table = unit_factors(1, width, 4, seed=4)[0].requires_grad_()
-    targets = Bags.of_dense(torch.tensor([[1.0, 0, 2, 0, 0, 0, 0]] * n).double())
+    targets = bags_of(torch.tensor([[1.0, 0, 2, 0, 0, 0, 0]] * n).double())
     if shared:
         cells = torch.softmax(torch.randn(width, k, generator=RNG).double(), 1).requires_grad_()
         return factors, Assignment(cells, None, 0.3), table, targets

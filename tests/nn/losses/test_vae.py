@@ -7,8 +7,8 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.testing import assert_close
 
-from modalign.nn.bags import Bags
 from modalign.nn.losses.vae import annealed, multinomial_loss, normal_kl, scale_kl
+from oracles import bags_of
 
 RNG = torch.Generator().manual_seed(0)
 MEAN, WIDTH = torch.randn(4, 3, generator=RNG), torch.randn(4, 3, generator=RNG)
@@ -36,7 +36,7 @@ def test_multinomial_loss_item_by_item():
     scores = torch.randn(3, 3, generator=RNG, requires_grad=True)
     logs = scores.log_softmax(1)
     expected = torch.stack([-sum(history[u, i] * logs[u, i] for i in range(3)) for u in range(3)])
-    got = multinomial_loss(scores, Bags.of_dense(history))
+    got = multinomial_loss(scores, bags_of(history))
     assert_close(got, expected)
     (mine,) = torch.autograd.grad(got.sum(), scores, retain_graph=True)
     (theirs,) = torch.autograd.grad(expected.sum(), scores)
