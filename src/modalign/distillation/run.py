@@ -199,11 +199,7 @@ def _finished(
     run: RunOptions,
     described: Mapping[str, Any],
 ) -> FittedModel | None:
-    """The run that an interrupted distillation left finished, None where it has to be made.
-
-    Raises:
-        RunError: it is one of another distillation.
-    """
+    """The run that an interrupted distillation left finished, None where it has to be made."""
     folder = run.folder
     if folder is None or not run.resume or not (folder / "config.yaml").is_file():
         return None

@@ -165,11 +165,7 @@ class _Exchange:
         return endpoint
 
     def _let_in(self, access: str) -> None:
-        """Limit the caller's rate and check the key.
-
-        Raises:
-            Failure: 401, 403 or 429.
-        """
+        """Limit the caller's rate and check the key."""
         service = self.service
         word = presented(self.authorization) if service.keys is not None else None
         if service.keys is not None and word is not None:
@@ -242,11 +238,7 @@ class _Exchange:
         )  # fmt: skip
 
     async def _body(self) -> bytes:
-        """The complete body.
-
-        Raises:
-            Failure: 408, 413 or 415.
-        """
+        """The complete body."""
         most = self.service.settings.max_body
         if self.encoding not in (None, b"identity"):
             raise Failure(

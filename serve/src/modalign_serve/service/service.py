@@ -236,11 +236,7 @@ class Service:
 
 
 def _check_features(served: Served, features: Mapping[str, Sequence[float]]) -> None:
-    """Refuse modalities that the content adapter does not know, and rows of zeros.
-
-    Raises:
-        Failure: 409 without an adapter, otherwise 422.
-    """
+    """Refuse modalities that the content adapter does not know, and rows of zeros."""
     adapter = served.ranker.adapter
     if features and adapter is None:
         raise Failure(

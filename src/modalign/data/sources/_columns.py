@@ -42,11 +42,7 @@ class Columns:
 
 
 def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Columns:
-    """Columns by the names given, the others recognised by common names.
-
-    Raises:
-        DataError: a given column does not exist, or there is no column of users or of items.
-    """
+    """Columns by the names given, the others recognised by common names."""
     names = table.names
     found: dict[str, str | None] = {}
     for role in ROLES:
@@ -79,16 +75,7 @@ def text_id(column: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def unique_ids(table: SourceTable, column: str, what: str) -> pl.DataFrame:
-    """All rows of a table, with the ids of a column as text.
-
-    Args:
-        table: the table.
-        column: the column of ids.
-        what: what an id stands for, for messages: "item".
-
-    Raises:
-        DataError: a row has no id, or an id stands in several rows.
-    """
+    """All rows of a table, with the ids of a column as text."""
     kind = table.frame.collect_schema()[column]
     rows = table.collect(table.frame.with_columns(text_id(column, kind).alias(column)))
     without = rows[column].is_null().arg_true()

@@ -84,25 +84,14 @@ class SourceTable:
             raise self._unreadable(error, 0) from error
 
     def collect(self, frame: pl.LazyFrame | None = None) -> pl.DataFrame:
-        """The rows of a frame made of this one; all rows if None.
-
-        Raises:
-            DataError: the file cannot be parsed; the message names the line if it is known.
-        """
+        """The rows of a frame made of this one; all rows if None."""
         try:
             return (self.frame if frame is None else frame).collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
             raise self._unreadable(error, len(self.names)) from error
 
     def cells(self, schema: Mapping[str, Any]) -> pl.DataFrame:
-        """The columns of `schema` in its types, without white space around values.
-
-        Args:
-            schema: polars type by column name.
-
-        Raises:
-            DataError: a column is missing, or a cell is empty or not of its type.
-        """
+        """The columns of `schema` in its types, without white space around values."""
         self.need(schema)
         typed = {
             name: pl.col(name).str.strip_chars().replace("", None).cast(kind, strict=False)
@@ -118,22 +107,14 @@ class SourceTable:
         return found
 
     def records(self) -> pl.DataFrame:
-        """All rows of a file without quotes, as text, without blank lines.
-
-        Raises:
-            DataError: there is no row, or a line has fewer fields than the first one.
-        """
+        """All rows of a file without quotes, as text, without blank lines."""
         rows = self.collect()
         if rows[:, -1].null_count() and (odd := self._odd_line(len(rows.columns), fewer=True)):
             raise self._wrong_width(len(rows.columns), odd)
         return rows.filter(~pl.all_horizontal(pl.all().is_null()))
 
     def need(self, columns: Sequence[str] | Mapping[str, Any]) -> None:
-        """Refuse a table that lacks one of the columns.
-
-        Raises:
-            DataError: the missing column, and the separator if that is the likely reason.
-        """
+        """Refuse a table that lacks one of the columns."""
         missing = [name for name in columns if name not in self.names]
         if missing:
             plural = "s" if len(missing) > 1 else ""
@@ -149,13 +130,7 @@ class SourceTable:
         return f"line {self._line(row)} of {self.name}"
 
     def bad_cell(self, row: int, column: str, wanted: str) -> DataError:
-        """The error for one cell of the table.
-
-        Args:
-            row: of the cell, from 0.
-            column: its name.
-            wanted: what should stand there: "a number".
-        """
+        """The error for one cell of the table."""
         cell = self.frame.select(column).slice(row, 1)
         value = self.collect(cell).item()
         empty = value is None or str(value).strip() == ""
@@ -317,11 +292,7 @@ def _open_parquet(path: Path) -> SourceTable:
 
 
 def table_of(source: str | Path | Frame, separator: str | None = None) -> SourceTable:
-    """A file, or a polars or pandas frame, as a table.
-
-    Raises:
-        DataError: it is neither, or the file cannot be read.
-    """
+    """A file, or a polars or pandas frame, as a table."""
     if isinstance(source, str | Path):
         return open_table(Path(source), separator)
     if isinstance(source, pl.LazyFrame | pl.DataFrame):
@@ -334,11 +305,7 @@ def table_of(source: str | Path | Frame, separator: str | None = None) -> Source
 
 
 def physical_line(path: Path) -> str:
-    """The first line of a text file.
-
-    Raises:
-        DataError: there is no such file, or nothing in its first line.
-    """
+    """The first line of a text file."""
     if not path.is_file():
         got = f"{path}, which is a folder" if path.is_dir() else f"{path}, which does not exist"
         raise DataError("a table in a text or Parquet file", got, "check the path")

@@ -96,11 +96,7 @@ def read(path: str | Path, min_documents: int = 1) -> RawData:
 
 
 def _tokens(path: Path) -> tuple[pl.DataFrame, int]:
-    """Entries of every line as (line from 0, token text), and the number of lines.
-
-    Raises:
-        DataError: a line's first number is not the count of what follows.
-    """
+    """Entries of every line as (line from 0, token text), and the number of lines."""
     frame = pl.DataFrame({"text": read_lines(path)}, schema={"text": pl.Utf8})
     split = frame.select(
         line=pl.int_range(pl.len()), token=pl.col("text").str.extract_all(r"\S+")
