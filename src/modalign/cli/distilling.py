@@ -62,11 +62,7 @@ class TeacherFlags:
     ] = None
 
     def check(self) -> None:
-        """Either teachers or the kind of one.
-
-        Raises:
-            ConfigError: both or neither.
-        """
+        """Either teachers or the kind of one."""
         if bool(self.teacher) == bool(self.teacher_kind):
             raise ConfigError(
                 "either --teacher or --teacher-kind",

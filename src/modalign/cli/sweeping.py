@@ -78,11 +78,7 @@ class ManyRuns:
         return self.teacher or self.model or "cm3"
 
     def fixed(self) -> dict[str, Any]:
-        """Options that all runs share, from `--config` and `--set`.
-
-        Raises:
-            ConfigError, UnknownName: options that do not go together, or no such model.
-        """
+        """Options that all runs share, from `--config` and `--set`."""
         from modalign.core import settings
         from modalign.errors import ConfigError
         from modalign.models import _registry as registry

@@ -52,11 +52,7 @@ class ModelFlags:
     variant: Annotated[str | None, typer.Option(help="A named ablation of the model.")] = None
 
     def options(self) -> dict[str, Any]:
-        """The options; `--set` wins over `--config`, and that over `--variant`.
-
-        Raises:
-            UnknownName, ConfigError: no such model or variant, or an unreadable option.
-        """
+        """The options; `--set` wins over `--config`, and that over `--variant`."""
         from modalign.core import settings
         from modalign.models import _registry as registry
 

@@ -114,12 +114,7 @@ class DistillJob:
         }
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """A distillation takes these options.
-
-        Raises:
-            UnknownName, ConfigError: an option or a variant that does not exist, is out of
-                bounds, or decided by the variant.
-        """
+        """A distillation takes these options."""
         plan_of(options, self.options)
 
     def config(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,11 +262,7 @@ def _merged(options: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, An
 def plan_of(
     options: Mapping[str, Any], base: Mapping[str, Any] = MappingProxyType({})
 ) -> DistillationPlan:
-    """The distillation of a set of options, `variant` among them, over those of all runs.
-
-    Raises:
-        UnknownName, ConfigError: as `DistillationPlan.of`.
-    """
+    """The distillation of a set of options, `variant` among them, over those of all runs."""
     merged = _merged(options, base)
     return DistillationPlan.of(str(merged.pop("variant", FULL)), merged)
 

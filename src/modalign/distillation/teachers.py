@@ -108,11 +108,7 @@ def fingerprint_of(source: Source) -> str:
 
 
 def check_weights(weights: Sequence[float] | None, n_teachers: int) -> None:
-    """Check the weights of a mixture: one for each teacher, finite, none below 0.
-
-    Raises:
-        ConfigError: they are not.
-    """
+    """Check the weights of a mixture: one for each teacher, finite, none below 0."""
     if weights is None:
         return
     fine = len(weights) == n_teachers and all(math.isfinite(w) and w >= 0 for w in weights)
@@ -132,9 +128,6 @@ def mixed(
         given: the teachers.
         dataset: the data, with a validation part where weights are searched.
         weights: one for each teacher; None searches the best on validation.
-
-    Raises:
-        ConfigError: as `best_weights`.
     """
     if len(given) == 1:
         return given[0], (1.0,)

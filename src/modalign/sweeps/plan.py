@@ -118,10 +118,6 @@ def chosen(
         plan: a plan, or a grid of values by option.
         seeds: of the runs, where `plan` is a grid.
         fixed: options that all runs have.
-
-    Raises:
-        ConfigError: an option both fixed and in the grid.
-        DataError: no validation part.
     """
     if not isinstance(plan, SweepPlan):
         plan = SweepPlan.of_grid(plan, seeds)

@@ -158,11 +158,7 @@ def best_first(rows: Sequence[SweepRow], metric: str) -> list[SweepRow]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A finished run's `results.json`.
-
-    Raises:
-        RunError: it cannot be read.
-    """
+    """A finished run's `results.json`."""
     try:
         found = json.loads(path.read_text())
         if not all(isinstance(found[part], dict) for part in PARTS):

@@ -141,11 +141,7 @@ class Ids(Strings):
         return np.fromiter(found, np.int64, len(values))
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
-        """Rows of ids, int64.
-
-        Raises:
-            UnknownIds: some are unknown.
-        """
+        """Rows of ids, int64."""
         found = self.find(ids)
         if (found < 0).any():
             unknown = [one for one, row in zip(ids, found, strict=True) if row < 0]

@@ -70,10 +70,6 @@ def measure(
         seconds: duration of the load.
         connections: requests in flight at a time.
         k: length of the lists.
-
-    Raises:
-        ArtifactError: there is no artifact.
-        ModalignError: the server or the caller failed.
     """
     held = read_artifact(artifact, "quick")
     ids = held.user_ids.take(range(min(users, held.n_users)))
@@ -123,9 +119,6 @@ def running(artifacts: Sequence[str], *options: str) -> Iterator[Running]:
     Args:
         artifacts: folders, or NAME=FOLDER.
         *options: further options of the command; by default feedback goes to a temporary file.
-
-    Raises:
-        ModalignError: the server did not start.
     """
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+b") as log:
         feedback = () if "--feedback" in options else ("--feedback", str(Path(folder) / "f.sqlite"))
@@ -169,11 +162,7 @@ def _wait_ready(process: subprocess.Popen[bytes], port_file: Path, log: Path, un
 
 
 def resident(pid: int) -> int:
-    """Resident memory of a process in bytes, with pages of mapped files.
-
-    Raises:
-        ModalignError: this system has no /proc, or the process has ended.
-    """
+    """Resident memory of a process in bytes, with pages of mapped files."""
     path = Path(f"/proc/{pid}/status")
     if not path.is_file():
         raise ModalignError("memory is read from /proc, which this system does not have")

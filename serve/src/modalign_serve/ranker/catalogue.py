@@ -66,11 +66,7 @@ class Catalogue:
         return found
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
-        """Rows of ids, int64.
-
-        Raises:
-            UnknownIds: some are unknown.
-        """
+        """Rows of ids, int64."""
         found = self.find(ids)
         if (found < 0).any():
             unknown = [one for one, row in zip(ids, found, strict=True) if row < 0]
@@ -106,11 +102,7 @@ class Catalogue:
         return self.artifact.image_path(row) if row < self.n_trained else None
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of rows: an array of rows of shape (...) gives (..., width).
-
-        Raises:
-            DataError: the artifact has no item vectors.
-        """
+        """Vectors of rows: an array of rows of shape (...) gives (..., width)."""
         items = self._items()
         if self.n == self.n_trained:
             return np.asarray(items[rows])
@@ -148,12 +140,7 @@ class Catalogue:
         return found
 
     def mask(self, where: Where) -> np.ndarray:
-        """0 for the items that meet all conditions and minus infinity for the others, (n,).
-
-        Raises:
-            UnknownName: no such column.
-            ConfigError: a condition of another type than its column.
-        """
+        """0 for the items that meet all conditions and minus infinity for the others, (n,)."""
         key = json.dumps(dict(where), sort_keys=True, default=str)
         if key not in self._masks:
             met = self.meets(where)
@@ -178,11 +165,7 @@ class Catalogue:
         return Strings.of(None if one is None else str(one) for one in values)
 
     def codes(self, column: str) -> np.ndarray:
-        """A number for each item's value in a column of categories, -1 for none, (n,).
-
-        Raises:
-            UnknownName: no such column, or not one of categories.
-        """
+        """A number for each item's value in a column of categories, -1 for none, (n,)."""
         if column not in self._codes:
             found = self.artifact.columns.get(column)
             if not isinstance(found, Category):

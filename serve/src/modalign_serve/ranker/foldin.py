@@ -121,11 +121,7 @@ def encoder_fold(runner: Any) -> Fold:
 
 
 def session(model: Path | bytes) -> Any:
-    """An onnxruntime session with one thread, from a file or its content.
-
-    Raises:
-        ArtifactError: onnxruntime is not installed.
-    """
+    """An onnxruntime session with one thread, from a file or its content."""
     try:
         import onnxruntime
     except ImportError as error:

@@ -35,11 +35,7 @@ FROM = 1_000_000
 
 
 def faiss_module() -> Any:
-    """The module faiss.
-
-    Raises:
-        ArtifactError: it is not installed.
-    """
+    """The module faiss."""
     try:
         import faiss
     except ImportError as error:
@@ -84,11 +80,7 @@ class Hnsw:
 
     @classmethod
     def read(cls, path: Path, search: int = SEARCH[-1]) -> Hnsw:
-        """Open a file.
-
-        Raises:
-            ArtifactError: it is not an index.
-        """
+        """Open a file."""
         faiss = faiss_module()
         try:
             return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), search)
@@ -133,11 +125,7 @@ class Hnsw:
 
 
 def index_of(artifact: Artifact, search: Search) -> Hnsw | None:
-    """The index to search, or None for exact search.
-
-    Raises:
-        ArtifactError: "hnsw" is asked for and the artifact has no index, or faiss is missing.
-    """
+    """The index to search, or None for exact search."""
     path = artifact.file("index.faiss")
     if search == "hnsw" and path is None:
         raise ArtifactError(

@@ -74,11 +74,7 @@ class Door:
 
 
 def check_site(call: Call) -> None:
-    """Refuse a form of another site.
-
-    Raises:
-        Failure: 403.
-    """
+    """Refuse a form of another site."""
     if not sessions.same_site(call.headers):
         raise Failure(
             403, "a form of this page", "a form of another site", "open the page and send its form"
@@ -86,9 +82,5 @@ def check_site(call: Call) -> None:
 
 
 def form_of(call: Call) -> Form:
-    """The content of a form.
-
-    Raises:
-        Failure: 400, 415 or 422, see `read_form`.
-    """
+    """The content of a form."""
     return read_form(call.body, sessions.header(call.headers, b"content-type") or "")

@@ -34,11 +34,7 @@ class Form:
 
 
 def read_query(query: bytes) -> Form:
-    """The query of an address.
-
-    Raises:
-        Failure: 422 for more fields than the pages send.
-    """
+    """The query of an address."""
     try:
         pairs = parse_qsl(query.decode("latin-1"), True, max_num_fields=MAX_FIELDS)
     except ValueError as error:

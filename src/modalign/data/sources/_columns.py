@@ -141,10 +141,6 @@ def typed(
 
     Returns:
         The lazy frame, and remarks to show (a finer unit of time, for example).
-
-    Raises:
-        DataError: there is no row, or a row lacks an id or has an unreadable number or date; the
-            message names the first one.
     """
     schema = table.frame.collect_schema()
     exprs = {

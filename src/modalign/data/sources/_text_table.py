@@ -229,9 +229,6 @@ def open_table(
         latin: read the file whole, as Latin-1 if it is not valid UTF-8.
         infer_except: numbers and truth values get their types, except in these columns; None
             leaves all columns text.
-
-    Raises:
-        DataError: no such file, an empty file, fewer fields than `columns`, or not a Parquet file.
     """
     if path.suffix.lower() in (".parquet", ".pq"):
         return _open_parquet(path)
