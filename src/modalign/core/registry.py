@@ -43,11 +43,7 @@ To fix: did you mean 'square'?
         self._loaded = False
 
     def register(self, name: str, thing: T) -> None:
-        """Add a thing.
-
-        Raises:
-            ValueError: another thing has that name.
-        """
+        """Add a thing."""
         old = self._things.get(name)
         # A module that is imported again makes a new class of the same name and place.
         if old is not None and _place(old) != _place(thing):

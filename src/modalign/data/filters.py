@@ -21,9 +21,6 @@ def minimum_rating(weight: np.ndarray | None, minimum: float) -> np.ndarray:
     Returns:
         Mask, bool, shape (n,).
 
-    Raises:
-        DataError: there are no ratings.
-
     Example:
         >>> minimum_rating(np.array([5.0, 3.0, 4.0]), 4).tolist()
         [True, False, True]
@@ -58,9 +55,6 @@ def without_duplicates(
 
     Returns:
         Mask, bool, shape (n,). Of fully equal interactions exactly one is kept.
-
-    Raises:
-        ConfigError: `keep` is unknown.
 
     Example:
         >>> pair = np.array([0, 0]), np.array([7, 7])

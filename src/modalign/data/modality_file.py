@@ -84,11 +84,7 @@ def read_modality(path: Path, items: Vocabulary, users: Vocabulary) -> Modality:
 
 
 def features_in(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The features (n, d) among the tensors of a file, in either form; None if there are none.
-
-    Raises:
-        ValueError, IndexError: parts that do not fit together.
-    """
+    """The features (n, d) among the tensors of a file, in either form; None if there are none."""
     if not set(PARTS) <= set(tensors):
         return tensors.get("features")
     values, columns, starts, (width,) = (tensors[name] for name in PARTS)

@@ -179,11 +179,7 @@ def encode(
 
 
 def check_name(modality: str) -> None:
-    """Check that a name can be that of a modality and of its file.
-
-    Raises:
-        ConfigError: it cannot.
-    """
+    """Check that a name can be that of a modality and of its file."""
     if not modality or Path(modality).name != modality or modality.startswith("."):
         raise ConfigError("a plain name of a modality", repr(modality), "name it such as text")
 

@@ -149,11 +149,7 @@ class WordsEncoder(_OfWords):
         return len(self.words)
 
     def fit(self, inputs: Sequence[Any]) -> None:
-        """Learn the vocabulary and the document frequencies.
-
-        Raises:
-            DataError: no word is left.
-        """
+        """Learn the vocabulary and the document frequencies."""
         texts = [str(text) for text in inputs]
         options = self.options
         base = TfidfOptions(

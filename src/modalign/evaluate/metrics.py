@@ -182,11 +182,7 @@ METRICS: Mapping[str, Metric] = {
 
 
 def chosen_metrics(names: Iterable[str] | None) -> list[Metric]:
-    """Metrics by name, in their order; all of them for None.
-
-    Raises:
-        UnknownName: there is no such metric.
-    """
+    """Metrics by name, in their order; all of them for None."""
     names = list(METRICS) if names is None else list(names)
     for name in names:
         if name not in METRICS:
@@ -195,11 +191,7 @@ def chosen_metrics(names: Iterable[str] | None) -> list[Metric]:
 
 
 def checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
-    """Lengths of lists, sorted, each once.
-
-    Raises:
-        ConfigError: there is none, or one is below 1.
-    """
+    """Lengths of lists, sorted, each once."""
     if not ks or min(ks) < 1:
         got = ", ".join(map(str, ks)) or "none"
         raise ConfigError("at least one K, each 1 or more", got, "write K as 10,20,50")

@@ -183,11 +183,7 @@ class Evaluator:
         return self.judge(ranking)
 
     def judge(self, ranking: Ranking) -> Evaluation:
-        """Metrics of given lists, for the users of this evaluation in their order.
-
-        Raises:
-            InputError: the lists are of other users.
-        """
+        """Metrics of given lists, for the users of this evaluation in their order."""
         if not np.array_equal(ranking.users, self._users):
             raise InputError(
                 f"lists of the {len(self._users)} users of the {self.split} split, by row",

@@ -114,11 +114,7 @@ def write(
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The records of a run's epochs.
-
-    Raises:
-        RunError: the log is damaged.
-    """
+    """The records of a run's epochs."""
     path = folder / run_folder.HISTORY
     lines = path.read_text().splitlines() if path.is_file() else []
     try:

@@ -20,9 +20,6 @@ def onnx_bytes(encoder: nn.Module, kind: Kind) -> bytes:
     Args:
         encoder: maps rows of items to a vector or to scores.
         kind: kind of the artifact; "encoder" names the output "scores", others "vector".
-
-    Raises:
-        ConfigError: the packages that write ONNX are not installed.
     """
     try:
         import onnxscript  # noqa: F401

@@ -66,9 +66,6 @@ def scored(model: Recommender, history: sp.csr_array, seed: int) -> ScoringParts
         model: a trained model.
         history: the items that it reads of each user, (n_users, n_items).
         seed: seed of the sample.
-
-    Raises:
-        ConfigError: the model has none of these forms.
     """
     model.eval()
     with torch.inference_mode():

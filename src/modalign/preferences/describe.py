@@ -152,11 +152,7 @@ def describe(
 
 
 def texts_of(dataset: Dataset, name: str = NAME) -> pl.DataFrame:
-    """The texts of a described data set: user_id, text, source; one row for each user.
-
-    Raises:
-        DataError: there are none.
-    """
+    """The texts of a described data set: user_id, text, source; one row for each user."""
     check_name(name)
     path = _path(dataset, f"{name}.parquet")
     if path is None or not path.is_file():

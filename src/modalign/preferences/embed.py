@@ -91,11 +91,7 @@ def centred(features: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def need_present(present: np.ndarray, provider: str) -> None:
-    """Check that at least one user has a vector.
-
-    Raises:
-        DataError: no user has one.
-    """
+    """Check that at least one user has a vector."""
     if not present.any():
         raise DataError(
             f"a text from {provider} about at least one user that the embedder can read",

@@ -63,11 +63,7 @@ class FileTexts:
         return _provenance(self.path)
 
     def describe(self, side: TrainingSide, progress: ProgressCallback) -> Descriptions:
-        """The texts of the users who have training items.
-
-        Raises:
-            DataError: the file has no text about such a user.
-        """
+        """The texts of the users who have training items."""
         users = pl.DataFrame({"id": side.users.series})
         found = users.join(self._table, on="id", how="left", maintain_order="left")["text"]
         blank = found.str.strip_chars().fill_null("") == ""
@@ -88,9 +84,6 @@ class FileVectors:
     Args:
         path: the file.
         ids: the ids of the rows of a .npy or .safetensors file: .txt, .csv or .json, one per row.
-
-    Raises:
-        DataError: the file does not exist.
     """
 
     def __init__(self, path: str | Path, ids: str | Path | None = None) -> None:

@@ -62,11 +62,7 @@ class LanguageModelProvider:
         return {**self.model.identity(), "prompt": PROMPT_HASH, "max_items": self.max_items}
 
     def questions(self, side: TrainingSide) -> tuple[np.ndarray, list[str]]:
-        """Rows of users and their prompts.
-
-        Raises:
-            DataError: no item has a text.
-        """
+        """Rows of users and their prompts."""
         need_texts(side, "questions to a language model")
         return prompts(side, self.max_items)
 

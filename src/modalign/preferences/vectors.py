@@ -65,11 +65,7 @@ class RandomOptions(Config):
 
 
 class Random:
-    """Independent normal numbers, scaled to length one: no information, for comparison.
-
-    Raises:
-        ConfigError: an option is unknown or out of its bounds.
-    """
+    """Independent normal numbers, scaled to length one: no information, for comparison."""
 
     def __init__(self, **options: Any) -> None:
         self.options = build(RandomOptions, options, "provider random")

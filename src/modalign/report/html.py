@@ -24,22 +24,14 @@ def render(template: str, **values: Any) -> str:
 
 
 def check_target(out: Path) -> None:
-    """Refuse a place where no file can be written, before any work is done.
-
-    Raises:
-        DataError: `out` is a folder, or lies below a file.
-    """
+    """Refuse a place where no file can be written, before any work is done."""
     if out.is_dir():
         raise DataError("a file to write the page to", f"the folder {out}", "name a file")
     check_above(out)
 
 
 def check_above(out: Path) -> None:
-    """Refuse a path below a file.
-
-    Raises:
-        DataError: a parent of `out` is a file.
-    """
+    """Refuse a path below a file."""
     above = next(one for one in out.absolute().parents if one.exists())
     if not above.is_dir():
         raise DataError(f"a folder for {out.name}", f"the file {above}", "choose another place")

@@ -134,11 +134,7 @@ def popularity_groups(evaluation: Evaluation, dataset: Dataset, k: int) -> pl.Da
 
 
 def load_runs(folders: Sequence[Path], data: str | Path | None = None) -> dict[str, FittedModel]:
-    """The models of run folders by short name; runs on one data folder share it in memory.
-
-    Raises:
-        RunError: a folder is not a finished run, or was trained on other data.
-    """
+    """The models of run folders by short name; runs on one data folder share it in memory."""
     names, loaded = folder_names(folders), {}
     datasets: dict[Path, Dataset] = {}
     for folder in folders:

@@ -173,11 +173,7 @@ class TransformerTextEncoder:
 
 @contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Load a model without the library's progress bars.
-
-    Raises:
-        ConfigError: a library is missing, or the model cannot be loaded.
-    """
+    """Load a model without the library's progress bars."""
     try:
         from transformers.utils import logging as untyped
     except ImportError as error:
