@@ -15,12 +15,7 @@ from modalign_serve.artifact.manifest import Kind
 
 
 def onnx_bytes(encoder: nn.Module, kind: Kind) -> bytes:
-    """An encoder as an ONNX model with the input `items`, int64, (n,), for any n of at least 1.
-
-    Args:
-        encoder: maps rows of items to a vector or to scores.
-        kind: kind of the artifact; "encoder" names the output "scores", others "vector".
-    """
+    """An encoder as an ONNX model with the input `items`, int64, (n,), for any n of at least 1."""
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:

@@ -60,10 +60,6 @@ def draw_differences(found: Sweep, tests: Sequence[MetricDifference]) -> list[Pa
     test, with the 95% interval over users (uncorrected, as the tests have it); filled where the
     difference is beyond chance after correction.
 
-    Args:
-        found: the runs.
-        tests: the full model (first) against each variant (second).
-
     Returns:
         The file, or nothing where no test is of the metric.
     """

@@ -114,12 +114,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(artifacts: Sequence[str], *options: str) -> Iterator[Running]:
-    """`modalign-serve run` in another process on a free port, ended by SIGTERM.
-
-    Args:
-        artifacts: folders, or NAME=FOLDER.
-        *options: further options of the command; by default feedback goes to a temporary file.
-    """
+    """`modalign-serve run` in another process on a free port, ended by SIGTERM."""
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+b") as log:
         feedback = () if "--feedback" in options else ("--feedback", str(Path(folder) / "f.sqlite"))
         started = time.perf_counter()

@@ -27,12 +27,7 @@ Fold: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def folded_by_map(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`mean(vectors) @ weights`, (width,).
-
-    Args:
-        vectors: of the history, (n, width), n at least 1.
-        weights: W, (width, width).
-    """
+    """`mean(vectors) @ weights`, (width,)."""
     found: np.ndarray = vectors.mean(axis=0) @ weights
     return found
 

@@ -94,12 +94,7 @@ class Hnsw:
         self._faiss.write_index(self._index, str(path))
 
     def tune(self, users: np.ndarray, exact: np.ndarray) -> float:
-        """Find the number of candidates that suffices; the share of the exact lists it finds.
-
-        Args:
-            users: vectors (B, d).
-            exact: rows of the best items of each, (B, k).
-        """
+        """Find the number of candidates that suffices; the share of the exact lists it finds."""
         found = 0.0
         for self.search in SEARCH:
             near = self.candidates(users, exact.shape[1])

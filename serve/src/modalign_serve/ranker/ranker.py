@@ -385,9 +385,6 @@ class Ranker:
     def adapt(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Vectors in the item space of items that have features only, (n, width).
 
-        Args:
-            features: (n, width of the modality) by name; see `ContentAdapter`.
-
         Raises:
             ConfigError: the artifact has no content adapter.
             UnknownName: a modality that the adapter was not trained on.

@@ -224,11 +224,6 @@ def cards(
 def parts_of(parts: Mapping[str, float], values: Sequence[float]) -> list[ScorePart]:
     """Bars of one item's parts.
 
-    Args:
-        parts: what each adds.
-        values: all parts of the list; the bars have one scale, from the smallest (or 0) to the
-            largest.
-
     Example:
         >>> one, other = parts_of({"image": -1.0, "text": 3.0}, [-1.0, 3.0])
         >>> (one.x, one.width, one.share), (other.x, other.width, other.share)

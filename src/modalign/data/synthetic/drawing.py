@@ -74,10 +74,6 @@ def look_of(world: World, item: int) -> Look:
 def draw(look: Look, rng: np.random.Generator) -> Image.Image:
     """Draw one product.
 
-    Args:
-        look: its attributes.
-        rng: draws background, position, size, mirroring, tone and pattern scale.
-
     Example:
         >>> picture = draw(Look("mug", "sky", "dots", "round"), np.random.default_rng(1))
         >>> picture.size, picture.mode

@@ -212,10 +212,6 @@ def sample_interactions(world: World, mean_per_user: float = 11.0) -> tuple[Ints
 
     n_u is log-normal with the given mean, at least 5 and at most 4 times the mean.
 
-    Args:
-        world: items, tastes and popularity.
-        mean_per_user: average number of items a user buys, at least 5.
-
     Returns:
         Rows of users, rows of items and integer seconds, sorted by user and time.
     """
