@@ -64,11 +64,9 @@ class TeacherFlags:
     def check(self) -> None:
         """Either teachers or the kind of one."""
         if bool(self.teacher) == bool(self.teacher_kind):
-            raise ConfigError(
-                "either --teacher or --teacher-kind",
-                "both" if self.teacher else "neither",
-                "name a finished run with --teacher, or a model to train with --teacher-kind",
-            )
+            got = "both" if self.teacher else "neither"
+            fix = "name a finished run with --teacher, or a model to train with --teacher-kind"
+            raise ConfigError("either --teacher or --teacher-kind", got, fix)
 
 
 @grouped

@@ -133,11 +133,9 @@ def _names(dataset: Any, modality: list[str] | None, encoder: str | None) -> lis
     found = encodable(dataset)
     if not found:
         columns = ", ".join(dataset.item_table.columns)
-        raise DataError(
-            "items with texts or pictures",
-            f"{dataset.name!r}, whose items have the columns {columns}",
-            "import the data with --items TABLE or --images FOLDER, or name a --column",
-        )
+        got = f"{dataset.name!r}, whose items have the columns {columns}"
+        fix = "import the data with --items TABLE or --images FOLDER, or name a --column"
+        raise DataError("items with texts or pictures", got, fix)
     return found
 
 

@@ -37,11 +37,9 @@ def resolve(device: str | torch.device = "auto") -> torch.device:
     if found is None or found.type not in ("cpu", "cuda"):
         raise ConfigError("a device: auto, cpu, cuda or cuda:N", repr(device), "omit the option")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            "a CUDA device of this machine",
-            f"{device} where torch sees {torch.cuda.device_count()}",
-            "use --device cpu, or install a CUDA build of torch",
-        )
+        got = f"{device} where torch sees {torch.cuda.device_count()}"
+        fix = "use --device cpu, or install a CUDA build of torch"
+        raise ConfigError("a CUDA device of this machine", got, fix)
     return found
 
 

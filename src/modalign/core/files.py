@@ -79,11 +79,9 @@ def held(folder: Path, work: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise RunError(
-            f"a folder that no other process is writing into, for the {work}",
-            f"{folder}, in which another {work} is running",
-            "wait until it has ended, or choose another folder",
-        ) from error
+        expected = f"a folder that no other process is writing into, for the {work}"
+        fix = "wait until it has ended, or choose another folder"
+        raise RunError(expected, f"{folder}, in which another {work} is running", fix) from error
     try:
         yield
     finally:

@@ -40,20 +40,16 @@ class Modality:
     def __post_init__(self) -> None:
         features, present = self.features, self.present
         if features.ndim != 2 or present.shape != (len(features),):
-            raise DataError(
-                f"modality {self.name!r} as (n, d) features with n presence flags",
-                f"features {features.shape} and presence {present.shape}",
-                "give one row of numbers and one flag per item",
-            )
+            expected = f"modality {self.name!r} as (n, d) features with n presence flags"
+            got = f"features {features.shape} and presence {present.shape}"
+            raise DataError(expected, got, "give one row of numbers and one flag per item")
         # A sum is finite only if all its terms are (up to overflow): a cheap check comes first.
         if not np.isfinite(features.sum(dtype=np.float64)):
             bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
             if len(bad):
-                raise DataError(
-                    f"finite numbers in modality {self.name!r}",
-                    f"NaN or infinite values in {len(bad)} rows, the first is row {bad[0]}",
-                    "correct those rows, or mark them as not present",
-                )
+                got = f"NaN or infinite values in {len(bad)} rows, the first is row {bad[0]}"
+                fix = "correct those rows, or mark them as not present"
+                raise DataError(f"finite numbers in modality {self.name!r}", got, fix)
 
     @property
     def dim(self) -> int:

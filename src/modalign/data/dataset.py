@@ -152,11 +152,9 @@ class Dataset:
         """A copy with one more (or a replaced) modality; nothing is written."""
         n = len(self.vocabulary(modality.entity))
         if len(modality) != n:
-            raise DataError(
-                f"{n} rows, one per {modality.entity}, in modality {modality.name!r}",
-                f"{len(modality)} rows",
-                f"encode the {modality.entity}s of this data set",
-            )
+            expected = f"{n} rows, one per {modality.entity}, in modality {modality.name!r}"
+            got = f"{len(modality)} rows"
+            raise DataError(expected, got, f"encode the {modality.entity}s of this data set")
         return replace(self, modalities={**self.modalities, modality.name: modality})
 
     def image_path(self, item: int) -> Path | None:

@@ -136,11 +136,9 @@ def _verified(file: RemoteFile, url: str, path: Path, lock: _Lock, progress: Pro
     expected, stated_by = _expected(file, url, path, lock)
     if path.is_file():
         if wrong := _mismatch(path, expected):
-            raise DataError(
-                f"{path} with {expected}, as {stated_by} says",
-                f"{wrong}; the file was left as it is",
-                "move the file away and run the command again",
-            )
+            got = f"{wrong}; the file was left as it is"
+            fix = "move the file away and run the command again"
+            raise DataError(f"{path} with {expected}, as {stated_by} says", got, fix)
         progress(path.stat().st_size, path.stat().st_size)
     else:
         part = path.with_name(f"{path.name}.part")
@@ -150,11 +148,9 @@ def _verified(file: RemoteFile, url: str, path: Path, lock: _Lock, progress: Pro
             part.replace(path)
         _forget(part)
         if wrong:
-            raise DataError(
-                f"{url} with {expected}, as {stated_by} says",
-                f"{wrong}; the download was deleted",
-                "run the command again; if this repeats, the publisher has changed the file",
-            )
+            got = f"{wrong}; the download was deleted"
+            fix = "run the command again; if this repeats, the publisher has changed the file"
+            raise DataError(f"{url} with {expected}, as {stated_by} says", got, fix)
     lock.write(path, file.url)
     if expected:
         return []
@@ -230,11 +226,9 @@ def _fetch(url: str, part: Path, verifiable: bool, size: int, progress: Progress
         except (OSError, http.client.HTTPException) as error:
             last = str(error) or type(error).__name__
         failures = 0 if _size(part) > before else failures + 1
-    raise DataError(
-        f"the whole file {url}",
-        f"{_size(part)} bytes, then {last}, {TRIES} times",
-        "run the command again later: it resumes the download",
-    )
+    got = f"{_size(part)} bytes, then {last}, {TRIES} times"
+    fix = "run the command again later: it resumes the download"
+    raise DataError(f"the whole file {url}", got, fix)
 
 
 def _fetch_once(url: str, part: Path, verifiable: bool, size: int, progress: Progress) -> bool:
@@ -321,9 +315,7 @@ def _safe(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
     link = stat.S_ISLNK(info.external_attr >> 16)
     drive = bool(path.parts) and ":" in path.parts[0]
     if path.is_absolute() or ".." in path.parts or drive or link or not path.parts:
-        raise DataError(
-            f"members of {archive.name} that stay inside its folder",
-            f"{info.filename!r}{', a link' if link else ''}; nothing was unpacked",
-            "do not trust this archive; download it from its publisher",
-        )
+        got = f"{info.filename!r}{', a link' if link else ''}; nothing was unpacked"
+        fix = "do not trust this archive; download it from its publisher"
+        raise DataError(f"members of {archive.name} that stay inside its folder", got, fix)
     return path

@@ -108,11 +108,9 @@ def export_mmrec(dataset: Dataset, folder: str | Path) -> Path:
 
 def _refuse_unseen_users(dataset: Dataset, layout: str) -> None:
     if len(dataset.valid_history) or len(dataset.test_history):
-        raise DataError(
-            f"a split into train, valid and test, the only one that {layout} can express",
-            f"{dataset.name!r} with the unseen-users split, which also has histories",
-            "prepare the data with another split",
-        )
+        expected = f"a split into train, valid and test, the only one that {layout} can express"
+        got = f"{dataset.name!r} with the unseen-users split, which also has histories"
+        raise DataError(expected, got, "prepare the data with another split")
 
 
 def _item_modalities(dataset: Dataset) -> list[Modality]:

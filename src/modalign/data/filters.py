@@ -18,19 +18,14 @@ Keep = Literal["last", "first", "max"]
 def minimum_rating(weight: np.ndarray | None, minimum: float) -> np.ndarray:
     """Interactions of weight at least `minimum`.
 
-    Returns:
-        Mask, bool, shape (n,).
-
     Example:
         >>> minimum_rating(np.array([5.0, 3.0, 4.0]), 4).tolist()
         [True, False, True]
     """
     if weight is None:
-        raise DataError(
-            "a rating for each interaction, for the minimum rating",
-            "interactions without ratings",
-            "omit the minimum rating, or name the column of ratings",
-        )
+        got = "interactions without ratings"
+        fix = "omit the minimum rating, or name the column of ratings"
+        raise DataError("a rating for each interaction, for the minimum rating", got, fix)
     return weight >= minimum
 
 

@@ -93,11 +93,9 @@ def join_features(name: str, raw: RawFeatures, items: Vocabulary, remarks: list[
             no id is an item of this data set.
     """
     if raw.features.ndim != 2 or len(raw.ids) != len(raw.features):
-        raise DataError(
-            f"one row of numbers per item id in modality {name!r}",
-            f"{len(raw.ids)} ids and an array of shape {raw.features.shape}",
-            "give a matrix with a row for each id",
-        )
+        got = f"{len(raw.ids)} ids and an array of shape {raw.features.shape}"
+        fix = "give a matrix with a row for each id"
+        raise DataError(f"one row of numbers per item id in modality {name!r}", got, fix)
     ids = raw.ids.cast(pl.String)
     if ids.n_unique() < len(ids):
         twice = ids.filter(ids.is_duplicated())[0]
@@ -119,11 +117,9 @@ def join_features(name: str, raw: RawFeatures, items: Vocabulary, remarks: list[
     values = np.asarray(raw.features[source], np.float32)
     bad = np.flatnonzero(~np.isfinite(values.sum(axis=1, dtype=np.float64)))
     if len(bad):
-        raise DataError(
-            f"finite numbers in modality {name!r}",
-            f"NaN or infinite values of {len(bad)} items, the first {ids[int(source[bad[0]])]!r}",
-            "correct those rows, or remove those items from the features",
-        )
+        got = f"NaN or infinite values of {len(bad)} items, the first {ids[int(source[bad[0]])]!r}"
+        fix = "correct those rows, or remove those items from the features"
+        raise DataError(f"finite numbers in modality {name!r}", got, fix)
     features = np.zeros((len(items), values.shape[1]), np.float32)
     features[rows[source]] = values
     present = np.zeros(len(items), bool)

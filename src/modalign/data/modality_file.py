@@ -74,11 +74,9 @@ def read_modality(path: Path, items: Vocabulary, users: Vocabulary) -> Modality:
     entity = meta.get("entity", "item")
     vocabulary = items if entity == "item" else users
     if meta.get("ids") != vocabulary.fingerprint or len(features) != len(vocabulary):
-        raise DataError(
-            f"features of this data set's {len(vocabulary)} {entity}s in {path}",
-            f"features of {len(features)} other {entity}s",
-            "encode this modality again for this data set, or remove the file",
-        )
+        expected = f"features of this data set's {len(vocabulary)} {entity}s in {path}"
+        fix = "encode this modality again for this data set, or remove the file"
+        raise DataError(expected, f"features of {len(features)} other {entity}s", fix)
     provenance = json.loads(meta.get("provenance", "{}"))
     return Modality(meta.get("name", path.stem), features, present.astype(bool), entity, provenance)
 

@@ -186,11 +186,9 @@ def _check_target(out: str | Path | None) -> Path | None:
         raise DataError("a folder to write to", f"{path}, which is a file", "choose another name")
     if path.is_dir() and any(path.iterdir()) and not (path / "dataset.json").is_file():
         some = ", ".join(sorted(p.name for p in path.iterdir())[:4])
-        raise DataError(
-            "a new folder, an empty one, or a data folder to replace",
-            f"{path}, which holds other files: {some}",
-            "choose another folder",
-        )
+        got = f"{path}, which holds other files: {some}"
+        fix = "choose another folder"
+        raise DataError("a new folder, an empty one, or a data folder to replace", got, fix)
     return path
 
 
@@ -199,11 +197,9 @@ def _given(log: InteractionLog) -> np.ndarray:
     found = splits.counts(log.part)
     empty = [name for name in ("train", "valid", "test") if name not in found]
     if empty:
-        raise DataError(
-            "a given split with train, valid and test",
-            f"nothing for {' and '.join(empty)}, {found}",
-            "complete the split, or let modalign split: split='ratio'",
-        )
+        got = f"nothing for {' and '.join(empty)}, {found}"
+        fix = "complete the split, or let modalign split: split='ratio'"
+        raise DataError("a given split with train, valid and test", got, fix)
     return log.part
 
 

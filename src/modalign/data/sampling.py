@@ -59,11 +59,9 @@ class NegativeSampler:
         free = self.n_free[users]
         if (free <= 0).any():
             who = users[free <= 0].flatten()[0].item()
-            raise DataError(
-                "at least one unseen item for each user",
-                f"user row {who}, who has all {len(self._pool)} items",
-                "remove such users, or add items",
-            )
+            got = f"user row {who}, who has all {len(self._pool)} items"
+            fix = "remove such users, or add items"
+            raise DataError("at least one unseen item for each user", got, fix)
         draw = torch.rand(users.shape, generator=rng, dtype=torch.float64)
         r = (draw * free).long()
         base = users * self._stride

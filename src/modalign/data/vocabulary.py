@@ -68,11 +68,9 @@ class Vocabulary:
         if (found < 0).any():
             unknown = [wanted[i] for i in np.flatnonzero(found < 0)[:3]]
             known = ", ".join(repr(one) for one in self._ids.head(3))
-            raise DataError(
-                f"ids of the {len(self)} known {self.kind}s (such as {known})",
-                f"{(found < 0).sum()} unknown: {', '.join(map(repr, unknown))}",
-                f"use ids of {self.kind}s.parquet in the data folder",
-            )
+            expected = f"ids of the {len(self)} known {self.kind}s (such as {known})"
+            got = f"{(found < 0).sum()} unknown: {', '.join(map(repr, unknown))}"
+            raise DataError(expected, got, f"use ids of {self.kind}s.parquet in the data folder")
         return found
 
     def ids(self, rows: Sequence[int] | np.ndarray) -> list[str]:

@@ -152,9 +152,6 @@ def distill(
     )
 
 
-# ---------------------------------------------------------------------- stages
-
-
 def _taught(
     dataset: Dataset,
     stage: Stage,
@@ -216,9 +213,6 @@ def _finished(
     return load_model(folder, dataset) if done else None
 
 
-# ---------------------------------------------------------------------- what is refused
-
-
 def _listed(
     teacher: Teacher | Sequence[Teacher] | None, kind: str | None, options: Mapping[str, Any] | None
 ) -> list[Teacher]:
@@ -228,11 +222,9 @@ def _listed(
     if teacher is None:
         return []
     if options:
-        raise ConfigError(
-            "options of a teacher that this call trains",
-            f"{', '.join(options)} for one that is there",
-            "leave them out, or give the kind of a teacher",
-        )
+        expected = "options of a teacher that this call trains"
+        fix = "leave them out, or give the kind of a teacher"
+        raise ConfigError(expected, f"{', '.join(options)} for one that is there", fix)
     many: list[Teacher] = (
         list(teacher)
         if isinstance(teacher, Sequence) and not isinstance(teacher, str)
@@ -250,11 +242,9 @@ def _listed(
 def _check_epochs(dataset: Dataset, plan: DistillationPlan, options: Mapping[str, Any]) -> None:
     for stage in plan.stages:
         if not len(dataset.valid) and not {"epochs", f"{stage.name}.epochs"} & set(options):
-            raise ConfigError(
-                "a validation part to stop by, or a number of epochs",
-                f"data {dataset.name!r} without validation interactions",
-                "set epochs, or import the data with a split that has a validation part",
-            )
+            got = f"data {dataset.name!r} without validation interactions"
+            fix = "set epochs, or import the data with a split that has a validation part"
+            raise ConfigError("a validation part to stop by, or a number of epochs", got, fix)
 
 
 def _check_folder(

@@ -277,9 +277,7 @@ def _sources(
     for folder, source, wanted in zip(folders, found, taught, strict=True):
         now = fingerprint_of(source)
         if now != wanted:
-            raise RunError(
-                f"the teacher that the sweep started with in {folder} (fingerprint {wanted})",
-                f"fingerprint {now}",
-                "restore the teacher, or start another sweep",
-            )
+            expected = f"the teacher that the sweep started with in {folder} (fingerprint {wanted})"
+            got = f"fingerprint {now}"
+            raise RunError(expected, got, "restore the teacher, or start another sweep")
     return found

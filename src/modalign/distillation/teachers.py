@@ -48,19 +48,15 @@ def read_teacher(teacher: Teacher, dataset: Dataset, view: TrainView | None = No
         teacher = load_model(folder, dataset)
     if isinstance(teacher, FittedModel):
         if teacher.dataset.fingerprint != dataset.fingerprint:
-            raise RunError(
-                f"a teacher of these data (fingerprint {dataset.fingerprint})",
-                f"{teacher.spec.name} of {teacher.dataset.name} ({teacher.dataset.fingerprint})",
-                "train a teacher on these data, or distil on the teacher's",
-            )
+            got = f"{teacher.spec.name} of {teacher.dataset.name} ({teacher.dataset.fingerprint})"
+            fix = "train a teacher on these data, or distil on the teacher's"
+            raise RunError(f"a teacher of these data (fingerprint {dataset.fingerprint})", got, fix)
         return source_of(teacher.model, view, teacher.spec.name)
     sizes = (teacher.n_users, teacher.n_items)
     if sizes != (view.n_users, view.n_items):
-        raise RunError(
-            f"a teacher of these {view.n_users} users and {view.n_items} items",
-            f"{teacher.name} of {sizes[0]} users and {sizes[1]} items",
-            "distil on the data the teacher was trained on",
-        )
+        expected = f"a teacher of these {view.n_users} users and {view.n_items} items"
+        got = f"{teacher.name} of {sizes[0]} users and {sizes[1]} items"
+        raise RunError(expected, got, "distil on the data the teacher was trained on")
     return teacher
 
 
@@ -69,19 +65,15 @@ def _exported(folder: Path, view: TrainView) -> VectorSource:
     artifact = read_artifact(folder)
     manifest = artifact.manifest
     if artifact.users is None or artifact.items is None:
-        raise RunError(
-            "an artifact with vectors of users and items",
-            f"{folder}, in which {manifest.model} scores without ({manifest.kind})",
-            "distil from the run it was exported from",
-        )
+        got = f"{folder}, in which {manifest.model} scores without ({manifest.kind})"
+        fix = "distil from the run it was exported from"
+        raise RunError("an artifact with vectors of users and items", got, fix)
     for kind, mine in (("user", view.user_ids), ("item", view.item_ids)):
         theirs = manifest.fingerprints.get(f"{kind}s")
         if theirs != mine:
-            raise RunError(
-                f"vectors of the {kind}s of these data (ids {mine or 'unknown'})",
-                f"those of others (ids {theirs}) in {folder}",
-                "distil on the data the teacher was trained on",
-            )
+            expected = f"vectors of the {kind}s of these data (ids {mine or 'unknown'})"
+            got = f"those of others (ids {theirs}) in {folder}"
+            raise RunError(expected, got, "distil on the data the teacher was trained on")
     # Copied: what is mapped from disk is read-only, and torch wants to own what it is given.
     users, items = (torch.from_numpy(np.array(one)) for one in (artifact.users, artifact.items))
     return VectorSource(users, items, manifest.model)
@@ -143,11 +135,9 @@ def best_weights(sources: Sequence[Source], dataset: Dataset) -> tuple[float, ..
         ConfigError: no validation part, or more than four teachers.
     """
     if not len(dataset.valid) or len(sources) > 4:
-        raise ConfigError(
-            "weights, or a validation part to search them on and at most four teachers",
-            f"{len(dataset.valid)} validation interactions and {len(sources)} teachers",
-            "give the weights",
-        )
+        expected = "weights, or a validation part to search them on and at most four teachers"
+        got = f"{len(dataset.valid)} validation interactions and {len(sources)} teachers"
+        raise ConfigError(expected, got, "give the weights")
     evaluator = Evaluator(dataset, split="valid", mask="train", ks=(20,), metrics=("recall",))
     grid = [
         tuple(part / STEPS for part in parts)

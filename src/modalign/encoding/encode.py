@@ -138,9 +138,6 @@ def encode(
         progress: called with (inputs done, all inputs).
         options: of the encoder.
 
-    Returns:
-        The data set with the modality, and a report.
-
     Raises:
         ConfigError: there is no column to encode, or an option is unknown or out of its bounds.
         UnknownName: there is no such encoder or column.
@@ -283,11 +280,9 @@ def _inputs(
     wrong = [name for name in chosen if not _is_text(schema[name])]
     if wrong or not chosen:
         texts = [name for name in schema if _is_text(schema[name]) and name != "item_id"]
-        raise ConfigError(
-            "item columns of text",
-            f"column {wrong[0]!r} of {schema[wrong[0]]}" if wrong else "none with a known name",
-            f"name some of {', '.join(texts)}" if texts else "import the data with texts",
-        )
+        got = f"column {wrong[0]!r} of {schema[wrong[0]]}" if wrong else "none with a known name"
+        fix = f"name some of {', '.join(texts)}" if texts else "import the data with texts"
+        raise ConfigError("item columns of text", got, fix)
     return "text", chosen
 
 

@@ -62,11 +62,9 @@ class Standing:
         if (name, kind) not in self._made:
             made = make_encoder(name, kind)
             if isinstance(made, FittedEncoder):
-                raise ConfigError(
-                    "an encoder that can encode one item alone",
-                    f"{name!r}, which is fitted on a whole catalogue",
-                    "send the features of the item, or train with another encoder",
-                )
+                got = f"{name!r}, which is fitted on a whole catalogue"
+                fix = "send the features of the item, or train with another encoder"
+                raise ConfigError("an encoder that can encode one item alone", got, fix)
             self._made[name, kind] = made
         return self._made[name, kind]
 

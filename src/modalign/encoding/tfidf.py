@@ -207,11 +207,9 @@ class TfidfEncoder(_OfWords):
         most = min(matrix.shape) - 1
         dim = min(DEFAULT_DIM, max(1, most)) if self.options.dim is None else self.options.dim
         if dim > max(1, most):
-            raise ConfigError(
-                f"dim of at most {max(1, most)}",
-                f"dim={dim} for {matrix.shape[0]} texts with {matrix.shape[1]} words",
-                "give a smaller dim, or a smaller min_df to keep more words",
-            )
+            got = f"dim={dim} for {matrix.shape[0]} texts with {matrix.shape[1]} words"
+            fix = "give a smaller dim, or a smaller min_df to keep more words"
+            raise ConfigError(f"dim of at most {max(1, most)}", got, fix)
         svd = TruncatedSVD(dim, algorithm="randomized", n_iter=7, random_state=self.options.seed)
         svd.fit(matrix)
         self._components = svd.components_.astype(np.float32)
@@ -238,9 +236,7 @@ def _fit(
     try:
         matrix = vectorizer.fit_transform(texts)
     except ValueError as error:
-        raise DataError(
-            "texts with words within min_df and max_df",
-            f"{len(texts)} texts without such words",
-            "lower min_df, raise max_df, or set stop_words=none",
-        ) from error
+        got = f"{len(texts)} texts without such words"
+        fix = "lower min_df, raise max_df, or set stop_words=none"
+        raise DataError("texts with words within min_df and max_df", got, fix) from error
     return matrix, vectorizer

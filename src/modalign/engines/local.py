@@ -171,11 +171,9 @@ class _Pool(Generic[T]):
             self.killed_at_start += 1
             if was_killed and self.killed_at_start < ATTEMPTS:
                 return None
-            raise RunError(
-                "a worker process that starts",
-                f"one that exited with code {code} before its first task",
-                "in a script, put the call under `if __name__ == '__main__':`; or use one worker",
-            )
+            got = f"one that exited with code {code} before its first task"
+            fix = "in a script, put the call under `if __name__ == '__main__':`; or use one worker"
+            raise RunError("a worker process that starts", got, fix)
         index = worker.task
         if index is None:
             return None

@@ -206,11 +206,9 @@ def _comparable(runs: Sequence[RunResult]) -> None:
     for what in ("fingerprint", "split", "mask"):
         values = {run.name: getattr(run, what) for run in runs}
         if len(set(values.values())) > 1:
-            raise RunError(
-                f"runs with one {what if what != 'fingerprint' else 'data fingerprint'}",
-                ", ".join(f"{name}: {value}" for name, value in values.items()),
-                "evaluate all runs on the same data under the same mask",
-            )
+            expected = f"runs with one {what if what != 'fingerprint' else 'data fingerprint'}"
+            got = ", ".join(f"{name}: {value}" for name, value in values.items())
+            raise RunError(expected, got, "evaluate all runs on the same data under the same mask")
 
 
 def _aligned(run: RunResult, order: pl.Series) -> pl.DataFrame:
@@ -218,11 +216,9 @@ def _aligned(run: RunResult, order: pl.Series) -> pl.DataFrame:
     if len(frame) == len(order) and frame["user_id"].equals(order):
         return frame
     if len(frame) != len(order) or set(frame["user_id"]) != set(order):
-        raise RunError(
-            f"the same {len(order)} users in every run",
-            f"{len(frame)} users in {run.name}, not the same ones",
-            "evaluate all runs with the same split and candidates",
-        )
+        got = f"{len(frame)} users in {run.name}, not the same ones"
+        fix = "evaluate all runs with the same split and candidates"
+        raise RunError(f"the same {len(order)} users in every run", got, fix)
     return pl.DataFrame({"user_id": order}).join(
         frame, on="user_id", how="left", maintain_order="left"
     )

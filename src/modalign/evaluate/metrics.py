@@ -45,9 +45,6 @@ def hit_matrix(items: np.ndarray, relevant: sp.csr_array) -> np.ndarray:
         items: rows of items, shape (n, k), -1 for none; no item twice in a row.
         relevant: users x items, shape (n, n_items), users in the order of `items`.
 
-    Returns:
-        Booleans of shape (n, k).
-
     Example:
         >>> relevant = sp.csr_array(np.array([[0, 1, 1], [1, 0, 0]]))
         >>> hit_matrix(np.array([[2, 0], [1, -1]]), relevant).tolist()

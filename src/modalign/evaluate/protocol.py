@@ -122,11 +122,9 @@ class Evaluator:
         asked = np.diff(relevant.indptr) > 0
         users = np.flatnonzero(asked & (np.diff(self._history.indptr) > 0))
         if not len(users):
-            raise DataError(
-                f"a {split} split with an interaction of a user who has a history",
-                f"{len(dataset.part(split))} interactions, none of such a user",
-                "choose another split when importing the data",
-            )
+            expected = f"a {split} split with an interaction of a user who has a history"
+            got = f"{len(dataset.part(split))} interactions, none of such a user"
+            raise DataError(expected, got, "choose another split when importing the data")
         self._n_skipped = int(asked.sum()) - len(users)
         self._users, self._unseen = users, ~history.trained[users]
         self._relevant: sp.csr_array = relevant[users]
@@ -144,11 +142,9 @@ class Evaluator:
     def _cold(self, relevant: sp.csr_array) -> np.ndarray:
         cold = np.flatnonzero(self._item_counts == 0)
         if not len(cold) or not np.isin(relevant.indices, cold).any():
-            raise DataError(
-                f"items in the {self.split} split that have no training interaction",
-                f"{len(cold)} items without one, none of them in the {self.split} split",
-                "split the data by cold items, or rank all candidates",
-            )
+            expected = f"items in the {self.split} split that have no training interaction"
+            got = f"{len(cold)} items without one, none of them in the {self.split} split"
+            raise DataError(expected, got, "split the data by cold items, or rank all candidates")
         return cold
 
     def run(self, recommender: Recommender) -> Evaluation:
@@ -185,11 +181,9 @@ class Evaluator:
     def judge(self, ranking: Ranking) -> Evaluation:
         """Metrics of given lists, for the users of this evaluation in their order."""
         if not np.array_equal(ranking.users, self._users):
-            raise InputError(
-                f"lists of the {len(self._users)} users of the {self.split} split, by row",
-                f"lists of {len(ranking)} users",
-                "rank the users in the order of `users`",
-            )
+            expected = f"lists of the {len(self._users)} users of the {self.split} split, by row"
+            got = f"lists of {len(ranking)} users"
+            raise InputError(expected, got, "rank the users in the order of `users`")
         lists = JudgedLists(
             hit_matrix(ranking.items, self._relevant),
             self._n_relevant,

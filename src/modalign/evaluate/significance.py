@@ -87,11 +87,9 @@ def between_seeds(first: Sequence[float], second: Sequence[float]) -> float | No
 def _differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """First minus second, without rounding errors."""
     if first.shape != second.shape or len(first) < 2:
-        raise DataError(
-            "values of the same two or more users",
-            f"{len(first)} and {len(second)} values",
-            "compare runs on the same data, split and mask",
-        )
+        got = f"{len(first)} and {len(second)} values"
+        fix = "compare runs on the same data, split and mask"
+        raise DataError("values of the same two or more users", got, fix)
     gap: np.ndarray = first - second
     bad = int((~np.isfinite(gap)).sum())
     if bad:

@@ -318,11 +318,9 @@ def _check_same_data(runs: Sequence[Path]) -> None:
     for run in runs[1:]:
         other = run_folder.read_run(run)[0]["fingerprint"]
         if other != first:
-            raise RunError(
-                f"runs on the same data as {runs[0]} (fingerprint {first})",
-                f"{run} on data with fingerprint {other}",
-                "profile runs on different data one by one: cost grows with the catalogue",
-            )
+            got = f"{run} on data with fingerprint {other}"
+            fix = "profile runs on different data one by one: cost grows with the catalogue"
+            raise RunError(f"runs on the same data as {runs[0]} (fingerprint {first})", got, fix)
 
 
 def _in_a_process_of_its_own(request: dict[str, Any]) -> RunCost:

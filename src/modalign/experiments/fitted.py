@@ -104,11 +104,9 @@ class FittedModel:
                 rows = rows[trained]
             elif not trained[rows].all():
                 who = d.users.ids(rows[~trained[rows]][:1])[0]
-                raise ConfigError(
-                    f"users with training interactions: {self.spec.name} knows ids only",
-                    f"user {who!r} without any",
-                    "ask a model that reads histories (`modalign models`)",
-                )
+                expected = f"users with training interactions: {self.spec.name} knows ids only"
+                fix = "ask a model that reads histories (`modalign models`)"
+                raise ConfigError(expected, f"user {who!r} without any", fix)
         ranking = rank(
             self._scorer,
             rows,
@@ -135,11 +133,9 @@ class FittedModel:
             DataError: an unknown item id.
         """
         if not self.model.unseen_users:
-            raise ConfigError(
-                "a model that scores unseen users from their history",
-                self.spec.name,
-                "use one of: ease, itemknn, or another marked so by `modalign models`",
-            )
+            got = self.spec.name
+            fix = "use one of: ease, itemknn, or another marked so by `modalign models`"
+            raise ConfigError("a model that scores unseen users from their history", got, fix)
         d = self.dataset
         names = list(histories)
         pairs = [(row, item) for row, n in enumerate(names) for item in d.items.rows(histories[n])]

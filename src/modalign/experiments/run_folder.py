@@ -112,11 +112,9 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"train one: modalign train --data DATA --model MODEL --out {folder}",
         )
     if not (folder / "results.json").is_file():
-        raise RunError(
-            f"a finished run with a results.json in {folder}",
-            "a run that was interrupted",
-            "repeat its `modalign train` command with --resume",
-        )
+        got = "a run that was interrupted"
+        fix = "repeat its `modalign train` command with --resume"
+        raise RunError(f"a finished run with a results.json in {folder}", got, fix)
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         results = json.loads((folder / "results.json").read_text())
@@ -126,11 +124,9 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if missing:
             raise ValueError(f"without {', '.join(sorted(missing))}")
     except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise RunError(
-            f"readable config.yaml and results.json in {folder}",
-            " ".join(str(error).split()),
-            "train again with --overwrite",
-        ) from error
+        got = " ".join(str(error).split())
+        fix = "train again with --overwrite"
+        raise RunError(f"readable config.yaml and results.json in {folder}", got, fix) from error
     return config, results
 
 
@@ -181,19 +177,15 @@ def check_same(folder: Path, description: Mapping[str, Any]) -> None:
     try:
         old = _flat(yaml.safe_load((folder / "config.yaml").read_text()))
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise RunError(
-            f"a readable config.yaml in {folder}",
-            " ".join(str(error).split()),
-            "start again with --overwrite",
-        ) from error
+        got = " ".join(str(error).split())
+        fix = "start again with --overwrite"
+        raise RunError(f"a readable config.yaml in {folder}", got, fix) from error
     new = _flat({key: value for key, value in description.items() if key != "data"})
     for key in sorted(new):
         if old.get(key) != new[key]:
-            raise RunError(
-                f"{key} {old.get(key)!r}, as the run in {folder} has it",
-                f"{new[key]!r}, one of another experiment",
-                "use another --out, or repeat the options the run was started with",
-            )
+            got = f"{new[key]!r}, one of another experiment"
+            fix = "use another --out, or repeat the options the run was started with"
+            raise RunError(f"{key} {old.get(key)!r}, as the run in {folder} has it", got, fix)
 
 
 def _flat(description: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,11 +19,9 @@ def onnx_bytes(encoder: nn.Module, kind: Kind) -> bytes:
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ConfigError(
-            "onnx and onnxscript, to export an encoder",
-            f"no package {error.name}",
-            "run pip install 'modalign[export]'",
-        ) from error
+        got = f"no package {error.name}"
+        fix = "run pip install 'modalign[export]'"
+        raise ConfigError("onnx and onnxscript, to export an encoder", got, fix) from error
     example = torch.tensor([0, 1, 0])
     output = "scores" if kind == "encoder" else "vector"
     n = torch.export.Dim("n", min=1)

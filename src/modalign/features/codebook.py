@@ -50,11 +50,9 @@ def word_bags(modality: Modality, features: np.ndarray | None = None) -> sp.csr_
         if features is None:
             rows = np.where(modality.present[start : start + ROWS, None], rows, np.float32(0))
         if rows.size and rows.min() < 0:
-            raise DataError(
-                f"counts or weights of words of at least 0 in modality {modality.name!r}",
-                f"{rows.min():g}",
-                "encode it with the encoder `words`, or use a codebook",
-            )
+            expected = f"counts or weights of words of at least 0 in modality {modality.name!r}"
+            got = f"{rows.min():g}"
+            raise DataError(expected, got, "encode it with the encoder `words`, or use a codebook")
         blocks.append(sp.csr_array(rows))
     return sp.csr_array(sp.vstack(blocks, format="csr", dtype=np.float32))
 

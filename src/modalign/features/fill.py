@@ -87,11 +87,9 @@ def fill(
     out[missing] = present_mean(modality) if policy in ("mean", "neighbours") else 0.0
     if policy == "neighbours" and view is not None and modality.present.any():
         if modality.entity != "item" or len(modality) != view.n_items:
-            raise ConfigError(
-                f"a modality of the {view.n_items} items of the view",
-                f"{modality.name!r} of {len(modality)} {modality.entity}s",
-                "give a modality and a view of one data set",
-            )
+            got = f"{modality.name!r} of {len(modality)} {modality.entity}s"
+            fix = "give a modality and a view of one data set"
+            raise ConfigError(f"a modality of the {view.n_items} items of the view", got, fix)
         todo = _fill_by_features(out, modality, missing, view, k)
         if len(todo):
             _fill_by_users(out, modality, todo, view, k)

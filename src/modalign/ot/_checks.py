@@ -74,8 +74,6 @@ def same_mass(a: Tensor, b: Tensor) -> None:
     """Refuses different totals, for which no balanced plan exists."""
     left, right = a.detach().sum(-1), b.detach().sum(-1)
     if bool(((left - right).abs() > _BALANCE * torch.maximum(left, right)).any()):
-        raise refuse(
-            "the same total mass on both sides of a balanced problem",
-            f"totals of up to {float(left.max()):g} in a and {float(right.max()):g} in b",
-            "normalise both, or relax the marginals with `penalty` or `mass`",
-        )
+        got = f"totals of up to {float(left.max()):g} in a and {float(right.max()):g} in b"
+        fix = "normalise both, or relax the marginals with `penalty` or `mass`"
+        raise refuse("the same total mass on both sides of a balanced problem", got, fix)

@@ -22,9 +22,6 @@ def power_cost(x: Tensor, y: Tensor, p: float = 2.0, norm: float = 2.0) -> Tenso
         p: exponent, >= 1.
         norm: p of the norm of a difference of vectors, >= 1, may be infinity.
 
-    Returns:
-        Costs, (..., n, m).
-
     Raises:
         ValueError: widths differ, or an exponent is below 1.
 
@@ -85,11 +82,9 @@ def _check_points(x: Tensor, y: Tensor) -> None:
     _checks.floats("x", x, 2)
     _checks.floats("y", y, 2, like=x)
     if x.shape[-1] != y.shape[-1]:
-        raise _checks.refuse(
-            "points of one width on both sides",
-            f"{x.shape[-1]} and {y.shape[-1]}",
-            "project one side first (scalars are points of shape (..., n, 1))",
-        )
+        got = f"{x.shape[-1]} and {y.shape[-1]}"
+        fix = "project one side first (scalars are points of shape (..., n, 1))"
+        raise _checks.refuse("points of one width on both sides", got, fix)
 
 
 def _distance(x: Tensor, y: Tensor, norm: float) -> Tensor:

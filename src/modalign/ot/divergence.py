@@ -173,11 +173,9 @@ def _starts(
     if start == "zero":
         return None, None, None, None
     if x.shape[-1] != 1 or custom:
-        raise _checks.refuse(
-            "points on the line with the cost |x - y|^p / p for a sorted start",
-            f"width {x.shape[-1]}" + (" and another cost" if custom else ""),
-            'use start="zero"',
-        )
+        expected = "points on the line with the cost |x - y|^p / p for a sorted start"
+        got = f"width {x.shape[-1]}" + (" and another cost" if custom else "")
+        raise _checks.refuse(expected, got, 'use start="zero"')
     f, g = sorted_potentials(x.detach().squeeze(-1), y.detach().squeeze(-1), a, b, p=p)
     return f, g, None, None
 

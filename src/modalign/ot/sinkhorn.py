@@ -183,11 +183,9 @@ def symmetric_sinkhorn(
             "a square cost", f"shape {tuple(cost.shape)}", "use `sinkhorn` for two sets"
         )
     if solver.averaged or solver.anneal is not None:
-        raise _checks.refuse(
-            "neither averaged nor anneal for a symmetric problem",
-            f"averaged={solver.averaged}, anneal={solver.anneal}",
-            "omit both: all sweeps are averaged",
-        )
+        got = f"averaged={solver.averaged}, anneal={solver.anneal}"
+        fix = "omit both: all sweeps are averaged"
+        raise _checks.refuse("neither averaged nor anneal for a symmetric problem", got, fix)
     marginals = problem.marginals(penalty, None)
     start = problem.start("f", f, -2)
     if solver.gradient == "unrolled":
@@ -258,11 +256,9 @@ class _Problem:
         total = total.expand(self.shape).reshape(-1)
         most = torch.minimum(self.a.detach().sum(-1), self.b.detach().sum(-1))
         if bool((total <= 0).any()) or bool((total > most * (1.0 + 1e-6)).any()):
-            raise _checks.refuse(
-                "a mass in (0, smaller total of a and b]",
-                f"up to {float(total.max()):g}, where the smaller total is {float(most.min()):g}",
-                "lower `mass`, or raise the weights",
-            )
+            got = f"up to {float(total.max()):g}, where the smaller total is {float(most.min()):g}"
+            fix = "lower `mass`, or raise the weights"
+            raise _checks.refuse("a mass in (0, smaller total of a and b]", got, fix)
         return torch.minimum(total, most).unsqueeze(-1)
 
     def start(self, name: str, given: Tensor | None, side: int) -> Tensor:

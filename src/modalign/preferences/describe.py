@@ -104,9 +104,6 @@ def describe(
             given by name that draw random numbers.
         progress: called with (questions done, all questions).
 
-    Returns:
-        The data set with the modality, and a report.
-
     Raises:
         DataError: questions failed (the answers are stored), or no user has a vector.
         ConfigError: the name is not plain, or belongs to a modality of items.

@@ -193,11 +193,9 @@ class OpenAICompatible:
                 trust_env=False,
             )
         except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"an HTTP proxy in {url.scheme.upper()}_PROXY",
-                str(error).partition(". ")[0],
-                f"name another proxy, or add {url.host} to NO_PROXY",
-            ) from error
+            got = str(error).partition(". ")[0]
+            fix = f"name another proxy, or add {url.host} to NO_PROXY"
+            raise ConfigError(f"an HTTP proxy in {url.scheme.upper()}_PROXY", got, fix) from error
 
     def _ask(self, client: httpx.Client, prompt: str) -> ModelAnswer | Refusal:
         """One question until it is answered, refused, or out of retries."""
@@ -281,11 +279,9 @@ class OpenAICompatible:
                 "export a valid key, or name another variable with --key-variable",
             )
         if code == 404 or 300 <= code < 400:
-            raise ConfigError(
-                f"chat completions of a model {self.model!r} at {self.base_url}{PATH}",
-                said,
-                "check --model and --base-url, which usually ends in /v1",
-            )
+            expected = f"chat completions of a model {self.model!r} at {self.base_url}{PATH}"
+            fix = "check --model and --base-url, which usually ends in /v1"
+            raise ConfigError(expected, said, fix)
         return Refusal(said)
 
     def _broken(self, error: BaseException) -> _Transient:

@@ -48,11 +48,9 @@ class FileTexts:
         if not named and len(table.columns) == 1:
             named = table.columns
         if not named or table.schema[named[0]] != pl.Utf8:
-            raise DataError(
-                f"a column of ids and one of texts in {self.path}",
-                f"other columns {', '.join(table.columns) or '(none)'}",
-                f"name the column of texts {TEXT_COLUMNS[0]!r}",
-            )
+            got = f"other columns {', '.join(table.columns) or '(none)'}"
+            fix = f"name the column of texts {TEXT_COLUMNS[0]!r}"
+            raise DataError(f"a column of ids and one of texts in {self.path}", got, fix)
         twice = ids.filter(ids.is_duplicated())
         if len(twice):
             raise DataError(f"each user once in {self.path}", f"{twice[0]!r} twice", "remove a row")

@@ -47,11 +47,9 @@ class LocalTransformers:
         where = Path(folder)
         if not (where / "config.json").is_file():
             problem = "has no config.json" if where.is_dir() else "is not a folder"
-            raise ConfigError(
-                "a folder with a causal language model (config.json, weights, tokenizer)",
-                f"{where}, which {problem}" if folder else "none",
-                "give --model the folder of a model saved with save_pretrained",
-            )
+            expected = "a folder with a causal language model (config.json, weights, tokenizer)"
+            fix = "give --model the folder of a model saved with save_pretrained"
+            raise ConfigError(expected, f"{where}, which {problem}" if folder else "none", fix)
         self.device = device
         with loading(f"local:{where}"):
             from transformers import AutoModelForCausalLM, AutoTokenizer

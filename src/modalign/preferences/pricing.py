@@ -78,11 +78,9 @@ def estimate(
     counts = [about_tokens(prompt) for prompt in prompts]
     n, tokens_in, tokens_out = len(counts), sum(counts), len(counts) * max_tokens
     if (price_in is None) != (price_out is None):
-        raise ConfigError(
-            "a price for the tokens of prompts and one for those of answers",
-            f"only the price of {'answers' if price_in is None else 'prompts'}",
-            "give both --price-in and --price-out, per million tokens",
-        )
+        expected = "a price for the tokens of prompts and one for those of answers"
+        got = f"only the price of {'answers' if price_in is None else 'prompts'}"
+        raise ConfigError(expected, got, "give both --price-in and --price-out, per million tokens")
     price = None
     if price_in is not None and price_out is not None:
         price = (tokens_in * price_in + tokens_out * price_out) / 1e6

@@ -43,11 +43,9 @@ def compare_runs(
     """
     runs = by_options([Path(folder) for folder in folders])
     if len(runs) < 2:
-        raise RunError(
-            "two or more runs that differ in more than their seed",
-            f"{len(runs)} in {', '.join(map(str, folders))}",
-            "add another run",
-        )
+        got = f"{len(runs)} in {', '.join(map(str, folders))}"
+        fix = "add another run"
+        raise RunError("two or more runs that differ in more than their seed", got, fix)
     shared = set.intersection(*(_cutoffs(run) for run in runs))
     chosen = set(ks) if ks is not None else (set(USUAL) & shared or shared)
     if not chosen or chosen - shared:

@@ -132,11 +132,9 @@ def plan_of(
     chosen = _chosen(owner, known, variants)
     for name in chosen:
         if config(known[name]) == config({}):
-            raise ConfigError(
-                f"options with which the variant {name!r} differs from {owner}",
-                f"{dict(known[name])}, which the full one is as well",
-                "leave the variant out with --variants, or change the options",
-            )
+            expected = f"options with which the variant {name!r} differs from {owner}"
+            fix = "leave the variant out with --variants, or change the options"
+            raise ConfigError(expected, f"{dict(known[name])}, which the full one is as well", fix)
     return SweepPlan({FULL: {}, **{name: known[name] for name in chosen}}, tuple(seeds))
 
 

@@ -59,9 +59,6 @@ def draw_differences(found: Sweep, tests: Sequence[MetricDifference]) -> list[Pa
     """What an ablation tells, into its folder: how far each variant is from the full model on
     test, with the 95% interval over users (uncorrected, as the tests have it); filled where the
     difference is beyond chance after correction.
-
-    Returns:
-        The file, or nothing where no test is of the metric.
     """
     known = {test.metric for test in tests}
     metrics = [metric for metric in siblings(found.metric, found.rows) if metric in known]

@@ -182,11 +182,9 @@ def kept(dataset: Dataset, folder: Path) -> Path:
         return folder
     old = Dataset.load(folder)
     if (old.fingerprint, features_of(old)) != (dataset.fingerprint, features_of(dataset)):
-        raise RunError(
-            f"the data in {folder} (fingerprint {old.fingerprint})",
-            f"{dataset.name}, other data or features (fingerprint {dataset.fingerprint})",
-            "choose another folder",
-        )
+        got = f"{dataset.name}, other data or features (fingerprint {dataset.fingerprint})"
+        fix = "choose another folder"
+        raise RunError(f"the data in {folder} (fingerprint {old.fingerprint})", got, fix)
     return folder
 
 
@@ -195,9 +193,7 @@ def read_dataset(folder: Path, fingerprint: str) -> Dataset:
     """Read once for all runs of a process."""
     dataset = Dataset.load(folder)
     if dataset.fingerprint != fingerprint:
-        raise RunError(
-            f"the data that the sweep started with in {folder} (fingerprint {fingerprint})",
-            f"fingerprint {dataset.fingerprint}",
-            "restore the data, or start another sweep",
-        )
+        expected = f"the data that the sweep started with in {folder} (fingerprint {fingerprint})"
+        got = f"fingerprint {dataset.fingerprint}"
+        raise RunError(expected, got, "restore the data, or start another sweep")
     return dataset

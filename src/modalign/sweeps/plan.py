@@ -42,11 +42,9 @@ class SweepPlan:
             raise ConfigError("at least one set of options", "none", "name one, or give a grid")
         good = self.seeds and min(self.seeds) >= 0 and len(set(self.seeds)) == len(self.seeds)
         if not good:
-            raise ConfigError(
-                "one or more different seeds, 0 or larger",
-                ", ".join(map(str, self.seeds)) or "none",
-                "write each seed once: 1,2,3",
-            )
+            got = ", ".join(map(str, self.seeds)) or "none"
+            fix = "write each seed once: 1,2,3"
+            raise ConfigError("one or more different seeds, 0 or larger", got, fix)
 
     @classmethod
     def of_grid(
@@ -82,11 +80,9 @@ class SweepPlan:
         places: Sequence[int] = range(total)
         if sample is not None:
             if not 1 <= sample <= total:
-                raise ConfigError(
-                    f"a sample of 1 to {total} of the grid's {total} combinations",
-                    str(sample),
-                    "draw fewer, or leave the sample out to run them all",
-                )
+                expected = f"a sample of 1 to {total} of the grid's {total} combinations"
+                fix = "draw fewer, or leave the sample out to run them all"
+                raise ConfigError(expected, str(sample), fix)
             rng = generators.numpy_generator(seed, "sweep")
             places = sorted(rng.choice(total, sample, replace=False, shuffle=False).tolist())
         sets = [_combination(grid, place) for place in places]
@@ -127,11 +123,9 @@ def chosen(
             "options that are either fixed or in the grid", f"{twice[0]!r} in both", "drop one"
         )
     if not len(dataset.valid):
-        raise DataError(
-            "data with a validation part to choose by",
-            f"{dataset.name!r} without one",
-            "import the data with a split that has one",
-        )
+        got = f"{dataset.name!r} without one"
+        fix = "import the data with a split that has one"
+        raise DataError("data with a validation part to choose by", got, fix)
     return plan
 
 
@@ -181,11 +175,9 @@ def _check_values(key: str, values: Any) -> None:
     known = [text(value) for value in values]
     twice = [value for value, n in Counter(known).items() if n > 1]
     if twice or any(value is None or value == "" for value in values):
-        raise ConfigError(
-            f"different values of {key!r}",
-            f"{twice[0]} twice" if twice else "an empty one",
-            "write each value once, with one comma between two",
-        )
+        got = f"{twice[0]} twice" if twice else "an empty one"
+        fix = "write each value once, with one comma between two"
+        raise ConfigError(f"different values of {key!r}", got, fix)
 
 
 def _combination(grid: Mapping[str, Sequence[Any]], place: int) -> dict[str, Any]:

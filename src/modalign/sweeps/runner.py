@@ -78,11 +78,9 @@ def run(
             raise TrainingError(f"none of {len(runs)} runs came to a result: {runs[0].error}")
         rows = best_first(rows_of(plan.settings, runs), metric)
         if rows[0].valid and metric not in rows[0].valid:
-            raise ConfigError(
-                f"a validation metric of the runs: {', '.join(rows[0].valid)}",
-                repr(metric),
-                "choose one of those; the finished runs are kept",
-            )
+            expected = f"a validation metric of the runs: {', '.join(rows[0].valid)}"
+            got = repr(metric)
+            raise ConfigError(expected, got, "choose one of those; the finished runs are kept")
         found = Sweep(out, plan, metric, rows, runs)
         write(found)
     return found

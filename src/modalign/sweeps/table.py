@@ -164,11 +164,9 @@ def read_result(path: Path) -> dict[str, Any]:
         if not all(isinstance(found[part], dict) for part in PARTS):
             raise TypeError("its parts `valid` and `test` are no tables")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"a result with the parts `valid` and `test` in {path}",
-            f"{type(error).__name__}: {error}".split("\n")[0],
-            f"delete the folder {path.parent} and repeat the command: that run is made again",
-        ) from error
+        got = f"{type(error).__name__}: {error}".split("\n")[0]
+        fix = f"delete the folder {path.parent} and repeat the command: that run is made again"
+        raise RunError(f"a result with the parts `valid` and `test` in {path}", got, fix) from error
     return dict(found)
 
 

@@ -105,11 +105,9 @@ def check_place(folder: Path, overwrite: bool) -> None:
         return
     ours = (folder / NAME).is_file()
     if not (ours and overwrite):
-        raise ArtifactError(
-            "a new or empty folder to export to",
-            f"{folder}, which is {'an artifact' if ours else 'something else'}",
-            "add --overwrite to replace it" if ours else "choose another folder",
-        )
+        got = f"{folder}, which is {'an artifact' if ours else 'something else'}"
+        fix = "add --overwrite to replace it" if ours else "choose another folder"
+        raise ArtifactError("a new or empty folder to export to", got, fix)
 
 
 def _swap(aside: Path, folder: Path) -> None:

@@ -133,11 +133,9 @@ def serve(
     from modalign_serve.service.service_settings import ServiceSettings
 
     if encoder and find_spec("modalign") is None:
-        raise ConfigError(
-            "the package modalign, whose encoders --encoder runs",
-            "no such package",
-            'pip install "modalign[encoders]", or leave out --encoder and send features',
-        )
+        got = "no such package"
+        fix = 'pip install "modalign[encoders]", or leave out --encoder and send features'
+        raise ConfigError("the package modalign, whose encoders --encoder runs", got, fix)
     settings = ServiceSettings(
         artifacts=_named(artifacts),
         feedback=feedback,

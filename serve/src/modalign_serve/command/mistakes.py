@@ -95,11 +95,9 @@ def from_usage(error: Any) -> InputError:
 def from_system(error: OSError) -> InputError:
     """A file that cannot be read or written, in three facts."""
     where = error.filename or "a file"
-    return DataError(
-        "a file or folder that can be read or written",
-        f"{where}: {error.strerror or error}",
-        "check the path, its permissions and the space left",
-    )
+    got = f"{where}: {error.strerror or error}"
+    fix = "check the path, its permissions and the space left"
+    return DataError("a file or folder that can be read or written", got, fix)
 
 
 def _parameter(error: Any, parameter: Any, command: str) -> InputError:
@@ -146,11 +144,9 @@ def _command(error: Any, context: Any, commands: Mapping[str, Any]) -> InputErro
     said = str(error.message)
     wanted = said.split("'")[1] if said.count("'") >= 2 else said
     close = difflib.get_close_matches(wanted, list(commands), n=1, cutoff=0.5)
-    return ConfigError(
-        f"a command of {context.command_path}: {', '.join(known)}",
-        repr(wanted) if "'" in said else _sentence(said),
-        f"did you mean {close[0]!r}?" if close else f"see {context.command_path} --help",
-    )
+    got = repr(wanted) if "'" in said else _sentence(said)
+    fix = f"did you mean {close[0]!r}?" if close else f"see {context.command_path} --help"
+    return ConfigError(f"a command of {context.command_path}: {', '.join(known)}", got, fix)
 
 
 def _sentence(text: str) -> str:

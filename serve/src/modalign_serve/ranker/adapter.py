@@ -87,11 +87,9 @@ class ContentAdapter:
             given.setdefault(name, np.zeros((n, width), np.float32))
         present = {name: np.asarray(rows.any(axis=1)) for name, rows in given.items()}
         if not np.any(list(present.values()), axis=0).all():
-            raise DataError(
-                "at least one modality of every new item",
-                "an item whose features are all zeros",
-                f"give {' or '.join(self.names)}",
-            )
+            got = "an item whose features are all zeros"
+            fix = f"give {' or '.join(self.names)}"
+            raise DataError("at least one modality of every new item", got, fix)
         return self.apply(inputs(given, present, self.names, self._centres))
 
     def apply(self, x: np.ndarray) -> np.ndarray:
@@ -110,16 +108,12 @@ class ContentAdapter:
             array = np.asarray(rows, np.float32)
             width = self.widths[name]
             if array.ndim != 2 or array.shape[1] != width or not np.isfinite(array).all():
-                raise DataError(
-                    f"finite {name} features of shape (n, {width})",
-                    f"shape {array.shape}, or a number that is not finite",
-                    "encode the item with the encoder named in the manifest",
-                )
+                got = f"shape {array.shape}, or a number that is not finite"
+                fix = "encode the item with the encoder named in the manifest"
+                raise DataError(f"finite {name} features of shape (n, {width})", got, fix)
             found[name] = array
         if len({len(rows) for rows in found.values()}) != 1:
-            raise DataError(
-                "features of at least one modality, one row per item in each",
-                ", ".join(f"{name}: {len(rows)}" for name, rows in found.items()) or "none",
-                f"give {' or '.join(self.names)}",
-            )
+            got = ", ".join(f"{name}: {len(rows)}" for name, rows in found.items()) or "none"
+            fix = f"give {' or '.join(self.names)}"
+            raise DataError("features of at least one modality, one row per item in each", got, fix)
         return found

@@ -391,11 +391,9 @@ class Ranker:
             DataError: features of another shape, or not finite.
         """
         if self.adapter is None:
-            raise ConfigError(
-                "an artifact with a content adapter",
-                f"one of {self.manifest.model} without",
-                "export a model with item vectors from data with modalities",
-            )
+            got = f"one of {self.manifest.model} without"
+            fix = "export a model with item vectors from data with modalities"
+            raise ConfigError("an artifact with a content adapter", got, fix)
         return self.adapter(features)
 
     def add_item(
@@ -442,11 +440,9 @@ class Ranker:
             ConfigError: no vectors, and no adapter or no features to make them from.
         """
         if not self.takes_new_items:
-            raise ConfigError(
-                "a model whose scores are products of vectors, to rank items it never saw",
-                f"{self.manifest.model}",
-                "serve a model with vectors, or distil one: modalign distill",
-            )
+            expected = "a model whose scores are products of vectors, to rank items it never saw"
+            fix = "serve a model with vectors, or distil one: modalign distill"
+            raise ConfigError(expected, f"{self.manifest.model}", fix)
         if vectors is None:
             if not features:
                 raise ConfigError("vectors or features of new items", "neither", "give one of them")
@@ -488,11 +484,9 @@ class Ranker:
 
     def _fold_in(self, history: np.ndarray) -> np.ndarray:
         if self._fold is None:
-            raise ConfigError(
-                "an artifact with a fold-in, to make a user's vector from items",
-                f"one of {self.manifest.model} without",
-                "export the run again with a fold-in",
-            )
+            expected = "an artifact with a fold-in, to make a user's vector from items"
+            got = f"one of {self.manifest.model} without"
+            raise ConfigError(expected, got, "export the run again with a fold-in")
         return self._fold(history, self._catalogue.vectors(history))
 
     def _readable(self, rows: np.ndarray) -> np.ndarray:

@@ -127,11 +127,9 @@ class SqliteStore:
             self._db = self._connect()
             self._db.executescript(_SQLITE)
         except (sqlite3.Error, OSError) as error:
-            raise DataError(
-                "a file for feedback, new or written by modalign",
-                f"{path}: {error}",
-                "check the path and its permissions, or choose another with --feedback",
-            ) from error
+            got = f"{path}: {error}"
+            fix = "check the path and its permissions, or choose another with --feedback"
+            raise DataError("a file for feedback, new or written by modalign", got, fix) from error
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
@@ -254,11 +252,9 @@ class PostgresStore:
             with self._db.transaction():
                 self._db.execute(_POSTGRES)
         except psycopg.Error as error:
-            raise DataError(
-                "a PostgreSQL database that can be written",
-                str(error).strip().split("\n")[0],
-                "check the address given with --feedback, and the user's rights",
-            ) from error
+            got = str(error).strip().split("\n")[0]
+            fix = "check the address given with --feedback, and the user's rights"
+            raise DataError("a PostgreSQL database that can be written", got, fix) from error
 
     def _connect(self) -> psycopg.Connection[Any]:
         import psycopg

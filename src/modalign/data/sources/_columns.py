@@ -48,11 +48,9 @@ def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Column
     for role in ROLES:
         wanted = given.get(role)
         if wanted is not None and wanted not in names:
-            raise DataError(
-                f"a column {wanted!r} for the {role} in {table.name}",
-                table.shown(),
-                table.hint() or f"name an existing column as {role}=",
-            )
+            got = table.shown()
+            fix = table.hint() or f"name an existing column as {role}="
+            raise DataError(f"a column {wanted!r} for the {role} in {table.name}", got, fix)
         rest = [n for n in names if n not in given.values()]
         found[role] = wanted or recognise(rest, role)
     user, item = found["user"], found["item"]

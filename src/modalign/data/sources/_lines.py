@@ -42,11 +42,9 @@ def chunks(path: Path, size: int = CHUNK) -> Iterator[tuple[int, bytes]]:
                 yield line, piece
                 line += piece.count(b"\n")
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(
-                f"a complete gzip file {path}",
-                f"a stream that breaks off after line {line - 1} or later: {error}",
-                "download the file again",
-            ) from error
+            got = f"a stream that breaks off after line {line - 1} or later: {error}"
+            fix = "download the file again"
+            raise DataError(f"a complete gzip file {path}", got, fix) from error
         except OSError as error:
             raise _unreadable(path, error) from error
     if rest:

@@ -252,11 +252,9 @@ def _lines(path: Path, first: int, piece: bytes, layout: Layout) -> pl.DataFrame
             rows.append((str(user), str(item), rating, time))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             got = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(
-                f"{', '.join(layout.fields)} in each line of {path}",
-                f"line {number} with {got}",
-                "correct or remove that line",
-            ) from error
+            expected = f"{', '.join(layout.fields)} in each line of {path}"
+            fix = "correct or remove that line"
+            raise DataError(expected, f"line {number} with {got}", fix) from error
     return pl.DataFrame(rows, schema=dict(zip(COLUMNS, kinds, strict=True)), orient="row")
 
 
@@ -268,20 +266,16 @@ def _ratings_only(path: Path) -> tuple[SourceTable, Layout]:
         table.need(RECENT.fields)
         return table, RECENT
     if len(cells) != 4:
-        raise DataError(
-            f"four fields separated by commas, without a header, in {path}",
-            f"{len(cells)} in line 1: {','.join(cells)[:60]!r}",
-            "give a ratings-only file of 2014 or 2018, or one with the header of 2023",
-        )
+        got = f"{len(cells)} in line 1: {','.join(cells)[:60]!r}"
+        fix = "give a ratings-only file of 2014 or 2018, or one with the header of 2023"
+        raise DataError(f"four fields separated by commas, without a header, in {path}", got, fix)
     table = open_table(path, ",", columns=CLASSIC.fields, quoted=False)
     sample = table.collect(table.frame.head(1000))
     share = [sample[:, i].str.contains(ITEM_ID).fill_null(value=False).sum() for i in (0, 1)]
     if share[0] == share[1]:
-        raise DataError(
-            f"product numbers (ten signs, such as B000123456) in column 1 or 2 of {path}",
-            f"{','.join(cells)[:60]!r} in line 1",
-            "give a table of Amazon ratings, or import it as a flat table",
-        )
+        expected = f"product numbers (ten signs, such as B000123456) in column 1 or 2 of {path}"
+        fix = "give a table of Amazon ratings, or import it as a flat table"
+        raise DataError(expected, f"{','.join(cells)[:60]!r} in line 1", fix)
     if share[0] > share[1]:
         columns = (CLASSIC.item, CLASSIC.user, CLASSIC.rating, CLASSIC.time)
         table = open_table(path, ",", columns=columns, quoted=False)

@@ -62,11 +62,9 @@ def read(path: str | Path, min_documents: int = 1) -> RawData:
     folder = Path(path)
     for name in ("users.dat", "mult.dat", "vocabulary.dat"):
         if not (folder / name).is_file():
-            raise DataError(
-                "users.dat, mult.dat and vocabulary.dat in a CiteULike folder",
-                f"{folder} without {name}",
-                "give the folder with the original files of the data set",
-            )
+            expected = "users.dat, mult.dat and vocabulary.dat in a CiteULike folder"
+            fix = "give the folder with the original files of the data set"
+            raise DataError(expected, f"{folder} without {name}", fix)
     counts, n_items = _words(folder / "mult.dat")
     words = _names(folder / "vocabulary.dat")
     _within(folder / "mult.dat", counts, "word", len(words), "words in vocabulary.dat")
@@ -214,10 +212,8 @@ def _raw(folder: Path) -> pl.DataFrame | None:
     rows = table.collect()
     row = rows["doc.id"].cast(pl.Int64, strict=False)
     if row.null_count() or row.n_unique() != len(row):
-        raise DataError(
-            f"each article number once in column 'doc.id' of {path}",
-            "an empty or repeated number",
-            "use the original file of the data set",
-        )
+        got = "an empty or repeated number"
+        fix = "use the original file of the data set"
+        raise DataError(f"each article number once in column 'doc.id' of {path}", got, fix)
     abstract = [pl.col("raw.abstract").alias("abstract")] if "raw.abstract" in rows.columns else []
     return rows.select((row - 1).alias("row"), pl.col("raw.title").alias("title"), *abstract)

@@ -100,11 +100,9 @@ def _numbers(n: int) -> pl.Series:
 
 def _inter_file(folder: Path) -> Path:
     if not folder.is_dir():
-        raise DataError(
-            "a folder with a .inter file and its *_feat.npy files (MMRec layout)",
-            f"{folder}, which {'is a file' if folder.is_file() else 'does not exist'}",
-            "check the path",
-        )
+        expected = "a folder with a .inter file and its *_feat.npy files (MMRec layout)"
+        got = f"{folder}, which {'is a file' if folder.is_file() else 'does not exist'}"
+        raise DataError(expected, got, "check the path")
     found = sorted(folder.glob("*.inter"))
     if len(found) != 1:
         names = ", ".join(p.name for p in found[:4]) or "none"
@@ -171,11 +169,9 @@ def _count(
         return highest
     if highest > known:
         row = int((numbers >= known).arg_max() or 0)
-        raise DataError(
-            f"{column} below {known}, as {teller} has {known} rows, in {inter.name}",
-            f"{numbers[row]} in {inter.place(row)}",
-            f"use the {teller} and the .inter file of the same data set",
-        )
+        expected = f"{column} below {known}, as {teller} has {known} rows, in {inter.name}"
+        got = f"{numbers[row]} in {inter.place(row)}"
+        raise DataError(expected, got, f"use the {teller} and the .inter file of the same data set")
     return known
 
 
@@ -183,17 +179,13 @@ def _open(path: Path) -> np.ndarray:
     try:
         matrix: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"a NumPy matrix of numbers in {path}",
-            str(error).split("\n")[0],
-            "write it with numpy.save as float16, float32 or float64",
-        ) from error
+        got = str(error).split("\n")[0]
+        fix = "write it with numpy.save as float16, float32 or float64"
+        raise DataError(f"a NumPy matrix of numbers in {path}", got, fix) from error
     if matrix.ndim != 2 or matrix.dtype.kind != "f":
-        raise DataError(
-            f"a matrix (items, width) of floating-point numbers in {path}",
-            f"shape {matrix.shape} of {matrix.dtype}",
-            "write it with numpy.save as float16, float32 or float64",
-        )
+        got = f"shape {matrix.shape} of {matrix.dtype}"
+        fix = "write it with numpy.save as float16, float32 or float64"
+        raise DataError(f"a matrix (items, width) of floating-point numbers in {path}", got, fix)
     return matrix
 
 

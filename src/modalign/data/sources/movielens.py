@@ -146,11 +146,9 @@ def _needed(path: Path, separator: str, columns: Sequence[str]) -> pl.DataFrame:
 
 def _refuse_missing(path: Path) -> None:
     if not path.is_file():
-        raise DataError(
-            f"the file {path.name} in {path.parent}",
-            ", ".join(sorted(p.name for p in path.parent.iterdir())[:8]),
-            "unpack the official archive again",
-        )
+        got = ", ".join(sorted(p.name for p in path.parent.iterdir())[:8])
+        fix = "unpack the official archive again"
+        raise DataError(f"the file {path.name} in {path.parent}", got, fix)
 
 
 def _describe(items: pl.DataFrame, folder: Path, remarks: list[str]) -> pl.DataFrame:

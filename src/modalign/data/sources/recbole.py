@@ -83,11 +83,9 @@ def _files(path: Path) -> tuple[Path, str, list[tuple[Path, str | None]]]:
     if path.is_file():
         names &= {path.name.split(".")[0], path.stem, path.name.rsplit(".", 2)[0]}
     if len(names) != 1:
-        raise DataError(
-            f"the .inter files of one data set in {folder}",
-            ", ".join(p.name for p in found[:5]) or "none",
-            "keep one data set to a folder, or give the .inter file itself",
-        )
+        got = ", ".join(p.name for p in found[:5]) or "none"
+        fix = "keep one data set to a folder, or give the .inter file itself"
+        raise DataError(f"the .inter files of one data set in {folder}", got, fix)
     name = names.pop()
     if not parts:
         return folder, name, [(folder / f"{name}.inter", None)]
@@ -96,11 +94,9 @@ def _files(path: Path) -> tuple[Path, str, list[tuple[Path, str | None]]]:
     ]
     missing = [file.name for file, _ in files if not file.is_file()]
     if missing:
-        raise DataError(
-            f"a train, a valid and a test file of {name!r} in {folder}",
-            f"no {', '.join(missing)}",
-            "add the missing part, or give one .inter file without a split",
-        )
+        got = f"no {', '.join(missing)}"
+        fix = "add the missing part, or give one .inter file without a split"
+        raise DataError(f"a train, a valid and a test file of {name!r} in {folder}", got, fix)
     return folder, name, files
 
 
@@ -110,11 +106,9 @@ def _open(path: Path, needed: Sequence[str]) -> tuple[SourceTable, dict[str, str
     cells = table.names
     untyped = [cell for cell in cells if ":" not in cell or cell.rpartition(":")[2] not in TYPES]
     if untyped and len(cells) > 1:
-        raise DataError(
-            f"columns as name:type, type one of {', '.join(TYPES)}, in {path}, line 1",
-            f"{untyped[0]!r}",
-            f"write it as {untyped[0].partition(':')[0]}:token or with another of the types",
-        )
+        expected = f"columns as name:type, type one of {', '.join(TYPES)}, in {path}, line 1"
+        fix = f"write it as {untyped[0].partition(':')[0]}:token or with another of the types"
+        raise DataError(expected, f"{untyped[0]!r}", fix)
     table.need([f"{name}:token" for name in needed])
     return table, {cell.rpartition(":")[0]: cell.rpartition(":")[2] for cell in cells}
 

@@ -216,11 +216,9 @@ def sample_interactions(world: World, mean_per_user: float = 11.0) -> tuple[Ints
         Rows of users, rows of items and integer seconds, sorted by user and time.
     """
     if not 5 <= mean_per_user <= world.n_items / 4:
-        raise ConfigError(
-            f"mean_per_user from 5 to a quarter of the items ({world.n_items / 4:g})",
-            f"{mean_per_user:g}",
-            "ask for fewer interactions or more items",
-        )
+        expected = f"mean_per_user from 5 to a quarter of the items ({world.n_items / 4:g})"
+        got = f"{mean_per_user:g}"
+        raise ConfigError(expected, got, "ask for fewer interactions or more items")
     rng = numpy_generator(world.seed, "synthetic", "interactions")
     spread = 0.35
     drawn = rng.lognormal(np.log(mean_per_user) - spread**2 / 2, spread, size=world.n_users)

@@ -134,11 +134,9 @@ def make_encoder(name: str | None, kind: InputKind, device: str = "cpu", **optio
 
 def missing_extra(library: str) -> ConfigError:
     """The error for a library of the extra `encoders` that is not installed."""
-    return ConfigError(
-        f"the library {library}, which this encoder uses",
-        "an installation without it",
-        'run pip install "modalign[encoders]"',
-    )
+    got = "an installation without it"
+    fix = 'run pip install "modalign[encoders]"'
+    return ConfigError(f"the library {library}, which this encoder uses", got, fix)
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -105,11 +105,9 @@ def _join(path: Path, name: str, items: Vocabulary, ids: pl.Series, matrix: np.n
     if pairs.is_empty():
         shown = ", ".join(map(repr, ids.head(3)))
         known = ", ".join(map(repr, items.series.head(3)))
-        raise DataError(
-            f"features of {items.kind}s of the data (such as {known}) in {path}",
-            f"rows of other {items.kind}s ({shown})" if len(ids) else "no rows",
-            f"use the ids of {items.kind}s.parquet in the data folder",
-        )
+        expected = f"features of {items.kind}s of the data (such as {known}) in {path}"
+        got = f"rows of other {items.kind}s ({shown})" if len(ids) else "no rows"
+        raise DataError(expected, got, f"use the ids of {items.kind}s.parquet in the data folder")
     features = np.zeros((len(items), matrix.shape[1]), np.float32)
     present = np.zeros(len(items), bool)
     target = pairs["item"].to_numpy()
@@ -250,19 +248,15 @@ def _numbers(path: Path, table: pl.DataFrame) -> np.ndarray:
         values = table[lists[0]].cast(pl.List(pl.Float64))
         lengths = values.list.len()
         if values.null_count() or lengths.n_unique() != 1:
-            raise DataError(
-                f"lists of one length in column {lists[0]!r} of {path}",
-                f"{lengths.n_unique()} different lengths, {values.null_count()} missing",
-                "use lists of equal length, and remove rows without features",
-            )
+            got = f"{lengths.n_unique()} different lengths, {values.null_count()} missing"
+            fix = "use lists of equal length, and remove rows without features"
+            raise DataError(f"lists of one length in column {lists[0]!r} of {path}", got, fix)
         flat = values.explode().fill_null(float("nan")).to_numpy()
         return flat.reshape(len(values), -1)
     if lists or not table.columns:
-        raise DataError(
-            f"one column of lists, or one column per number, in {path}",
-            f"{len(lists)} columns of lists and {len(table.columns) - len(lists)} others",
-            "keep only the id column and the features",
-        )
+        got = f"{len(lists)} columns of lists and {len(table.columns) - len(lists)} others"
+        fix = "keep only the id column and the features"
+        raise DataError(f"one column of lists, or one column per number, in {path}", got, fix)
     for column, kind in table.schema.items():
         if not kind.is_numeric():
             raise DataError(

@@ -188,11 +188,9 @@ def loading(name: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError) as error:
         model = name.partition(":")[2] or name
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
-        raise ConfigError(
-            f"a model {model!r} in a folder or on the Hugging Face hub{offline}",
-            str(error).strip().split("\n")[0].rstrip("."),
-            "check its name and the network, or choose an encoder that needs no download",
-        ) from error
+        expected = f"a model {model!r} in a folder or on the Hugging Face hub{offline}"
+        fix = "check its name and the network, or choose an encoder that needs no download"
+        raise ConfigError(expected, str(error).strip().split("\n")[0].rstrip("."), fix) from error
     finally:
         if shown:
             logging.enable_progress_bar()
