@@ -43,8 +43,6 @@ class Dataset:
     """Interactions split for training, validation and test, with tables and features of items.
 
     Attributes:
-        name: short name.
-        users, items: vocabularies.
         train, valid, test: interactions by part.
         valid_history, test_history: under the unseen-users protocol, the known interactions of
             held-out users, from which they are scored; otherwise empty.

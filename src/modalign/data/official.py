@@ -54,7 +54,6 @@ class RemoteFile:
     """One file to download.
 
     Attributes:
-        url: the publisher's address.
         checksum: "md5:..." or "sha256:..."; "" if none is certain.
         checksum_url: the publisher's own checksum file, read if `checksum` is "".
         size: bytes; 0 if it is not known.
@@ -80,7 +79,6 @@ class DatasetRecord:
         source: the kind of source that reads it, for `modalign data import`.
         files: the files to download; a zip archive is unpacked.
         licence: its terms, in a few sentences.
-        citation: the publication to cite.
     """
 
     name: str

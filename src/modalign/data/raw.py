@@ -18,7 +18,6 @@ class RawFeatures:
         ids: item ids, one per row, text.
         features: (n, d) numbers.
         present: which rows exist, bool (n,); None means all.
-        provenance: its source.
     """
 
     ids: pl.Series
@@ -32,7 +31,6 @@ class RawData:
     """The common result of all sources.
 
     Attributes:
-        name: short name.
         interactions: columns user_id and item_id (text), and if known weight (float), time (integer
             seconds) and split ("train", "valid", "test").
         items: item_id (text) and if known title, description, image (absolute path), ...

@@ -44,9 +44,7 @@ class Distilled:
     """What `distill` returns.
 
     Attributes:
-        student: the fitted student.
         assistant: the fitted assistant, None for the variants without one.
-        teachers: names of the teachers.
         weights: of the teachers in the mixture, summing to one.
     """
 

@@ -24,7 +24,6 @@ class Source(Protocol):
 
     Attributes:
         name: for people.
-        n_users, n_items: sizes.
         vectors: final vectors of users (n_users, d) and items (n_items, d), or None.
         origin: hash of the options and weights of the model it was, None where there was none.
     """

@@ -30,7 +30,6 @@ class DistillJob:
 
     Attributes:
         data: prepared folder; a worker process reads it once.
-        fingerprint: of the data.
         features: fingerprints of the modalities.
         teachers: run folders, or folders of vectors; a worker process reads them once.
         taught: fingerprints of what they teach.

@@ -51,11 +51,8 @@ class EncodeReport:
     """The result of one call of `encode`.
 
     Attributes:
-        modality: its name.
-        n: number of items.
         n_missing: number of items without features, including unreadable ones.
         corrupt: id and reason of each item whose input could not be read.
-        seconds: duration.
         skipped: the same modality existed already, and nothing was done.
         resumed: number of chunks that an interrupted run had finished.
     """

@@ -84,8 +84,6 @@ class RunCost:
     """What one run costs.
 
     Attributes:
-        run: its folder.
-        model: registered name.
         anew_one, anew_batch: forward pass and top k, for one user and for a batch.
         tables_one, tables_batch: top k from tables computed before.
         parameters: how many numbers the model is made of.
@@ -117,7 +115,6 @@ class Ratios:
     """How much cheaper a run is than the first one; above 1 is cheaper.
 
     Attributes:
-        run: its folder.
         anew_one, anew_batch, tables_one, tables_batch: medians of the first over medians of
             this run, like for like.
         served_one, served_batch: the first asked anew over this run asked from its tables:
@@ -142,13 +139,7 @@ class Ratios:
 
 @dataclass(frozen=True)
 class Profile:
-    """What `profile` found.
-
-    Attributes:
-        runs: in the order asked for.
-        batch, k, threads, device: how it was measured.
-        environment: versions and processor.
-    """
+    """What `profile` found, with the runs in the order asked for."""
 
     runs: tuple[RunCost, ...]
     batch: int

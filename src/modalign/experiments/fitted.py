@@ -33,10 +33,7 @@ class FittedModel:
 
     Attributes:
         model: the recommender, at its best epoch.
-        spec: its entry in the registry.
-        config: its options.
         dataset: the data it was trained on.
-        seed: of the training.
         results: as in `results.json`.
         folder: its run folder, if it has one.
         run: where and how it was trained.

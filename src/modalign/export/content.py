@@ -48,7 +48,6 @@ class ReducedFeatures:
     """The features of all items, reduced.
 
     Attributes:
-        names: modalities, in order.
         bases: by name, (width of the modality, rank).
         centres: mean unit row of the training items, by name.
         x: inputs of all items, (n_items, sum of ranks + number of modalities).

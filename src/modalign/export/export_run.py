@@ -43,10 +43,7 @@ class Exported:
     """The written artifact.
 
     Attributes:
-        folder: its folder.
-        manifest: its description.
         left_out: columns of the item table of types that an artifact cannot store.
-        seconds: duration of the export.
     """
 
     folder: Path

@@ -40,9 +40,7 @@ class ScoringParts:
     Attributes:
         kind: see `Manifest`.
         users, items: vectors; for a kind other than "factors" only those of items, for similarity.
-        neighbours: the item-item matrix.
         loss: differences from the whole matrix.
-        encoder: module to export as ONNX.
         segments: named parts of the vectors.
     """
 

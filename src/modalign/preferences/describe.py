@@ -42,13 +42,9 @@ class DescribeReport:
     """The result of one call of `describe`.
 
     Attributes:
-        modality: its name.
-        n_users: number of users.
         n_present: number of users with a vector.
-        dim: length of a vector.
         sources: number of texts from each source (model, cache, template, file).
         failures: user id and reason of failed questions, which the template answers.
-        seconds: duration.
         skipped: the same modality existed already, and nothing was done.
     """
 

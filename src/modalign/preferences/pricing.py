@@ -30,7 +30,6 @@ class Estimate:
     Attributes:
         questions: number of questions that will be asked.
         known: number of questions whose answer is stored and costs nothing.
-        tokens_in: estimated tokens of all prompts.
         tokens_out: maximum number of tokens of all answers.
         price: maximum price in the currency of the given prices; None without prices.
         minutes: minimum duration under the rate limits; None without limits.

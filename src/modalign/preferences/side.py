@@ -33,8 +33,6 @@ class TrainingSide:
     """Training interactions, and the texts and features of items.
 
     Attributes:
-        users: ids of users.
-        items: ids of items.
         pairs: rows of users and items of the training interactions, int64 (2, n), each pair
             once, in order of user, then item.
         time: last time of each pair, int64 (n,); None unless known for all pairs.

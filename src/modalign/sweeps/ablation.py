@@ -26,7 +26,6 @@ class Ablation:
     """A full model and its variants on the test part.
 
     Attributes:
-        sweep: all runs.
         rows: means and deviations over seeds, the full model first.
         tests: for every variant and metric of accuracy the paired t-test over users of the full
             model (first) against the variant (second), each user's values averaged over seeds, and

@@ -51,9 +51,7 @@ class FitJob:
 
     Attributes:
         data: prepared folder; a worker process reads it once.
-        fingerprint: of the data.
         features: fingerprints of the modalities.
-        model: a registered name.
         options: of the model, for all runs; those of a set win over them.
         run_options: where and how; the sweep chooses the folders and resumes by itself.
     """

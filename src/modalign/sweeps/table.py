@@ -22,8 +22,6 @@ class SweepRun:
     """One run of a plan.
 
     Attributes:
-        name: of its set of options.
-        seed: of the run.
         folder: its run folder; of several a job leaves, the one that counts.
         results: as in its `results.json`; None where it failed.
         error: why it failed, or None.
@@ -63,7 +61,6 @@ class SweepRow:
     """A set of options with what its finished runs came to.
 
     Attributes:
-        name: of the set.
         options: those that it sets.
         seeds: of the finished runs.
         failed: seeds of the others.
@@ -88,7 +85,6 @@ class Progress:
 
     Attributes:
         done: runs that came to their end, those found finished included.
-        total: runs of the plan.
         last: the run that just ended; None at the start.
         best: the finished run with the highest validation metric, or None.
         seconds_left: at the pace so far; None before a run has ended.
@@ -106,8 +102,6 @@ class Sweep:
     """What came out of a plan.
 
     Attributes:
-        folder: of the sweep.
-        plan: what was run.
         metric: of validation, that the rows are sorted by.
         rows: a table over seeds, best first.
         runs: every run, by seed, then in the order of the plan.

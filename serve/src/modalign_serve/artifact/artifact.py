@@ -52,7 +52,6 @@ class Category(NamedTuple):
 
     Attributes:
         codes: place of each row's value in `names`, int32, (n,); -1 for a missing value.
-        names: the values.
     """
 
     codes: np.ndarray
@@ -68,8 +67,6 @@ class Artifact:
     """Everything that a server needs of a trained model.
 
     Attributes:
-        manifest: its description.
-        user_ids, item_ids: ids in row order.
         seen: items left out of each user's lists, (n_users, n_items).
         counts: number of users who chose each item in training, int64, (n_items,).
         users: vectors (n_users, width) float32; None unless the kind is "factors".

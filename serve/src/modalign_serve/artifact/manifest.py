@@ -32,15 +32,10 @@ class Manifest:
         kind: how items are scored: "factors" multiplies the vectors of users and items;
             "neighbours" sums an item-item matrix over the history; "encoder" runs the ONNX model
             on the history.
-        model: name of the trained model.
-        seed: of its training.
-        config: its options.
         metrics: by split, as measured by the run.
         mask: what its test ranking left out, "strict" or "train".
         fingerprints: of the "data", the "users" and the "items".
-        dataset: name of the data.
         synthetic: the data are generated, not observed.
-        n_users, n_items: number of users and items.
         width: of the vectors, 0 if there are none.
         dtype: in which the vectors are stored.
         loss: measured cost of that dtype (or of shortening the item-item matrix).
@@ -51,7 +46,6 @@ class Manifest:
         segments: named parts of the vectors, each (name, start, end), if the model has them.
         columns: kind of each column of item metadata: "text", "category" or "number".
         files: every file except the manifest itself.
-        schema: version of the layout.
     """
 
     kind: Kind

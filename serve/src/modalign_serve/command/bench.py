@@ -38,7 +38,6 @@ class LoadResult:
         n_items: number of items in the catalogue.
         k, connections, seconds: of the load.
         requests, failed: answered, and answered with another status than 200.
-        per_second: answered requests per second.
         p50_ms, p99_ms, slowest_ms: from sending a request to the end of its answer.
         memory_mb: resident memory of the server after the load, in millions of bytes.
         start_seconds: from the start of the process to its first answer.

@@ -26,10 +26,8 @@ class Answer(NamedTuple):
     """A complete answer.
 
     Attributes:
-        status: HTTP status.
         body: its bytes, or the path of a file to send.
         content_type: empty for none.
-        headers: further headers.
         after: called when the answer is sent, or sending failed.
     """
 
@@ -72,7 +70,6 @@ class Call:
         params: parts of the path by their names in the table.
         query: the query string as it was sent.
         headers: raw pairs.
-        body: the complete body.
         key: that was sent with it, if the service has keys.
         request_id: for logs and for the caller.
     """
@@ -125,13 +122,10 @@ class Endpoint:
 
     Attributes:
         method, path: such as POST, /v1/models/{name}/recommend.
-        handler: answers it.
-        summary: one line of documentation.
         access: "open" to all, "use" with any key if the service has keys, "admin" only with an
             administrator's key.
         takes: type of the JSON body, or None.
         gives: type of the JSON answer, or the content type of another answer.
-        parameters: of path and query.
         statuses: of errors it may answer with, besides those that any endpoint may.
         example: of a body.
         failed: makes the answer from a failure and the request's id, if it is not JSON.

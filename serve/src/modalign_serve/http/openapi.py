@@ -42,7 +42,6 @@ class ServedFacts:
     """What the document says of the served artifacts.
 
     Attributes:
-        models: names.
         columns: kinds ("text", "category", "number") of each column of metadata, over all models.
         modalities: width of the features of each modality, or None if models differ.
         width: of the items' vectors, or None if models differ.

@@ -28,7 +28,6 @@ class AddedItems:
     """Items that are not in the artifact, in the order of their arrival.
 
     Attributes:
-        ids: their ids.
         vectors: (m, width).
         records: metadata by column.
         rows: row of each id in the whole catalogue.

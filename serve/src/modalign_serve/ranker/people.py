@@ -41,7 +41,6 @@ class Block:
     """Several users at once; ragged lists as two arrays, owner (place of the user) and item.
 
     Attributes:
-        n: number of users.
         vectors: (n, width), or None if the model has none.
         seen: owner and item of everything left out.
         history: owner and item of everything read; empty unless the model reads histories.

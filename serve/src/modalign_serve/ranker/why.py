@@ -15,7 +15,6 @@ class Why:
     """Reasons for one item.
 
     Attributes:
-        item_id: the item.
         score: of the item for this user; None if the model has no vectors.
         nearest: by modality, ids of the most similar liked items and their cosines, best first;
             empty if the item has no features of that modality.

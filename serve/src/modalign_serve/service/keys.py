@@ -30,7 +30,6 @@ class Key:
     Attributes:
         name: for logs and rate limits.
         role: "use" may ask and send feedback; "admin" may also swap artifacts and export feedback.
-        sha256: the key's hash, hexadecimal.
     """
 
     name: str

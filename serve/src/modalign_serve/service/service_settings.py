@@ -20,7 +20,6 @@ class ServiceSettings:
     Attributes:
         artifacts: folder of each model by its name; the first is the default model.
         feedback: where feedback goes, see `modalign_serve.stores.stores.open_store`.
-        host, port: where to listen.
         keys: file of API keys; None: any caller may ask, and none may administer.
         split: share of the traffic of `/v1/recommend` by model; empty: all to the first model.
         rate: maximum requests per second for each key (or address, without keys); 0: no limit.

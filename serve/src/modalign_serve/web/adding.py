@@ -30,8 +30,6 @@ class Way:
         modalities: for which a similar item of the catalogue can be named; empty if only its
             whole vector can be copied.
         encoded: which of "text" and "image" the service encodes.
-        width: of the vectors.
-        widths: of the features by modality.
     """
 
     refused: str

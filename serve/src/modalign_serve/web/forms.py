@@ -21,7 +21,6 @@ class Form:
     """Texts and files by the name of their field, in order.
 
     Attributes:
-        texts: all values of each field.
         files: content of each file that is not empty.
     """
 
@@ -93,10 +92,7 @@ class State:
     """The user and the list that a page is about; every page keeps it in its address.
 
     Attributes:
-        model: the served model.
-        user: a user's id, or empty.
         liked: ids of items that an anonymous user likes; empty if there is a user.
-        k: number of items.
         diversity: from 0 to 1.
         only: a category, or empty for all.
         other: the model to compare with, or empty.

@@ -99,7 +99,6 @@ class ListEntry:
     """An item of a list.
 
     Attributes:
-        item: that is listed.
         rank: its place, from 1.
         score: None if the list is based on popularity.
         parts: what each part of the vectors adds.
