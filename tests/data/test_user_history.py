@@ -24,7 +24,7 @@ from modalign.experiments.fitted import FittedModel
 from modalign.export.export_run import export_run
 from modalign.models._registry import get
 from modalign.models.ease import EASE, EASEConfig
-from modalign.report.user_items import liked
+from modalign.report.gallery import liked
 from modalign_serve.artifact.read import read_artifact
 
 N_USERS, N_ITEMS = 5, 7

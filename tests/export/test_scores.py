@@ -12,8 +12,7 @@ from modalign.core import seeds
 from modalign.core.interfaces import Config, Queries, Recommender
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError
-from modalign.export.onnx import onnx_bytes
-from modalign.export.scores import scored
+from modalign.export.scores import onnx_bytes, scored
 from modalign.models import _registry as registry
 from modalign.testing.toy import toy_dataset
 from modalign_serve.ranker.foldin import session

@@ -26,10 +26,9 @@ from modalign.errors import ConfigError, DataError, InputError, RunError
 from modalign.experiments.fit import load_model
 from modalign.report import page as module
 from modalign.report.finding import p_value
-from modalign.report.gallery import Pictures, chosen_users, thumbnail
+from modalign.report.gallery import Pictures, chosen_users, hidden_items, thumbnail
 from modalign.report.page import write_report
 from modalign.report.side_by_side import compare_all, compare_runs
-from modalign.report.user_items import hidden_items
 from modalign.testing.toy import toy_dataset
 
 FOLDERS = ("bpr", "ease", "popularity", "bpr_again")

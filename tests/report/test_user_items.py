@@ -10,7 +10,7 @@ import pytest
 
 from modalign.data.interactions import Interactions
 from modalign.errors import DataError
-from modalign.report.user_items import hidden_items, liked
+from modalign.report.gallery import hidden_items, liked
 from modalign.testing.toy import toy_dataset
 
 

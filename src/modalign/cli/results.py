@@ -133,7 +133,7 @@ def recommend(
     Items of the user's test part are marked: they were hidden in training.
     """
     from modalign.experiments.fit import load_model
-    from modalign.report.user_items import hidden_items, liked
+    from modalign.report.gallery import hidden_items, liked
 
     fitted = load_model(run, data)
     frame = fitted.recommend(user, k, filter_seen=not keep_seen)

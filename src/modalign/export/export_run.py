@@ -21,8 +21,7 @@ from modalign.export.columns import columns_of, picture_column, pictures_of
 from modalign.export.content import read_content, train_adapter
 from modalign.export.fidelity import best_lists, csr_of, overlap
 from modalign.export.folding import KnownUsers, fit_fold_ins
-from modalign.export.onnx import onnx_bytes
-from modalign.export.scores import ScoringParts, encoder_loss, scored
+from modalign.export.scores import ScoringParts, encoder_loss, onnx_bytes, scored
 from modalign_serve.artifact.artifact import Artifact
 from modalign_serve.artifact.manifest import Dtype, Manifest, read_manifest
 from modalign_serve.artifact.strings import Ids

@@ -5,8 +5,7 @@ The package does not depend on recommendation and imports nothing else of modali
 """
 
 from modalign.ot.barycentric import barycentric_projection, entropic_map
-from modalign.ot.bounds import variation_bound
-from modalign.ot.cost import cosine_cost, power_cost, squared_distance
+from modalign.ot.cost import cosine_cost, power_cost, squared_distance, variation_bound
 from modalign.ot.divergence import Divergence, Flow, gradient_flow, sinkhorn_divergence
 from modalign.ot.exact import exact_plan
 from modalign.ot.one_dimensional import sorted_plan, sorted_potentials, sorted_transport

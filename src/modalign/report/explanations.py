@@ -17,8 +17,7 @@ from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError
 from modalign.experiments.fitted import FittedModel
 from modalign.report import html
-from modalign.report.gallery import Pictures
-from modalign.report.user_items import liked, named
+from modalign.report.gallery import Pictures, liked, named
 
 AVERAGED = 200
 """Users, evenly spaced among those with a history, over whom averages are taken."""

@@ -1,4 +1,4 @@
-"""Recommendations for a few users with pictures: liked, hidden and recommended items."""
+"""Recommendations for a few users with pictures, and a user's items as lists with titles."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from modalign.data.dataset import Dataset
+from modalign.data.interactions import Interactions
 from modalign.data.pictures import UnreadablePicture, decoded
 from modalign.evaluate.protocol import Evaluation
 from modalign.experiments.fitted import FittedModel
-from modalign.report.user_items import hidden_items, liked
 
 LIST = 10
 WIDTH, HEIGHT = 96, 120
@@ -146,3 +147,36 @@ def _person(
 
 def _tile(pictures: Pictures, item: int, title: str, hit: bool = False) -> dict[str, Any]:
     return {"title": title, "hit": hit, "picture": pictures.of(item)}
+
+
+def liked(dataset: Dataset, user_id: str | int) -> list[dict[str, Any]]:
+    """The user's training items, or the known part of a user without any: newest first if times
+    are known, otherwise by decreasing weight, otherwise in row order.
+    """
+    user = int(dataset.users.rows([user_id])[0])
+    return named(dataset, _ordered(dataset.history.of(user)))
+
+
+def hidden_items(dataset: Dataset, user_id: str | int) -> set[str]:
+    """Ids of the user's items in the test part."""
+    user = int(dataset.users.rows([user_id])[0])
+    return set(dataset.items.ids(dataset.test.items[dataset.test.users == user]))
+
+
+def _ordered(part: Interactions) -> np.ndarray:
+    items: np.ndarray = part.items
+    for key in (part.time, part.weight):
+        if key is not None:
+            items = items[np.argsort(-key, kind="stable")]
+            break
+    first = np.unique(items, return_index=True)[1]
+    return items[np.sort(first)]
+
+
+def named(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+    """Id, title and row of each item; an item without a title has its id as title."""
+    titles, rows = dataset.titles(), np.asarray(rows, np.int64)
+    return [
+        {"item_id": one, "title": titles[row], "item": row}
+        for one, row in zip(dataset.items.ids(rows), rows.tolist(), strict=True)
+    ]

@@ -100,130 +100,98 @@ NOUNS: Final[Mapping[str, tuple[str, ...]]] = {
     "bottle": ("water bottle", "drinking bottle", "flask"),
 }
 
-# Occasion -> (short forms for titles, sentences for descriptions).
-OCCASIONS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+# Occasion -> short forms for titles, then sentences for descriptions.
+OCCASIONS: Final[Mapping[str, tuple[tuple[str, ...], *tuple[str, ...]]]] = {
     "camping": (
         ("for camping", "for the campsite", "for the trail"),
-        (
-            "It was made for camping trips and nights under canvas.",
-            "Take it hiking, put it by the campfire, and rinse it in the stream.",
-            "At home beside a tent, on the trail and anywhere outdoors.",
-        ),
+        "It was made for camping trips and nights under canvas.",
+        "Take it hiking, put it by the campfire, and rinse it in the stream.",
+        "At home beside a tent, on the trail and anywhere outdoors.",
     ),
     "baby": (
         ("for the nursery", "for baby's first years", "for little ones"),
-        (
-            "Gentle enough for the nursery and loved by babies and toddlers.",
-            "Parents of newborns tell us it is the gift they used most.",
-            "Designed with small children in mind, and safe in a baby's room.",
-        ),
+        "Gentle enough for the nursery and loved by babies and toddlers.",
+        "Parents of newborns tell us it is the gift they used most.",
+        "Designed with small children in mind, and safe in a baby's room.",
     ),
     "office": (
         ("for the office", "for your desk", "for the home office"),
-        (
-            "Keeps you company at the desk through long working days.",
-            "A calm thing to have in the office, between meetings and emails.",
-            "Colleagues will ask where you found it for your workplace.",
-        ),
+        "Keeps you company at the desk through long working days.",
+        "A calm thing to have in the office, between meetings and emails.",
+        "Colleagues will ask where you found it for your workplace.",
     ),
     "party": (
         ("for parties", "for festive evenings", "for celebrations"),
-        (
-            "Bring it out when friends come over to celebrate.",
-            "Made for birthdays, dancing and parties that end late.",
-            "It has survived many a festive night with a house full of guests.",
-        ),
+        "Bring it out when friends come over to celebrate.",
+        "Made for birthdays, dancing and parties that end late.",
+        "It has survived many a festive night with a house full of guests.",
     ),
     "wedding": (
         ("for newlyweds", "as a wedding present", "for the wedding list"),
-        (
-            "A favourite on wedding lists and a lasting present for the couple.",
-            "Bride and groom get a gift box and a handwritten card with it.",
-            "Think of it for anniversaries, engagements and the happy couple.",
-        ),
+        "A favourite on wedding lists and a lasting present for the couple.",
+        "Bride and groom get a gift box and a handwritten card with it.",
+        "Think of it for anniversaries, engagements and the happy couple.",
     ),
     "garden": (
         ("for the garden", "for balcony and patio", "for gardeners"),
-        (
-            "It spends the summer in the garden, among the tomatoes and the herbs.",
-            "Gardeners like it on the patio, and rain does not trouble it.",
-            "Good company on the balcony, next to the watering can.",
-        ),
+        "It spends the summer in the garden, among the tomatoes and the herbs.",
+        "Gardeners like it on the patio, and rain does not trouble it.",
+        "Good company on the balcony, next to the watering can.",
     ),
     "student": (
         ("for student rooms", "for a first flat", "for small flats"),
-        (
-            "Fits a student room, a shared kitchen and a small budget.",
-            "A first-flat classic for university days and narrow shelves.",
-            "Sized for dormitories and studio flats where every corner counts.",
-        ),
+        "Fits a student room, a shared kitchen and a small budget.",
+        "A first-flat classic for university days and narrow shelves.",
+        "Sized for dormitories and studio flats where every corner counts.",
     ),
     "wellness": (
         ("for slow evenings", "for yoga and rest", "for a quiet hour"),
-        (
-            "Meant for unhurried evenings, a bath, a book and deep breaths.",
-            "Part of a soothing ritual, before yoga or after a long day.",
-            "It helps you to relax, meditate and sleep well.",
-        ),
+        "Meant for unhurried evenings, a bath, a book and deep breaths.",
+        "Part of a soothing ritual, before yoga or after a long day.",
+        "It helps you to relax, meditate and sleep well.",
     ),
 }
 
-QUALITIES: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+QUALITIES: Final[Mapping[str, tuple[tuple[str, ...], *tuple[str, ...]]]] = {
     "easy-care": (
         ("easy-care", "machine-washable", "wipe-clean"),
-        (
-            "Goes straight into the machine: cleaning takes no effort.",
-            "Easy to wash, quick to dry, nothing to fuss over.",
-        ),
+        "Goes straight into the machine: cleaning takes no effort.",
+        "Easy to wash, quick to dry, nothing to fuss over.",
     ),
     "handmade": (
         ("handmade", "hand-finished", "artisan"),
-        (
-            "Each one is made by hand in a small workshop, so no two are alike.",
-            "An artisan finishes every piece by hand and signs it underneath.",
-        ),
+        "Each one is made by hand in a small workshop, so no two are alike.",
+        "An artisan finishes every piece by hand and signs it underneath.",
     ),
     "vegan": (
         ("vegan", "animal-free", "certified vegan"),
-        (
-            "Certified vegan: nothing in it comes from an animal.",
-            "Free of leather, wool grease and animal glue, and fully vegan.",
-        ),
+        "Certified vegan: nothing in it comes from an animal.",
+        "Free of leather, wool grease and animal glue, and fully vegan.",
     ),
     "fair trade": (
         ("fair-trade", "fairly traded", "cooperative-made"),
-        (
-            "Fairly traded, and the cooperative that makes it sets its own prices.",
-            "Fair-trade certified: the people who make it earn a living wage.",
-        ),
+        "Fairly traded, and the cooperative that makes it sets its own prices.",
+        "Fair-trade certified: the people who make it earn a living wage.",
     ),
     "repairable": (
         ("repairable", "lifetime-guaranteed", "built-to-last"),
-        (
-            "Guaranteed for ten years, with spare parts for longer than that.",
-            "If something breaks we repair it free of charge, for life.",
-        ),
+        "Guaranteed for ten years, with spare parts for longer than that.",
+        "If something breaks we repair it free of charge, for life.",
     ),
     "limited": (
         ("limited-edition", "numbered", "collector's"),
-        (
-            "A numbered edition of two hundred; when they are gone they are gone.",
-            "Collectors take note: this limited series will not be made again.",
-        ),
+        "A numbered edition of two hundred; when they are gone they are gone.",
+        "Collectors take note: this limited series will not be made again.",
     ),
     "lightweight": (
         ("lightweight", "featherlight", "easy-to-carry"),
-        (
-            "It weighs next to nothing, so you will hardly notice carrying it.",
-            "Light in the hand and light in the luggage.",
-        ),
+        "It weighs next to nothing, so you will hardly notice carrying it.",
+        "Light in the hand and light in the luggage.",
     ),
     "premium": (
         ("premium", "luxury", "boutique"),
-        (
-            "A luxurious piece in a gift box, for those who want the very best.",
-            "Premium from the first touch, as found in fine hotels.",
-        ),
+        "A luxurious piece in a gift box, for those who want the very best.",
+        "Premium from the first touch, as found in fine hotels.",
     ),
 }
 

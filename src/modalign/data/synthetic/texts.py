@@ -61,9 +61,9 @@ def _write(world: World, item: int, rng: np.random.Generator) -> Text:
     words["a_quality"], words["a_material"] = map(_with_article, (words["quality"], material))
     words["quality_capital"] = _capital(words["quality"])
     sentences = [
-        _pick(rng, phrases.OCCASIONS[value["occasion"]][1]),
-        _pick(rng, phrases.QUALITIES[first][1]),
-        _pick(rng, phrases.QUALITIES[second][1]),
+        _pick(rng, phrases.OCCASIONS[value["occasion"]][1:]),
+        _pick(rng, phrases.QUALITIES[first][1:]),
+        _pick(rng, phrases.QUALITIES[second][1:]),
     ]
     rng.shuffle(sentences)
     opening = _pick(rng, phrases.OPENINGS).format(**words)
