@@ -397,7 +397,9 @@ def peak_mib(
         return torch.cuda.max_memory_allocated() / MIB
     if not CLEAR_REFS.exists():
         return None
-    _give_back_freed_memory()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)  # what loading freed is no cost of scoring
     CLEAR_REFS.write_text("5")  # the peak counts from here
     before = _status("VmRSS")
     call()
@@ -428,13 +430,6 @@ def _status(field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise ModalignError(f"/proc/self/status has no line {field}")
-
-
-def _give_back_freed_memory() -> None:
-    """Return freed memory to the system: what loading freed is no cost of scoring."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _ratios(first: RunCost, other: RunCost) -> Ratios:

@@ -19,7 +19,7 @@ from modalign.core.vital_signs import STUDENT, Reading, VitalSign, readings
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.protocol import Evaluation, Evaluator
-from modalign.evaluate.ranking import rank
+from modalign.evaluate.ranking import Ranking, rank
 from modalign.experiments import run_folder, store
 from modalign.experiments.options import RunOptions
 from modalign.models._registry import ModelSpec
@@ -113,7 +113,7 @@ class FittedModel:
             unseen=~trained[rows],
             device=devices.of(self.model),
         )
-        return self._frame(rows, ranking.items, ranking.scores)
+        return self._frame(ranking)
 
     def recommend_for(
         self, histories: Mapping[str, Ids], k: int = 10, filter_seen: bool = True
@@ -148,7 +148,7 @@ class FittedModel:
             unseen=np.ones(len(names), bool),
             device=devices.of(self.model),
         )
-        return self._frame(np.arange(len(names)), ranking.items, ranking.scores, names)
+        return self._frame(ranking, names)
 
     def similar_items(self, items: Ids | pl.Series, k: int = 10) -> pl.DataFrame:
         """The `k` items nearest to each given one, itself left out.
@@ -181,8 +181,7 @@ class FittedModel:
             unseen=np.full(len(rows), not self.model.factorised),
             device=devices.of(self.model),
         )
-        names = d.items.ids(rows)
-        frame = self._frame(np.arange(len(names)), ranking.items, ranking.scores, names)
+        frame = self._frame(ranking, d.items.ids(rows))
         return frame.rename({"item_id": "similar_item_id", "user_id": "item_id"})
 
     def evaluate(self, split: Literal["valid", "test"] = "test", **options: Any) -> Evaluation:
@@ -210,26 +209,18 @@ class FittedModel:
         self.folder = folder
         return folder
 
-    def _frame(
-        self,
-        rows: np.ndarray,
-        items: np.ndarray,
-        scores: np.ndarray,
-        names: list[str] | None = None,
-    ) -> pl.DataFrame:
-        n, k = items.shape
-        user_ids = (
-            pl.Series(names, dtype=pl.Utf8) if names else self.dataset.users.series.gather(rows)
-        )
-        flat = pl.Series(items.ravel().astype(np.int64))
-        keep = flat >= 0
+    def _frame(self, ranking: Ranking, names: list[str] | None = None) -> pl.DataFrame:
+        n, k = ranking.items.shape
+        known = self.dataset.users.series
+        user_ids = pl.Series(names, dtype=pl.Utf8) if names else known.gather(ranking.users)
+        flat = pl.Series(ranking.items.ravel().astype(np.int64))
         safe = flat.clip(0)
         return pl.DataFrame(
             {
                 "user_id": user_ids.gather(np.repeat(np.arange(n), k)),
                 "rank": np.tile(np.arange(1, k + 1), n),
                 "item_id": self.dataset.items.series.gather(safe),
-                "score": scores.ravel(),
+                "score": ranking.scores.ravel(),
                 "title": self.dataset.titles().gather(safe),
             }
-        ).filter(keep)
+        ).filter(flat >= 0)

@@ -160,9 +160,9 @@ def fit_map(x: np.ndarray, vectors: np.ndarray, choice: Choice, seed: int) -> Ma
         choice: the options.
         seed: seed of the network's initial weights and of the batches.
     """
-    linear, bias = _ridge(x, vectors, choice.reg)
     if choice.transport or choice.hidden:
-        return _aligned(linear, bias, x, vectors, choice, seed)
+        return _aligned(x, vectors, choice, seed)
+    linear, bias = _ridge(x, vectors, choice.reg)
     hidden = np.zeros((x.shape[1], 0), np.float32)
     return Map(linear, bias, hidden, np.zeros(0, np.float32), np.zeros((0, len(bias)), np.float32))
 
@@ -176,15 +176,9 @@ def _ridge(x: np.ndarray, vectors: np.ndarray, reg: float) -> tuple[np.ndarray, 
     return linear.astype(np.float32), (mean - centre @ linear).astype(np.float32)
 
 
-def _aligned(
-    linear: np.ndarray,
-    bias: np.ndarray,
-    x: np.ndarray,
-    vectors: np.ndarray,
-    choice: Choice,
-    seed: int,
-) -> Map:
+def _aligned(x: np.ndarray, vectors: np.ndarray, choice: Choice, seed: int) -> Map:
     """Gradient steps on the regression and the divergence, starting from the ridge."""
+    linear, bias = _ridge(x, vectors, choice.reg)
     rng = seeds.torch_generator(seed, "export", "adapter")
     given, targets = torch.from_numpy(x), torch.from_numpy(np.array(vectors, np.float32))
     spread = float((targets - targets.mean(0)).square().sum(1).mean().sqrt()) or 1.0
