@@ -202,7 +202,10 @@ def show_comparison(found: Any) -> None:
         out,
     )
     shown = dict(zip(names, labels, strict=True))
-    for metric in _most_telling(found.winner):
+    longest = max(int(name.split("@")[1]) for name in found.winner)
+    for metric in (f"recall@{longest}", f"ndcg@{longest}"):
+        if metric not in found.winner:
+            continue
         pairs = [pair for pair in found.pairs if pair.metric == metric]
         title = f"{metric}: paired t-tests over users"
         if len(names) <= LISTED:
@@ -268,12 +271,6 @@ def _show_differences(
         rows.append(row)
     heads = ["", *(str(place) for place in range(1, len(names) + 1))]
     _in_blocks(title, heads, rows)
-
-
-def _most_telling(metrics: Mapping[str, Any]) -> list[str]:
-    """Recall and NDCG at the longest list, as far as they were measured."""
-    k = max(int(name.split("@")[1]) for name in metrics)
-    return [f"{kind}@{k}" for kind in ("recall", "ndcg") if f"{kind}@{k}" in metrics]
 
 
 def _test(pair: Any, shown: Mapping[str, str]) -> list[str]:

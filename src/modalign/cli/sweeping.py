@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -330,7 +331,7 @@ def _watching(metric: str) -> Iterator[Callable[[Any], None]]:
             if best is not None:
                 best = f"best {metric} {best.value(metric):.4f} ({best.name}, seed {best.seed})"
             left = progress.seconds_left
-            parts = [None if left is None else f"{_time(left)} left", best]
+            parts = [None if left is None else f"{timedelta(seconds=round(left))} left", best]
             note = ", ".join(filter(None, parts))
             bar.update(task, completed=progress.done, total=progress.total, note=note)
             where = f"{progress.done}/{progress.total}"
@@ -348,12 +349,6 @@ def _ended(run: Any, metric: str) -> str:
         return f"{what} failed: {run.error}"
     value = run.value(metric)
     return what if value is None else f"{what}: validation {metric} {value:.4f}"
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def _tell_failed(found: Any) -> None:

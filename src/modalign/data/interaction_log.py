@@ -78,7 +78,10 @@ def read_log(raw: RawData, *, with_split: bool) -> InteractionLog:
     """Stream the interactions in, as codes of naturally ordered ids, sorted by user and item."""
     frame = raw.interactions
     names = frame.collect_schema().names()
-    ids = _unique(frame, ("user_id", "item_id"))
+    both = ("user_id", "item_id")
+    wanted = [frame.select(pl.col(c).cast(pl.String).unique()) for c in both]  # in one pass
+    found = pl.collect_all(wanted, engine="streaming")
+    ids = {c: natural_order(one[c].drop_nulls()) for c, one in zip(both, found, strict=True)}
     if not len(ids["user_id"]):
         raise DataError("interactions", f"none in {raw.name}", "check the files")
     columns = {
@@ -123,13 +126,6 @@ def read_log(raw: RawData, *, with_split: bool) -> InteractionLog:
     )
     log.note("as read")
     return log
-
-
-def _unique(frame: pl.LazyFrame, columns: tuple[str, ...]) -> dict[str, pl.Series]:
-    """Distinct ids of each column in natural order, found in one pass."""
-    wanted = [frame.select(pl.col(c).cast(pl.String).unique()) for c in columns]
-    found = pl.collect_all(wanted, engine="streaming")
-    return {c: natural_order(one[c].drop_nulls()) for c, one in zip(columns, found, strict=True)}
 
 
 def _check_parts(frame: pl.LazyFrame) -> None:

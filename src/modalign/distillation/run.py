@@ -144,7 +144,9 @@ def distill(
         fitted[stage.name] = one
         source = source_of(one.model, view, stage.name)
     if out is not None:
-        _note(out, facts, fitted)
+        results = {name: one.results for name, one in fitted.items()}
+        with write_aside(out / "teacher.json") as aside:
+            aside.write_text(json.dumps({**facts, "stages": results}, indent=2) + "\n")
     return Distilled(
         fitted["student"], fitted.get("assistant"), tuple(one.name for one in given), shares
     )
@@ -289,9 +291,3 @@ def _clear(out: Path, plan: DistillationPlan) -> None:
     for name in set(MODELS) - {stage.name for stage in plan.stages}:
         if (out / name).is_dir():
             shutil.rmtree(out / name)
-
-
-def _note(out: Path, facts: Mapping[str, Any], fitted: Mapping[str, FittedModel]) -> None:
-    results = {name: one.results for name, one in fitted.items()}
-    with write_aside(out / "teacher.json") as aside:
-        aside.write_text(json.dumps({**facts, "stages": results}, indent=2) + "\n")

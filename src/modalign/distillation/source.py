@@ -105,7 +105,8 @@ class ScoreSource:
     def at(self, users: Tensor, items: Tensor) -> Tensor:
         """The model's own scores of the pairs, or rows of the distinct users, then the items."""
         if not isinstance(self._scorer, PairScorer):
-            return _gathered(self, users, items)
+            distinct, place = torch.unique(users, return_inverse=True)
+            return self.score(distinct)[place.unsqueeze(-1), items]
         history = self._rows.history(users.cpu()).to(self._device)
         with torch.inference_mode():
             queries = Queries(users.to(self._device), history)
@@ -264,8 +265,3 @@ def _origin(recommender: Recommender) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _gathered(source: Source, users: Tensor, items: Tensor) -> Tensor:
-    distinct, place = torch.unique(users, return_inverse=True)
-    return source.score(distinct)[place.unsqueeze(-1), items]

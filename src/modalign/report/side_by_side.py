@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,8 @@ def by_options(folders: Sequence[Path]) -> list[RunResult]:
     for folder in folders:
         config, _ = read_run(folder)
         same = [config[key] for key in ("model", "options", "modalities", "fingerprint")]
-        same.append(_teaching(config))
+        distilled = config.get("distillation")  # the teacher's weights depend on the seed
+        same.append(distilled and {k: v for k, v in distilled.items() if k != "source"})
         key = json.dumps([*same, config.get("precision"), config.get("mask")], sort_keys=True)
         found.setdefault(key, []).append((folder, config))
     models = Counter(members[0][1]["model"] for members in found.values())
@@ -107,12 +108,6 @@ def by_options(folders: Sequence[Path]) -> list[RunResult]:
             results[0] if len(members) == 1 else average(f"{name} ({len(members)} seeds)", results)
         )
     return runs
-
-
-def _teaching(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How a model was distilled, independent of the seed: without the teacher's weights."""
-    distilled = config.get("distillation")
-    return distilled and {key: value for key, value in distilled.items() if key != "source"}
 
 
 def popularity_groups(evaluation: Evaluation, dataset: Dataset, k: int) -> pl.DataFrame:

@@ -27,17 +27,14 @@ class Door:
         async def shown(call: Call) -> Answer:
             if call.method == "POST":
                 check_site(call)
-            if not self._may(call):
+            keys = self.site.service.keys
+            if not (keys is None or call.key is not None or self.sessions.key(call.headers, keys)):
                 query = f"?{call.query.decode('latin-1')}" if call.query else ""
                 name = call.path.rpartition("/")[2]
                 return self._form(f"{name}{query}" if call.method != "POST" else name, 401)
             return await show(call)
 
         return shown
-
-    def _may(self, call: Call) -> bool:
-        keys = self.site.service.keys
-        return keys is None or call.key is not None or bool(self.sessions.key(call.headers, keys))
 
     def _form(self, then: str, status: int, wrong: bool = False) -> Answer:
         found = self.site.plain("key", status, then=then, wrong=wrong)

@@ -171,16 +171,12 @@ def _reached(shower: Shower, row: int) -> dict[str, Any]:
     if ranker.has_vectors:
         near = shower.all(ranker.similar_items([one], 6).kept())
     counts = np.bincount([at for _, at in reach.users], minlength=REACHED + 1)[1:]
+    most = max(1, int(counts.max(initial=0)))
+    bars = [(at + 1, n, round(HEIGHT * n / most, 1)) for at, n in enumerate(counts.tolist())]
     return {
         "item": shower.of(row), "asked": reach.asked, "reached": len(reach.users),
-        "bars": _heights(counts), "users": users, "alike": near,
+        "bars": bars, "users": users, "alike": near,
     }  # fmt: skip
-
-
-def _heights(counts: np.ndarray) -> list[tuple[int, int, float]]:
-    """Place, count and the height of its bar."""
-    most = max(1, int(counts.max(initial=0)))
-    return [(at + 1, n, round(HEIGHT * n / most, 1)) for at, n in enumerate(counts.tolist())]
 
 
 def _shown(ranked: Ranked, place: int, at: int) -> list[int]:
