@@ -46,7 +46,6 @@ class Dataset:
         train, valid, test: interactions by part.
         valid_history, test_history: under the unseen-users protocol, the known interactions of
             held-out users, from which they are scored; otherwise empty.
-        modalities: features of items or users by name.
         user_table, item_table: columns of users and items, in row order.
         info: provenance: source, filters, split with its seed, licence, `synthetic`.
         folder: the folder it was read from, or None.

@@ -282,9 +282,6 @@ def unpack(archive: Path, folder: Path) -> None:
 
     A single folder around everything is left off. If `folder` already holds all members in their
     sizes, nothing is written.
-
-    Raises:
-        DataError: the archive is broken, or a member leads out of the folder or is a link.
     """
     try:
         with zipfile.ZipFile(archive) as file:

@@ -55,9 +55,6 @@ def read_modality(path: Path, items: Vocabulary, users: Vocabulary) -> Modality:
         path: the file.
         items: vocabulary of the items of the data set.
         users: vocabulary of its users.
-
-    Raises:
-        DataError: unreadable file, or rows of another vocabulary.
     """
     try:
         with safe_open(path, framework="numpy") as file:

@@ -15,7 +15,6 @@ class RawFeatures:
     """A feature matrix with the ids of its rows.
 
     Attributes:
-        ids: item ids, one per row, text.
         features: (n, d) numbers.
         present: which rows exist, bool (n,); None means all.
     """
@@ -35,7 +34,6 @@ class RawData:
             seconds) and split ("train", "valid", "test").
         items: item_id (text) and if known title, description, image (absolute path), ...
         users: user_id (text) and other columns.
-        features: precomputed feature matrices by modality name.
         info: provenance: kind of source, files, licence, remarks to show.
     """
 

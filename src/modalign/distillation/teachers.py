@@ -129,11 +129,7 @@ def mixed(
 
 
 def best_weights(sources: Sequence[Source], dataset: Dataset) -> tuple[float, ...]:
-    """Weights of a mixture, in tenths and summing to one, with the best validation Recall@20.
-
-    Raises:
-        ConfigError: no validation part, or more than four teachers.
-    """
+    """Weights of a mixture, in tenths and summing to one, with the best validation Recall@20."""
     if not len(dataset.valid) or len(sources) > 4:
         expected = "weights, or a validation part to search them on and at most four teachers"
         got = f"{len(dataset.valid)} validation interactions and {len(sources)} teachers"

@@ -196,12 +196,7 @@ class TfidfEncoder(_OfWords):
         return len(self._components)
 
     def fit(self, inputs: Sequence[Any]) -> None:
-        """Learn the vocabulary, the document frequencies and V.
-
-        Raises:
-            DataError: no word is left.
-            ConfigError: `dim` is larger than the rank of the texts allows.
-        """
+        """Learn the vocabulary, the document frequencies and V."""
         base = TfidfOptions(**self.options.model_dump(exclude={"dim", "seed"}))
         matrix, self._vectorizer = _fit([str(text) for text in inputs], base)
         most = min(matrix.shape) - 1

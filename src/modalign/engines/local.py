@@ -38,7 +38,6 @@ class Done(Generic[T]):
     """A task that ended.
 
     Attributes:
-        seconds: from its start to its end.
         value: what the job returned; None where it failed.
         error: why it failed, in one line; None where it did not.
     """

@@ -209,10 +209,6 @@ def compute(
         `{"recall@20": mean, ...}` and `{"recall@20": values of shape (n,), ...}`; the second
         without coverage. The mean over no users is 0.
 
-    Raises:
-        ConfigError: there is no K, or one is below 1.
-        UnknownName: there is no such metric.
-
     Example:
         >>> lists = JudgedLists(np.array([[True, False, True]]), np.array([4]))
         >>> compute(lists, [3], ["recall", "map"])[0]

@@ -51,7 +51,6 @@ class Evaluation:
             interactions), n_relevant, and one column per metric and K.
         ranking: the lists themselves, in the order of `per_user`.
         mask, split, candidates: the rules.
-        n_users: number of users in the average.
         n_skipped: number of users with relevant items but without any history.
     """
 

@@ -86,7 +86,6 @@ class RunCost:
     Attributes:
         anew_one, anew_batch: forward pass and top k, for one user and for a batch.
         tables_one, tables_batch: top k from tables computed before.
-        parameters: how many numbers the model is made of.
         anew_mib, tables_mib: peak memory while a batch is answered, MiB; see `profile`. None
             on processors of other systems than Linux.
     """

@@ -32,11 +32,7 @@ class FittedModel:
     """What `fit` and `load_model` return.
 
     Attributes:
-        model: the recommender, at its best epoch.
-        dataset: the data it was trained on.
         results: as in `results.json`.
-        folder: its run folder, if it has one.
-        run: where and how it was trained.
         described: what its task depended on besides, as its `config.yaml` states it.
         history: one record for each epoch.
         per_user: test metrics of every user, or None.

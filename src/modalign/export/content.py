@@ -86,7 +86,6 @@ class Choice:
     Attributes:
         reg: regularisation of the ridge, in units of the mean squared singular value of x.
         transport: weight of the divergence.
-        hidden: number of units of the network.
     """
 
     reg: float

@@ -36,7 +36,6 @@ class Divergence:
 
     Attributes:
         value: `OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2`, (...).
-        cross: the problem between the two sides.
         self_x, self_y: the problems of each side with itself.
     """
 

@@ -42,7 +42,6 @@ class DescribeReport:
     """The result of one call of `describe`.
 
     Attributes:
-        n_present: number of users with a vector.
         sources: number of texts from each source (model, cache, template, file).
         failures: user id and reason of failed questions, which the template answers.
         skipped: the same modality existed already, and nothing was done.

@@ -104,11 +104,7 @@ class FileVectors:
 
 
 def from_file(path: str | Path, ids: str | Path | None = None) -> FileTexts | FileVectors:
-    """Texts if the file has a column of them, else vectors.
-
-    Raises:
-        DataError: the file does not exist or is unreadable.
-    """
+    """Texts if the file has a column of them, else vectors."""
     where = Path(path)
     if where.suffix in MATRICES:
         return FileVectors(where, ids)

@@ -45,9 +45,6 @@ class LanguageModelProvider:
         model: answers the questions.
         cache: file of the answers; None keeps them in memory.
         max_items: maximum number of a user's items in a question.
-
-    Raises:
-        ConfigError: `max_items` is not positive.
     """
 
     def __init__(
@@ -136,9 +133,6 @@ class CallableLLM:
         name: of the model behind it, with its version. Stored answers belong to this name.
         retries: how often a prompt is repeated after an exception.
         max_tokens: maximum length of an answer in tokens, for the estimate only.
-
-    Raises:
-        ConfigError: an empty name.
 
     Example:
         >>> model = CallableLLM(lambda prompt: "Likes tea.", name="tea-lover-1")

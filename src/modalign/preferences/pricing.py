@@ -28,7 +28,6 @@ class Estimate:
     """What a run will ask and cost, estimated.
 
     Attributes:
-        questions: number of questions that will be asked.
         known: number of questions whose answer is stored and costs nothing.
         tokens_out: maximum number of tokens of all answers.
         price: maximum price in the currency of the given prices; None without prices.
@@ -66,9 +65,6 @@ def estimate(
         price_out: price of a million tokens of answers.
         requests_per_minute: maximum number of requests per minute; None for no limit.
         tokens_per_minute: maximum number of tokens per minute; None for no limit.
-
-    Raises:
-        ConfigError: one price without the other.
 
     Example:
         >>> estimate(["x" * 4000] * 10, 0, 100, price_in=1.0, price_out=2.0).price

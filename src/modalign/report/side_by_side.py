@@ -63,10 +63,6 @@ def compare_all(folders: Sequence[Path]) -> tuple[list[RunResult], Comparison | 
     Returns:
         The results, and their comparison; None if there is only one result. Runs without a common
         cut-off have a comparison without metrics.
-
-    Raises:
-        RunError: a folder is not a finished run, a run is given twice, or the runs cannot be
-            compared (different data, different mask).
     """
     runs = by_options(folders)
     if len(runs) < 2:
@@ -80,9 +76,6 @@ def by_options(folders: Sequence[Path]) -> list[RunResult]:
 
     A single run has the name of its folder. Several seeds are called "MODEL (n seeds)", or after
     the folder of the first seed if another group has the same model.
-
-    Raises:
-        RunError: a folder is not a finished run, or the same run is given twice.
     """
     found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for folder in folders:

@@ -132,10 +132,6 @@ def chosen(
 def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
     """`["reg=0.001,0.01", "modalities=[text],[image]"]` to values by option, read as YAML.
 
-    Raises:
-        ConfigError: not of the form key=value,value, an option twice, or a list that YAML
-            cannot read.
-
     Example:
         >>> parse_grid(["reg=1e-3,0.01", "fusion=none,linear", "modalities=[text],[text,image]"])
         {'reg': [0.001, 0.01], 'fusion': ['none', 'linear'], 'modalities': [['text'], \

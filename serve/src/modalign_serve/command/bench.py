@@ -34,8 +34,6 @@ class LoadResult:
     """The measurements under one load.
 
     Attributes:
-        users: number of different users in the requests.
-        n_items: number of items in the catalogue.
         k, connections, seconds: of the load.
         requests, failed: answered, and answered with another status than 200.
         p50_ms, p99_ms, slowest_ms: from sending a request to the end of its answer.

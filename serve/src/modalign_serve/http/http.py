@@ -68,7 +68,6 @@ class Call:
     Attributes:
         method, path: as they were sent; the path without its query.
         params: parts of the path by their names in the table.
-        query: the query string as it was sent.
         headers: raw pairs.
         key: that was sent with it, if the service has keys.
         request_id: for logs and for the caller.
@@ -84,11 +83,7 @@ class Call:
     request_id: str
 
     def arguments(self, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
-        """The values of the query, each converted by its function.
-
-        Raises:
-            Failure: 422 if a name is unknown or sent twice, or its value is invalid.
-        """
+        """The values of the query, each converted by its function."""
         found: dict[str, Any] = {}
         pairs = parse_qsl(self.query.decode("latin-1"), keep_blank_values=True)
         for name, value in pairs:

@@ -45,7 +45,6 @@ class ServedFacts:
         columns: kinds ("text", "category", "number") of each column of metadata, over all models.
         modalities: width of the features of each modality, or None if models differ.
         width: of the items' vectors, or None if models differ.
-        keys: whether the service has API keys.
         encoder: whether new items may be sent as text and picture.
     """
 

@@ -196,10 +196,6 @@ class Catalogue:
             vectors: (len(ids), width), finite.
             records: metadata; columns that the artifact lacks are kept, but not filtered by.
             features: reduced unit rows (len(ids), d) by modality; zeros for a missing modality.
-
-        Raises:
-            DataError: an id of the artifact itself, or vectors of another shape, or not finite,
-                or a text where the artifact's column has numbers.
         """
         checked = self._checked(ids, vectors)
         old = self.added

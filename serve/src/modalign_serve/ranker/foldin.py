@@ -63,12 +63,7 @@ def folded_by_ridge(
 
 
 def fold_in_of(artifact: Artifact, method: str | None = None) -> Fold | None:
-    """The artifact's fold-in by name, or its default; None if it has none.
-
-    Raises:
-        UnknownName: the artifact has no fold-in of this name.
-        ArtifactError: a matrix is missing.
-    """
+    """The artifact's fold-in by name, or its default; None if it has none."""
     known = _ways(artifact)
     chosen = method if method is not None else artifact.manifest.fold_in.get("default")
     if chosen is None:

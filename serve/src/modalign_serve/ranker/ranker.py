@@ -239,10 +239,6 @@ class Ranker:
             people: the users.
             k: length of the lists.
             rules: as for `recommend`.
-
-        Raises:
-            ConfigError: k or a rule that cannot be followed.
-            UnknownName: a rule about a column that items do not have.
         """
         return self._rank(self._blocks_of(people), k, rules)
 
@@ -317,9 +313,6 @@ class Ranker:
             item_id: the item.
             person: the user.
             n: number of liked items to name per modality.
-
-        Raises:
-            UnknownIds: an unknown item.
         """
         catalogue = self._catalogue
         row = catalogue.rows([item_id])

@@ -44,11 +44,7 @@ class Served:
 
     @classmethod
     def open(cls, name: str, folder: Path) -> Served:
-        """Read an artifact, check it, and make one list, so that the first caller need not wait.
-
-        Raises:
-            ArtifactError: it cannot be served.
-        """
+        """Read an artifact, check it, and make one list, so that the first caller need not wait."""
         served = cls(name, folder, Ranker.open(folder))
         users = served.ranker.artifact.user_ids
         if len(users):
@@ -131,11 +127,7 @@ class ServedModels:
         return list(self._by_name)
 
     def get(self, name: str) -> Served:
-        """A model by name.
-
-        Raises:
-            Failure: 404 for an unknown name; the nearest is suggested.
-        """
+        """A model by name."""
         found = self._by_name.get(name)
         if found is None:
             error = UnknownName("served model", name, self._by_name)
@@ -162,11 +154,7 @@ class ServedModels:
 
 
 def beside(folder: Path, name: str) -> Path:
-    """A folder beside another, by its plain name; no other folder can be reached.
-
-    Raises:
-        Failure: 422 if the name is a path, 404 if there is no such artifact.
-    """
+    """A folder beside another, by its plain name; no other folder can be reached."""
     if not re.search(PLAIN, name):
         raise Failure(
             422, "the plain name of a folder", repr(name),

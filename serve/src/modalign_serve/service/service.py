@@ -101,11 +101,7 @@ class Service:
         self.metrics.lists.labels(name, "user").inc(size)
 
     async def record(self, events: Sequence[Event]) -> Received:
-        """Store events durably, then pass them to every model.
-
-        Raises:
-            Failure: 503 if the store fails; no event is stored then.
-        """
+        """Store events durably, then pass them to every model."""
         now = int(time.time())
         rows = [
             StoredEvent(

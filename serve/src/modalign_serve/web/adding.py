@@ -97,10 +97,6 @@ def item_of(served: Served, form: Form, encoder: bool) -> NewItem:
         served: the model.
         form: as it was sent.
         encoder: whether the service encodes texts and pictures.
-
-    Raises:
-        Failure: 422 for an invalid value.
-        UnknownIds: a similar item that is not in the catalogue.
     """
     body: dict[str, Any] = {"item_id": form.text("id"), "fields": _fields(served, form)}
     body |= _numbers(form)

@@ -18,11 +18,7 @@ _NAME = re.compile(rb'\bname="([^"]*)"')
 
 @dataclass(frozen=True)
 class Form:
-    """Texts and files by the name of their field, in order.
-
-    Attributes:
-        files: content of each file that is not empty.
-    """
+    """Texts, and files that are not empty, by the name of their field, in order."""
 
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -46,10 +42,6 @@ def read_query(query: bytes) -> Form:
 
 def read_form(body: bytes, content_type: str) -> Form:
     r"""The body of a form, with files or without.
-
-    Raises:
-        Failure: 415 for another content type, 400 for malformed parts, 422 for more fields than
-            the pages send.
 
     Example:
         >>> read_form(b"q=a+b&q=c", "application/x-www-form-urlencoded").texts
@@ -95,7 +87,6 @@ class State:
         liked: ids of items that an anonymous user likes; empty if there is a user.
         diversity: from 0 to 1.
         only: a category, or empty for all.
-        other: the model to compare with, or empty.
         q: words to search for.
     """
 

@@ -60,7 +60,6 @@ class SourceTable:
         frame: the rows; the columns of text files are text.
         name: path of the file, or "the data frame".
         path: the text file; None for other tables.
-        separator: between the fields of the file.
         header: whether the first line of the file names the columns.
         quoted: whether fields may stand in double quotes. In a file without quotes, a line with
             more fields than columns is always refused.

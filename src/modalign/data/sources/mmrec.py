@@ -38,9 +38,6 @@ def read(path: str | Path) -> RawData:
     Returns:
         RawData with split, and one feature matrix (n_items, d), float32, per `<name>_feat.npy`.
 
-    Raises:
-        DataError: a file is missing or does not follow the layout; the message names file and line.
-
     Limits: features are read whole; reading float64 files needs twice their float32 size.
 
     Example:

@@ -39,10 +39,6 @@ def read(path: str | Path) -> RawData:
     Returns:
         RawData, with split if the folder holds one file for each part.
 
-    Raises:
-        DataError: a file is missing or does not follow the format; the message names file, line
-            and column.
-
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())

@@ -26,7 +26,6 @@ class Piece:
 
     Attributes:
         points: (p, 2) corners.
-        paint: the colour or pattern that fills it.
         shade: how it is lit.
         stroke: width of a line along the points; 0 fills the polygon they enclose.
     """

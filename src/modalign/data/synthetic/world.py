@@ -73,13 +73,11 @@ class World:
     """The latent values of a synthetic shop.
 
     Attributes:
-        seed: the seed from which all values derive.
         codes: value of each attribute per item, (n_items, m) integers; m is 2 for "quality",
             as an item has two, and 1 otherwise.
         tastes: per attribute, the taste of each user for each value, (n_users, n_values).
         weights: (n_users, 3), weights of visual, textual and category tastes; rows of norm 1.
         popularity: (n_items,), added to every utility.
-        strength: the factor of the tastes in the utility.
     """
 
     seed: int
