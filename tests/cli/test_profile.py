@@ -73,6 +73,7 @@ def test_json_is_one_document(cli: Cli, asked: dict[str, Any]) -> None:
     assert found["runs"][0]["tables_mib"] is None
 
 
+@pytest.mark.slow
 def test_a_real_run(workshop: Path, cli: Cli) -> None:
     got = cli("profile", "runs/pop", "--repeats", 3, "--device", "cpu", "--json")
     assert got.code == 0, got.err

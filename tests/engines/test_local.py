@@ -72,6 +72,7 @@ def test_a_killed_worker_is_replaced_three_times() -> None:
     assert "was killed 3 times" in str(found[signal.SIGKILL])
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_told_what_to_write(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

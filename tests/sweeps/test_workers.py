@@ -59,7 +59,7 @@ def test_killed_in_part_and_as_a_whole_a_sweep_goes_on_to_the_same_table(tmp_pat
     data = toy_dataset(seed=1).save(tmp_path / "toy")
     out, rates = tmp_path / "sweep", (0.01, 0.02, 0.03, 0.04)
     words = (
-        "--model bpr --set epochs=200 --set patience=999 --grid learning_rate=0.01,0.02,0.03,0.04"
+        "--model bpr --set epochs=80 --set patience=999 --grid learning_rate=0.01,0.02,0.03,0.04"
     )
     command = [sys.executable, "-m", "modalign.cli.main", "sweep", "--data", str(data.folder),
                "--out", str(out), *words.split(), "--workers", "2"]  # fmt: skip
@@ -74,7 +74,7 @@ def test_killed_in_part_and_as_a_whole_a_sweep_goes_on_to_the_same_table(tmp_pat
     done = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/results.json")}
     assert 1 <= len(done) < 4, "killed too late to show anything"
     assert not (out / "results.json").exists()
-    call = {"plan": {"learning_rate": rates}, "epochs": 200, "patience": 999}
+    call = {"plan": {"learning_rate": rates}, "epochs": 80, "patience": 999}
     again = sweeps.sweep(data, "bpr", out, **call)
     assert {path: path.stat().st_mtime_ns for path in done} == done
     whole = sweeps.sweep(data, "bpr", tmp_path / "whole", **call)
