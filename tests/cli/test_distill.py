@@ -343,6 +343,7 @@ def test_mistakes_in_three_facts_and_nothing_is_touched(name: str, shop: Path, c
 # ------------------------------------------------------------------ sweeps and ablations
 
 
+@pytest.mark.slow
 def test_a_sweep_over_both_weights(shop: Path, cli: Cli) -> None:
     words = ["sweep", "--data", "data/toy", "--teacher", "runs/bpr", "--out", "runs/s",
              "--set", "epochs=1", "--set", "embedding_size=8", "--set", "logit=sort",
