@@ -608,6 +608,43 @@ def test_linear_and_average_fusion_by_hand():
     torch.testing.assert_close(content.fused, unit(content.ends[0] + content.ends[1]))
 
 
+@pytest.mark.parametrize("fusion", ["linear", "average"])
+@pytest.mark.parametrize("when", ["sample", "mean"])
+def test_similarity_is_a_cosine_where_segments_keep_their_lengths(fusion, when):
+    """C17 compares directions of h, whatever their lengths are in the segment."""
+    options = {"segment_norm": False, "lf_inputs": "raw", "sim_lambda": when}
+    model = make_model(make_view(), fusion=fusion, **options)
+    content = model._content(model.positions[None])
+    rows = torch.tensor([1, 2, 5])
+    fused = content.fused
+    if when == "mean" and fusion == "linear":
+        fused = (content.ends[0] + content.ends[1]) / 2
+    torch.testing.assert_close(model._content_rows(content, rows), unit(fused[rows]))
+    lengths = content.fused.norm(dim=1)
+    assert bool((lengths - 1).abs().max() < 1e-5) == (fusion == "average")
+
+
+@pytest.mark.parametrize("fusion_input", ["separate_linear", "shared_projection"])
+def test_raw_linear_fusion_blends_heads_or_projections_of_their_own_lengths(fusion_input):
+    view = make_view()
+    model = make_model(view, fusion="linear", lf_inputs="raw", fusion_input=fusion_input)
+    content = model._content(model.positions[None])
+    for end, name, tower in zip(content.ends, model.modality_names, model.towers, strict=True):
+        x = torch.from_numpy(view.modalities[name].features)
+        both = x @ tower.first.weight.T + tower.first.bias
+        expected = both[:, 8:]
+        if fusion_input == "shared_projection":
+            expected = functional.leaky_relu(both, 0.01) @ tower.second.weight.T
+        torch.testing.assert_close(end, expected)
+
+
+def test_users_start_with_xaviers_spread():
+    view = make_view(n_users=600)
+    model = make_model(view, embedding_size=24)
+    for table in model.user_segments:
+        assert table.std().item() == pytest.approx(math.sqrt(2 / (600 + 24)), rel=0.03)
+
+
 def test_order_of_modalities_is_the_order_of_the_option():
     names = ("audio", "image", "text")
     view = make_view(names)

@@ -301,4 +301,29 @@ MUTANTS = (
         "return unit(users), unit(items)",
         TWO,
     ),
+    Mutant(
+        "C17",
+        "products instead of cosines",
+        MODEL + "_content_rows",
+        "return unit(content.fused[rows])",
+        "return content.fused[rows]",
+        TESTS + "test_similarity_is_a_cosine_where_segments_keep_their_lengths[sample-linear]",
+    ),
+    Mutant(
+        "C3",
+        "raw fusion reads the projections",
+        MODEL + "_content",
+        "list(raw if heads[0] is None else heads)",
+        "list(raw)",
+        TESTS + "test_raw_linear_fusion_blends_heads_or_projections_of_their_own_lengths"
+        "[separate_linear]",
+    ),
+    Mutant(
+        "C9",
+        "users start at another spread",
+        MODEL + "__init__",
+        "2 / (self.n_users + size)",
+        "2 / self.n_users / size",
+        TESTS + "test_users_start_with_xaviers_spread",
+    ),
 )

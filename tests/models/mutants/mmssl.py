@@ -470,4 +470,12 @@ MUTANTS = (
         "nn/test_attention.py::"
         "test_without_an_output_matrix_heads_are_averaged_or_stand_side_by_side[whole]",
     ),
+    Mutant(
+        "M8",
+        "the penalty without its weight",
+        ROWS + "AdversarialTask.critic_loss",
+        "self.settings.penalty_weight * penalty",
+        "penalty",
+        CRITIC + "test_the_penalty_has_its_weight",
+    ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from modalign.models.recgoat.transport import (
     FeatureTransport,
     SampleTransport,
     cloud_distances,
+    differentiable_size,
     feature_cost,
     released_plan,
     standardised,
@@ -72,6 +75,19 @@ def test_a_constant_column_is_zero_and_not_a_division_by_zero():
     z = normal(10, 2)
     z[:, 1] = 4.0
     assert bool((standardised(z)[:, 1] == 0).all())
+
+
+def test_constant_columns_and_zeros_have_finite_gradients():
+    z = normal(10, 2)
+    z[:, 1] = 4.0
+    z.requires_grad_()
+    standardised(z).square().sum().backward()
+    assert bool(z.grad.isfinite().all())
+    zeros = torch.zeros(3, 2, requires_grad=True)
+    differentiable_size(zeros).backward()
+    assert bool((zeros.grad == 0).all())
+    x = normal(6, 3)
+    torch.testing.assert_close(float(differentiable_size(x)), float(x.square().mean() ** 0.5))
 
 
 def test_unit_spread_brings_each_cost_to_mean_zero_and_deviation_one():
@@ -180,6 +196,37 @@ def test_the_released_plan_vanishes(d):
     module = transport(d, plan="released", adapt="xavier", scale_plan=False, match_scale=False)
     state = module.renewed([(text, ids)])
     torch.testing.assert_close(module.mapping(0, state), module.delta[0].detach())
+
+
+def test_the_released_plan_of_near_columns_is_that_of_its_loop():
+    source, target = 0.02 * normal(30, 4), 0.02 * normal(30, 4, seed=1)
+    kernel = [
+        [math.exp(-1e4 * float((source[:, p] - target[:, q]).square().mean())) for q in range(4)]
+        for p in range(4)
+    ]
+    u, v = [0.25] * 4, [0.25] * 4
+    for _ in range(7):
+        u = [0.25 / (sum(kernel[p][q] * v[q] for q in range(4)) + 1e-8) for p in range(4)]
+        v = [0.25 / (sum(kernel[p][q] * u[p] for p in range(4)) + 1e-8) for q in range(4)]
+    plan = torch.tensor([[u[p] * kernel[p][q] * v[q] for q in range(4)] for p in range(4)])
+    found = released_plan(source, target, iterations=7)
+    torch.testing.assert_close(found, plan.double(), rtol=1e-5, atol=1e-7)
+    assert float(found.sum()) > 0.5
+
+
+def test_without_delta_the_map_is_d_times_the_plan():
+    module = transport(6, spaces=2, adapt="none")
+    state = module.renewed([SINGLE, (SINGLE[1], SINGLE[0])])
+    for space in (0, 1):
+        torch.testing.assert_close(module.mapping(space, state), 6 * state["plan"][space])
+    before = module.plan.clone()
+    module.keep(state)
+    moved = (state["plan"] - before).abs().sum((1, 2)) / 2
+    torch.testing.assert_close(module.churn, moved.mean())
+    plain = transport(6, adapt="none", scale_plan=False)
+    torch.testing.assert_close(plain.mapping(0, state), state["plan"][0])
+    identity = transport(6, plan="identity", adapt="none")
+    torch.testing.assert_close(identity.mapping(0, None), torch.eye(6))
 
 
 def test_a_plan_without_mass_is_an_error(monkeypatch):
@@ -331,6 +378,19 @@ def test_going_down_the_distance_brings_clouds_together(kind):
     if kind == "plan":
         found = float(cloud_distances(moved.detach()[None], fixed[None]))
         assert end / scaled(fixed) <= found + 1e-5
+
+
+def test_the_length_that_distances_are_measured_in_is_a_constant():
+    x, y = normal(1, 12, 3), (normal(1, 12, 3, seed=1) + 1.0).requires_grad_()
+    found = cloud_distances(x, y).sum()
+    length = scaled(y.detach()[0])
+    distance = ((x[0][:, None] - y[0][None]).square().sum(2) / length**2 + 1e-12).sqrt()
+    plan = ot.sinkhorn(
+        distance.detach(), reg=0.05, scale="mean", tolerance=1e-3, max_iterations=100
+    ).plan
+    expected = (plan * distance).sum()
+    slopes = [torch.autograd.grad(one, y)[0] for one in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=1e-6, atol=1e-9)
 
 
 def test_points_that_coincide_have_a_finite_gradient():

@@ -141,6 +141,9 @@ def test_observations_without_noise_are_thin_and_the_same() -> None:
     rows = observation_rows(seen(), settings, None)
     assert rows.dense is None
     torch.testing.assert_close(rows.join(), dense_observations(seen(), 0.3, 0.0, None))
+    nobody = TwoWayGraph(torch.tensor([0]), torch.tensor([2]), 2, N).seen
+    rows = observation_rows(nobody, settings, None)  # the second user has no item
+    torch.testing.assert_close(rows.join(), dense_observations(nobody, 0.3, 0.0, None))
 
 
 # ------------------------------------------------------------------ the critic
@@ -227,6 +230,22 @@ def test_penalty_of_a_linear_critic_is_known() -> None:
     squashed = gradient_lengths(lambda z: 100 * z[:, 0].sigmoid(), z, w.T @ w)
     p = z.detach()[:, 0].sigmoid()
     torch.testing.assert_close(squashed.detach(), 100 * p * (1 - p) * length)
+
+
+def test_the_penalty_has_its_weight() -> None:
+    found = []
+    for weight in (1.0, 3.0):
+        both = task(dataclasses.replace(PLAIN, penalty_weight=weight))
+        parts = both.critic_loss([pair(3)], pair(5), seen(), seeds.torch_generator(7))
+        found.append(parts["critic_penalty"].detach())
+    torch.testing.assert_close(found[1], 3 * found[0])
+
+
+def test_weights_start_with_kaimings_spread() -> None:
+    with seeds.torch_seed(2):
+        critic = Critic(2000, AdversarialSettings(hidden=(100, 40)))
+    for weight in (critic.first, critic.second):
+        assert weight.std().item() == pytest.approx((2 / len(weight)) ** 0.5, rel=0.05)
 
 
 def test_positions_are_drawn_for_each_row_and_users_stay_paired(monkeypatch) -> None:
