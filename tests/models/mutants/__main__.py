@@ -53,7 +53,7 @@ class Runner:
             try:
                 with in_place(mutant):
                     found = self.outcome(items.get(mutant.killer))
-            except (LookupError, SyntaxError, ValueError) as error:
+            except (AttributeError, ImportError, LookupError, SyntaxError, ValueError) as error:
                 found = f"no mutant: {error}"
             self.found["mutants"][name] = found
             print(f"{time.perf_counter() - start:6.2f} s  {name}: {found}", file=sys.__stdout__)

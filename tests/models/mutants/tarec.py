@@ -333,7 +333,7 @@ MUTANTS = (
     Mutant(
         "E26",
         "the wrong power of two",
-        "ot.bounds:variation_bound",
+        "ot.cost:variation_bound",
         "2.0 ** (p - 1.0)",
         "2.0 ** (1.0 - p)",
         "ot/test_bounds.py::test_two_masses_at_the_ends_attain_the_bound[2.0]",
@@ -341,7 +341,7 @@ MUTANTS = (
     Mutant(
         "E27",
         "the distance without its power",
-        "ot.bounds:variation_bound",
+        "ot.cost:variation_bound",
         "distance.pow(p)",
         "distance",
         "ot/test_bounds.py::test_two_masses_at_the_ends_attain_the_bound[2.0]",
