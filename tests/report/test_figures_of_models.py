@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import yaml
+from reading import changed
 from torch.nn import functional
 
 import modalign
 from modalign.experiments.fit import load_model
-from modalign.report.paper_figures import cm3, measures, mmssl
+from modalign.report.paper_figures import cm3, measures, mmssl, over_option
 from modalign.report.paper_figures.figure import Material, Subject
 from modalign.report.side_by_side import load_runs
 
@@ -90,3 +92,43 @@ def test_found_pairs_of_items_are_those_of_the_lists(aligned, runs):
         degree = made.data["training users"].to_numpy()
         head = degree > np.sort(degree)[::-1][round(0.2 * data.n_items)]
         assert row["head"] == pytest.approx(hits[head].sum() / pairs[head].sum())
+
+
+@pytest.fixture(scope="module")
+def swept(shop, tmp_path_factory):
+    """BANDVAE with three regularisations, the first with two seeds."""
+    home = tmp_path_factory.mktemp("swept")
+    small = {"epochs": 2, "batch_size": 64}
+    for name, eps, seed in (("a", 0.01, 1), ("b", 0.01, 2), ("c", 0.3, 1), ("d", 9.0, 1)):
+        modalign.fit(shop, "bandvae", out=home / name, seed=seed, transport_reg=eps, **small)
+    return [home / name for name in "dbac"]
+
+
+def test_signs_over_an_option_are_means_over_seeds(swept, runs):
+    made = over_option.over_option(material(*swept, runs.bpr))
+    assert "bandvae over transport_reg" in made.title
+    by_value = {row["run"].partition("=")[2]: row for row in made.numbers}
+    assert list(by_value) == ["0.01", "0.3", "9"]
+    found = [load_model(folder).results for folder in swept]
+    for key, value in found[0]["vital_signs"].items():
+        assert by_value["9"][key] == value
+        assert by_value["0.01"][key] == np.mean([one["vital_signs"][key] for one in found[1:3]])
+    assert by_value["0.3"]["ndcg@10"] == found[3]["valid"]["ndcg@10"]
+    plan = next(one for one in made.figure.axes if one.get_title() == "plan focus")
+    x, y = plan.get_lines()[0].get_data()
+    assert list(x) == [0.01, 0.3, 9.0]
+    assert y[0] > y[1] > y[2]
+    assert plan.get_lines()[-1].get_ydata()[0] == 0.1
+
+
+def test_runs_that_differ_in_more_or_in_nothing_have_no_such_figure(swept, aligned, tmp_path):
+    assert over_option.over_option(material(swept[1], swept[2])) is None  # only the seed
+    assert over_option.over_option(material(swept[0], aligned)) is None
+    other = changed(swept[0], tmp_path / "other")
+    config = yaml.safe_load((other / "config.yaml").read_text())
+    config["options"] |= {"transport_reg": 1.0, "content_weight": 0.3}
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    data = load_model(swept[0]).dataset.folder
+    loaded = load_runs([swept[0], other], data).items()
+    both = Material([Subject(n, one, measures.vectors(one)) for n, one in loaded], 1, 10)
+    assert over_option.over_option(both) is None

@@ -36,11 +36,11 @@ def figures(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Draw distances of vectors, similarity of neighbours, distributions and maps of scores.
+    """Draw what runs have learnt: vectors, scores, items of each degree, vital signs over options.
 
     Each figure is a PNG, an SVG and a file with its data; index.html shows all with captions.
     A run whose model has no user and item vectors (EASE) is left out of the figures that need
-    them; the page names it.
+    them; the page names it. Figures that none of the runs allows are listed with what they need.
     """
     from modalign.report.paper_figures.write import write_figures
 
@@ -54,4 +54,7 @@ def figures(
         return
     for note in found["notes"]:
         say(note, out)
+    missing = found["not drawn"]
+    if runs and missing:
+        say(f"not drawn: {', '.join(missing)}; the page says what they need", out)
     say(f"{len(found['figures'])} figures written to {folder / 'index.html'}", out)

@@ -26,7 +26,7 @@ RIM = 1.35
 Path = dict[str, list[float]]
 
 
-@figure("cm3-paths")
+@figure("cm3-paths", needs="a run with vectors of users and items")
 def paths(material: Material) -> Drawn | None:
     """Figure 1."""
     found = {run.name: _ends(material, run) for run in material.runs if run.vectors is not None}
@@ -127,7 +127,7 @@ def _some(material: Material, kind: str, rng: np.random.Generator) -> Rows:
 # ---------------------------------------------------------------------- the circle
 
 
-@figure("cm3-circle")
+@figure("cm3-circle", needs="a run with vectors of users and items")
 def circle(material: Material) -> Drawn | None:
     """Figure 4."""
     rng = seeds.numpy_generator(material.seed, "figures", "circle")

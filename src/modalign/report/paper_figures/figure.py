@@ -149,20 +149,23 @@ Draw = Callable[[Material], Drawn | None]
 
 
 def _import_all() -> None:
-    for name in ("tarec", "flows", "recgoat", "cm3", "mmssl"):
+    for name in ("tarec", "flows", "recgoat", "cm3", "mmssl", "over_option"):
         importlib.import_module(f"modalign.report.paper_figures.{name}")
 
 
 FIGURES: Registry[Draw] = Registry("figure", "modalign.figures", _import_all)
 """All figures by name, which is also the name of their files."""
+NEEDS: dict[str, str] = {}
+"""What each figure needs, for the page that lacks it."""
 
 
-def figure(name: str, runs: int = 1) -> Callable[[Draw], Draw]:
+def figure(name: str, runs: int = 1, needs: str = "a run") -> Callable[[Draw], Draw]:
     """Register a function that draws a figure, or returns None if the runs lack what it needs.
 
     Args:
         name: name of the figure's files.
         runs: minimum number of runs; a figure that needs none is always drawn.
+        needs: the runs that it can be drawn from, for readers of a page without it.
     """
 
     def register(draw: Draw) -> Draw:
@@ -171,6 +174,7 @@ def figure(name: str, runs: int = 1) -> Callable[[Draw], Draw]:
             return draw(material) if len(material.runs) >= runs else None
 
         FIGURES.register(name, drawn)
+        NEEDS[name] = needs
         return draw
 
     return register

@@ -28,6 +28,7 @@ from modalign.report.paper_figures.space_errors import (
 from modalign.report.style import COLOURS, DASHES, INK, MARKERS, SOFT, colour
 
 Rows = Sequence[Mapping[str, float]]
+WATCHED = "a run of RecGOAT that `space_errors.watch` trained"
 DRAWN = 500
 """Items in the picture of spaces; more would hide each other."""
 
@@ -52,7 +53,7 @@ def _named(rows: Rows, prefix: str) -> list[str]:
     return [key.removeprefix(prefix) for key in (rows[0] if rows else {}) if key.startswith(prefix)]
 
 
-@figure("spaces-epochs")
+@figure("spaces-epochs", needs=WATCHED)
 def over_epochs(material: Material) -> Drawn | None:
     """Distances, contrasts, ranking and weights of a watched run over its epochs."""
     first = _first(material)
@@ -98,7 +99,7 @@ def _over_epochs(rows: Rows) -> Figure:
     return drawing
 
 
-@figure("spaces-gaps")
+@figure("spaces-gaps", needs=WATCHED)
 def gaps(material: Material) -> Drawn | None:
     """Each epoch's gap against its bound, for all watched runs."""
     logs = _logs(material)
@@ -142,7 +143,7 @@ def gaps(material: Material) -> Drawn | None:
     )  # fmt: skip
 
 
-@figure("spaces-plans")
+@figure("spaces-plans", needs=WATCHED)
 def plans(material: Material) -> Drawn | None:
     """The transport plans of a watched run."""
     first = _first(material)
@@ -196,7 +197,7 @@ def ordered(table: Floats) -> Floats:
     return rows[:, np.argsort(rows.argmax(axis=0), kind="stable")]
 
 
-@figure("spaces-items")
+@figure("spaces-items", needs=WATCHED)
 def items(material: Material) -> Drawn | None:
     """Items of a watched run in all its spaces."""
     first = _first(material)

@@ -23,7 +23,7 @@ Nodes = dict[str, dict[str, Floats]]
 """By kind of node ("users", "items"): quantities of the trained ones, by name."""
 
 
-@figure("fig1ab-distances", runs=2)
+@figure("fig1ab-distances", runs=2, needs="two runs with vectors of one width")
 def distances(material: Material) -> Drawn | None:
     """Figures 1(a) and (b)."""
     found = {run.name: _distances(material, run) for run in _comparable(material)}
@@ -103,7 +103,7 @@ def _distances(material: Material, run: Subject) -> Nodes:
     }
 
 
-@figure("fig1c-neighbours")
+@figure("fig1c-neighbours", needs="a run with vectors of users and items")
 def neighbours(material: Material) -> Drawn | None:
     """Figure 1(c)."""
     without = [run.name for run in material.runs if run.vectors is None]
@@ -282,7 +282,7 @@ def _score_table(material: Material, found: Mapping[str, Mapping[str, Floats]]) 
     )
 
 
-@figure("fig4-differences", runs=2)
+@figure("fig4-differences", runs=2, needs="two runs")
 def differences(material: Material) -> Drawn:
     """Figure 4."""
     (first, reference), *later = material.scores.items()

@@ -15,7 +15,7 @@ from modalign.errors import ConfigError, DataError, RunError
 from modalign.experiments.run_folder import read_run
 from modalign.report import html, style
 from modalign.report.paper_figures import measures
-from modalign.report.paper_figures.figure import FIGURES, Drawn, Material, Subject
+from modalign.report.paper_figures.figure import FIGURES, NEEDS, Drawn, Material, Subject
 from modalign.report.side_by_side import load_runs
 
 
@@ -60,6 +60,7 @@ def write_figures(
         "data": material.dataset.fingerprint if subjects else None,
         "seed": seed,
         "notes": material.notes,
+        "not drawn": {name: NEEDS[name] for name in FIGURES if name not in drawn},
         "figures": [
             {
                 "name": name,
@@ -141,6 +142,7 @@ def _write(
                 for run in material.runs
             ],
             notes=summary["notes"],
+            missing=summary["not drawn"] if material.runs else {},
             seed=summary["seed"],
         )
         (aside / "index.html").write_text(page, encoding="utf-8")
