@@ -27,7 +27,7 @@ def test_runs_are_drawn_and_told_as_text_and_as_json(workshop: Path, cli: Cli) -
     assert got.code == 0, got.err
     assert "10 figures written to pictures/index.html" in got.out
     assert "pop, whose vectors have" in got.out
-    assert "not drawn: fig1ab-distances, option-signs, spaces-epochs" in got.out
+    assert "not drawn: cold-items, fig1ab-distances, option-signs, spaces-epochs" in got.out
     assert "they need" in got.out
     again = cli("figures", "runs/bpr", "runs/pop", "--out", "again", "--pairs", 30, "--json")
     found = json.loads(again.out)

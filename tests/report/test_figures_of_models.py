@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,10 @@ from reading import changed
 from torch.nn import functional
 
 import modalign
+from modalign.data.interactions import Interactions
+from modalign.data.splits import split
 from modalign.experiments.fit import load_model
-from modalign.report.paper_figures import cm3, measures, mmssl, over_option
+from modalign.report.paper_figures import cm3, cold_items, measures, mmssl, over_option
 from modalign.report.paper_figures.figure import Material, Subject
 from modalign.report.side_by_side import load_runs
 
@@ -132,3 +136,31 @@ def test_runs_that_differ_in_more_or_in_nothing_have_no_such_figure(swept, align
     loaded = load_runs([swept[0], other], data).items()
     both = Material([Subject(n, one, measures.vectors(one)) for n, one in loaded], 1, 10)
     assert over_option.over_option(both) is None
+
+
+def test_cold_items_stand_beside_those_of_the_adapter(shop, runs, tmp_path):
+    data = shop
+    users = np.concatenate([one.users for one in (data.train, data.valid, data.test)])
+    items = np.concatenate([one.items for one in (data.train, data.valid, data.test)])
+    label = split("cold-items", users, items, None, 1)
+    train, valid, test = (Interactions(users[label == p], items[label == p]) for p in range(3))
+    cold = replace(data, train=train, valid=valid, test=test, folder=None).save(tmp_path / "data")
+    modalign.fit(cold, "bpr", out=tmp_path / "bpr", epochs=20, batch_size=64)
+    modalign.fit(cold, "ease", out=tmp_path / "ease")
+    found = material(tmp_path / "bpr", tmp_path / "ease")
+    made = cold_items.cold_items(found)
+    rows = {(one["run"], one["ranking"]): one for one in made.data.to_dicts()}
+    assert set(rows) == {("bpr", "own"), ("bpr", "adapter"), ("ease", "own")}
+    for (name, way), row in rows.items():
+        if way == "own":
+            fitted = next(run.fitted for run in found.runs if run.name == name)
+            for among in ("all", "cold"):
+                own = fitted.evaluate("test", mask="strict", ks=[20], candidates=among)
+                assert row[among] == own.metrics["recall@20"]
+    # The toy's features tell the tastes apart, which untrained vectors do not.
+    assert rows["bpr", "adapter"]["all"] > rows["bpr", "own"]["all"]
+    run = found.runs[0]
+    placed = cold_items.adapted(run, *run.vectors)
+    warm = np.unique(train.items)
+    np.testing.assert_array_equal(placed[warm], run.vectors[1].astype(np.float32)[warm])
+    assert cold_items.cold_items(material(runs.bpr)) is None

@@ -32,7 +32,7 @@ from modalign.report.paper_figures.write import write_figures
 from modalign.testing.toy import toy_dataset
 
 RNG = np.random.default_rng(0)
-NAMES = [name for name in FIGURES if not name.startswith(("spaces-", "option-"))]
+NAMES = [name for name in FIGURES if not name.startswith(("spaces-", "option-", "cold-"))]
 OF_FLOWS = {name for name in NAMES if name.startswith("fig3")}
 
 

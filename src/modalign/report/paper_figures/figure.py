@@ -149,7 +149,7 @@ Draw = Callable[[Material], Drawn | None]
 
 
 def _import_all() -> None:
-    for name in ("tarec", "flows", "recgoat", "cm3", "mmssl", "over_option"):
+    for name in ("tarec", "flows", "recgoat", "cm3", "mmssl", "over_option", "cold_items"):
         importlib.import_module(f"modalign.report.paper_figures.{name}")
 
 
