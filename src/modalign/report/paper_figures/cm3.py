@@ -64,8 +64,9 @@ def paths(material: Material) -> Drawn | None:
         "same training pairs and items, at the best epoch. "
         + (
             f"Training logs both losses for {', '.join(logged)}: the path goes from the dot to "
-            "the arrow, a star at the best epoch; a calibrated uniformity, which is lower for "
-            "similar items, lies higher than the measured one."
+            "the arrow, with a star at the best epoch. A calibrated uniformity is log mean "
+            "exp(4 (cos - s)) with the content similarity s of two items, so it lies higher than "
+            "the measured one."
             if logged
             else "No run logs the two losses in training (CM3 does), so there are no paths."
         ),

@@ -101,14 +101,14 @@ def _flow(name: str, source: Floats, target: Floats, steps: int) -> PointFlow:
 def on_the_line(material: Material) -> Drawn:
     """Figure 3 in one dimension."""
     both = flows(material.seed)[:2]
-    return _snapshots("Figure 3: gradient flow on the line", both, _line(both))
+    return _snapshots("TARec, figure 3: gradient flow on the line", both, _line(both))
 
 
 @figure("fig3-flow-2d", runs=0)
 def in_the_plane(material: Material) -> Drawn:
     """Figure 3 in two dimensions."""
     both = flows(material.seed)[2:]
-    return _snapshots("Figure 3: gradient flow in the plane", both, _plane(both))
+    return _snapshots("TARec, figure 3: gradient flow in the plane", both, _plane(both))
 
 
 def _snapshots(title: str, both: Sequence[PointFlow], drawing: Figure) -> Drawn:
@@ -215,7 +215,7 @@ def losses(material: Material) -> Drawn:
         axes.set_ylim(bottom=0.0)
     canvas.legend(drawing, handles)
     return Drawn(
-        "Figure 3: losses along the flow",
+        "TARec, figure 3: losses along the flow",
         "Above, the loss that each flow descends; below, the transport cost to the target "
         "without regularisation, which measures both in the same way. Look for the debiased loss "
         "falling to zero, and the biased one stopping above it, away from the target.",

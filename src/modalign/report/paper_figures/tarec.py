@@ -42,7 +42,7 @@ def distances(material: Material) -> Drawn | None:
         for kind in material.trained
     ]
     return Drawn(
-        f"Figure 1(a), (b): distances to the vectors of {reference}",
+        f"TARec, figure 1(a), (b): distances to the vectors of {reference}",
         f"The length of the difference between a node's vector in {reference} and in a later "
         "run: raw, after the rotation of all vectors together that fits best (orthogonal "
         "Procrustes; it changes no score), and after scaling by one factor as well. Look for "
@@ -133,7 +133,7 @@ def neighbours(material: Material) -> Drawn | None:
         for kind in material.trained
     ]
     return Drawn(
-        "Figure 1(c): similarity of neighbours",
+        "TARec, figure 1(c): similarity of neighbours",
         "The mean cosine between a node's vector and those of its neighbours in the training "
         "graph: a user's items, an item's users. Look for a student's curve that lies on its "
         "teacher's: the student has learnt the graph's signal without seeing the graph. "
@@ -190,7 +190,7 @@ def scores(material: Material) -> Drawn:
         for run in material.runs
     ]
     return Drawn(
-        "Figure 1(d) to (f): predicted scores",
+        "TARec, figure 1(d) to (f): predicted scores",
         f"Scores of {len(material.sample.users):,} observed pairs (user and item of the test part, "
         "which training did not see) and of as many random pairs (the same users, each with an "
         "item drawn from the whole catalogue), each run on its own scale. Look for observed pairs "
@@ -247,7 +247,7 @@ def standardised(material: Material) -> Drawn:
         for kind, title in PAIRS.items()
     ]
     return Drawn(
-        "Figure 1(d) to (f), on one scale",
+        "TARec, figure 1(d) to (f), on one scale",
         "The same scores, minus the mean of the run's random pairs and divided by their standard "
         "deviation, so that runs on different scales can be compared. Look for a student whose "
         "curves have the shape of its teacher's. One pair in 250 is left out at each end.",
@@ -301,7 +301,7 @@ def differences(material: Material) -> Drawn:
         | {f"standardised difference of {name}": v.ravel() for name, v in free.items()}
     )
     return Drawn(
-        f"Figure 4: score differences from {first}",
+        f"TARec, figure 4: score differences from {first}",
         f"The absolute difference between the score of {first} and of a later run for "
         f"{n_users} sampled users and {n_items} sampled items, as scored (above) and with both "
         "scores standardised by their own random pairs (below). Each row has one colour scale, "
