@@ -51,7 +51,7 @@ STUDENT = (
         "compare with --variant warm-start-only, and try --variant per-user",
     ),
 )
-"""Of a distilled model, whichever it is."""
+"""The signs of a distilled model, for every architecture."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ ITEMS = 4_000
 """Maximum number of items in the mean over all pairs of items, and on the circle."""
 COLUMNS = 4
 CELLS = 90
-"""Of the map of a circle, along each side."""
+"""Cells along each side of the map of a circle."""
 RIM = 1.35
 
 Path = dict[str, list[float]]

@@ -1,4 +1,4 @@
-"""Figure 3 of the CM3 paper, for any model: items that nobody has had in training."""
+"""Figure 3 of the CM3 paper, for any model: items without training interactions."""
 
 from __future__ import annotations
 

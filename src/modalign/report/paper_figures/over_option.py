@@ -105,7 +105,7 @@ def _sweep(runs: Sequence[Subject]) -> tuple[str, list[Subject]] | None:
 
 
 def _options(run: Subject) -> dict[str, Any]:
-    """Of the model, and of the losses that distilled it."""
+    """The options of the model and of the losses that distilled it."""
     losses = run.fitted.results.get("distillation", {}).get("losses", {})
     return {**run.fitted.config.model_dump(mode="json"), **losses}
 
