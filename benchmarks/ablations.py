@@ -85,7 +85,9 @@ def main() -> None:
             rows[row.name][metric] = row.test[metric].mean
             rows[row.name][f"{metric} deviation"] = row.test[metric].std
         line = " / ".join(f"{rows[row.name][metric]:.4f}" for metric in METRICS)
-        line = f"{row.name:24s} {line} +- {rows[row.name]['recall@20 deviation']:.4f}"
+        deviation = rows[row.name]["recall@20 deviation"]
+        spread = "" if deviation is None else f" +- {deviation:.4f}"
+        line = f"{row.name:24s} {line}{spread}"
         for metric in METRICS:
             test = table.test(row.name, metric)
             if test is not None:
