@@ -23,6 +23,7 @@ from modalign.core.interfaces import (
     TrainedConfig,
 )
 from modalign.core.view import TrainView
+from modalign.core.vital_signs import VitalSign
 from modalign.models._registry import ModelSpec
 from modalign.testing import contract
 from modalign.testing.contract import ContractBroken
@@ -234,6 +235,23 @@ class ResamplesInSecret(Sound):
         self.noise.copy_(torch.rand((), generator=rng))
 
 
+SIGN = VitalSign("pulse", "a number", 0.1, "set more")
+
+
+class HidesItsSign(Sound):
+    vital_signs = (SIGN,)
+
+
+class ReportsAnIdleSign(HidesItsSign):
+    def diagnostics(self) -> Mapping[str, float]:
+        return {"alive/pulse": 0.05}
+
+
+class ReportsNoShare(HidesItsSign):
+    def diagnostics(self) -> Mapping[str, float]:
+        return {"alive/pulse": 1.5}
+
+
 class ResamplesNothing(Sound):
     resamples = True
 
@@ -404,6 +422,9 @@ MUTANTS: list[tuple[Any, type[Recommender], dict[str, Any]]] = [
     (contract.check_state_dict, ForgetsOnSaving, {}),
     (contract.check_learns, LearnsNothing, {}),
     (contract.check_learns, LearnsPopularity, {}),
+    (contract.check_mechanism, HidesItsSign, {}),
+    (contract.check_mechanism, ReportsAnIdleSign, {}),
+    (contract.check_mechanism, ReportsNoShare, {}),
     (contract.check_item_order, MindsTheOrder, {}),
     (contract.check_modalities_are_read, IgnoresAModality, {}),
     (contract.check_missing_rows_are_not_read, ReadsMissingRows, {}),
@@ -425,5 +446,7 @@ def test_a_mutant_turns_its_check_red(
 
 
 def test_every_check_has_a_mutant() -> None:
-    groups = (contract.ALWAYS, contract.TRAINED, contract.SOLVED, contract.MULTIMODAL)
+    groups = (
+        contract.ALWAYS, contract.TRAINED, contract.SOLVED, contract.MULTIMODAL, contract.ALIGNED,
+    )  # fmt: skip
     assert {check for group in groups for check in group} == {check for check, _, _ in MUTANTS}

@@ -31,6 +31,7 @@ from modalign.core.interfaces import Batch, Phase, Queries, Recommender
 from modalign.core.modality import Modality
 from modalign.core.sparse import from_scipy
 from modalign.core.view import TrainView
+from modalign.core.vital_signs import readings
 from modalign.data.interactions import Interactions
 from modalign.models._registry import ModelSpec
 from modalign.testing.harness import (
@@ -44,6 +45,7 @@ from modalign.testing.harness import (
 )
 from modalign.testing.toy import relabelled, toy_dataset
 from modalign.train import optim
+from modalign.train.trainer import TrainOptions, fit
 
 Check = Callable[[ModelSpec], None]
 
@@ -437,6 +439,25 @@ def check_learns(spec: ModelSpec) -> None:
         _require(after >= LEARNT, f"the AUC of held-out items is at least {LEARNT}: {after:.3f}")
 
 
+def check_mechanism(spec: ModelSpec) -> None:
+    """Each declared vital sign is logged, lies in [0, 1], and is above its bound after training.
+
+    The toy data's modalities tell the tastes, so that a mechanism that aligns them must work.
+    """
+    view = toy_dataset().view()
+    model = build(spec, view)
+    options = TrainOptions(
+        seed=0, epochs=model.config.epochs, batch_size=model.config.batch_size, device="cpu"
+    )
+    record = fit(model, view, options).history[-1]
+    for sign in type(model).vital_signs:
+        found = readings([sign], record)
+        _require(bool(found), f"the log has the vital sign {sign.name!r}")
+        for one in found:
+            _require(0 <= one.value <= 1, f"{one.title} is in [0, 1]: {one.value}")
+            _require(one.alive, f"{one.title} is at least {sign.at_least}: {one.value:.4f}")
+
+
 # ------------------------------------------------------------------ data
 
 
@@ -499,6 +520,7 @@ TRAINED: tuple[Check, ...] = (
     check_resamples,
 )
 SOLVED: tuple[Check, ...] = (check_item_order,)
+ALIGNED: tuple[Check, ...] = (check_mechanism,)
 MULTIMODAL: tuple[Check, ...] = (check_modalities_are_read, check_missing_rows_are_not_read)
 
 
@@ -513,6 +535,8 @@ def checks(spec: ModelSpec) -> list[tuple[str, Check]]:
     chosen = [*ALWAYS, *(TRAINED if is_trained(spec) else SOLVED)]
     if "modalities" in spec.needs:
         chosen += MULTIMODAL
+    if spec.cls.vital_signs:
+        chosen += ALIGNED
     return [(check.__name__.removeprefix("check_"), check) for check in chosen]
 
 

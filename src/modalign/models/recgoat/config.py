@@ -160,6 +160,8 @@ class RecGOATConfig(MultimodalConfig):
     """Minimum weight of the id and of each modality, for softmax and per_item weights."""
     reg: Weight = 1e-4
     """Weight of the squared free vectors of the batch."""
+    delta_reg: Weight = 0.0
+    """Weight of the squared trained matrices that are added to the plans."""
 
     @model_validator(mode="before")
     @classmethod

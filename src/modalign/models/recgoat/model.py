@@ -324,6 +324,8 @@ class RecGOAT(SeededLoss):
             free = functional.embedding(batch.users, self.ids.users)
             taken = functional.embedding(pairs, self.ids.items)
             parts["reg"] = 2 * config.reg * l2_penalty(free, taken, batch_size=n)
+        if config.delta_reg and self.transport is not None and self.transport.delta is not None:
+            parts["delta"] = config.delta_reg * self.transport.delta.square().sum()
         return parts
 
     def _contrasts(
