@@ -412,10 +412,10 @@ def test_a_repeated_batch_has_the_same_contrasts():
 
 def test_the_share_isolates_either_contrast():
     model, batch = hand_made(modality_share=0.0)
-    assert set(model.loss(batch)) == {"bpr", "contrast_users", "transport", "reg"}
+    assert set(model.loss(batch)) == {"bpr", "contrast_users", "transport", "reg", "delta"}
     model, batch = hand_made(modality_share=1.0)
-    assert set(model.loss(batch)) == {"bpr", "contrast_modalities", "transport", "reg"}
-    model, batch = hand_made(contrast_weight=0.0, transport_weight=0.0, reg=0.0)
+    assert set(model.loss(batch)) == {"bpr", "contrast_modalities", "transport", "reg", "delta"}
+    model, batch = hand_made(contrast_weight=0.0, transport_weight=0.0, reg=0.0, delta_reg=0.0)
     assert set(model.loss(batch)) == {"bpr"}
 
 
@@ -763,3 +763,25 @@ def test_content_that_tells_tastes_beats_ids_alone_and_transport_brings_it_near(
                 found = model.diagnostics()
                 assert found["w1_after/text"] < found["w1_before/text"]
     assert np.mean(recalls["full"]) > np.mean(recalls["ids"]) + 0.01
+
+
+def test_the_trained_matrices_are_penalised_by_their_squares() -> None:
+    """Without it the mapped texts of the shop fall onto one direction within twelve epochs."""
+    view = toy_dataset().view()
+    spec = get("recgoat")
+    for options, expected in (
+        ({"delta_reg": 0.5}, True), ({"delta_reg": 0.0}, False), ({"adapt": "none"}, False),
+        ({"fusion": "sum"}, False),
+    ):  # fmt: skip
+        model = build(spec, view, overrides=options)
+        batch = batches(spec, view, 64)[0]
+        prepare(model, batch)
+        if expected:
+            torch.nn.init.normal_(model.transport.delta)
+        parts = model.loss(batch)
+        assert ("delta" in parts) == expected, options
+        if expected:
+            delta = model.transport.delta
+            torch.testing.assert_close(parts["delta"], 0.5 * (delta.detach() ** 2).sum())
+            (slope,) = torch.autograd.grad(parts["delta"], [delta])
+            torch.testing.assert_close(slope, delta.detach())

@@ -26,6 +26,7 @@ REFERENCE: Mapping[str, Any] = {
     "scale_plan": False,
     "match_scale": False,
     "scale_gradient": False,
+    "delta_reg": 0.0,
     "weight_floor": 0.0,
     "weights": "free",
     "transport_weight": 0.0,
@@ -160,8 +161,9 @@ class RecGOATConfig(MultimodalConfig):
     """Minimum weight of the id and of each modality, for softmax and per_item weights."""
     reg: Weight = 1e-4
     """Weight of the squared free vectors of the batch."""
-    delta_reg: Weight = 0.0
-    """Weight of the squared trained matrices that are added to the plans."""
+    delta_reg: Weight = 1e-2
+    """Weight of the squared trained matrices that are added to the plans. Without it they outgrow
+    the plans along one direction, onto which all mapped vectors then fall."""
 
     @model_validator(mode="before")
     @classmethod

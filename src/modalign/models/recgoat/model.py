@@ -128,7 +128,7 @@ class RecGOAT(SeededLoss):
             "order",
             "AUC of the mean of a user's items with another one of them, in the aligned space",
             0.55,
-            "set scale_gradient=true, or a smaller transport_weight",
+            "set a larger delta_reg, or scale_gradient=true",
         ),
         VitalSign(
             "weight",
@@ -298,8 +298,8 @@ class RecGOAT(SeededLoss):
     # -------------------------------------------------------------- the loss
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
-        """R16: `bpr`, `contrast_users`, `contrast_modalities`, `transport` and `reg`, each where
-        it has a weight.
+        """R16: `bpr`, `contrast_users`, `contrast_modalities`, `transport`, `reg` and `delta`, each
+        where it has a weight.
         """
         config, n = self.config, len(batch)
         pairs, rng = batch.items(), self._rng(phase)
@@ -324,8 +324,9 @@ class RecGOAT(SeededLoss):
             free = functional.embedding(batch.users, self.ids.users)
             taken = functional.embedding(pairs, self.ids.items)
             parts["reg"] = 2 * config.reg * l2_penalty(free, taken, batch_size=n)
-        if config.delta_reg and self.transport is not None and self.transport.delta is not None:
-            parts["delta"] = config.delta_reg * self.transport.delta.square().sum()
+        delta = getattr(self.transport, "delta", None)
+        if config.delta_reg and delta is not None:
+            parts["delta"] = config.delta_reg * delta.square().sum()
         return parts
 
     def _contrasts(
