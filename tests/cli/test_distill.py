@@ -367,6 +367,7 @@ def test_a_sweep_over_both_weights(shop: Path, cli: Cli) -> None:
     assert snapshot(shop) == before
 
 
+@pytest.mark.slow
 def test_an_ablation_has_every_variant(shop: Path, cli: Cli) -> None:
     words = ["ablate", "--data", "data/toy", "--teacher", "runs/bpr", "--out", "runs/a",
              "--set", "epochs=1", "--set", "embedding_size=8", "--set", "logit=sort",

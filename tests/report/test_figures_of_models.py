@@ -138,6 +138,7 @@ def test_runs_that_differ_in_more_or_in_nothing_have_no_such_figure(swept, align
     assert over_option.over_option(both) is None
 
 
+@pytest.mark.slow
 def test_cold_items_stand_beside_those_of_the_adapter(shop, runs, tmp_path):
     data = shop
     users = np.concatenate([one.users for one in (data.train, data.valid, data.test)])

@@ -231,6 +231,7 @@ def test_every_figure_has_its_files_and_pictures_with_something_on_them(drawn):
         ElementTree.parse(out / f"{name}.svg")
 
 
+@pytest.mark.slow
 def test_distances_are_those_of_the_vectors_as_they_are_turned_and_scaled(drawn, runs):
     out, summary = drawn
     table = pl.read_csv(out / "fig1ab-distances.csv")
@@ -262,6 +263,7 @@ def test_distances_are_those_of_the_vectors_as_they_are_turned_and_scaled(drawn,
     )
 
 
+@pytest.mark.slow
 def test_neighbours_in_the_file_are_those_of_the_model(drawn, runs):
     table = pl.read_csv(drawn[0] / "fig1c-neighbours.csv")
     assert set(table["run"]) == {"bpr", "bpr-again"}
@@ -275,6 +277,7 @@ def test_neighbours_in_the_file_are_those_of_the_model(drawn, runs):
     np.testing.assert_allclose(own, expected[~np.isnan(expected)])
 
 
+@pytest.mark.slow
 def test_scores_in_the_files_are_the_models(drawn, runs):
     out, summary = drawn
     raw = pl.read_csv(out / "fig1def-scores.csv")
@@ -297,6 +300,7 @@ def test_scores_in_the_files_are_the_models(drawn, runs):
         np.testing.assert_allclose(found["observed, mean"], scores[:100].mean())
 
 
+@pytest.mark.slow
 def test_the_block_is_the_difference_of_scores(drawn, runs):
     table = pl.read_csv(drawn[0] / "fig4-differences.csv")
     bpr, ease = load_model(runs.bpr), load_model(runs.ease)
@@ -359,6 +363,7 @@ def test_legends_show_recall_and_curves_keep_their_colours(
             assert axes.get_ylim()[0] == 0
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone_and_says_who_was_left_out(drawn):
     out, summary = drawn
     page = Page((out / "index.html").read_text())
