@@ -65,6 +65,7 @@ class _Content:
         "epochs": 15,
         "batch_size": 64,
         "learning_rate": 0.01,
+        "sim_source": "raw",
     },
     family="multimodal",
     paper="Zhou et al. 2025",
