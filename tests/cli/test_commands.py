@@ -107,6 +107,7 @@ def test_a_file_and_its_frame_make_the_same_data_set(workshop: Path, cli: Cli) -
 
 
 @pytest.mark.parametrize("split", ["leave-one-out", "leave_one_out", "ratio"])
+@pytest.mark.slow
 def test_append_takes_the_splits_that_import_takes(split: str, workshop: Path, cli: Cli) -> None:
     cli("data", "import", "table", "good.csv", "--out", "data/new")
     rows = [("u1", "new", "click", 2_000_000_000), ("u2", "new", "like", 2_000_000_000)]
@@ -284,6 +285,7 @@ def test_models(workshop: Path, cli: Cli) -> None:
         assert all(variant in page for variant in one["variants"])
 
 
+@pytest.mark.slow
 def test_train_judges_the_mechanism_in_words(workshop: Path, cli: Cli) -> None:
     words = ("train", "--data", "data/toy", "--model", "mmssl", "--set", "epochs=1")
     got = cli(*words, "--out", "runs/mmssl")
@@ -458,6 +460,7 @@ def test_recommend(workshop: Path, cli: Cli) -> None:
     assert len(everything[0]["recommended"]) == 40
 
 
+@pytest.mark.slow
 def test_similar(workshop: Path, cli: Cli) -> None:
     found = answer(cli, "similar", "runs/bpr", "--item", "i3", "-k", "3")
     assert [row["rank"] for row in found] == [1, 2, 3]

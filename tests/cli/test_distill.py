@@ -81,6 +81,7 @@ def test_teacher_assistant_and_student_side_by_side(shop: Path, cli: Cli) -> Non
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.slow
 def test_every_variant_as_json(variant: str, shop: Path, cli: Cli) -> None:
     quick = [word for word in QUICK if word not in ("--logit", "sort")]
     words = ["--teacher", "runs/bpr", "--out", "runs/new", *quick, "--variant", variant]

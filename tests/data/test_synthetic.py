@@ -298,6 +298,7 @@ def test_a_picture_does_not_depend_on_the_size_of_the_shop_around_it():
     assert drawing.encode(drawing.draw_item(world, 3)) == picture
 
 
+@pytest.mark.slow
 def test_it_says_that_it_is_synthetic(tmp_path):
     raw = synthetic.write(tmp_path / "shop", seed=1, n_users=12, n_items=40, mean_per_user=6)
     assert raw.name == "synthetic-shop"

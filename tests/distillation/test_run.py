@@ -48,6 +48,7 @@ def test_both_stages_are_runs_like_any_other(made):
     assert told["stages"]["student"]["test"] == found.student.results["test"]
 
 
+@pytest.mark.slow
 def test_the_student_learns_from_the_assistant_and_it_from_the_teacher(made):
     found, _ = made
     assert found.assistant.results["distillation"]["from"] == "cm3"

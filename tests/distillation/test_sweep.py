@@ -52,6 +52,7 @@ def test_it_is_known_by_the_teachers_weights_and_not_by_their_place(school, tmp_
     assert pickle.loads(pickle.dumps(made)) == made
 
 
+@pytest.mark.slow
 def test_a_run_that_was_torn_is_made_again_and_is_what_distill_makes(
     school, tmp_path: Path
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_run_that_was_torn_is_made_again_and_is_what_distill_makes(
     assert found == pytest.approx({key: alone[key] for key in found})
 
 
+@pytest.mark.slow
 def test_a_teacher_that_changed_is_refused(school, tmp_path: Path) -> None:
     data, one, two = school
     made = replace(job(data, one), teachers=(two,))
@@ -95,6 +97,7 @@ def test_processes_make_the_same_students(school, tmp_path: Path) -> None:
     assert found[0].rows[0].name == found[1].rows[0].name
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_with_more_seeds(school, tmp_path: Path) -> None:
     data, teacher, _ = school
     made = job(data, teacher)

@@ -198,6 +198,7 @@ def test_places_beyond_the_list_count_as_misses() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), width=st.integers(1, 25), n_items=st.integers(25, 40))
+@pytest.mark.slow
 def test_laws(seed: int, width: int, n_items: int) -> None:
     lists = lists_of(*random_case(seed, 6, n_items, width))
     ks = range(1, width + 1)

@@ -156,6 +156,7 @@ print(json.dumps(["new" in ids, sorted(why.nearest), "torch" in sys.modules]))
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_serves_new_items_without_torch(bpr: FittedModel, out: Path) -> None:
     export_run(bpr, out)
     done = subprocess.run([sys.executable, "-c", SERVE, str(out)], check=True, capture_output=True)

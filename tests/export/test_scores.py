@@ -39,6 +39,7 @@ def built(name: str, options: dict[str, Any]) -> Recommender:
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
+@pytest.mark.slow
 def test_an_encoder_scores_as_its_model(name: str, options: dict[str, Any]) -> None:
     model, view = built(name, options), toy_dataset().view()
     history = view.rows().history(torch.arange(20))

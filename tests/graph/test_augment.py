@@ -42,6 +42,7 @@ def test_uniform_spares_no_edge():
     assert abs(share - 0.5).max() < 0.15  # five standard deviations of a coin thrown 300 times
 
 
+@pytest.mark.slow
 def test_degree_draws_with_probability_of_one_over_the_root_of_the_degrees():
     # One edge stays: the law is exact. Star edges have weight 1/sqrt(4), the pair has 1.
     users, items = torch.arange(5), torch.tensor([0, 0, 0, 0, 1])

@@ -158,6 +158,7 @@ def test_moderately_large_scores_are_still_the_softmax():
 
 @pytest.mark.parametrize("block", [3, 8192])
 @pytest.mark.parametrize("rows", [None, [3, 8, 0, 11]])
+@pytest.mark.slow
 def test_gradients_agree_with_finite_differences(monkeypatch, block, rows):
     monkeypatch.setattr(gat, "BLOCK", block)
     graph = NeighbourGraph(random_neighbours(), weighted=True)

@@ -94,6 +94,7 @@ def test_means_and_centred_parts_add_up():
     reg=st.sampled_from([0.1, 1.0]),
     value=st.sampled_from(["dual", "sharp"]),
 )
+@pytest.mark.slow
 def test_laws_of_the_divergence(seed, p, reg, value):
     x, y = numbers(seed, 5, 2), numbers(seed + 1, 4, 2)
     options = {"p": p, "value": value, "tolerance": 1e-9, "max_iterations": 20_000}
@@ -155,6 +156,7 @@ def test_gaussians_have_a_closed_form():
     [("dual", "envelope"), ("dual", "implicit"), ("sharp", "implicit"), ("sharp", "unrolled")],
 )
 @pytest.mark.parametrize("p", [1.5, 2])
+@pytest.mark.slow
 def test_gradients_match_finite_differences(value, gradient, p):
     x, y = numbers(10, 4, 2), numbers(11, 3, 2).requires_grad_()
     options = {"tolerance": 1e-12, "max_iterations": 2000, "reg": 0.5, "averaged": 3}
@@ -227,6 +229,7 @@ def bimodal(n: int) -> torch.Tensor:
     return (side + 0.2 * torch.randn(n, generator=rng)).to(WIDE).unsqueeze(-1)
 
 
+@pytest.mark.slow
 def test_debiased_flows_reach_the_target_and_biased_ones_shrink():
     y = bimodal(32)
     x = 0.3 * numbers(24, 32, 1)

@@ -30,6 +30,7 @@ def heavier(kind) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", ["sharp", "dual", "plan", "f"])
+@pytest.mark.slow
 def test_implicit_gradients_are_the_unrolled_ones(kind, what):
     inputs = problem(heavier=heavier(kind) if math.inf not in kind.get("penalty", ()) else 1.0)
     look = numbers(9, 2, 4, 5)
@@ -66,6 +67,7 @@ def test_envelope_gradients_of_the_dual_are_the_unrolled_ones(kind):
 @pytest.mark.parametrize(
     ("value", "gradient"), [("dual", "envelope"), ("dual", "implicit"), ("sharp", "implicit")]
 )
+@pytest.mark.slow
 def test_gradients_of_the_cost_match_finite_differences(kind, value, gradient):
     cost, a, b = problem(n=3, m=4)
     a, b = a.detach(), b.detach()
@@ -78,6 +80,7 @@ def test_gradients_of_the_cost_match_finite_differences(kind, value, gradient):
 
 @pytest.mark.parametrize("kind", [{"penalty": (0.3, 0.7)}, {"mass": 0.6}])
 @pytest.mark.parametrize(("value", "gradient"), [("dual", "envelope"), ("sharp", "implicit")])
+@pytest.mark.slow
 def test_gradients_of_the_weights_match_finite_differences(kind, value, gradient):
     cost, a, b = problem(n=3, m=4)
     cost = cost.detach()

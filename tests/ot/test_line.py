@@ -122,6 +122,7 @@ def test_weights_batches_and_regs_of_their_own(monkeypatch):
         assert_close(one, other, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_slopes_match_finite_differences(monkeypatch):
     monkeypatch.setattr(divergence, "_LINE_POINTS", 2)
     x, y = numbers(13, 7, 1).requires_grad_(), numbers(14, 6, 1).requires_grad_()

@@ -141,6 +141,7 @@ values = st.lists(st.integers(-6, 6).map(float), min_size=1, max_size=6)
 
 @settings(max_examples=60, deadline=None)
 @given(left=values, right=values, p=st.sampled_from(EXPONENTS), seed=st.integers(0, 99))
+@pytest.mark.slow
 def test_laws_hold_with_ties(left, right, p, seed):
     x, y = torch.tensor(left, dtype=WIDE), torch.tensor(right, dtype=WIDE)
     value = ot.sorted_transport(x, y, p=p)

@@ -91,6 +91,7 @@ def test_one_point_sends_its_mass_everywhere_at_the_mean_cost(reg):
 
 
 @pytest.mark.parametrize("reg", [0.02, 0.1, 1.0])
+@pytest.mark.slow
 def test_plan_and_values_are_pots(reg):
     cost, a, b = numbers(3, 6, 9), weights(4, 6), weights(5, 9)
     theirs = pot.sinkhorn(
@@ -112,6 +113,7 @@ def test_batch_values_are_pots_batch_solvers():
 
 
 @pytest.mark.parametrize("penalty", [0.05, 1.0, 50.0])
+@pytest.mark.slow
 def test_relaxed_plans_are_pots(penalty):
     cost, a, b = numbers(7, 6, 9), weights(8, 6), 1.7 * weights(9, 9)
     theirs = pot.unbalanced.sinkhorn_unbalanced(
@@ -162,6 +164,7 @@ def test_partial_plans_are_pots(mass):
 
 
 @pytest.mark.parametrize("mass", [0.1, 0.5, 0.9, 1.0])
+@pytest.mark.slow
 def test_partial_plans_keep_the_mass_and_stay_below_the_marginals(mass):
     cost, a, b = numbers(11, 6, 9), weights(12, 6), 1.3 * weights(13, 9)
     solved = ot.sinkhorn(cost, a, b, reg=0.05, mass=mass, **TIGHT)
@@ -230,6 +233,7 @@ def problems(draw):
 
 @settings(max_examples=80, deadline=None)
 @given(problem=problems(), reg=st.sampled_from([1e-3, 0.03, 0.3, 30.0]))
+@pytest.mark.slow
 def test_plans_are_plans_and_values_obey_the_bounds(problem, reg):
     cost, a, b = problem
     solved = ot.sinkhorn(cost, a, b, reg=reg, scale="max", tolerance=1e-7, anneal=0.7)
@@ -265,6 +269,7 @@ def test_bias_of_the_value_is_between_zero_and_reg_times_log_n(seed, n, reg):
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), kind=st.sampled_from([{}, {"penalty": 0.4}, {"mass": 0.5}]))
+@pytest.mark.slow
 def test_laws_of_transport(seed, kind):
     cost, a, b = numbers(seed, 4, 5), weights(seed + 1, 4), weights(seed + 2, 5)
     opts = {"tolerance": 1e-11, "max_iterations": 20_000}

@@ -38,6 +38,7 @@ def other_hidden_part(data: Dataset) -> Dataset:
 
 
 @pytest.mark.parametrize("make", [Template, HistoryMean, Random, "model"])
+@pytest.mark.slow
 def test_hidden_pairs_change_no_byte(make, library, server):
     found = []
     for data in (library, other_hidden_part(library)):
@@ -124,6 +125,7 @@ def test_what_is_written_is_read_again(shelf):
         texts_of(again)
 
 
+@pytest.mark.slow
 def test_the_same_again_does_nothing_and_another_does(shelf, server):
     provider = asked(server, answers_path(shelf))
     one, first = describe(shelf, provider)
@@ -209,6 +211,7 @@ def test_a_server_that_gives_up_is_told_even_with_a_fallback(shelf, server, monk
         describe(shelf, asked(server, concurrency=1), fallback=True)
 
 
+@pytest.mark.slow
 def test_the_key_is_in_no_file(shelf, server):
     server.behave = lambda number, prompt: (
         Said(400, f"bad {KEY}".encode())

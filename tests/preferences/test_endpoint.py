@@ -158,6 +158,7 @@ def test_an_answer_without_end_is_cut_off(server, clock, monkeypatch):
     assert got == {0: Refusal("no whole answer within 0 s (1 attempt)")}
 
 
+@pytest.mark.slow
 def test_silence_is_tried_again(server, clock):
     server.behave = lambda number, prompt: (
         Said(delay=30) if number == 0 else completion("Likes tea.")

@@ -52,6 +52,7 @@ def test_what_was_answered_is_not_asked_again(library, server, tmp_path):
     assert provider.estimate(side).known == n
 
 
+@pytest.mark.slow
 def test_a_kill_costs_what_was_under_way(library, server, tmp_path):
     side = training_side(library)
     path = tmp_path / "answers.sqlite"

@@ -55,6 +55,7 @@ def slow(folder, prompt, n):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.slow
 def test_answers_are_the_likeliest_tokens(folder, batch_size):
     model = LocalTransformers(folder, batch_size=batch_size, max_tokens=6)
     got = dict(model.answers(PROMPTS))

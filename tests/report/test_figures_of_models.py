@@ -32,6 +32,7 @@ def aligned(shop, tmp_path_factory):
     return home / "cm3"
 
 
+@pytest.mark.slow
 def test_paths_are_the_logged_losses_and_ends_those_of_the_vectors(aligned, runs):
     made = cm3.paths(material(aligned, runs.bpr, runs.ease))
     data = made.data.filter(~made.data["measured"])
@@ -108,6 +109,7 @@ def swept(shop, tmp_path_factory):
     return [home / name for name in "dbac"]
 
 
+@pytest.mark.slow
 def test_signs_over_an_option_are_means_over_seeds(swept, runs):
     made = over_option.over_option(material(*swept, runs.bpr))
     assert "bandvae over transport_reg" in made.title
@@ -125,6 +127,7 @@ def test_signs_over_an_option_are_means_over_seeds(swept, runs):
     assert plan.get_lines()[-1].get_ydata()[0] == 0.1
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_more_or_in_nothing_have_no_such_figure(swept, aligned, tmp_path):
     assert over_option.over_option(material(swept[1], swept[2])) is None  # only the seed
     assert over_option.over_option(material(swept[0], aligned)) is None

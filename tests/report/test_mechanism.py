@@ -28,6 +28,7 @@ def panel(page):
     )
 
 
+@pytest.mark.slow
 def test_every_sign_is_drawn_and_judged_in_words(lively, tmp_path):
     fitted = load_model(lively)
     signs = fitted.vital_signs
@@ -47,6 +48,7 @@ def test_every_sign_is_drawn_and_judged_in_words(lively, tmp_path):
 
 
 @pytest.mark.parametrize(("value", "idle"), [(0.5, 0), (0.0001, 1)])
+@pytest.mark.slow
 def test_the_verdict_counts_the_signs_below_their_bounds(lively, value, idle):
     fitted = load_model(lively)
     fitted.history = [
@@ -57,12 +59,14 @@ def test_the_verdict_counts_the_signs_below_their_bounds(lively, value, idle):
     assert (found["idle"], found["judged"], len(found["signs"])) == (idle, 2, 1)
 
 
+@pytest.mark.slow
 def test_runs_without_a_mechanism_have_no_panel(runs, tmp_path):
     page = Page(write_report([runs.bpr], tmp_path / "r.html", gallery_users=1).read_text())
     assert "mechanism" not in page.shown
     assert load_model(runs.bpr).vital_signs == []
 
 
+@pytest.mark.slow
 def test_a_student_is_judged_by_the_signs_of_distillation(runs, shop, tmp_path):
     made = distill(runs.bpr, shop, out=tmp_path / "small", epochs=1, embedding_size=8, logit="sort")
     student = load_model(tmp_path / "small" / "student")

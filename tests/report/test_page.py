@@ -97,6 +97,7 @@ def test_the_page_is_whole_and_needs_nothing_else(page, written):
     assert [p.name for p in written.parent.iterdir()] == [written.name]
 
 
+@pytest.mark.slow
 def test_all_runs_and_metrics_stand_there_as_measured(page, folders):
     names, rows = metric_rows(page)
     assert names == ["bpr (2 seeds)", "ease", "popularity", "bpr", "bpr-again"]

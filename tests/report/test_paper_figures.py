@@ -171,6 +171,7 @@ def test_the_debiased_flow_arrives_and_the_biased_one_shrinks(found):
         assert debiased.exact[-1] < 0.3 * biased.exact[-1]
 
 
+@pytest.mark.slow
 def test_points_go_along_the_arrows_and_the_exact_cost_is_the_sorted_one(found):
     for flow in found:
         assert len(flow.points) == len(flow.descent) == len(flow.losses) == flows.STEPS + 1
@@ -441,6 +442,7 @@ def test_a_figure_is_one_function_with_a_name(monkeypatch, no_pictures, runs, tm
     assert not list(tmp_path.glob("mine.*"))
 
 
+@pytest.mark.slow
 def test_one_run_alone_is_not_compared(no_pictures, runs, tmp_path):
     summary = write_figures([runs.bpr], tmp_path, pairs=20)
     names = {one["name"] for one in summary["figures"]}

@@ -48,6 +48,7 @@ def test_the_full_model_comes_first_then_the_variants_as_declared(made: sweeps.A
 
 
 @pytest.mark.parametrize("metric", ["recall@20", "ndcg@20"])
+@pytest.mark.slow
 def test_differences_tests_and_holm_by_hand(made: sweeps.Ablation, metric: str) -> None:
     full = per_user(made, "full", metric)
     raw = []

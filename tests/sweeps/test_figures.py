@@ -37,6 +37,7 @@ def drawn(plan: SweepPlan, folder: Path) -> set[str]:
          {"curve-x.png", "curve-y.png", "curve-z.png"}),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_what_is_drawn_of_a_grid(grid, names: set[str], tmp_path: Path) -> None:
     assert drawn(SweepPlan.of_grid(grid, (1, 2)), tmp_path) == names
 

@@ -60,6 +60,7 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
     assert found.best.valid["recall@20"].std is None
 
 
+@pytest.mark.slow
 def test_finished_runs_stay_and_missing_ones_are_made(tmp_path: Path) -> None:
     first = sweeps.run(PLAN, Formula(), tmp_path)
     lost = first.runs[3].folder / "results.json"

@@ -281,6 +281,7 @@ QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck))
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), FIELDS), min_size=1, max_size=12),
     st.sampled_from(",;\t|"),
 )
+@pytest.mark.slow
 def test_as_many_rows_are_read_as_python_s_csv_wrote(tmp_path, found, separator):
     path = tmp_path / "log.csv"
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -665,6 +665,7 @@ def test_diagnostics_are_the_distances_contrasts_and_weights():
     assert 0 < found["plan_bits/text"] <= 3
 
 
+@pytest.mark.slow
 def test_mean_scores_differ_by_at_most_length_times_distance():
     # Kantorovich and Rubinstein: for every user, of trained vectors.
     model = train(SPEC, build(SPEC, VIEW), VIEW, epochs=5).eval()

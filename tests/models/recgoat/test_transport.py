@@ -360,6 +360,7 @@ def test_the_sliced_distance_of_a_translation_is_its_mean_shadow():
 
 
 @pytest.mark.parametrize("kind", ["plan", "divergence", "sliced"])
+@pytest.mark.slow
 def test_going_down_the_distance_brings_clouds_together(kind):
     moved = (normal(60, 4, dtype=torch.float32) + 2.0).requires_grad_()
     fixed = normal(60, 4, seed=1, dtype=torch.float32)

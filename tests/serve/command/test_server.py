@@ -55,6 +55,7 @@ def head(length: int | str, *more: str) -> bytes:
     return "\r\n".join(lines).encode()
 
 
+@pytest.mark.slow
 def test_a_body_of_a_hundred_megabytes_is_refused_before_it_is_read(live: Running) -> None:
     begun, sent = time.monotonic(), 0
     with socket.create_connection(("127.0.0.1", live.port), timeout=10) as sock:
@@ -72,6 +73,7 @@ def test_a_body_of_a_hundred_megabytes_is_refused_before_it_is_read(live: Runnin
     assert time.monotonic() - begun < 8
 
 
+@pytest.mark.slow
 def test_a_body_without_a_length_is_cut_at_the_limit(live: Running) -> None:
     first = f"POST {LIST} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".encode()
     chunk = b"ffff\r\n" + bytes(65535) + b"\r\n"

@@ -149,6 +149,7 @@ def test_the_same_laws_as_sqlite(store: PostgresStore, tmp_path: Path) -> None:
     assert store.items() == lite.items() == [("a", b"three"), ("b", b"two")]
 
 
+@pytest.mark.slow
 def test_a_commit_waits_for_the_disk_whatever_the_server_says(store: PostgresStore) -> None:
     # The server was started with it off.
     assert store._db.execute("SHOW synchronous_commit").fetchone() == ("on",)

@@ -72,6 +72,7 @@ def titles(page: Page) -> list[str]:
     return page.locator(GALLERY).all_inner_texts()
 
 
+@pytest.mark.slow
 def test_a_taste_is_built_by_clicking(browser: Browser, live: Running) -> None:
     with opened(browser, live, "recommend") as page:
         loads: list[str] = []
@@ -101,6 +102,7 @@ def test_a_taste_is_built_by_clicking(browser: Browser, live: Running) -> None:
         assert loads == []  # the script saved every reload
 
 
+@pytest.mark.slow
 def test_without_its_script_all_works_the_same(browser: Browser, live: Running) -> None:
     with opened(browser, live, "recommend", java_script_enabled=False) as page:
         page.locator(".tiles a").nth(2).click()
@@ -115,6 +117,7 @@ def test_without_its_script_all_works_the_same(browser: Browser, live: Running) 
         expect(page.locator(".ranks")).to_have_count(2)
 
 
+@pytest.mark.slow
 def test_a_user_two_models_and_the_way_back(browser: Browser, live: Running) -> None:
     with opened(browser, live, "recommend") as page:
         page.get_by_role("textbox", name="User").fill("u3")
@@ -139,6 +142,7 @@ def test_a_user_two_models_and_the_way_back(browser: Browser, live: Running) -> 
         expect(page.locator("#side-2")).to_contain_text("other")
 
 
+@pytest.mark.slow
 def test_search_as_one_types(browser: Browser, live: Running) -> None:
     with opened(browser, live, "search") as page:
         field = page.get_by_label("Words of the title")
@@ -153,6 +157,7 @@ def test_search_as_one_types(browser: Browser, live: Running) -> None:
         expect(page.locator("#liked-1")).to_contain_text("Item 12")
 
 
+@pytest.mark.slow
 def test_a_new_item_and_whom_it_reaches(browser: Browser, live: Running) -> None:
     with opened(browser, live, "item?item=i5&model=other") as page:
         page.get_by_role("link", name="Add a similar item").click()
@@ -202,6 +207,7 @@ def test_nothing_is_hard_to_read_or_to_reach(browser: Browser, live: Running, sc
             assert found.violations_count == 0, (address, found.generate_report())
 
 
+@pytest.mark.slow
 def test_a_failure_is_readable_too(browser: Browser, live: Running) -> None:
     with opened(browser, live, "item?item=nope") as page:
         assert Axe().run(page).violations_count == 0
