@@ -129,3 +129,18 @@ def test_scores_without_vectors_are_factorised_by_blocks():
     users, items = factors(source, 5)
     assert users.shape == (VIEW.n_users, 5)
     assert (users @ items.T - scores).norm() <= 1.001 * best
+
+
+@pytest.mark.parametrize(
+    ("n_users", "n_items", "width", "size"), [(4, 9, 6, 8), (9, 4, 6, 5), (3, 3, 8, 7)]
+)
+def test_factors_wider_than_the_data_are_exact_and_padded(
+    n_users: int, n_items: int, width: int, size: int
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    source = VectorSource(
+        torch.randn(n_users, width, generator=rng), torch.randn(n_items, width, generator=rng)
+    )
+    users, items = factors(source, size)
+    assert (users.shape, items.shape) == ((n_users, size), (n_items, size))
+    assert_close(users @ items.T, source.score(torch.arange(n_users)))

@@ -227,7 +227,7 @@ def factors(source: Source, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         if users.shape[1] == size:
             return users, items
         (q_u, r_u), (q_i, r_i) = torch.linalg.qr(users), torch.linalg.qr(items)
-        left, values, right = torch.linalg.svd(r_u @ r_i.T)
+        left, values, right = torch.linalg.svd(r_u @ r_i.T, full_matrices=False)
         left, right = q_u @ left, q_i @ right.T
     else:
         left, values, right = _subspace(source, min(size, source.n_items, source.n_users), seed)
