@@ -48,7 +48,13 @@ class ArtifactError(InputError):
 
 
 class UnknownName(InputError):
-    """Nothing of this kind has this name; the most similar existing name is suggested."""
+    """Nothing of this kind has this name; the most similar existing name is suggested.
+
+    Args:
+        kind: of thing, in the singular.
+        name: that was given.
+        known: existing names.
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
@@ -60,6 +66,13 @@ class UnknownName(InputError):
 
 class Failure(Exception):
     """An HTTP answer with an error: status, the facts of an `InputError`, further headers.
+
+    Args:
+        status: HTTP status.
+        expected: what the service needed.
+        got: what it got instead, with the field or id where there is one.
+        fix: what the caller can do about it.
+        headers: added to the answer, such as Retry-After.
 
     Example:
         >>> str(Failure(404, "a known user", "'x'", "send items instead"))

@@ -36,7 +36,15 @@ COSTED = ("lightgcn", TEACHER, "tarec/assistant", "tarec/student")
 
 @dataclass(frozen=True)
 class Demo:
-    """Results of the demo."""
+    """Results of the demo.
+
+    Attributes:
+        data: the prepared shop.
+        fitted: the trained models by run name, the distilled ones last.
+        comparison: all models, with paired tests.
+        cost: time, memory and parameters of `COSTED`.
+        report: the HTML page.
+    """
 
     data: Dataset
     fitted: Mapping[str, FittedModel]

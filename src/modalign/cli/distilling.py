@@ -62,7 +62,11 @@ class TeacherFlags:
     ] = None
 
     def check(self) -> None:
-        """Either teachers or the kind of one."""
+        """Either teachers or the kind of one.
+
+        Raises:
+            ConfigError: both or neither.
+        """
         if bool(self.teacher) == bool(self.teacher_kind):
             got = "both" if self.teacher else "neither"
             fix = "name a finished run with --teacher, or a model to train with --teacher-kind"

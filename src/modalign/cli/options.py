@@ -49,7 +49,11 @@ class RunFlags:
     ] = "32-true"
 
     def options(self, **more: Any) -> RunOptions:
-        """As a `RunOptions`, with further fields."""
+        """As a `RunOptions`, with further fields.
+
+        Raises:
+            UnknownName, ConfigError: no such mask, precision or device, or bad cut-offs.
+        """
         from modalign.core import devices
         from modalign.experiments.options import RunOptions
 
@@ -101,6 +105,12 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
         kind: what it names, for the message.
         name: to check.
         known: the existing names.
+
+    Returns:
+        The name.
+
+    Raises:
+        UnknownName: it is not among them; the nearest is suggested.
     """
     names = list(known)
     if name not in names:
@@ -110,6 +120,9 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
 
 def parse_ks(text: str) -> list[int]:
     """Cut-offs from a text such as "10,20".
+
+    Raises:
+        ConfigError: not positive whole numbers.
 
     Example:
         >>> parse_ks("10,20")
@@ -127,6 +140,9 @@ def parse_ks(text: str) -> list[int]:
 
 def parse_weights(text: str | None) -> list[float] | None:
     """Weights of teachers from a text such as "0.6,0.4"; `distill` checks their number.
+
+    Raises:
+        ConfigError: not numbers.
 
     Example:
         >>> parse_weights("0.6,0.4")
@@ -147,6 +163,9 @@ def own_options(sets: list[str] | None, taken: Iterable[str], owner: str) -> dic
         sets: as they were written.
         taken: names that have their own option on the command line.
         owner: whose options `--set` is for ("the model").
+
+    Raises:
+        ConfigError: not key=value, or a name that is set elsewhere.
     """
     from modalign.core.settings import parse_assignments
 
@@ -162,6 +181,9 @@ def refuse(options: Iterable[str], taken: Iterable[str], owner: str) -> None:
         options: names under `--set`.
         taken: names with their own option.
         owner: whose options `--set` is for.
+
+    Raises:
+        ConfigError: one of them has.
     """
     names = set(taken)
     for key in options:

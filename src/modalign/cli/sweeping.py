@@ -79,7 +79,11 @@ class ManyRuns:
         return self.teacher or self.model or "cm3"
 
     def fixed(self) -> dict[str, Any]:
-        """Options that all runs share, from `--config` and `--set`."""
+        """Options that all runs share, from `--config` and `--set`.
+
+        Raises:
+            ConfigError, UnknownName: options that do not go together, or no such model.
+        """
         from modalign.core import settings
         from modalign.errors import ConfigError
         from modalign.models import _registry as registry

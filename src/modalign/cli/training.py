@@ -52,7 +52,11 @@ class ModelFlags:
     variant: Annotated[str | None, typer.Option(help="A named ablation of the model.")] = None
 
     def options(self) -> dict[str, Any]:
-        """The options; `--set` wins over `--config`, and that over `--variant`."""
+        """The options; `--set` wins over `--config`, and that over `--variant`.
+
+        Raises:
+            UnknownName, ConfigError: no such model or variant, or an unreadable option.
+        """
         from modalign.core import settings
         from modalign.models import _registry as registry
 

@@ -48,7 +48,12 @@ class ContentInterests:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Interests of a block of B users, as a model sees them."""
+    """Interests of a block of B users, as a model sees them.
+
+    Attributes:
+        ratings: the best items of each rating factor.
+        content: by modality.
+    """
 
     ratings: Tops
     content: tuple[ContentInterests, ...]

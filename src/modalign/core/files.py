@@ -69,6 +69,10 @@ def write_folder_aside(folder: str | Path, keep: tuple[str, ...] = ()) -> Iterat
 def held(folder: Path, work: str) -> Iterator[None]:
     """Create a folder and lock it; the lock of a process that dies is released.
 
+    Args:
+        folder: the folder.
+        work: what the process does there, for messages: "training", "sweep".
+
     Raises:
         RunError: another process has locked the folder, or it is a file.
     """

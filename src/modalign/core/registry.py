@@ -43,7 +43,11 @@ To fix: did you mean 'square'?
         self._loaded = False
 
     def register(self, name: str, thing: T) -> None:
-        """Add a thing."""
+        """Add a thing.
+
+        Raises:
+            ValueError: another thing has that name.
+        """
         old = self._things.get(name)
         # A module that is imported again makes a new class of the same name and place.
         if old is not None and _place(old) != _place(thing):

@@ -20,6 +20,10 @@ import torch
 def derive(seed: int, *path: str | int) -> int:
     """A 63-bit seed for the consumer named by `path`: the first 8 bytes of a SHA-256 digest.
 
+    Args:
+        seed: the seed of the experiment.
+        path: names and numbers that identify the consumer.
+
     Example:
         >>> derive(1, "init") == derive(1, "init"), derive(1, "init") == derive(2, "init")
         (True, False)

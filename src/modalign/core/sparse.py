@@ -52,6 +52,9 @@ def ranges(starts: Tensor, counts: Tensor) -> Tensor:
         starts: int64, (n,).
         counts: int64, (n,), each 0 or more.
 
+    Returns:
+        int64, (sum of counts,).
+
     Example:
         >>> ranges(torch.tensor([5, 0, 7]), torch.tensor([2, 0, 3])).tolist()
         [5, 6, 7, 8, 9]

@@ -39,7 +39,17 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Download:
-    """What was downloaded."""
+    """What was downloaded.
+
+    Attributes:
+        name: name of the data set.
+        folder: where its files are, ready for `modalign data import SOURCE FOLDER`.
+        source: the kind of source that reads it.
+        files: the downloaded files, archives included.
+        licence: its terms, to be shown.
+        citation: the publication to cite.
+        remarks: notes to show, such as how far the files could be verified.
+    """
 
     name: str
     folder: Path
@@ -69,6 +79,9 @@ def get(
         out: folder for the archive and the folder of the data set, `<out>/<name>`.
         base_url: a mirror that holds the files; None uses the addresses of the publishers.
         progress: called with (bytes so far, bytes in total or None) of the current file.
+
+    Returns:
+        Where the files are, and the terms on which they may be used.
 
     Raises:
         UnknownName: there is no such data set; the nearest name is suggested.
@@ -282,6 +295,9 @@ def unpack(archive: Path, folder: Path) -> None:
 
     A single folder around everything is left off. If `folder` already holds all members in their
     sizes, nothing is written.
+
+    Raises:
+        DataError: the archive is broken, or a member leads out of the folder or is a link.
     """
     try:
         with zipfile.ZipFile(archive) as file:

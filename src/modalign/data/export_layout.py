@@ -32,6 +32,9 @@ def export_recbole(dataset: Dataset, folder: str | Path) -> Path:
         dataset: a prepared data set.
         folder: where to write; its name becomes the name of the files, as RecBole requires.
 
+    Returns:
+        The folder.
+
     Raises:
         DataError: the data set has the unseen-users split, or an id contains a tab.
 
@@ -73,6 +76,9 @@ def export_mmrec(dataset: Dataset, folder: str | Path) -> Path:
     Args:
         dataset: a prepared data set.
         folder: where to write; its name becomes the name of the file.
+
+    Returns:
+        The folder.
 
     Raises:
         DataError: the data set has the unseen-users split.

@@ -18,6 +18,16 @@ Keep = Literal["last", "first", "max"]
 def minimum_rating(weight: np.ndarray | None, minimum: float) -> np.ndarray:
     """Interactions of weight at least `minimum`.
 
+    Args:
+        weight: ratings, shape (n,).
+        minimum: smallest rating that is kept.
+
+    Returns:
+        Mask, bool, shape (n,).
+
+    Raises:
+        DataError: there are no ratings.
+
     Example:
         >>> minimum_rating(np.array([5.0, 3.0, 4.0]), 4).tolist()
         [True, False, True]
@@ -50,6 +60,9 @@ def without_duplicates(
 
     Returns:
         Mask, bool, shape (n,). Of fully equal interactions exactly one is kept.
+
+    Raises:
+        ConfigError: `keep` is unknown.
 
     Example:
         >>> pair = np.array([0, 0]), np.array([7, 7])

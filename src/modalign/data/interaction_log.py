@@ -75,7 +75,15 @@ def natural_order(ids: pl.Series) -> pl.Series:
 
 
 def read_log(raw: RawData, *, with_split: bool) -> InteractionLog:
-    """Stream the interactions in, as codes of naturally ordered ids, sorted by user and item."""
+    """Stream the interactions in, as codes of naturally ordered ids, sorted by user and item.
+
+    Args:
+        raw: what a source returned.
+        with_split: also read the part of each interaction.
+
+    Raises:
+        DataError: there are none, or a part of the given split has an unknown name.
+    """
     frame = raw.interactions
     names = frame.collect_schema().names()
     both = ("user_id", "item_id")
@@ -146,6 +154,9 @@ def apply_filters(
         min_rating: minimum weight; None keeps all.
         duplicates: which of several interactions of a pair is kept.
         k_core: minimum number of interactions per user and per item.
+
+    Raises:
+        DataError: nothing is left; the message lists what each step left.
     """
     if min_rating is not None:
         log.keep(filters.minimum_rating(log.weight, min_rating))

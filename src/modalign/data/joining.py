@@ -52,6 +52,9 @@ def join_table(
         vocabulary: ids of the rows.
         table: columns by id, or None.
         remarks: gets notes on ids without a row, and rows without an id.
+
+    Raises:
+        DataError: an id has several rows.
     """
     key = f"{vocabulary.kind}_id"
     order = pl.DataFrame({key: vocabulary.series})

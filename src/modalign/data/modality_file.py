@@ -55,6 +55,9 @@ def read_modality(path: Path, items: Vocabulary, users: Vocabulary) -> Modality:
         path: the file.
         items: vocabulary of the items of the data set.
         users: vocabulary of its users.
+
+    Raises:
+        DataError: unreadable file, or rows of another vocabulary.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -79,7 +82,11 @@ def read_modality(path: Path, items: Vocabulary, users: Vocabulary) -> Modality:
 
 
 def features_in(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The features (n, d) among the tensors of a file, in either form; None if there are none."""
+    """The features (n, d) among the tensors of a file, in either form; None if there are none.
+
+    Raises:
+        ValueError, IndexError: parts that do not fit together.
+    """
     if not set(PARTS) <= set(tensors):
         return tensors.get("features")
     values, columns, starts, (width,) = (tensors[name] for name in PARTS)

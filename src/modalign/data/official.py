@@ -168,6 +168,9 @@ RECORDS: dict[str, DatasetRecord] = {
 def record(name: str) -> DatasetRecord:
     """The data set of a name.
 
+    Raises:
+        UnknownName: there is none; the nearest name is suggested.
+
     Example:
         >>> record("ml-100k").files[0].name, record("ml-100k").source
         ('ml-100k.zip', 'movielens')

@@ -79,6 +79,9 @@ def prepare(
         progress: called before each stage.
         options: fields of `PrepareOptions`: min_rating, k_core, split, seed, ...
 
+    Returns:
+        The data set, read back from `out` if given.
+
     Raises:
         DataError: too little is left, or the parts of the source do not fit together.
         ConfigError: an option is unknown or out of its bounds.

@@ -182,6 +182,9 @@ def canonical(kind: str, *, given: bool = True) -> str:
         kind: the name, with hyphens or underscores.
         given: whether "given", the split of the source, is allowed.
 
+    Raises:
+        UnknownName: there is no such split; the nearest is suggested.
+
     Example:
         >>> canonical("cold_items")
         'cold-items'
@@ -194,7 +197,16 @@ def canonical(kind: str, *, given: bool = True) -> str:
 
 
 def options_of(kind: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All options of a split with their values."""
+    """All options of a split with their values.
+
+    Args:
+        kind: a name of `SPLITTERS`.
+        options: the options that differ from their defaults.
+
+    Raises:
+        UnknownName: there is no such split.
+        ConfigError: it has no such option, or a value is out of its bounds.
+    """
     name = canonical(kind, given=False)
     config = SPLITTERS[name].options
     return settings.build(config, options or {}, f"the split {name!r}").model_dump()

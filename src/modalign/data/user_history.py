@@ -105,7 +105,11 @@ class UserHistory:
         return self._union("train", "valid", "valid_history", "test_history")
 
     def of(self, user: int) -> Interactions:
-        """What is read of one user, with weights and times."""
+        """What is read of one user, with weights and times.
+
+        Args:
+            user: row of the user.
+        """
         names = ("train",) if self.trained[user] else ("valid_history", "test_history")
         parts = [self.parts[name] for name in names]
         return Interactions.joined([part.take(part.users == user) for part in parts])

@@ -17,6 +17,10 @@ class Vocabulary:
 
     Ids are text: the integer 42 and the text "42" are the same id.
 
+    Args:
+        ids: unique ids, one per row.
+        kind: "user" or "item", used in messages.
+
     Raises:
         DataError: an id occurs twice.
 

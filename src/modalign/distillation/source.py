@@ -216,6 +216,9 @@ def factors(source: Source, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         size: width of the vectors.
         seed: of the subspace iteration's start; unused where the source has vectors.
 
+    Returns:
+        Vectors of users (n_users, size) and of items (n_items, size).
+
     Example:
         >>> users, items = torch.rand(5, 3), torch.rand(4, 3)
         >>> few = factors(VectorSource(users, items), 4)

@@ -113,7 +113,12 @@ class DistillJob:
         }
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """A distillation takes these options."""
+        """A distillation takes these options.
+
+        Raises:
+            UnknownName, ConfigError: an option or a variant that does not exist, is out of
+                bounds, or decided by the variant.
+        """
         plan_of(options, self.options)
 
     def config(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,7 +266,11 @@ def _merged(options: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, An
 def plan_of(
     options: Mapping[str, Any], base: Mapping[str, Any] = MappingProxyType({})
 ) -> DistillationPlan:
-    """The distillation of a set of options, `variant` among them, over those of all runs."""
+    """The distillation of a set of options, `variant` among them, over those of all runs.
+
+    Raises:
+        UnknownName, ConfigError: as `DistillationPlan.of`.
+    """
     merged = _merged(options, base)
     return DistillationPlan.of(str(merged.pop("variant", FULL)), merged)
 

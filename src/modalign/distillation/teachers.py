@@ -100,7 +100,11 @@ def fingerprint_of(source: Source) -> str:
 
 
 def check_weights(weights: Sequence[float] | None, n_teachers: int) -> None:
-    """Check the weights of a mixture: one for each teacher, finite, none below 0."""
+    """Check the weights of a mixture: one for each teacher, finite, none below 0.
+
+    Raises:
+        ConfigError: they are not.
+    """
     if weights is None:
         return
     fine = len(weights) == n_teachers and all(math.isfinite(w) and w >= 0 for w in weights)
@@ -120,6 +124,9 @@ def mixed(
         given: the teachers.
         dataset: the data, with a validation part where weights are searched.
         weights: one for each teacher; None searches the best on validation.
+
+    Raises:
+        ConfigError: as `best_weights`.
     """
     if len(given) == 1:
         return given[0], (1.0,)
@@ -129,7 +136,11 @@ def mixed(
 
 
 def best_weights(sources: Sequence[Source], dataset: Dataset) -> tuple[float, ...]:
-    """Weights of a mixture, in tenths and summing to one, with the best validation Recall@20."""
+    """Weights of a mixture, in tenths and summing to one, with the best validation Recall@20.
+
+    Raises:
+        ConfigError: no validation part, or more than four teachers.
+    """
     if not len(dataset.valid) or len(sources) > 4:
         expected = "weights, or a validation part to search them on and at most four teachers"
         got = f"{len(dataset.valid)} validation interactions and {len(sources)} teachers"

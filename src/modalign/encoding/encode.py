@@ -135,6 +135,9 @@ def encode(
         progress: called with (inputs done, all inputs).
         options: of the encoder.
 
+    Returns:
+        The data set with the modality, and a report.
+
     Raises:
         ConfigError: there is no column to encode, or an option is unknown or out of its bounds.
         UnknownName: there is no such encoder or column.
@@ -173,7 +176,11 @@ def encode(
 
 
 def check_name(modality: str) -> None:
-    """Check that a name can be that of a modality and of its file."""
+    """Check that a name can be that of a modality and of its file.
+
+    Raises:
+        ConfigError: it cannot.
+    """
     if not modality or Path(modality).name != modality or modality.startswith("."):
         raise ConfigError("a plain name of a modality", repr(modality), "name it such as text")
 

@@ -52,6 +52,10 @@ def tfidf_matrix(texts: Sequence[str | None], **options: Any) -> tuple[sp.csr_ar
     number of present texts and df the number of those with the word; rows are scaled to norm 1.
     A missing or empty text, and one without a word of the vocabulary, is a row of zeros.
 
+    Args:
+        texts: one per row; None if missing.
+        options: see `TfidfOptions`.
+
     Returns:
         float32 CSR of shape (len(texts), n_words), and the n_words words in alphabetical order.
 
@@ -128,7 +132,13 @@ class WordsEncoder(_OfWords):
     the order of the columns.
 
     Limits: rows are as wide as the vocabulary and stored with their zeros, `4 n_items
+
     vocabulary_size` bytes; for models that project features, use the encoder `tfidf` instead.
+
+    Args:
+        name: as on the command line.
+        device: not used; it runs on the CPU.
+        options: see `WordsOptions`.
     """
 
     def __init__(self, name: str = "words", device: str = "cpu", **options: Any) -> None:
@@ -149,7 +159,11 @@ class WordsEncoder(_OfWords):
         return len(self.words)
 
     def fit(self, inputs: Sequence[Any]) -> None:
-        """Learn the vocabulary and the document frequencies."""
+        """Learn the vocabulary and the document frequencies.
+
+        Raises:
+            DataError: no word is left.
+        """
         texts = [str(text) for text in inputs]
         options = self.options
         base = TfidfOptions(
@@ -183,6 +197,11 @@ class TfidfEncoder(_OfWords):
     Source: Deerwester et al., Indexing by latent semantic analysis, 1990.
 
     Limits: it knows only the words of this catalogue and needs all texts first.
+
+    Args:
+        name: as on the command line.
+        device: not used; it runs on the CPU.
+        options: see `TfidfSvdOptions`.
     """
 
     def __init__(self, name: str = "tfidf", device: str = "cpu", **options: Any) -> None:
@@ -196,7 +215,12 @@ class TfidfEncoder(_OfWords):
         return len(self._components)
 
     def fit(self, inputs: Sequence[Any]) -> None:
-        """Learn the vocabulary, the document frequencies and V."""
+        """Learn the vocabulary, the document frequencies and V.
+
+        Raises:
+            DataError: no word is left.
+            ConfigError: `dim` is larger than the rank of the texts allows.
+        """
         base = TfidfOptions(**self.options.model_dump(exclude={"dim", "seed"}))
         matrix, self._vectorizer = _fit([str(text) for text in inputs], base)
         most = min(matrix.shape) - 1

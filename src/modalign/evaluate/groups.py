@@ -73,6 +73,9 @@ def by_popularity(
     Returns:
         group ("head", "tail"), n_pairs, `recall@k` over pairs (0 without any pair).
 
+    Raises:
+        ConfigError: `head` is not in [0, 1].
+
     Example:
         >>> listed, hits = np.array([[0, 1]]), np.array([[True, False]])
         >>> by_popularity(listed, hits, np.array([0, 2]), np.array([5, 1, 1]), 2, 0.3).rows()

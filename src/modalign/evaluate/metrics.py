@@ -45,6 +45,9 @@ def hit_matrix(items: np.ndarray, relevant: sp.csr_array) -> np.ndarray:
         items: rows of items, shape (n, k), -1 for none; no item twice in a row.
         relevant: users x items, shape (n, n_items), users in the order of `items`.
 
+    Returns:
+        Booleans of shape (n, k).
+
     Example:
         >>> relevant = sp.csr_array(np.array([[0, 1, 1], [1, 0, 0]]))
         >>> hit_matrix(np.array([[2, 0], [1, -1]]), relevant).tolist()
@@ -179,7 +182,11 @@ METRICS: Mapping[str, Metric] = {
 
 
 def chosen_metrics(names: Iterable[str] | None) -> list[Metric]:
-    """Metrics by name, in their order; all of them for None."""
+    """Metrics by name, in their order; all of them for None.
+
+    Raises:
+        UnknownName: there is no such metric.
+    """
     names = list(METRICS) if names is None else list(names)
     for name in names:
         if name not in METRICS:
@@ -188,7 +195,11 @@ def chosen_metrics(names: Iterable[str] | None) -> list[Metric]:
 
 
 def checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
-    """Lengths of lists, sorted, each once."""
+    """Lengths of lists, sorted, each once.
+
+    Raises:
+        ConfigError: there is none, or one is below 1.
+    """
     if not ks or min(ks) < 1:
         got = ", ".join(map(str, ks)) or "none"
         raise ConfigError("at least one K, each 1 or more", got, "write K as 10,20,50")
@@ -208,6 +219,10 @@ def compute(
     Returns:
         `{"recall@20": mean, ...}` and `{"recall@20": values of shape (n,), ...}`; the second
         without coverage. The mean over no users is 0.
+
+    Raises:
+        ConfigError: there is no K, or one is below 1.
+        UnknownName: there is no such metric.
 
     Example:
         >>> lists = JudgedLists(np.array([[True, False, True]]), np.array([4]))

@@ -178,7 +178,11 @@ class Evaluator:
         return self.judge(ranking)
 
     def judge(self, ranking: Ranking) -> Evaluation:
-        """Metrics of given lists, for the users of this evaluation in their order."""
+        """Metrics of given lists, for the users of this evaluation in their order.
+
+        Raises:
+            InputError: the lists are of other users.
+        """
         if not np.array_equal(ranking.users, self._users):
             expected = f"lists of the {len(self._users)} users of the {self.split} split, by row"
             got = f"lists of {len(ranking)} users"

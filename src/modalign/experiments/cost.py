@@ -138,7 +138,13 @@ class Ratios:
 
 @dataclass(frozen=True)
 class Profile:
-    """What `profile` found, with the runs in the order asked for."""
+    """What `profile` found, with the runs in the order asked for.
+
+    Attributes:
+        runs: in the order asked for.
+        batch, k, threads, device: how it was measured.
+        environment: versions and processor.
+    """
 
     runs: tuple[RunCost, ...]
     batch: int

@@ -51,6 +51,13 @@ class RunOptions:
     ) -> tuple[RunOptions, dict[str, Any]]:
         """Separate the run's options from a model's, where both come as keywords.
 
+        Args:
+            run: the options to start from; None takes the defaults.
+            options: keywords of either kind.
+
+        Returns:
+            The run's options, and the remaining keywords.
+
         Example:
             >>> run, rest = RunOptions.split(None, {"mask": "train", "embedding_size": 64})
             >>> run.mask, rest

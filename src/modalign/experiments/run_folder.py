@@ -87,6 +87,9 @@ def read_weights(folder: Path, model: torch.nn.Module, name: str) -> None:
         folder: the run folder.
         model: takes the weights.
         name: of the model, for the message.
+
+    Raises:
+        RunError: damaged, or of another model.
     """
     weights = folder / WEIGHTS
     try:
@@ -137,6 +140,9 @@ def data_path(folder: Path, config: Mapping[str, Any], data: str | Path | None) 
         folder: the run folder.
         config: its `config.yaml`.
         data: the folder that the user named; None takes the one that the run was trained on.
+
+    Raises:
+        RunError: that folder no longer exists.
     """
     if data is not None:
         return Path(data)
@@ -173,7 +179,11 @@ def processor() -> str:
 
 
 def check_same(folder: Path, description: Mapping[str, Any]) -> None:
-    """Compare a run's `config.yaml` with what is asked for now."""
+    """Compare a run's `config.yaml` with what is asked for now.
+
+    Raises:
+        RunError: it is of other data, model, options or seed; the first difference is named.
+    """
     try:
         old = _flat(yaml.safe_load((folder / "config.yaml").read_text()))
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:

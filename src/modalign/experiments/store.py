@@ -114,7 +114,11 @@ def write(
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The records of a run's epochs."""
+    """The records of a run's epochs.
+
+    Raises:
+        RunError: the log is damaged.
+    """
     path = folder / run_folder.HISTORY
     lines = path.read_text().splitlines() if path.is_file() else []
     try:

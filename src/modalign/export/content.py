@@ -217,7 +217,12 @@ def _forward(params: list[Tensor], x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Trained:
-    """An adapter with its measurements."""
+    """An adapter with its measurements.
+
+    Attributes:
+        matrices: in the form of `modalign_serve.ranker.adapter.ContentAdapter`.
+        report: entries of the manifest.
+    """
 
     matrices: dict[str, np.ndarray]
     report: dict[str, Any]

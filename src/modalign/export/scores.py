@@ -68,6 +68,9 @@ def scored(model: Recommender, history: sp.csr_array, seed: int) -> ScoringParts
         model: a trained model.
         history: the items that it reads of each user, (n_users, n_items).
         seed: seed of the sample.
+
+    Raises:
+        ConfigError: the model has none of these forms.
     """
     model.eval()
     with torch.inference_mode():
@@ -195,7 +198,15 @@ def _largest(matrix: sp.csr_array, n: int) -> sp.csr_array:
 
 
 def onnx_bytes(encoder: nn.Module, kind: Kind) -> bytes:
-    """An encoder as an ONNX model with the input `items`, int64, (n,), for any n of at least 1."""
+    """An encoder as an ONNX model with the input `items`, int64, (n,), for any n of at least 1.
+
+    Args:
+        encoder: maps rows of items to a vector or to scores.
+        kind: kind of the artifact; "encoder" names the output "scores", others "vector".
+
+    Raises:
+        ConfigError: the packages that write ONNX are not installed.
+    """
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:

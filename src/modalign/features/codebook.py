@@ -39,6 +39,9 @@ def word_bags(modality: Modality, features: np.ndarray | None = None) -> sp.csr_
     Args:
         modality: without negative numbers, (n, d).
         features: rows (n, d) that replace the modality's own; all of them count as present.
+
+    Raises:
+        DataError: a number is negative.
     """
     whole = modality.features if features is None else features
     blocks = []
@@ -75,6 +78,9 @@ def codebook_bags(
         neighbours: number of centroids of an item.
         temperature: of the softmax, positive.
         seed: of k-means.
+
+    Raises:
+        DataError: no item has features.
 
     Source: visual words by Sivic and Zisserman, "Video Google", ICCV 2003; the soft weights and
     the default sizes are our own choice.

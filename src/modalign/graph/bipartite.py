@@ -156,6 +156,9 @@ class BipartiteGraph(SparseGraph):
             rate: in [0, 1).
             rng: a generator on the CPU.
             by: "uniform", or "degree" to drop edges of popular nodes first, see `kept_edges`.
+
+        Raises:
+            ValueError: the rate is out of bounds, or `by` is unknown.
         """
         users, items = (ends.cpu() for ends in self.edges())
         kept = kept_edges(users, items, rate, rng, by)

@@ -38,6 +38,9 @@ def knn_graph(
         block: number of rows compared at a time; affects memory and speed, not the result.
         normalisation: "row", "symmetric" or "none", see `modalign.graph.normalize`.
 
+    Raises:
+        ValueError: k or block is below 1, or the shapes do not fit.
+
     Time and memory: n^2 d multiplications; about 20 block d + 12 block n bytes, not n^2.
     Cosines are computed in float64 and compared in float32, so that equal rows are equally
     near in whatever order a matrix product adds.

@@ -66,6 +66,10 @@ class PreferenceGraph(nn.Module):
 
     Shapes:
         neighbours (n_users, k) int32, -1 for none.
+
+    Args:
+        observed: the initial graph.
+        k: number of items per user.
     """
 
     neighbours: Tensor

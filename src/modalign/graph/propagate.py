@@ -65,7 +65,12 @@ class CSR(NamedTuple):
 
 
 def multiply(matrix: CSR, x: Tensor) -> Tensor:
-    """`matrix @ x` of shape (n, d), without a gradient, for a dense x (m, d) on one device."""
+    """`matrix @ x` of shape (n, d), without a gradient, for a dense x (m, d) on one device.
+
+    Args:
+        matrix: (n, m), on the device of x.
+        x: dense (m, d).
+    """
     if x.device.type == "cpu" and x.dtype == torch.float32 and len(matrix.indices):
         return functional.embedding_bag(
             matrix.indices,

@@ -22,6 +22,9 @@ def power_cost(x: Tensor, y: Tensor, p: float = 2.0, norm: float = 2.0) -> Tenso
         p: exponent, >= 1.
         norm: p of the norm of a difference of vectors, >= 1, may be infinity.
 
+    Returns:
+        Costs, (..., n, m).
+
     Raises:
         ValueError: widths differ, or an exponent is below 1.
 

@@ -326,6 +326,9 @@ def checked_reg(reg: float | Tensor, like: Tensor, lead: torch.Size) -> Tensor:
         reg: a number or (...).
         like: gives type and device.
         lead: the leading dimensions.
+
+    Raises:
+        ValueError: a reg is not finite or not above 0.
     """
     regs = torch.as_tensor(reg, dtype=like.dtype, device=like.device).detach().expand(lead)
     if not bool((regs > 0).all()) or not bool(regs.isfinite().all()):

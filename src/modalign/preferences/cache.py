@@ -74,7 +74,11 @@ class AnswerCache:
         return found
 
     def keep(self, key: str, answer: ModelAnswer) -> None:
-        """Store one answer; raises `DataError` if the file cannot be written."""
+        """Store one answer; raises `DataError` if the file cannot be written.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
         row = (key, answer.text, answer.tokens_in, answer.tokens_out)
         self._run("insert or replace into answers values (?, ?, ?, ?)", row)
         self._db.commit()

@@ -99,6 +99,9 @@ def describe(
             given by name that draw random numbers.
         progress: called with (questions done, all questions).
 
+    Returns:
+        The data set with the modality, and a report.
+
     Raises:
         DataError: questions failed (the answers are stored), or no user has a vector.
         ConfigError: the name is not plain, or belongs to a modality of items.
@@ -144,7 +147,11 @@ def describe(
 
 
 def texts_of(dataset: Dataset, name: str = NAME) -> pl.DataFrame:
-    """The texts of a described data set: user_id, text, source; one row for each user."""
+    """The texts of a described data set: user_id, text, source; one row for each user.
+
+    Raises:
+        DataError: there are none.
+    """
     check_name(name)
     path = _path(dataset, f"{name}.parquet")
     if path is None or not path.is_file():

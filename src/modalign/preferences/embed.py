@@ -70,6 +70,10 @@ def centred(features: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.n
     Sentences about people agree in most directions; without removing what they share, all
     users would look similar.
 
+    Args:
+        features: (n, d).
+        present: bool (n,).
+
     Returns:
         Float32 (n, d), and presence: a row equal to the mean has no direction and is absent.
 
@@ -91,7 +95,11 @@ def centred(features: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def need_present(present: np.ndarray, provider: str) -> None:
-    """Check that at least one user has a vector."""
+    """Check that at least one user has a vector.
+
+    Raises:
+        DataError: no user has one.
+    """
     if not present.any():
         raise DataError(
             f"a text from {provider} about at least one user that the embedder can read",

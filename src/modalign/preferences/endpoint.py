@@ -362,6 +362,12 @@ class Pace:
 
     The window slides: the requests of the last 60 seconds are remembered. A request that alone
     has more tokens than a minute allows is sent alone.
+
+    Args:
+        requests_per_minute: at least 1; None for no limit.
+        tokens_per_minute: at least 1; None for no limit.
+        now: clock in seconds that never goes back.
+        sleep: waits for a number of seconds; may return early.
     """
 
     def __init__(

@@ -61,7 +61,11 @@ class FileTexts:
         return _provenance(self.path)
 
     def describe(self, side: TrainingSide, progress: ProgressCallback) -> Descriptions:
-        """The texts of the users who have training items."""
+        """The texts of the users who have training items.
+
+        Raises:
+            DataError: the file has no text about such a user.
+        """
         users = pl.DataFrame({"id": side.users.series})
         found = users.join(self._table, on="id", how="left", maintain_order="left")["text"]
         blank = found.str.strip_chars().fill_null("") == ""
@@ -82,6 +86,9 @@ class FileVectors:
     Args:
         path: the file.
         ids: the ids of the rows of a .npy or .safetensors file: .txt, .csv or .json, one per row.
+
+    Raises:
+        DataError: the file does not exist.
     """
 
     def __init__(self, path: str | Path, ids: str | Path | None = None) -> None:
@@ -104,7 +111,11 @@ class FileVectors:
 
 
 def from_file(path: str | Path, ids: str | Path | None = None) -> FileTexts | FileVectors:
-    """Texts if the file has a column of them, else vectors."""
+    """Texts if the file has a column of them, else vectors.
+
+    Raises:
+        DataError: the file does not exist or is unreadable.
+    """
     where = Path(path)
     if where.suffix in MATRICES:
         return FileVectors(where, ids)

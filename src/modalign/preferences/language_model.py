@@ -45,6 +45,9 @@ class LanguageModelProvider:
         model: answers the questions.
         cache: file of the answers; None keeps them in memory.
         max_items: maximum number of a user's items in a question.
+
+    Raises:
+        ConfigError: `max_items` is not positive.
     """
 
     def __init__(
@@ -59,7 +62,11 @@ class LanguageModelProvider:
         return {**self.model.identity(), "prompt": PROMPT_HASH, "max_items": self.max_items}
 
     def questions(self, side: TrainingSide) -> tuple[np.ndarray, list[str]]:
-        """Rows of users and their prompts."""
+        """Rows of users and their prompts.
+
+        Raises:
+            DataError: no item has a text.
+        """
         need_texts(side, "questions to a language model")
         return prompts(side, self.max_items)
 
@@ -133,6 +140,9 @@ class CallableLLM:
         name: of the model behind it, with its version. Stored answers belong to this name.
         retries: how often a prompt is repeated after an exception.
         max_tokens: maximum length of an answer in tokens, for the estimate only.
+
+    Raises:
+        ConfigError: an empty name.
 
     Example:
         >>> model = CallableLLM(lambda prompt: "Likes tea.", name="tea-lover-1")

@@ -33,8 +33,14 @@ class LocalTransformers:
     it. Prompts of similar length share a batch, padded on the left.
 
     Limits: the composition of a batch changes rounding, and so occasionally a word;
+
     `batch_size` 1 is exact. A prompt that does not fit into the model's context together with
     its answer is refused.
+
+    Args:
+        folder: of the model.
+        device: where it runs.
+        options: see `LocalModelOptions`.
 
     Raises:
         ConfigError: the extra `encoders` is missing, the folder holds no such model, or an

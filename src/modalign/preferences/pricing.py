@@ -66,6 +66,9 @@ def estimate(
         requests_per_minute: maximum number of requests per minute; None for no limit.
         tokens_per_minute: maximum number of tokens per minute; None for no limit.
 
+    Raises:
+        ConfigError: one price without the other.
+
     Example:
         >>> estimate(["x" * 4000] * 10, 0, 100, price_in=1.0, price_out=2.0).price
         0.012

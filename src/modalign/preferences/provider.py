@@ -28,7 +28,12 @@ ProgressCallback = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class FailedUser:
-    """A user whose question got no answer."""
+    """A user whose question got no answer.
+
+    Attributes:
+        user_id: the user.
+        reason: why there is no answer, in words.
+    """
 
     user_id: str
     reason: str
@@ -104,7 +109,11 @@ class Refusal:
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """Prompts in, answers out."""
+    """Prompts in, answers out.
+
+    Attributes:
+        max_tokens: maximum length of an answer.
+    """
 
     max_tokens: int
 

@@ -149,7 +149,11 @@ def training_side(
 
 
 def need_texts(side: TrainingSide, purpose: str) -> None:
-    """Check that at least one item has a text."""
+    """Check that at least one item has a text.
+
+    Raises:
+        DataError: no item has one.
+    """
     if not any(side.texts):
         raise DataError(
             f"items with texts (title, description, category, ...) for {purpose}",

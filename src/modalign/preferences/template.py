@@ -42,6 +42,12 @@ class Template:
     Items without a text are ignored.
 
     Limits: it repeats the catalogue's words and knows no synonyms. Deterministic, offline.
+
+    Args:
+        options: see `TemplateOptions`.
+
+    Raises:
+        ConfigError: an option is unknown or out of its bounds.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -52,7 +58,11 @@ class Template:
         return {"provider": "template", "version": VERSION, **self.options.model_dump()}
 
     def describe(self, side: TrainingSide, progress: ProgressCallback) -> Descriptions:
-        """A sentence for each user whose items have words or labels."""
+        """A sentence for each user whose items have words or labels.
+
+        Raises:
+            DataError: no item has a text.
+        """
         need_texts(side, "the provider template")
         words = self._words(side)
         table = words.join(self._labels(side), on="user", how="full", coalesce=True).sort("user")

@@ -65,7 +65,14 @@ class RandomOptions(Config):
 
 
 class Random:
-    """Independent normal numbers, scaled to length one: no information, for comparison."""
+    """Independent normal numbers, scaled to length one: no information, for comparison.
+
+    Args:
+        options: see `RandomOptions`.
+
+    Raises:
+        ConfigError: an option is unknown or out of its bounds.
+    """
 
     def __init__(self, **options: Any) -> None:
         self.options = build(RandomOptions, options, "provider random")

@@ -170,6 +170,12 @@ def write_page(document: dict[str, Any], dataset: Dataset, out: str | Path) -> P
         document: made by `explain_users`.
         dataset: data with the pictures of the items.
         out: HTML file; an earlier one is replaced when the new one is complete.
+
+    Returns:
+        `out`.
+
+    Raises:
+        DataError: `out` cannot be a file.
     """
     out = Path(out)
     html.check_target(out)

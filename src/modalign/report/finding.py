@@ -56,6 +56,9 @@ def lead(best: str, other: str, metric: str, comparison: Comparison) -> MetricDi
         other: name of another run.
         metric: a metric such as `recall@20`.
         comparison: holds the tests.
+
+    Raises:
+        KeyError: the comparison has no such test.
     """
     for pair in comparison.pairs:
         if pair.metric == metric and {pair.first, pair.second} == {best, other}:

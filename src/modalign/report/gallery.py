@@ -174,7 +174,12 @@ def _ordered(part: Interactions) -> np.ndarray:
 
 
 def named(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-    """Id, title and row of each item; an item without a title has its id as title."""
+    """Id, title and row of each item; an item without a title has its id as title.
+
+    Args:
+        dataset: with the items.
+        rows: rows of items.
+    """
     titles, rows = dataset.titles(), np.asarray(rows, np.int64)
     return [
         {"item_id": one, "title": titles[row], "item": row}

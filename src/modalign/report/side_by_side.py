@@ -63,6 +63,10 @@ def compare_all(folders: Sequence[Path]) -> tuple[list[RunResult], Comparison | 
     Returns:
         The results, and their comparison; None if there is only one result. Runs without a common
         cut-off have a comparison without metrics.
+
+    Raises:
+        RunError: a folder is not a finished run, a run is given twice, or the runs cannot be
+            compared (different data, different mask).
     """
     runs = by_options(folders)
     if len(runs) < 2:
@@ -76,6 +80,9 @@ def by_options(folders: Sequence[Path]) -> list[RunResult]:
 
     A single run has the name of its folder. Several seeds are called "MODEL (n seeds)", or after
     the folder of the first seed if another group has the same model.
+
+    Raises:
+        RunError: a folder is not a finished run, or the same run is given twice.
     """
     found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for folder in folders:
@@ -120,7 +127,15 @@ def popularity_groups(evaluation: Evaluation, dataset: Dataset, k: int) -> pl.Da
 
 
 def load_runs(folders: Sequence[Path], data: str | Path | None = None) -> dict[str, FittedModel]:
-    """The models of run folders by short name; runs on one data folder share it in memory."""
+    """The models of run folders by short name; runs on one data folder share it in memory.
+
+    Args:
+        folders: finished runs.
+        data: the prepared data, if they have moved since the runs were trained.
+
+    Raises:
+        RunError: a folder is not a finished run, or was trained on other data.
+    """
     names, loaded = folder_names(folders), {}
     datasets: dict[Path, Dataset] = {}
     for folder in folders:

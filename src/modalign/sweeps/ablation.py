@@ -157,6 +157,9 @@ def run(
         workers: number of processes.
         level: below which a corrected p-value is significant.
         progress: called with the progress, at the start and after each run.
+
+    Raises:
+        ModalignError: as `sweeps.run`.
     """
     found = runner.run(plan, job, out, metric=metric, workers=workers, progress=progress)
     made = Ablation(
@@ -170,7 +173,11 @@ def run(
 
 
 def against_first(found: Sweep, level: float = 0.05) -> list[MetricDifference]:
-    """The first set of a plan against every other one that has finished runs."""
+    """The first set of a plan against every other one that has finished runs.
+
+    Raises:
+        RunError: a run has no per-user metrics.
+    """
     results = {
         name: average(name, seeds) for name in found.plan.settings if (seeds := _read(found, name))
     }

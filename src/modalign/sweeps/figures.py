@@ -34,6 +34,9 @@ def draw(found: Sweep) -> list[Path]:
     A curve has the mean over seeds with its deviation. Of two options there is a line for every
     value of the other one; of more, the points are all sets and the line joins the best ones.
     The sibling of the metric stands beside it (NDCG with Recall).
+
+    Returns:
+        The files.
     """
     metrics = siblings(found.metric, found.rows)
     rows = [row for row in found.rows if found.metric in row.valid]
@@ -59,6 +62,13 @@ def draw_differences(found: Sweep, tests: Sequence[MetricDifference]) -> list[Pa
     """What an ablation tells, into its folder: how far each variant is from the full model on
     test, with the 95% interval over users (uncorrected, as the tests have it); filled where the
     difference is beyond chance after correction.
+
+    Args:
+        found: the runs.
+        tests: the full model (first) against each variant (second).
+
+    Returns:
+        The file, or nothing where no test is of the metric.
     """
     known = {test.metric for test in tests}
     metrics = [metric for metric in siblings(found.metric, found.rows) if metric in known]

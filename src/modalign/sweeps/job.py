@@ -113,7 +113,11 @@ class FitJob:
         }
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """The model takes these options."""
+        """The model takes these options.
+
+        Raises:
+            ConfigError: an option is unknown or out of its bounds.
+        """
         self.config(options)
 
     def config(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,6 +133,10 @@ class FitJob:
             options: of the run's set; they win over the job's own.
             seed: of the training.
             folder: the run folder.
+
+        Raises:
+            RunError: the data changed since the sweep began.
+            ModalignError: as `experiments.fit`.
         """
         clear(folder)
         fit(
@@ -154,7 +162,11 @@ def clear(folder: Path) -> None:
 
 
 def check_metric(metric: str, ks: Sequence[int]) -> None:
-    """Check that a metric is one of accuracy (higher is better), at a measured cut-off."""
+    """Check that a metric is one of accuracy (higher is better), at a measured cut-off.
+
+    Raises:
+        ConfigError: it is not.
+    """
     from modalign.evaluate.metrics import METRICS
 
     kinds = [name for name, one in METRICS.items() if one.accuracy]

@@ -114,6 +114,10 @@ def chosen(
         plan: a plan, or a grid of values by option.
         seeds: of the runs, where `plan` is a grid.
         fixed: options that all runs have.
+
+    Raises:
+        ConfigError: an option both fixed and in the grid.
+        DataError: no validation part.
     """
     if not isinstance(plan, SweepPlan):
         plan = SweepPlan.of_grid(plan, seeds)
@@ -131,6 +135,10 @@ def chosen(
 
 def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
     """`["reg=0.001,0.01", "modalities=[text],[image]"]` to values by option, read as YAML.
+
+    Raises:
+        ConfigError: not of the form key=value,value, an option twice, or a list that YAML
+            cannot read.
 
     Example:
         >>> parse_grid(["reg=1e-3,0.01", "fusion=none,linear", "modalities=[text],[text,image]"])

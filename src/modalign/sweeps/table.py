@@ -152,7 +152,11 @@ def best_first(rows: Sequence[SweepRow], metric: str) -> list[SweepRow]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A finished run's `results.json`."""
+    """A finished run's `results.json`.
+
+    Raises:
+        RunError: it cannot be read.
+    """
     try:
         found = json.loads(path.read_text())
         if not all(isinstance(found[part], dict) for part in PARTS):

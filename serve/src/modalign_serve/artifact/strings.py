@@ -16,7 +16,14 @@ from modalign_serve.errors import DataError
 
 
 class UnknownIds(DataError):
-    """Ids that the artifact does not have."""
+    """Ids that the artifact does not have.
+
+    Args:
+        kind: "user" or "item".
+        ids: that are unknown, in the order asked.
+        known: some existing ids.
+        total: number of existing ids.
+    """
 
     def __init__(self, kind: str, ids: Sequence[str], known: Sequence[str], total: int) -> None:
         self.kind, self.ids = kind, list(ids)
@@ -141,7 +148,11 @@ class Ids(Strings):
         return np.fromiter(found, np.int64, len(values))
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
-        """Rows of ids, int64."""
+        """Rows of ids, int64.
+
+        Raises:
+            UnknownIds: some are unknown.
+        """
         found = self.find(ids)
         if (found < 0).any():
             unknown = [one for one, row in zip(ids, found, strict=True) if row < 0]

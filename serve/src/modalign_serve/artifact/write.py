@@ -100,7 +100,11 @@ def described(path: Path) -> File:
 
 
 def check_place(folder: Path, overwrite: bool) -> None:
-    """Check that an artifact may be written to a folder."""
+    """Check that an artifact may be written to a folder.
+
+    Raises:
+        ArtifactError: the folder holds something else, or an artifact without `overwrite`.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     ours = (folder / NAME).is_file()

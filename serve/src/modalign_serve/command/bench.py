@@ -67,6 +67,10 @@ def measure(
         seconds: duration of the load.
         connections: requests in flight at a time.
         k: length of the lists.
+
+    Raises:
+        ArtifactError: there is no artifact.
+        ModalignError: the server or the caller failed.
     """
     held = read_artifact(artifact, "quick")
     ids = held.user_ids.take(range(min(users, held.n_users)))
@@ -111,7 +115,15 @@ class Running:
 
 @contextlib.contextmanager
 def running(artifacts: Sequence[str], *options: str) -> Iterator[Running]:
-    """`modalign-serve run` in another process on a free port, ended by SIGTERM."""
+    """`modalign-serve run` in another process on a free port, ended by SIGTERM.
+
+    Args:
+        artifacts: folders, or NAME=FOLDER.
+        *options: further options of the command; by default feedback goes to a temporary file.
+
+    Raises:
+        ModalignError: the server did not start.
+    """
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+b") as log:
         feedback = () if "--feedback" in options else ("--feedback", str(Path(folder) / "f.sqlite"))
         started = time.perf_counter()
@@ -154,7 +166,11 @@ def _wait_ready(process: subprocess.Popen[bytes], port_file: Path, log: Path, un
 
 
 def resident(pid: int) -> int:
-    """Resident memory of a process in bytes, with pages of mapped files."""
+    """Resident memory of a process in bytes, with pages of mapped files.
+
+    Raises:
+        ModalignError: this system has no /proc, or the process has ended.
+    """
     path = Path(f"/proc/{pid}/status")
     if not path.is_file():
         raise ModalignError("memory is read from /proc, which this system does not have")

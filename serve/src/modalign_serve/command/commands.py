@@ -24,7 +24,12 @@ ENCODER = (sys.executable, "-m", "modalign.encoding.standing")
 
 
 class Names(NamedTuple):
-    """What a program calls itself and the commands below."""
+    """What a program calls itself and the commands below.
+
+    Attributes:
+        program: such as "modalign-serve".
+        serve, bench, key, feedback: names of its commands.
+    """
 
     program: str
     serve: str

@@ -17,6 +17,9 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
             made from the options that the fields of the dataclass, annotated for typer too,
             declare.
 
+    Raises:
+        TypeError: two options have the same name.
+
     Example:
         >>> from dataclasses import dataclass
         >>> @dataclass(frozen=True)

@@ -26,6 +26,10 @@ def run(app: typer.Typer, name: str) -> int:
 
     0 for success, 2 for a user's mistake, 1 for any other error that is raised on purpose, 130
     after Ctrl-C.
+
+    Args:
+        app: the commands.
+        name: of the program, in messages.
     """
     try:
         with warnings.catch_warnings():

@@ -37,7 +37,11 @@ def application(service: Service) -> Application:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to an address; port 0 takes a free one."""
+    """A socket bound to an address; port 0 takes a free one.
+
+    Raises:
+        ConfigError: the address cannot be bound.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

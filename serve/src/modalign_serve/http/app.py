@@ -39,7 +39,12 @@ _CLOSE = ((b"connection", b"close"),)
 
 
 class Application:
-    """The service as an ASGI application."""
+    """The service as an ASGI application.
+
+    Args:
+        service: that answers.
+        table: of the endpoints.
+    """
 
     def __init__(self, service: Service, table: Table) -> None:
         self.service, self.table = service, table
@@ -47,7 +52,13 @@ class Application:
         self._run = secrets.token_hex(4)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or start and stop with the server."""
+        """Answer one request, or start and stop with the server.
+
+        Args:
+            scope: of ASGI.
+            receive: of ASGI.
+            send: of ASGI.
+        """
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":

@@ -83,7 +83,11 @@ class Call:
     request_id: str
 
     def arguments(self, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
-        """The values of the query, each converted by its function."""
+        """The values of the query, each converted by its function.
+
+        Raises:
+            Failure: 422 if a name is unknown or sent twice, or its value is invalid.
+        """
         found: dict[str, Any] = {}
         pairs = parse_qsl(self.query.decode("latin-1"), keep_blank_values=True)
         for name, value in pairs:

@@ -26,6 +26,9 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes, docs: str) -> T:
         body: JSON.
         docs: path of the endpoint in the documentation.
 
+    Raises:
+        Failure: 400 if it is not JSON, 422 if it does not conform to the type.
+
     Example:
         >>> from modalign_serve.service.schemas import RECOMMEND
         >>> try:

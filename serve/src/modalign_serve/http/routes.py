@@ -28,7 +28,11 @@ PARQUET = "application/vnd.apache.parquet"
 
 
 class Routes:
-    """The endpoints of one service."""
+    """The endpoints of one service.
+
+    Args:
+        service: that they ask.
+    """
 
     def __init__(self, service: Service) -> None:
         self.service = service

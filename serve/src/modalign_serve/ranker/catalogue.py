@@ -42,7 +42,12 @@ class AddedItems:
 
 
 class Catalogue:
-    """Ids, vectors and metadata of all items, by row; added items come after the artifact's."""
+    """Ids, vectors and metadata of all items, by row; added items come after the artifact's.
+
+    Args:
+        artifact: the trained items.
+        added: the other items.
+    """
 
     def __init__(self, artifact: Artifact, added: AddedItems | None = None) -> None:
         self.artifact = artifact
@@ -65,7 +70,11 @@ class Catalogue:
         return found
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
-        """Rows of ids, int64."""
+        """Rows of ids, int64.
+
+        Raises:
+            UnknownIds: some are unknown.
+        """
         found = self.find(ids)
         if (found < 0).any():
             unknown = [one for one, row in zip(ids, found, strict=True) if row < 0]
@@ -101,7 +110,11 @@ class Catalogue:
         return self.artifact.image_path(row) if row < self.n_trained else None
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of rows: an array of rows of shape (...) gives (..., width)."""
+        """Vectors of rows: an array of rows of shape (...) gives (..., width).
+
+        Raises:
+            DataError: the artifact has no item vectors.
+        """
         items = self._items()
         if self.n == self.n_trained:
             return np.asarray(items[rows])
@@ -139,7 +152,12 @@ class Catalogue:
         return found
 
     def mask(self, where: Where) -> np.ndarray:
-        """0 for the items that meet all conditions and minus infinity for the others, (n,)."""
+        """0 for the items that meet all conditions and minus infinity for the others, (n,).
+
+        Raises:
+            UnknownName: no such column.
+            ConfigError: a condition of another type than its column.
+        """
         key = json.dumps(dict(where), sort_keys=True, default=str)
         if key not in self._masks:
             met = self.meets(where)
@@ -164,7 +182,11 @@ class Catalogue:
         return Strings.of(None if one is None else str(one) for one in values)
 
     def codes(self, column: str) -> np.ndarray:
-        """A number for each item's value in a column of categories, -1 for none, (n,)."""
+        """A number for each item's value in a column of categories, -1 for none, (n,).
+
+        Raises:
+            UnknownName: no such column, or not one of categories.
+        """
         if column not in self._codes:
             found = self.artifact.columns.get(column)
             if not isinstance(found, Category):
@@ -196,6 +218,10 @@ class Catalogue:
             vectors: (len(ids), width), finite.
             records: metadata; columns that the artifact lacks are kept, but not filtered by.
             features: reduced unit rows (len(ids), d) by modality; zeros for a missing modality.
+
+        Raises:
+            DataError: an id of the artifact itself, or vectors of another shape, or not finite,
+                or a text where the artifact's column has numbers.
         """
         checked = self._checked(ids, vectors)
         old = self.added

@@ -27,7 +27,12 @@ Fold: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def folded_by_map(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`mean(vectors) @ weights`, (width,)."""
+    """`mean(vectors) @ weights`, (width,).
+
+    Args:
+        vectors: of the history, (n, width), n at least 1.
+        weights: W, (width, width).
+    """
     found: np.ndarray = vectors.mean(axis=0) @ weights
     return found
 
@@ -63,7 +68,12 @@ def folded_by_ridge(
 
 
 def fold_in_of(artifact: Artifact, method: str | None = None) -> Fold | None:
-    """The artifact's fold-in by name, or its default; None if it has none."""
+    """The artifact's fold-in by name, or its default; None if it has none.
+
+    Raises:
+        UnknownName: the artifact has no fold-in of this name.
+        ArtifactError: a matrix is missing.
+    """
     known = _ways(artifact)
     chosen = method if method is not None else artifact.manifest.fold_in.get("default")
     if chosen is None:
@@ -111,7 +121,11 @@ def encoder_fold(runner: Any) -> Fold:
 
 
 def session(model: Path | bytes) -> Any:
-    """An onnxruntime session with one thread, from a file or its content."""
+    """An onnxruntime session with one thread, from a file or its content.
+
+    Raises:
+        ArtifactError: onnxruntime is not installed.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -129,6 +143,9 @@ class InterestEncoder:
 
     A model such as BANDVAE scores an item by `log sum_k c_ik` over K interests inferred from a
     user's history. Its encoder returns the cells `c_ik` beside the scores.
+
+    Args:
+        path: of the ONNX encoder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -142,7 +159,11 @@ class InterestEncoder:
         return bool(self._output)
 
     def cells(self, history: np.ndarray) -> np.ndarray:
-        """Cells c of all items, (n_items, K), not negative."""
+        """Cells c of all items, (n_items, K), not negative.
+
+        Args:
+            history: rows of items, at least one.
+        """
         found: np.ndarray = self._runner.run([self._output], {"items": history.astype(np.int64)})[0]
         return found
 

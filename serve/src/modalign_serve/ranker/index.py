@@ -35,7 +35,11 @@ FROM = 1_000_000
 
 
 def faiss_module() -> Any:
-    """The module faiss."""
+    """The module faiss.
+
+    Raises:
+        ArtifactError: it is not installed.
+    """
     try:
         import faiss
     except ImportError as error:
@@ -58,7 +62,12 @@ def lifted(vectors: np.ndarray) -> np.ndarray:
 
 
 class Hnsw:
-    """A graph over the trained items."""
+    """A graph over the trained items.
+
+    Args:
+        index: of faiss.
+        search: candidates considered in a search.
+    """
 
     def __init__(self, index: Any, search: int = SEARCH[-1]) -> None:
         self._index, self._faiss, self.search = index, faiss_module(), search
@@ -80,7 +89,11 @@ class Hnsw:
 
     @classmethod
     def read(cls, path: Path, search: int = SEARCH[-1]) -> Hnsw:
-        """Open a file."""
+        """Open a file.
+
+        Raises:
+            ArtifactError: it is not an index.
+        """
         faiss = faiss_module()
         try:
             return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), search)
@@ -94,7 +107,12 @@ class Hnsw:
         self._faiss.write_index(self._index, str(path))
 
     def tune(self, users: np.ndarray, exact: np.ndarray) -> float:
-        """Find the number of candidates that suffices; the share of the exact lists it finds."""
+        """Find the number of candidates that suffices; the share of the exact lists it finds.
+
+        Args:
+            users: vectors (B, d).
+            exact: rows of the best items of each, (B, k).
+        """
         found = 0.0
         for self.search in SEARCH:
             near = self.candidates(users, exact.shape[1])
@@ -120,7 +138,11 @@ class Hnsw:
 
 
 def index_of(artifact: Artifact, search: Search) -> Hnsw | None:
-    """The index to search, or None for exact search."""
+    """The index to search, or None for exact search.
+
+    Raises:
+        ArtifactError: "hnsw" is asked for and the artifact has no index, or faiss is missing.
+    """
     path = artifact.file("index.faiss")
     if search == "hnsw" and path is None:
         raise ArtifactError(

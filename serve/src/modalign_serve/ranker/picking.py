@@ -27,6 +27,9 @@ def picked(
 
     Returns:
         Rows int64 and scores float32, both (B, k); -1 and minus infinity if nothing is left.
+
+    Raises:
+        UnknownName: a limit for a column that items do not have.
     """
     codes = [catalogue.codes(column) for column in rules.at_most_per]
     limits = list(rules.at_most_per.values())

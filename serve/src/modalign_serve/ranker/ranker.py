@@ -239,6 +239,10 @@ class Ranker:
             people: the users.
             k: length of the lists.
             rules: as for `recommend`.
+
+        Raises:
+            ConfigError: k or a rule that cannot be followed.
+            UnknownName: a rule about a column that items do not have.
         """
         return self._rank(self._blocks_of(people), k, rules)
 
@@ -313,6 +317,9 @@ class Ranker:
             item_id: the item.
             person: the user.
             n: number of liked items to name per modality.
+
+        Raises:
+            UnknownIds: an unknown item.
         """
         catalogue = self._catalogue
         row = catalogue.rows([item_id])
@@ -355,6 +362,9 @@ class Ranker:
         its fold-in, `trained + fold(all) - fold(before)`; where the fold-in is the model's own
         encoder it becomes `fold(all)`. Recording the same twice changes nothing.
 
+        Args:
+            seen: ids of items by user id.
+
         Raises:
             UnknownIds: an unknown item; nothing is changed then.
         """
@@ -365,6 +375,9 @@ class Ranker:
 
     def hide(self, items: Mapping[str, Sequence[str]]) -> None:
         """Leave items out of users' lists from now on; users' vectors stay as they are.
+
+        Args:
+            items: ids of items by user id.
 
         Raises:
             UnknownIds: an unknown item; nothing is changed then.
@@ -377,6 +390,9 @@ class Ranker:
 
     def adapt(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Vectors in the item space of items that have features only, (n, width).
+
+        Args:
+            features: (n, width of the modality) by name; see `ContentAdapter`.
 
         Raises:
             ConfigError: the artifact has no content adapter.

@@ -105,6 +105,10 @@ def matches(columns: Mapping[str, Column], where: Where, n: int) -> np.ndarray:
         where: the conditions.
         n: number of items.
 
+    Raises:
+        UnknownName: no such column.
+        ConfigError: a condition of another type than its column.
+
     Example:
         >>> columns = {"price": np.array([3.0, 8.0, np.nan])}
         >>> matches(columns, {"price": {"max": 5}}, 3).tolist()

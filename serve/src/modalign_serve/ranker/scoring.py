@@ -95,7 +95,11 @@ class _EncoderScores:
 
 
 def scores_of(artifact: Artifact) -> Scores:
-    """How this artifact scores."""
+    """How this artifact scores.
+
+    Raises:
+        ArtifactError: a part that its kind needs is missing.
+    """
     kind = artifact.manifest.kind
     if kind == "factors" and artifact.items is not None and artifact.users is not None:
         return _FactorScores(artifact.items)

@@ -22,6 +22,10 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 class JsonLog:
     """Lines of JSON with a time, a level and an event.
 
+    Args:
+        level: minimum level that is written.
+        out: where to write; None: standard error.
+
     Example:
         >>> import io
         >>> out = io.BytesIO()

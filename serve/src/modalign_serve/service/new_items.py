@@ -27,6 +27,10 @@ class NewItems:
 
     An item given by features is adapted to each artifact that is served; one given by a vector
     belongs to the artifact it was sent for, and is left out after a swap to another.
+
+    Args:
+        feedback: stores them.
+        log: reports items that are left out.
     """
 
     def __init__(self, feedback: Feedback, log: JsonLog) -> None:

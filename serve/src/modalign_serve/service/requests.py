@@ -60,7 +60,12 @@ def _where(where: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def check_asked(served: Served, asked: Recommend) -> None:
-    """Refuse what the model cannot do."""
+    """Refuse what the model cannot do.
+
+    Raises:
+        UnknownName: a field that its items do not have.
+        Failure: 409 for diversity of a model without item vectors.
+    """
     check_fields(served, asked.fields)
     if asked.diversity:
         need_vectors(served, "for diverse lists")

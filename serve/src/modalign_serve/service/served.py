@@ -35,6 +35,11 @@ class Served:
     Feedback is folded into a user's vector at the user's next request, not on arrival: a shop
     sends far more events than it asks for lists, and a start with millions of stored events takes
     no longer than reading them. Only the thread of the event loop calls `add_events` and `find`.
+
+    Args:
+        name: the model's name in paths.
+        folder: of its artifact.
+        ranker: made from it.
     """
 
     def __init__(self, name: str, folder: Path, ranker: Ranker) -> None:
@@ -44,7 +49,11 @@ class Served:
 
     @classmethod
     def open(cls, name: str, folder: Path) -> Served:
-        """Read an artifact, check it, and make one list, so that the first caller need not wait."""
+        """Read an artifact, check it, and make one list, so that the first caller need not wait.
+
+        Raises:
+            ArtifactError: it cannot be served.
+        """
         served = cls(name, folder, Ranker.open(folder))
         users = served.ranker.artifact.user_ids
         if len(users):
@@ -127,7 +136,11 @@ class ServedModels:
         return list(self._by_name)
 
     def get(self, name: str) -> Served:
-        """A model by name."""
+        """A model by name.
+
+        Raises:
+            Failure: 404 for an unknown name; the nearest is suggested.
+        """
         found = self._by_name.get(name)
         if found is None:
             error = UnknownName("served model", name, self._by_name)
@@ -154,7 +167,11 @@ class ServedModels:
 
 
 def beside(folder: Path, name: str) -> Path:
-    """A folder beside another, by its plain name; no other folder can be reached."""
+    """A folder beside another, by its plain name; no other folder can be reached.
+
+    Raises:
+        Failure: 422 if the name is a path, 404 if there is no such artifact.
+    """
     if not re.search(PLAIN, name):
         raise Failure(
             422, "the plain name of a folder", repr(name),

@@ -33,6 +33,10 @@ FLUSH_SECONDS = 0.25
 class Service:
     """Opened from its settings before the server listens, so mistakes are reported at once.
 
+    Args:
+        settings: of the service.
+        log: where it writes; None makes one from the settings.
+
     Raises:
         InputError: an artifact, the store or the file of keys cannot be used.
     """
@@ -101,7 +105,11 @@ class Service:
         self.metrics.lists.labels(name, "user").inc(size)
 
     async def record(self, events: Sequence[Event]) -> Received:
-        """Store events durably, then pass them to every model."""
+        """Store events durably, then pass them to every model.
+
+        Raises:
+            Failure: 503 if the store fails; no event is stored then.
+        """
         now = int(time.time())
         rows = [
             StoredEvent(

@@ -31,6 +31,9 @@ class ServiceSettings:
         encoder: command that encodes texts and pictures of new items, see
             `modalign_serve.service.encoder_process`; None: new items need features.
         page: serve the web page at `/`.
+
+    Raises:
+        ConfigError: a value is out of its bounds.
     """
 
     artifacts: Mapping[str, Path]

@@ -28,6 +28,10 @@ def to_parquet(address: str, out: Path, since: int = 0) -> int:
         address: of the store, see `modalign_serve.stores.stores.open_store`.
         out: file to write; it is written to a temporary file first, then renamed.
         since: only events received at this Unix time or later.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+        DataError: the store cannot be used.
     """
     try:
         import pyarrow as pa
@@ -53,7 +57,11 @@ def to_parquet(address: str, out: Path, since: int = 0) -> int:
 
 
 async def in_process(address: str, since: int) -> tuple[Path, Callable[[], None]]:
-    """Write the file in another process; returns its path, and a function that removes it."""
+    """Write the file in another process; returns its path, and a function that removes it.
+
+    Raises:
+        Failure: 503 if the other process fails, or pyarrow is not installed.
+    """
     if find_spec("pyarrow") is None:
         _, got, fix = _NO_PARQUET
         raise unavailable(got=f"{got}: pyarrow", fix=f"ask the operator to {fix}")

@@ -72,7 +72,11 @@ class Feedback:
         self._thread.start()
 
     async def record(self, rows: Sequence[StoredEvent]) -> int:
-        """Store events durably; returns how many were new."""
+        """Store events durably; returns how many were new.
+
+        Raises:
+            Failure: 503 if the store fails, or too many events wait for it.
+        """
         if self._waiting + len(rows) > MAX_WAITING:
             raise unavailable(
                 f"{self._waiting} events that wait for the disk", "send them again in a moment"
@@ -84,7 +88,11 @@ class Feedback:
             self._waiting -= len(rows)
 
     async def put_item(self, item_id: str, body: bytes) -> None:
-        """Store a new item durably."""
+        """Store a new item durably.
+
+        Raises:
+            Failure: 503 if the store fails.
+        """
         await self._hand(lambda store: store.put_item(item_id, body))
 
     async def _hand(self, work: Sequence[StoredEvent] | Callable[[Store], Any]) -> Any:

@@ -231,6 +231,9 @@ class PostgresStore:
     A broken connection is replaced once before a write fails; to write the same events again is
     safe, as their ids are unique.
 
+    Args:
+        address: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`.
+
     Raises:
         ConfigError: the driver psycopg is not installed.
         DataError: the server refuses, or cannot be reached.

@@ -41,7 +41,13 @@ class Way:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of metadata in the form."""
+    """A column of metadata in the form.
+
+    Attributes:
+        name, kind: as in the manifest.
+        values: to suggest.
+        long: whether its texts are long.
+    """
 
     name: str
     kind: str
@@ -97,6 +103,10 @@ def item_of(served: Served, form: Form, encoder: bool) -> NewItem:
         served: the model.
         form: as it was sent.
         encoder: whether the service encodes texts and pictures.
+
+    Raises:
+        Failure: 422 for an invalid value.
+        UnknownIds: a similar item that is not in the catalogue.
     """
     body: dict[str, Any] = {"item_id": form.text("id"), "fields": _fields(served, form)}
     body |= _numbers(form)

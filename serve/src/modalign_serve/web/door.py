@@ -15,7 +15,11 @@ Show = Callable[[Call], Awaitable[Answer]]
 
 
 class Door:
-    """The form for a key, and the sessions."""
+    """The form for a key, and the sessions.
+
+    Args:
+        site: that it protects.
+    """
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -71,7 +75,11 @@ class Door:
 
 
 def check_site(call: Call) -> None:
-    """Refuse a form of another site."""
+    """Refuse a form of another site.
+
+    Raises:
+        Failure: 403.
+    """
     if not sessions.same_site(call.headers):
         raise Failure(
             403, "a form of this page", "a form of another site", "open the page and send its form"
@@ -79,5 +87,9 @@ def check_site(call: Call) -> None:
 
 
 def form_of(call: Call) -> Form:
-    """The content of a form."""
+    """The content of a form.
+
+    Raises:
+        Failure: 400, 415 or 422, see `read_form`.
+    """
     return read_form(call.body, sessions.header(call.headers, b"content-type") or "")

@@ -18,7 +18,12 @@ _NAME = re.compile(rb'\bname="([^"]*)"')
 
 @dataclass(frozen=True)
 class Form:
-    """Texts, and files that are not empty, by the name of their field, in order."""
+    """Texts, and files that are not empty, by the name of their field, in order.
+
+    Attributes:
+        texts: all values of each field.
+        files: content of each file that is not empty.
+    """
 
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -29,7 +34,11 @@ class Form:
 
 
 def read_query(query: bytes) -> Form:
-    """The query of an address."""
+    """The query of an address.
+
+    Raises:
+        Failure: 422 for more fields than the pages send.
+    """
     try:
         pairs = parse_qsl(query.decode("latin-1"), True, max_num_fields=MAX_FIELDS)
     except ValueError as error:
@@ -42,6 +51,10 @@ def read_query(query: bytes) -> Form:
 
 def read_form(body: bytes, content_type: str) -> Form:
     r"""The body of a form, with files or without.
+
+    Raises:
+        Failure: 415 for another content type, 400 for malformed parts, 422 for more fields than
+            the pages send.
 
     Example:
         >>> read_form(b"q=a+b&q=c", "application/x-www-form-urlencoded").texts

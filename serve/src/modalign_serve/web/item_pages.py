@@ -30,7 +30,11 @@ HOUR = ((b"cache-control", b"private, max-age=3600"),)
 
 
 class ItemPages:
-    """Pages of single items, and of a model."""
+    """Pages of single items, and of a model.
+
+    Args:
+        site: that they share with the other pages.
+    """
 
     def __init__(self, site: Site) -> None:
         self.site = site

@@ -40,7 +40,11 @@ DEPTH = 100
 
 
 class ListPages:
-    """Pages with lists."""
+    """Pages with lists.
+
+    Args:
+        site: that they share with the other pages.
+    """
 
     def __init__(self, site: Site) -> None:
         self.site = site

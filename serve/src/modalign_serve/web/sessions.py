@@ -52,7 +52,11 @@ def same_site(headers: Headers) -> bool:
 
 
 class Sessions:
-    """The open sessions; if there are too many, the oldest end."""
+    """The open sessions; if there are too many, the oldest end.
+
+    Args:
+        clock: a monotonic clock in seconds.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -120,7 +120,13 @@ class ListEntry:
 
 @dataclass(frozen=True)
 class Interest:
-    """One interest of a user."""
+    """One interest of a user.
+
+    Attributes:
+        name: in words.
+        share: in percent of the scores of the list.
+        items: those that it contributes to most, best first.
+    """
 
     name: str
     share: int
@@ -129,7 +135,12 @@ class Interest:
 
 @dataclass
 class Shower:
-    """Makes `Shown` from rows; each item is made once."""
+    """Makes `Shown` from rows; each item is made once.
+
+    Args:
+        served: whose items.
+        state: that addresses keep.
+    """
 
     served: Served
     state: State
@@ -222,6 +233,11 @@ def cards(
 
 def parts_of(parts: Mapping[str, float], values: Sequence[float]) -> list[ScorePart]:
     """Bars of one item's parts.
+
+    Args:
+        parts: what each adds.
+        values: all parts of the list; the bars have one scale, from the smallest (or 0) to the
+            largest.
 
     Example:
         >>> one, other = parts_of({"image": -1.0, "text": 3.0}, [-1.0, 3.0])

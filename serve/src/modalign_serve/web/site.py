@@ -25,7 +25,11 @@ T = TypeVar("T")
 
 
 class Site:
-    """The service as the pages see it."""
+    """The service as the pages see it.
+
+    Args:
+        service: that they show.
+    """
 
     def __init__(self, service: Service) -> None:
         self.service = service

@@ -39,6 +39,9 @@ class Titles:
 
     A search looks for its longest word in the text, which for a million titles takes about as long
     as reading the text once, and compares the other words only where it is found.
+
+    Args:
+        catalogue: with the titles; those of added items are read in every search.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:

@@ -42,7 +42,15 @@ class Columns:
 
 
 def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Columns:
-    """Columns by the names given, the others recognised by common names."""
+    """Columns by the names given, the others recognised by common names.
+
+    Args:
+        table: the table.
+        given: name of a column by its role.
+
+    Raises:
+        DataError: a given column does not exist, or there is no column of users or of items.
+    """
     names = table.names
     found: dict[str, str | None] = {}
     for role in ROLES:
@@ -62,7 +70,12 @@ def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Column
 
 
 def text_id(column: str, dtype: pl.DataType) -> pl.Expr:
-    """Ids as text: 42, 42.0 and " 42 " are all "42"; the empty text is null."""
+    """Ids as text: 42, 42.0 and " 42 " are all "42"; the empty text is null.
+
+    Args:
+        column: name of the column.
+        dtype: its type.
+    """
     one = pl.col(column)
     if dtype.is_float():
         # pandas makes integers with a gap floats; 7.5 is kept as it is.
@@ -73,7 +86,16 @@ def text_id(column: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def unique_ids(table: SourceTable, column: str, what: str) -> pl.DataFrame:
-    """All rows of a table, with the ids of a column as text."""
+    """All rows of a table, with the ids of a column as text.
+
+    Args:
+        table: the table.
+        column: the column of ids.
+        what: what an id stands for, for messages: "item".
+
+    Raises:
+        DataError: a row has no id, or an id stands in several rows.
+    """
     kind = table.frame.collect_schema()[column]
     rows = table.collect(table.frame.with_columns(text_id(column, kind).alias(column)))
     without = rows[column].is_null().arg_true()
@@ -89,7 +111,12 @@ def unique_ids(table: SourceTable, column: str, what: str) -> pl.DataFrame:
 
 
 def number(column: str, dtype: pl.DataType) -> pl.Expr:
-    """A finite Float64; null if the value is not one."""
+    """A finite Float64; null if the value is not one.
+
+    Args:
+        column: name of the column.
+        dtype: its type.
+    """
     one = pl.col(column)
     one = one.str.strip_chars() if dtype == pl.String else one
     value = one.cast(pl.Float64, strict=False)
@@ -97,7 +124,12 @@ def number(column: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def seconds(table: SourceTable, column: str) -> pl.Expr:
-    """Dates, times and ISO texts as seconds since 1970, numbers as they are; otherwise null."""
+    """Dates, times and ISO texts as seconds since 1970, numbers as they are; otherwise null.
+
+    Args:
+        table: the table.
+        column: its column of times.
+    """
     dtype = table.frame.collect_schema()[column]
     if dtype.is_temporal():
         return pl.col(column).cast(pl.Datetime("us")).dt.epoch("s").cast(pl.Float64)
@@ -139,6 +171,10 @@ def typed(
 
     Returns:
         The lazy frame, and remarks to show (a finer unit of time, for example).
+
+    Raises:
+        DataError: there is no row, or a row lacks an id or has an unreadable number or date; the
+            message names the first one.
     """
     schema = table.frame.collect_schema()
     exprs = {

@@ -19,6 +19,9 @@ def open_bytes(path: Path) -> BinaryIO:
     """A file opened for reading, decompressed if it starts with the two bytes of gzip.
 
     The content decides, not the name: browsers and mirrors unpack or rename such files.
+
+    Raises:
+        DataError: the file cannot be opened.
     """
     try:
         with path.open("rb") as file:
@@ -29,7 +32,16 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def chunks(path: Path, size: int = CHUNK) -> Iterator[tuple[int, bytes]]:
-    """Pieces of whole lines, each with the number of its first line, from 1."""
+    """Pieces of whole lines, each with the number of its first line, from 1.
+
+    Args:
+        path: the file.
+        size: bytes to read at a time, after decompression.
+
+    Raises:
+        DataError: the file cannot be read, or its gzip stream is broken; the message names a
+            line up to which it is complete.
+    """
     line, rest = 1, b""
     with open_bytes(path) as file:
         try:
@@ -52,7 +64,11 @@ def chunks(path: Path, size: int = CHUNK) -> Iterator[tuple[int, bytes]]:
 
 
 def first_line(path: Path) -> str:
-    """The first line that is not blank, without white space around it; "" if there is none."""
+    """The first line that is not blank, without white space around it; "" if there is none.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     for _, piece in chunks(path, 1 << 16):
         if text := piece.strip():
             return text.split(b"\n")[0].decode("utf-8-sig", "replace").rstrip("\r")
@@ -60,12 +76,20 @@ def first_line(path: Path) -> str:
 
 
 def whole(path: Path) -> bytes:
-    """The content of a file, decompressed."""
+    """The content of a file, decompressed.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     return b"".join(piece for _, piece in chunks(path))
 
 
 def decoded(path: Path) -> str:
-    r"""The whole file as text: UTF-8, or Latin-1 if it is not valid UTF-8; `\r\n` becomes `\n`."""
+    r"""The whole file as text: UTF-8, or Latin-1 if it is not valid UTF-8; `\r\n` becomes `\n`.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     raw = whole(path)
     try:
         text = raw.decode("utf-8-sig")
@@ -83,7 +107,16 @@ def read_lines(path: Path) -> list[str]:
 
 
 def parse_json(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    """One line as a dictionary: JSON, or a Python literal as in the Amazon metadata of 2014."""
+    """One line as a dictionary: JSON, or a Python literal as in the Amazon metadata of 2014.
+
+    Args:
+        path: the file, for messages.
+        number: of the line, from 1.
+        line: its text.
+
+    Raises:
+        DataError: it is neither; file and line are named.
+    """
     try:
         record = json.loads(line)
     except ValueError as wrong:
@@ -102,13 +135,26 @@ def parse_json(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and content of each line of a JSON-lines file that is not blank."""
+    """Line number and content of each line of a JSON-lines file that is not blank.
+
+    Raises:
+        DataError: a line is not a JSON object, or the file cannot be read.
+    """
     for first, piece in chunks(path):
         yield from parsed(path, first, piece)
 
 
 def parsed(path: Path, first: int, piece: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and content of each line of a piece that is not blank."""
+    """Line number and content of each line of a piece that is not blank.
+
+    Args:
+        path: the file, for messages.
+        first: number of the first line of the piece, from 1.
+        piece: whole lines of the file.
+
+    Raises:
+        DataError: a line is not a JSON object.
+    """
     for number, line in enumerate(piece.split(b"\n"), first):
         if line.strip():
             yield number, parse_json(path, number, line)

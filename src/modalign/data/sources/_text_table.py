@@ -83,14 +83,25 @@ class SourceTable:
             raise self._unreadable(error, 0) from error
 
     def collect(self, frame: pl.LazyFrame | None = None) -> pl.DataFrame:
-        """The rows of a frame made of this one; all rows if None."""
+        """The rows of a frame made of this one; all rows if None.
+
+        Raises:
+            DataError: the file cannot be parsed; the message names the line if it is known.
+        """
         try:
             return (self.frame if frame is None else frame).collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
             raise self._unreadable(error, len(self.names)) from error
 
     def cells(self, schema: Mapping[str, Any]) -> pl.DataFrame:
-        """The columns of `schema` in its types, without white space around values."""
+        """The columns of `schema` in its types, without white space around values.
+
+        Args:
+            schema: polars type by column name.
+
+        Raises:
+            DataError: a column is missing, or a cell is empty or not of its type.
+        """
         self.need(schema)
         typed = {
             name: pl.col(name).str.strip_chars().replace("", None).cast(kind, strict=False)
@@ -106,14 +117,22 @@ class SourceTable:
         return found
 
     def records(self) -> pl.DataFrame:
-        """All rows of a file without quotes, as text, without blank lines."""
+        """All rows of a file without quotes, as text, without blank lines.
+
+        Raises:
+            DataError: there is no row, or a line has fewer fields than the first one.
+        """
         rows = self.collect()
         if rows[:, -1].null_count() and (odd := self._odd_line(len(rows.columns), fewer=True)):
             raise self._wrong_width(len(rows.columns), odd)
         return rows.filter(~pl.all_horizontal(pl.all().is_null()))
 
     def need(self, columns: Sequence[str] | Mapping[str, Any]) -> None:
-        """Refuse a table that lacks one of the columns."""
+        """Refuse a table that lacks one of the columns.
+
+        Raises:
+            DataError: the missing column, and the separator if that is the likely reason.
+        """
         missing = [name for name in columns if name not in self.names]
         if missing:
             plural = "s" if len(missing) > 1 else ""
@@ -129,7 +148,13 @@ class SourceTable:
         return f"line {self._line(row)} of {self.name}"
 
     def bad_cell(self, row: int, column: str, wanted: str) -> DataError:
-        """The error for one cell of the table."""
+        """The error for one cell of the table.
+
+        Args:
+            row: of the cell, from 0.
+            column: its name.
+            wanted: what should stand there: "a number".
+        """
         cell = self.frame.select(column).slice(row, 1)
         value = self.collect(cell).item()
         empty = value is None or str(value).strip() == ""
@@ -228,6 +253,9 @@ def open_table(
         latin: read the file whole, as Latin-1 if it is not valid UTF-8.
         infer_except: numbers and truth values get their types, except in these columns; None
             leaves all columns text.
+
+    Raises:
+        DataError: no such file, an empty file, fewer fields than `columns`, or not a Parquet file.
     """
     if path.suffix.lower() in (".parquet", ".pq"):
         return _open_parquet(path)
@@ -288,7 +316,11 @@ def _open_parquet(path: Path) -> SourceTable:
 
 
 def table_of(source: str | Path | Frame, separator: str | None = None) -> SourceTable:
-    """A file, or a polars or pandas frame, as a table."""
+    """A file, or a polars or pandas frame, as a table.
+
+    Raises:
+        DataError: it is neither, or the file cannot be read.
+    """
     if isinstance(source, str | Path):
         return open_table(Path(source), separator)
     if isinstance(source, pl.LazyFrame | pl.DataFrame):
@@ -301,7 +333,11 @@ def table_of(source: str | Path | Frame, separator: str | None = None) -> Source
 
 
 def physical_line(path: Path) -> str:
-    """The first line of a text file."""
+    """The first line of a text file.
+
+    Raises:
+        DataError: there is no such file, or nothing in its first line.
+    """
     if not path.is_file():
         got = f"{path}, which is a folder" if path.is_dir() else f"{path}, which does not exist"
         raise DataError("a table in a text or Parquet file", got, "check the path")

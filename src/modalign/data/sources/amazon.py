@@ -95,6 +95,10 @@ def read(
     Returns:
         RawData without split; weight is the rating, time is in seconds.
 
+    Raises:
+        DataError: a file is missing, ambiguous or broken, or a line does not fit its layout; the
+            message names file and line.
+
     Limits: metadata as Python literals (2014) are slow, about 10,000 items per second.
 
     Example:
@@ -279,7 +283,11 @@ def _ratings_only(path: Path) -> tuple[SourceTable, Layout]:
 
 
 def read_metadata(path: Path, wanted: set[str]) -> pl.DataFrame:
-    """What is known of the `wanted` items, as `ITEM_SCHEMA`; the first of repeated ones."""
+    """What is known of the `wanted` items, as `ITEM_SCHEMA`; the first of repeated ones.
+
+    Raises:
+        DataError: a line is neither JSON nor a Python literal, or no line has a product number.
+    """
     rows: dict[str, tuple[Any, ...]] = {}
     some = False
     for _, record in json_records(path):

@@ -39,6 +39,11 @@ def read(path: str | Path, min_documents: int = 1) -> RawData:
     Returns:
         RawData; users and items carry their numbers from 0 as ids.
 
+    Raises:
+        DataError: a file is missing, a count disagrees with its line, or a number is too large for
+            the articles, words or tags that exist; the message names file and line.
+        ConfigError: `min_documents` is below 1.
+
     Limits: the order of words is lost in the published files, so an encoder that reads
     sentences gets less from them than tf-idf does.
 

@@ -43,6 +43,9 @@ def read(
         images: folder of pictures named by item id, such as `B001.jpg`.
         name: short name of the data; None takes the name of the file.
 
+    Raises:
+        DataError: a file, a column or a value is invalid; the message names file and line.
+
     Example:
         >>> frame = pl.DataFrame({"uid": [1, 1], "asin": ["a", "b"], "stars": [5, 3]})
         >>> read(frame).interactions.collect().rows()
@@ -74,6 +77,9 @@ def item_table(
     Args:
         items: table of items (path or frame), or None.
         images: folder of pictures named by item id, or None.
+
+    Raises:
+        DataError: no column of ids, an id twice, an item without an id, or no such folder.
     """
     table = None if items is None else _read_items(items)
     if images is None:

@@ -46,6 +46,9 @@ def read(
         images: folder of pictures named by item id; None takes a folder called `images` in the
             folder, if there is one.
         name: short name of the data; None takes the name of the folder.
+
+    Raises:
+        DataError: a part is missing or exists twice, or a file is invalid.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -35,8 +35,14 @@ def read(path: str | Path) -> RawData:
     Rows of a feature file that are zero throughout are taken as missing: a zero vector is how
     the layout writes "no picture". Columns `rating` and `timestamp` are read where they are.
 
+    Args:
+        path: the folder.
+
     Returns:
         RawData with split, and one feature matrix (n_items, d), float32, per `<name>_feat.npy`.
+
+    Raises:
+        DataError: a file is missing or does not follow the layout; the message names file and line.
 
     Limits: features are read whole; reading float64 files needs twice their float32 size.
 

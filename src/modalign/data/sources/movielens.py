@@ -32,6 +32,13 @@ def read(folder: str | Path, name: str | None = None) -> RawData:
 
     Movies have title, genre, year and, if `descriptions.csv` has them, description (the plot),
     director and actors; image is the path of the poster. Unknown values are null.
+
+    Args:
+        folder: the unpacked official archive.
+        name: short name of the data; None takes the name of the folder.
+
+    Raises:
+        DataError: it is not a MovieLens folder, or a line is invalid.
     """
     folder = Path(folder)
     layouts = {"u.data": _read_100k, "ratings.dat": _read_dat, "ratings.csv": _read_csv}

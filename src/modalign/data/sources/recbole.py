@@ -36,8 +36,15 @@ def read(path: str | Path) -> RawData:
     `float_seq` column of `.item` becomes a feature matrix of that name (without the ending
     `_feat` or `_emb`). An item with an empty cell there has no such features.
 
+    Args:
+        path: the folder, or one of its files.
+
     Returns:
         RawData, with split if the folder holds one file for each part.
+
+    Raises:
+        DataError: a file is missing or does not follow the format; the message names file, line
+            and column.
 
     Example:
         >>> import tempfile

@@ -118,6 +118,9 @@ def write(
     Returns:
         As `generate`, but with a column `image` (absolute paths, null without a picture) in place
         of `picture`.
+
+    Raises:
+        ConfigError: a number is out of its bounds.
     """
     raw = generate(seed, n_users, n_items, mean_per_user)
     assert raw.items is not None

@@ -163,6 +163,9 @@ def make_world(
         n_users: number of users, at least 1.
         n_items: number of items, at least 1.
         strength: factor of the tastes; with 0 only popularity and chance remain.
+
+    Raises:
+        ConfigError: a number is out of its bounds.
     """
     for name, value, least in (("n_users", n_users, 1), ("n_items", n_items, 1)):
         if value < least:
@@ -210,8 +213,15 @@ def sample_interactions(world: World, mean_per_user: float = 11.0) -> tuple[Ints
 
     n_u is log-normal with the given mean, at least 5 and at most 4 times the mean.
 
+    Args:
+        world: items, tastes and popularity.
+        mean_per_user: average number of items a user buys, at least 5.
+
     Returns:
         Rows of users, rows of items and integer seconds, sorted by user and time.
+
+    Raises:
+        ConfigError: the mean is below 5, or above a quarter of the number of items.
     """
     if not 5 <= mean_per_user <= world.n_items / 4:
         expected = f"mean_per_user from 5 to a quarter of the items ({world.n_items / 4:g})"

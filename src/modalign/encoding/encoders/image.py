@@ -69,7 +69,13 @@ class EfficientNetEncoder:
     Source: Tan and Le, EfficientNet, ICML 2019; the Lite variant without squeeze-and-excite.
 
     Limits: about 12 pictures per second on one core. Trained on photographs: drawings and text
+
     in pictures are distinguished by colour and shape only.
+
+    Args:
+        name: as on the command line.
+        device: where it runs.
+        options: see `EfficientNetOptions`.
 
     Raises:
         ConfigError: the extra `encoders` is missing, or an option is unknown or out of bounds.
@@ -130,6 +136,11 @@ class EfficientNetEncoder:
 
 class TransformerImageEncoder:
     """Any transformers vision model, `hf:NAME`, with its own preprocessing.
+
+    Args:
+        name: `hf:` and a model's name or folder.
+        device: where it runs.
+        options: see `TransformerImageOptions`.
 
     Raises:
         ConfigError: the extra `encoders` is missing, or the model cannot be loaded.

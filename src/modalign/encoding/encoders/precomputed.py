@@ -89,6 +89,10 @@ def from_options(name: str, items: Vocabulary, options: dict[str, Any]) -> Modal
         name: of the modality.
         items: the vocabulary to join to.
         options: see `PrecomputedOptions`.
+
+    Raises:
+        ConfigError: an option is unknown or not a text.
+        DataError: there is no path, or see `read_precomputed`.
     """
     if "path" not in options:
         raise DataError(

@@ -54,6 +54,11 @@ class SentenceEncoder:
 
     Limits: about 80 paragraphs per second on one core; English.
 
+    Args:
+        name: `minilm`, or `st:` and a model's name or folder.
+        device: where it runs.
+        options: see `TextOptions`.
+
     Raises:
         ConfigError: the extra `encoders` is missing, or the model cannot be loaded.
     """
@@ -110,6 +115,11 @@ class TransformerTextEncoder:
     """Any transformers text model, `hf:NAME`: the mean of its last hidden states.
 
     For tokens `t` with attention mask `m`: `sum_t m_t h_t / sum_t m_t`, not scaled.
+
+    Args:
+        name: `hf:` and a model's name or folder.
+        device: where it runs.
+        options: see `TextOptions`.
 
     Raises:
         ConfigError: the extra `encoders` is missing, or the model cannot be loaded.
@@ -173,7 +183,11 @@ class TransformerTextEncoder:
 
 @contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Load a model without the library's progress bars."""
+    """Load a model without the library's progress bars.
+
+    Raises:
+        ConfigError: a library is missing, or the model cannot be loaded.
+    """
     try:
         from transformers.utils import logging as untyped
     except ImportError as error:
