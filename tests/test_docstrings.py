@@ -1,11 +1,13 @@
-"""Public functions with three parameters or more describe each of them under `Args:`."""
+"""Public functions describe their parameters, if they have three or more, and what they raise."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
@@ -83,6 +85,37 @@ def wrong(module: ModuleType) -> list[str]:
     return found
 
 
+def raises(function: Callable[..., object]) -> bool:
+    """Whether the function's own code raises something new; what it calls does not count."""
+    source = textwrap.indent(inspect.getsource(inspect.unwrap(function)), " ")
+    todo: list[ast.AST] = [*ast.parse("if True:\n" + source).body[0].body[0].body]  # type: ignore[attr-defined]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+            todo += ast.iter_child_nodes(node)
+    return False
+
+
+def silent(module: ModuleType) -> list[str]:
+    """Public functions of a public module that raise and do not say so."""
+    if any(part.startswith("_") for part in module.__name__.split(".")):
+        return []
+    return [
+        name
+        for name, function, texts in functions(module)
+        if raises(function)
+        and not is_command(function)
+        and not any("aise" in t or "See `" in t for t in texts)
+    ]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_a_function_raises_is_described(name: str) -> None:
+    assert silent(importlib.import_module(name)) == []
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_every_parameter_is_described(name: str) -> None:
     assert wrong(importlib.import_module(name)) == []
@@ -115,3 +148,24 @@ def test_what_is_missing_or_too_much_is_found() -> None:
         "Some.static: has a, b, c; Args: none",
         "Other.over: has a, b, d; Args: a, b, c",
     ]
+
+
+def loud() -> None:
+    """Ends in an error."""
+    raise ValueError("told to")
+
+
+def passes_on() -> None:
+    """Raises nothing of its own."""
+    try:
+        loud()
+    except ValueError:
+        raise
+
+
+def test_a_function_that_raises_in_silence_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("made_up")
+    for function in (loud, passes_on):
+        monkeypatch.setattr(function, "__module__", "made_up")
+        vars(module)[function.__name__] = function
+    assert silent(module) == ["loud"]

@@ -80,7 +80,11 @@ class Dataset:
         return self.items if entity == "item" else self.users
 
     def part(self, name: str) -> Interactions:
-        """One of `SPLITS` by name."""
+        """One of `SPLITS` by name.
+
+        Raises:
+            UnknownName: there is no such part.
+        """
         if name not in SPLITS:
             raise UnknownName("part of the split", name, SPLITS)
         found: Interactions = getattr(self, name)
@@ -146,7 +150,11 @@ class Dataset:
         return {name: m for name, m in self.modalities.items() if m.entity == entity}
 
     def with_modality(self, modality: Modality) -> Dataset:
-        """A copy with one more (or a replaced) modality; nothing is written."""
+        """A copy with one more (or a replaced) modality; nothing is written.
+
+        Raises:
+            DataError: the modality has another number of rows.
+        """
         n = len(self.vocabulary(modality.entity))
         if len(modality) != n:
             expected = f"{n} rows, one per {modality.entity}, in modality {modality.name!r}"

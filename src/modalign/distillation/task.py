@@ -221,7 +221,11 @@ class DistillTask(nn.Module):
         return scores.topk(min(FOLLOWED, self.n_items), dim=1).indices
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
-        """`{"bpr", "reg", "logit", "embedding"}`, those with a weight."""
+        """`{"bpr", "reg", "logit", "embedding"}`, those with a weight.
+
+        Raises:
+            ValueError: the batch has no pairs with negatives.
+        """
         if batch.positives is None or batch.negatives is None:
             raise ValueError("distillation learns from pairs with negatives; the batch lacks one")
         size, config = len(batch), self.config

@@ -101,6 +101,10 @@ def fit_task(
             model by its own loss.
         described: what the task depends on besides; part of the run's identity, written to
             `config.yaml` and `results.json` as well.
+
+    Raises:
+        ConfigError: TensorBoard's files are wanted, and there is no folder for them.
+        RunError, TrainingError: as `fit`.
     """
     description = store.describe(spec, config, seed, dataset, run, described)
     fingerprint = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]

@@ -279,7 +279,11 @@ def _canonical(matrix: Any) -> sp.csr_array:
 
 
 def layer_weights(n_layers: int, readout: str) -> Sequence[float]:
-    """Weight of layers 0 to n_layers in the result: "mean", "sum" or "last"."""
+    """Weight of layers 0 to n_layers in the result: "mean", "sum" or "last".
+
+    Raises:
+        ValueError: another readout.
+    """
     if readout == "mean":
         return [1.0 / (n_layers + 1)] * (n_layers + 1)
     if readout == "sum":

@@ -71,7 +71,11 @@ class CrossModalAttention(nn.Module):
                 nn.init.xavier_uniform_(weight)
 
     def weights(self, views: Sequence[Tensor]) -> Tensor:
-        """Weights beta, (H, M, M, N): head, query's modality, key's modality, node."""
+        """Weights beta, (H, M, M, N): head, query's modality, key's modality, node.
+
+        Raises:
+            ValueError: the attention is collapsed.
+        """
         if self.query is None or self.key is None:
             raise ValueError("collapsed attention has no weights")
         size = (-1, self.n_heads, self.width // self.n_heads)

@@ -186,7 +186,11 @@ def features_of(dataset: Dataset) -> dict[str, str]:
 
 
 def kept(dataset: Dataset, folder: Path) -> Path:
-    """Write data that live in memory; what an earlier call wrote stays."""
+    """Write data that live in memory; what an earlier call wrote stays.
+
+    Raises:
+        RunError: the folder holds other data.
+    """
     if not folder.exists():
         dataset.save(folder)
         return folder
@@ -200,7 +204,11 @@ def kept(dataset: Dataset, folder: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def read_dataset(folder: Path, fingerprint: str) -> Dataset:
-    """Read once for all runs of a process."""
+    """Read once for all runs of a process.
+
+    Raises:
+        RunError: the data are no longer those of the sweep.
+    """
     dataset = Dataset.load(folder)
     if dataset.fingerprint != fingerprint:
         expected = f"the data that the sweep started with in {folder} (fingerprint {fingerprint})"

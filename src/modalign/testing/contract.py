@@ -86,7 +86,11 @@ def is_personal(spec: ModelSpec) -> bool:
 
 
 def check_config(spec: ModelSpec) -> None:
-    """The configuration is frozen, survives JSON, documents its fields, rejects unknown keys."""
+    """The configuration is frozen, survives JSON, documents its fields, rejects unknown keys.
+
+    Raises:
+        ContractBroken: it does not.
+    """
     config = spec.config(**spec.toy)
     again = spec.config.model_validate_json(config.model_dump_json())
     _require(again == config, "a configuration read back from JSON equals the one written")

@@ -188,7 +188,11 @@ class Routes:
         return answer(schemas.AnsweredMany(users=[one for one in answers if one is not None]))
 
     async def similar(self, call: Call) -> Answer:
-        """Items similar to one item, or to each of several."""
+        """Items similar to one item, or to each of several.
+
+        Raises:
+            Failure: the body names neither or both.
+        """
         served = self.service.models.get(call.params["name"])
         asked = read(schemas.SIMILAR, call.body, "/v1/models/{name}/similar")
         single, several = asked.item_id, asked.item_ids
@@ -277,6 +281,9 @@ class Routes:
     async def image(self, call: Call) -> Answer:
         """Picture of an item. No part of the address is used as a path: a column of the artifact
         names the file, which must be in the artifact's own folder of pictures.
+
+        Raises:
+            Failure: the item has no picture.
         """
         served = self.service.models.get(call.params["name"])
         row = int(served.ranker.catalogue.rows([call.params["item_id"]])[0])
@@ -306,7 +313,11 @@ class Routes:
         return answer(schemas.Health("stopping" if self.service.stopping else "ok"))
 
     async def ready(self, call: Call) -> Answer:
-        """Whether the service takes requests."""
+        """Whether the service takes requests.
+
+        Raises:
+            Failure: it is stopping.
+        """
         if self.service.stopping:
             raise Failure(
                 503, "a service that takes requests", "one that is stopping",

@@ -44,10 +44,18 @@ class Store(Protocol):
     """What the service needs of a store. One thread calls `write` and `put_item`."""
 
     def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[int]:
-        """Store batches of events in one durable commit; returns how many of each were new."""
+        """Store batches of events in one durable commit; returns how many of each were new.
+
+        Raises:
+            StoreFailed: nothing of them is stored.
+        """
 
     def put_item(self, item_id: str, body: bytes) -> None:
-        """Store (or replace) a new item, durably."""
+        """Store (or replace) a new item, durably.
+
+        Raises:
+            StoreFailed: it is not stored.
+        """
 
     def items(self) -> list[tuple[str, bytes]]:
         """All new items, in the order of their arrival."""

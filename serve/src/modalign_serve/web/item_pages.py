@@ -127,7 +127,11 @@ class ItemPages:
         return to(State(state.model).to("reach", ("item", item.item_id), ("added", "1")))
 
     async def picture(self, call: Call) -> Answer:
-        """An item's picture, from the artifact's own folder."""
+        """An item's picture, from the artifact's own folder.
+
+        Raises:
+            Failure: the item has none.
+        """
         form = read_query(call.query)
         served = self.site.service.models.get(form.text("model"))
         row = int(served.ranker.catalogue.rows([form.text("item")])[0])
