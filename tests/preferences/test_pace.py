@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalign.preferences.endpoint import Pace, retry_after
+from modalign.preferences.pace import Pace, retry_after
 
 
 class Clock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
@@ -48,40 +49,77 @@ def toy_dataset(seed: int = 0, n_users: int = 60, n_items: int = 40) -> Dataset:
     rng = seeds.numpy_generator(seed, "toy")
     user_taste = rng.permutation(np.arange(n_users) % 2)
     item_taste = rng.permutation(np.arange(n_items) % 2)
-    choices = _choices(rng, user_taste[:-1], item_taste[:-1])
-    users = np.repeat(np.arange(n_users - 1), choices.shape[1]).reshape(choices.shape)
-    ends = np.cumsum([0, TRAIN_ITEMS, HELD_OUT_ITEMS, HELD_OUT_ITEMS])
-    train, valid, test = (
-        Interactions(users[:, a:b].ravel(), choices[:, a:b].ravel())
-        for a, b in itertools.pairwise(ends)
+    popularity = rng.permutation(1.0 / np.sqrt(1.0 + np.arange(n_items - 1)))
+    own = user_taste[:-1, None] == item_taste[:-1]
+    utility = np.log(popularity * np.where(own, FAITH, 1.0 - FAITH))
+    chosen = choices(rng, utility, TRAIN_ITEMS + 2 * HELD_OUT_ITEMS)
+    return planted(
+        "toy",
+        seed,
+        chosen,
+        (TRAIN_ITEMS, HELD_OUT_ITEMS, HELD_OUT_ITEMS),
+        {name: _modality(rng, name, item_taste) for name in WIDTH},
+        {"taste": user_taste},
+        {"taste": item_taste},
     )
+
+
+def choices(rng: np.random.Generator, utility: np.ndarray, count: int) -> np.ndarray:
+    """Different items of each user, drawn with probabilities of exp(utility), in random order.
+
+    Args:
+        rng: of the draw.
+        utility: of each user and item, (n_users, n_items).
+        count: number of items of each user.
+
+    Returns:
+        Rows of items, (n_users, count).
+    """
+    # Sampling without replacement, all users at once: the largest utilities plus Gumbel noise.
+    keys = utility + rng.gumbel(size=utility.shape)
+    return rng.permuted(np.argsort(-keys, axis=1)[:, :count], axis=1)
+
+
+def planted(
+    name: str,
+    seed: int,
+    chosen: np.ndarray,
+    parts: tuple[int, int, int],
+    modalities: Mapping[str, Modality],
+    of_users: Mapping[str, np.ndarray],
+    of_items: Mapping[str, np.ndarray],
+) -> Dataset:
+    """A data set of given choices.
+
+    Args:
+        name: of the data set.
+        seed: for its description.
+        chosen: rows of items, (n, sum of parts); users from n on have no interaction.
+        parts: number of training, validation and test items of each user, in this order.
+        modalities: of the items.
+        of_users: columns of the table of users.
+        of_items: columns of the table of items.
+    """
+    users = np.repeat(np.arange(len(chosen)), chosen.shape[1]).reshape(chosen.shape)
+    train, valid, test = (
+        Interactions(users[:, a:b].ravel(), chosen[:, a:b].ravel())
+        for a, b in itertools.pairwise(np.cumsum([0, *parts]))
+    )
+    n_users, n_items = (len(next(iter(one.values()))) for one in (of_users, of_items))
     user_ids = Vocabulary([f"u{row}" for row in range(n_users)], "user")
     item_ids = Vocabulary([f"i{row}" for row in range(n_items)], "item")
     return Dataset(
-        name="toy",
+        name=name,
         users=user_ids,
         items=item_ids,
         train=train,
         valid=valid,
         test=test,
-        modalities={name: _modality(rng, name, item_taste) for name in WIDTH},
-        user_table=pl.DataFrame({"user_id": user_ids.series, "taste": user_taste}),
-        item_table=pl.DataFrame({"item_id": item_ids.series, "taste": item_taste}),
+        modalities=modalities,
+        user_table=pl.DataFrame({"user_id": user_ids.series, **of_users}),
+        item_table=pl.DataFrame({"item_id": item_ids.series, **of_items}),
         info={"synthetic": True, "seed": seed},
     )
-
-
-def _choices(
-    rng: np.random.Generator, user_taste: np.ndarray, item_taste: np.ndarray
-) -> np.ndarray:
-    """Different items of each user, most of the user's taste, (n_users, 12), in random order."""
-    popularity = rng.permutation(1.0 / np.sqrt(1.0 + np.arange(len(item_taste))))
-    own = user_taste[:, None] == item_taste
-    weight = popularity * np.where(own, FAITH, 1.0 - FAITH)
-    # Sampling without replacement, all users at once: the largest log-weights plus Gumbel noise.
-    keys = np.log(weight) + rng.gumbel(size=weight.shape)
-    best = np.argsort(-keys, axis=1)[:, : TRAIN_ITEMS + 2 * HELD_OUT_ITEMS]
-    return rng.permuted(best, axis=1)
 
 
 def _modality(rng: np.random.Generator, name: str, taste: np.ndarray) -> Modality:

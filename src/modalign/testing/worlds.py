@@ -5,17 +5,12 @@ Each world is drawn from a seed, and what makes the mechanism pay is stated in i
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
-
 import numpy as np
-import polars as pl
 
 from modalign.core import seeds
 from modalign.core.modality import Modality
 from modalign.data.dataset import Dataset
-from modalign.data.interactions import Interactions
-from modalign.data.vocabulary import Vocabulary
+from modalign.testing.toy import choices, planted
 
 PARTS = (6, 2, 5)
 """Training, validation and test items of each user."""
@@ -48,45 +43,12 @@ def calibration_world(seed: int, n_users: int = 400) -> Dataset:
     for name, width in (("image", 48), ("text", 32)):
         kind = np.where(group < 0, np.concatenate([np.zeros(150, int), kinds[name]]), group)
         centres = rng.normal(size=(groups, width))
-        features[name] = centres[kind] + 0.7 * rng.normal(size=(len(group), width))
-    liked = np.arange(n_users)[:, None] % groups == group
+        rows = centres[kind] + 0.7 * rng.normal(size=(len(group), width))
+        present = np.ones(len(group), bool)
+        features[name] = Modality(name, rows.astype(np.float32), present)
+    kind_of_user = np.arange(n_users) % groups
+    liked = kind_of_user[:, None] == group
     tastes = rng.normal(size=(n_users, 4)) @ rng.normal(size=(4, len(group)))
-    return _drawn("calibration", seed, rng, 3.0 * liked + 0.75 * tastes, features)
-
-
-def _drawn(
-    name: str,
-    seed: int,
-    rng: np.random.Generator,
-    utility: np.ndarray,
-    features: Mapping[str, np.ndarray],
-    parts: Sequence[int] = PARTS,
-) -> Dataset:
-    """Different items of each user, drawn with probabilities of exp(utility), in random parts."""
-    n_users, n_items = utility.shape
-    # Sampling without replacement, all users at once: the largest utilities plus Gumbel noise.
-    best = np.argsort(-(utility + rng.gumbel(size=utility.shape)), axis=1)[:, : sum(parts)]
-    chosen = rng.permuted(best, axis=1)
-    users = np.repeat(np.arange(n_users), chosen.shape[1]).reshape(chosen.shape)
-    train, valid, test = (
-        Interactions(users[:, a:b].ravel(), chosen[:, a:b].ravel())
-        for a, b in itertools.pairwise(np.cumsum([0, *parts]))
-    )
-    user_ids = Vocabulary([f"u{row}" for row in range(n_users)], "user")
-    item_ids = Vocabulary([f"i{row}" for row in range(n_items)], "item")
-    present = np.ones(n_items, bool)
-    return Dataset(
-        name=name,
-        users=user_ids,
-        items=item_ids,
-        train=train,
-        valid=valid,
-        test=test,
-        modalities={
-            key: Modality(key, value.astype(np.float32), present, provenance={"synthetic": True})
-            for key, value in features.items()
-        },
-        user_table=pl.DataFrame({"user_id": user_ids.series}),
-        item_table=pl.DataFrame({"item_id": item_ids.series}),
-        info={"synthetic": True, "seed": seed},
-    )
+    chosen = choices(rng, 3.0 * liked + 0.75 * tastes, sum(PARTS))
+    tables = {"group": kind_of_user}, {"group": group}
+    return planted("calibration", seed, chosen, PARTS, features, *tables)
