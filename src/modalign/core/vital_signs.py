@@ -91,6 +91,19 @@ def readings(signs: Sequence[VitalSign], record: Mapping[str, float]) -> list[Re
     return list(_read(signs, record))
 
 
+def at_epoch(
+    signs: Sequence[VitalSign], history: Sequence[Mapping[str, float]], epoch: int | None
+) -> list[Reading]:
+    """The vital signs in the record of one epoch; none where there is no such record.
+
+    Args:
+        signs: those to read.
+        history: records of all epochs.
+        epoch: its number, usually the best epoch's.
+    """
+    return [one for record in history if record["epoch"] == epoch for one in _read(signs, record)]
+
+
 def warning(found: Sequence[Reading], model: str) -> str | None:
     """One sentence about the vital signs below their bounds and what to set; None where all hold.
 

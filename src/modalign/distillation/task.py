@@ -18,7 +18,7 @@ from modalign.core.interfaces import (
     Recommender,
     Student,
 )
-from modalign.core.view import TrainView
+from modalign.core.view import TrainView, UserRows
 from modalign.core.vital_signs import STUDENT
 from modalign.distillation.source import Source, blocks, factors
 from modalign.errors import ConfigError
@@ -140,13 +140,14 @@ class DistillTask(nn.Module):
             self.ground = items
         self.best: Tensor | None = None
         if config.hard:
-            self.best = best_unseen(source, view, min(config.hard, view.n_items))
+            self.best = best_unseen(source, view, config.hard)
         if config.warm_start:
             for mine, given in zip(target.ego_tables(), factors(source, width), strict=True):
                 mine.data.copy_(given)
         step = -(-view.n_users // WATCHED)
         self.register_buffer("watched", torch.arange(0, view.n_users, step), persistent=False)
-        self.register_buffer("followed", self._best(source.score(self.watched)), persistent=False)
+        followed = top_unseen(source.score(self.watched), self.watched, self.rows, FOLLOWED)
+        self.register_buffer("followed", followed, persistent=False)
         self.start: Mapping[str, float] = {}
         if config.warm_start and validate is not None:
             self.start = validate(target)
@@ -201,7 +202,8 @@ class DistillTask(nn.Module):
         """The target's own numbers, and its agreement with the source on some users."""
         history = self.rows.history(self.watched.cpu()).to(self.watched.device)
         with frozen(self.target) as scorer:
-            mine = self._best(scorer.score(Queries(self.watched, history)).clone())
+            scores = scorer.score(Queries(self.watched, history)).clone()
+        mine = top_unseen(scores, self.watched, self.rows, FOLLOWED)
         same = (mine.unsqueeze(2) == self.followed.unsqueeze(1)).any(2)
         return {**self.target.diagnostics(), "alive/agreement": float(same.float().mean())}
 
@@ -213,12 +215,6 @@ class DistillTask(nn.Module):
             gained = metrics[name] - self.start[name]
             found["alive/improvement"] = min(max(gained / max(metrics[name], 1e-12), 0.0), 1.0)
         return found
-
-    def _best(self, scores: Tensor) -> Tensor:
-        """The best unseen items of the watched users, from scores that it changes."""
-        owner, items = self.rows.of(self.watched)
-        scores[owner, items] = -torch.inf
-        return scores.topk(min(FOLLOWED, self.n_items), dim=1).indices
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
         """`{"bpr", "reg", "logit", "embedding"}`, those with a weight.
@@ -348,10 +344,22 @@ def best_unseen(source: Source, view: TrainView, count: int) -> Tensor:
     Returns:
         Rows of items, (n_users, count).
     """
-    rows, found = view.rows(), []
-    for users in blocks(source.n_users):
-        scores = source.score(users)
-        owner, items = rows.of(users)
-        scores[owner, items] = -torch.inf
-        found.append(scores.topk(count, dim=1).indices)
+    rows = view.rows()
+    found = [top_unseen(source.score(u), u, rows, count) for u in blocks(source.n_users)]
     return torch.cat(found)
+
+
+def top_unseen(scores: Tensor, users: Tensor, rows: UserRows, count: int) -> Tensor:
+    """The best items of users by their scores, training items last.
+
+    Args:
+        scores: of all items, (B, n_items); those of training items are overwritten.
+        users: rows, (B,).
+        rows: training items of all users.
+        count: number of items for each user.
+
+    Returns:
+        Rows of items, (B, at most count).
+    """
+    scores[rows.of(users)] = -torch.inf
+    return scores.topk(min(count, scores.shape[1]), dim=1).indices

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from modalign.core import devices, seeds, settings
 from modalign.core.files import held
 from modalign.core.interfaces import Config, Recommender, Task
 from modalign.core.view import TrainView
-from modalign.core.vital_signs import readings, warning
+from modalign.core.vital_signs import at_epoch, warning
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.protocol import validation_metric
@@ -149,8 +149,11 @@ def fit_task(
             "parameters": sum(p.numel() for p in recommender.parameters() if p.requires_grad),
             "seconds": round(state.seconds, 3),
         }
-        signs = _vital_signs(trained, spec.name, state.history, state.best_epoch)
-        results |= {"vital_signs": signs} if signs else {}
+        signs = at_epoch(getattr(trained, "vital_signs", ()), state.history, state.best_epoch)
+        idle = warning(signs, spec.name)
+        if idle is not None:
+            LOG.warning(idle)
+        results |= {"vital_signs": {one.title: one.value for one in signs}} if signs else {}
         measured = store.measure(recommender, dataset, run)
         results |= {"valid": measured.valid, "test": measured.test}
         if folder is not None:
@@ -217,18 +220,6 @@ def load_model(
 
 
 # ---------------------------------------------------------------------- inner parts
-
-
-def _vital_signs(
-    task: Task, name: str, history: Sequence[Mapping[str, float]], best_epoch: int
-) -> dict[str, float]:
-    """The vital signs at the best epoch by name; those below their bounds end in one warning."""
-    record = next((one for one in history if one["epoch"] == best_epoch), {})
-    found = readings(getattr(task, "vital_signs", ()), record)
-    idle = warning(found, name)
-    if idle is not None:
-        LOG.warning(idle)
-    return {one.title: one.value for one in found}
 
 
 def _configured(model: str | Config, options: Mapping[str, Any]) -> tuple[ModelSpec, Config]:

@@ -15,7 +15,7 @@ import torch
 
 from modalign.core import devices
 from modalign.core.interfaces import Factors, Recommender, Scorer
-from modalign.core.vital_signs import STUDENT, Reading, VitalSign, readings
+from modalign.core.vital_signs import STUDENT, Reading, VitalSign, at_epoch
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.protocol import Evaluation, Evaluator
@@ -61,8 +61,7 @@ class FittedModel:
     @property
     def vital_signs(self) -> list[Reading]:
         """What they were at the best epoch; none for a model without a mechanism to judge."""
-        best = self.results.get("best_epoch")
-        return [one for h in self.history if h["epoch"] == best for one in readings(self.signs, h)]
+        return at_epoch(self.signs, self.history, self.results.get("best_epoch"))
 
     @cached_property
     def _scorer(self) -> Scorer:

@@ -222,7 +222,8 @@ class _TrainingLoop:
         watched = self.model.watched_parameters()
         if batch is None or not watched:
             return {}
-        parts = self.task.loss(batch, self.phases[0].name)
+        with self.fabric.autocast():
+            parts = self.task.loss(batch, self.phases[0].name)
         shares = gradient_shares(parts, watched)
         return {f"{PREFIX}gradient/{name}": share for name, share in shares.items()}
 

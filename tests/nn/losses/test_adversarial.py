@@ -141,9 +141,9 @@ def test_observations_without_noise_are_thin_and_the_same() -> None:
     rows = observation_rows(seen(), settings, None)
     assert rows.dense is None
     torch.testing.assert_close(rows.join(), dense_observations(seen(), 0.3, 0.0, None))
-    nobody = TwoWayGraph(torch.tensor([0]), torch.tensor([2]), 2, N).seen
-    rows = observation_rows(nobody, settings, None)  # the second user has no item
-    torch.testing.assert_close(rows.join(), dense_observations(nobody, 0.3, 0.0, None))
+    first = TwoWayGraph(torch.tensor([0]), torch.tensor([2]), 2, N).seen
+    rows = observation_rows(first, settings, None)  # the second user has no item
+    torch.testing.assert_close(rows.join(), dense_observations(first, 0.3, 0.0, None))
 
 
 # ------------------------------------------------------------------ the critic

@@ -1,6 +1,8 @@
 """CM3: calibrated uniformity and spherical Bézier fusion (Zhou et al. 2025).
 
-The equations C1 to C20 that comments cite are listed in `docs/models/cm3.md`.
+The equations C1 to C20 that comments cite are listed in `docs/models/cm3.md`. The file is long
+because content, propagation, losses and what is reported of them read the same segments; options
+and the towers of the modalities have files of their own.
 """
 
 from __future__ import annotations

@@ -30,7 +30,15 @@ from modalign.models.recgoat.parts import (
     preferences,
     principal_start,
 )
-from modalign.models.recgoat.spaces import DIAGNOSED, Spaces, Wanted, contrasts, distances
+from modalign.models.recgoat.spaces import (
+    DIAGNOSED,
+    Spaces,
+    Wanted,
+    contrasts,
+    distances,
+    orders,
+    watched_pairs,
+)
 from modalign.models.recgoat.transport import (
     FeatureTransport,
     SampleTransport,
@@ -41,10 +49,7 @@ from modalign.models.recgoat.transport import (
 )
 from modalign.nn.losses.infonce import info_nce
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
-from modalign.nn.vital_signs import focus, order
-
-WATCHED = 4096
-"""Training pairs on which the order of each space is measured."""
+from modalign.nn.vital_signs import focus
 
 
 @register(
@@ -173,7 +178,7 @@ class RecGOAT(SeededLoss):
         self.fusion = Fusion(config, names)
         for name, n in (("item_anchors", self.n_items), ("user_anchors", self.n_users)):
             self.register_buffer(name, _anchors(name, n, config.anchors), persistent=False)
-        self.register_buffer("watched", _watched(view), persistent=False)
+        self.register_buffer("watched", watched_pairs(view), persistent=False)
         self.transport = self._transport()
         self.rows = view.rows()
         self.known = self.rows if config.mask_known else None
@@ -462,7 +467,8 @@ class RecGOAT(SeededLoss):
         items, users = self.item_anchors[:DIAGNOSED], self.user_anchors[:DIAGNOSED]
         found = distances(spaces, self.modality_names, items, users)
         found |= contrasts(spaces, self.modality_names, items, self.config.temperature)
-        found |= self._vital_signs(spaces)
+        found |= orders(spaces, self.modality_names, self.watched, self.rows)
+        found |= self._fusion_and_plans(spaces)
         if self.transport is not None:
             found |= self.transport.diagnostics(self.space_names)
         if self.preference_logit is not None:
@@ -475,12 +481,9 @@ class RecGOAT(SeededLoss):
         return found
 
     @torch.no_grad()
-    def _vital_signs(self, spaces: Spaces) -> dict[str, float]:
-        """The order of pairs in each aligned space, weights of the fusion, focus of the plans."""
-        found = {}
-        for name, raw, mapped in zip(self.modality_names, spaces.raw, spaces.mapped, strict=True):
-            found[f"order_before/{name}"] = self._order(raw)
-            found[f"alive/order/{name}"] = self._order(mapped)
+    def _fusion_and_plans(self, spaces: Spaces) -> dict[str, float]:
+        """Weights of the fusion and focus of the plans."""
+        found: dict[str, float] = {}
         if self.fusion.kind == "oat" and self.modality_names:
             vectors = [spaces.ids, *spaces.mapped]
             weights = self.fusion.weights([one[self.item_anchors] for one in vectors])
@@ -492,27 +495,8 @@ class RecGOAT(SeededLoss):
             found |= {f"alive/plan_focus/{name}": focus(plan) for name, plan in plans.items()}
         return found
 
-    def _order(self, items: Tensor) -> float:
-        """The order of watched pairs in one space; users are the mean of their other items."""
-        users, chosen, others = self.watched
-        history = self.rows.history(users.cpu()).to(items.device)
-        counts = history.crow_indices().diff().clamp(min=2)
-        means = (history @ items - items[chosen]) / (counts - 1)[:, None]
-        return order(means, items, (torch.arange(len(users), device=items.device), chosen), others)
-
     def _branches(self) -> list[Branch]:
         return [*self.branches, *([] if self.preference is None else [self.preference])]
-
-
-def _watched(view: TrainView) -> Tensor:
-    """Users, their items and other items, (3, n): fixed pairs that vital signs are measured on."""
-    rng = seeds.torch_generator(0, "recgoat", "watched")
-    users, items = (torch.as_tensor(one).long() for one in (view.users, view.items))
-    several = torch.nonzero(torch.bincount(users)[users] > 1).flatten()
-    at = several[torch.randint(max(len(several), 1), (min(WATCHED, len(several)),), generator=rng)]
-    pairs = [users[at], items[at]]
-    others = torch.randint(view.n_items, (len(at),), generator=rng)
-    return torch.stack([*pairs, others])
 
 
 def _anchors(name: str, n: int, most: int) -> Tensor:

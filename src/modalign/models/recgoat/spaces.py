@@ -11,13 +11,18 @@ import torch
 from torch import Tensor
 
 from modalign import ot
+from modalign.core import seeds
+from modalign.core.view import TrainView, UserRows
 from modalign.models._shared.batch_items import distinct
 from modalign.models._shared.unit import unit
 from modalign.models.recgoat.transport import Pair, State, row_length, scaled_distance
 from modalign.nn.losses.infonce import info_nce
+from modalign.nn.vital_signs import order
 
 DIAGNOSED = 512
 """Number of fixed items (and users) on which spaces are compared."""
+WATCHED = 4096
+"""Training pairs on which the order of each space is measured."""
 
 
 @dataclass(frozen=True)
@@ -126,4 +131,44 @@ def contrasts(
     for (a, one), (b, other) in itertools.combinations(tables, 2):
         nce = float(info_nce(one[items], other[items], temperature))
         found |= {f"nce/{a}-{b}": nce, f"information/{a}-{b}": math.log(len(items)) - nce}
+    return found
+
+
+def watched_pairs(view: TrainView) -> Tensor:
+    """Users, their items and other items, (3, n): the fixed pairs whose order is measured."""
+    rng = seeds.torch_generator(0, "recgoat", "watched")
+    users, items = (torch.as_tensor(one).long() for one in (view.users, view.items))
+    several = torch.nonzero(torch.bincount(users)[users] > 1).flatten()
+    at = several[torch.randint(max(len(several), 1), (min(WATCHED, len(several)),), generator=rng)]
+    pairs = [users[at], items[at]]
+    others = torch.randint(view.n_items, (len(at),), generator=rng)
+    return torch.stack([*pairs, others])
+
+
+@torch.no_grad()
+def orders(
+    spaces: Spaces, names: Sequence[str], watched: Tensor, rows: UserRows
+) -> dict[str, float]:
+    """`order_before/m` and `alive/order/m`: the AUC of each modality's space alone.
+
+    A user is the mean of the user's other items in that space, so that no other space has a part.
+
+    Args:
+        spaces: of all items.
+        names: the modalities, in order.
+        watched: see `watched_pairs`.
+        rows: training items of the users.
+    """
+    users, chosen, others = watched
+    history = rows.history(users.cpu()).to(users.device)
+    counts = history.crow_indices().diff().clamp(min=2)
+    pairs = torch.arange(len(users), device=users.device), chosen
+
+    def alone(items: Tensor) -> float:
+        means = (history @ items - items[chosen]) / (counts - 1)[:, None]
+        return order(means, items, pairs, others)
+
+    found: dict[str, float] = {}
+    for name, raw, mapped in zip(names, spaces.raw, spaces.mapped, strict=True):
+        found |= {f"order_before/{name}": alone(raw), f"alive/order/{name}": alone(mapped)}
     return found

@@ -48,6 +48,27 @@ def panels(
         return figure, figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared)
 
 
+def grid_of(
+    n: int, panel: tuple[float, float], more: tuple[float, float], shared: bool = False
+) -> tuple[Figure, list[Any], int]:
+    """A figure of n panels, their axes in reading order, and how many stand side by side.
+
+    Args:
+        n: number of panels.
+        panel: width and height of each in inches.
+        more: width and height of the figure besides.
+        shared: all panels have the same limits.
+    """
+    across = across_of(n)
+    rows = -(-n // across)
+    size = panel[0] * across + more[0], panel[1] * rows + more[1]
+    figure, grid = panels(rows, across, size, shared)
+    axes = list(grid.flat)
+    for empty in axes[n:]:
+        empty.remove()
+    return figure, axes[:n], across
+
+
 def across_of(n: int) -> int:
     """Number of panels side by side; 4 make a square."""
     return 2 if n == 4 else min(n, ACROSS)

@@ -28,12 +28,8 @@ def degrees(material: Material) -> Drawn:
     degree = np.bincount(dataset.train.items, minlength=dataset.n_items)
     edge = np.sort(degree)[::-1][round(HEAD * dataset.n_items)]
     found = {run.name: found_pairs(run) for run in material.runs}
-    across = canvas.across_of(len(found))
-    rows = -(-len(found) // across)
-    drawing, grid = canvas.panels(rows, across, (3.1 * across + 0.4, 2.8 * rows), shared=True)
-    for axes in grid.flat[len(found) :]:
-        axes.remove()
-    for place, (axes, run) in enumerate(zip(grid.flat, material.runs, strict=False)):
+    drawing, grid, across = canvas.grid_of(len(found), (3.1, 2.8), (0.4, 0.0), shared=True)
+    for place, (axes, run) in enumerate(zip(grid, material.runs, strict=True)):
         pairs, hits = found[run.name]
         shown = pairs > 0
         share = hits[shown] / pairs[shown]

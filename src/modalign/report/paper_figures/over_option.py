@@ -35,17 +35,13 @@ def over_option(material: Material) -> Drawn | None:
     accuracy, signs = _measured(option, runs)
     bounds = {sign.name: sign.at_least for sign in runs[0].fitted.signs}
     tables = {metric: {metric: one} for metric, one in accuracy.items()} | signs
-    across = canvas.across_of(len(tables))
-    rows = -(-len(tables) // across)
-    drawing, grid = canvas.panels(rows, across, (3.0 * across, 2.7 * rows + 0.3))
-    for axes in grid.flat[len(tables) :]:
-        axes.remove()
+    drawing, grid, _ = canvas.grid_of(len(tables), (3.0, 2.7), (0.0, 0.3))
     values = sorted(
         {value for one in tables.values() for points in one.values() for value in points}
     )
     parts = list(dict.fromkeys(part for one in tables.values() if len(one) > 1 for part in one))
     handles: dict[str, Any] = {}
-    for axes, (name, table) in zip(grid.flat, tables.items(), strict=False):
+    for axes, (name, table) in zip(grid, tables.items(), strict=True):
         for part, points in table.items():
             x = sorted(points)
             means = [float(np.mean(points[one])) for one in x]

@@ -210,12 +210,8 @@ def scores(material: Material) -> Drawn:
 
 def _observed_and_random(panels: list[Curves]) -> Figure:
     """A panel with axes of its own for each run: observed pairs in its colour, random ones grey."""
-    across = canvas.across_of(len(panels))
-    rows = -(-len(panels) // across)
-    figure, grid = canvas.panels(rows, across, (3.1 * across + 0.4, 2.5 * rows + 0.3))
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
-    for place, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
+    figure, grid, _ = canvas.grid_of(len(panels), (3.1, 2.5), (0.4, 0.3))
+    for place, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
         (x, observed), (_, random) = panel.curves["observed"], panel.curves["random"]
         axes.plot(x, random, "--", color=SOFT, linewidth=1.7)
         canvas.curve(axes, x, observed, place, "-")
