@@ -203,7 +203,7 @@ class DistillTask(nn.Module):
         history = self.rows.history(self.watched.cpu()).to(self.watched.device)
         with frozen(self.target) as scorer:
             scores = scorer.score(Queries(self.watched, history)).clone()
-        mine = top_unseen(scores, self.watched, self.rows, FOLLOWED)
+            mine = top_unseen(scores, self.watched, self.rows, FOLLOWED)
         same = (mine.unsqueeze(2) == self.followed.unsqueeze(1)).any(2)
         return {**self.target.diagnostics(), "alive/agreement": float(same.float().mean())}
 
