@@ -8,14 +8,19 @@ from
 
     vanilla             the student alone, trained by BPR
     full, no-assistant, no-wasserstein, no-assistant-no-wasserstein, no-embedding
-    sort                full, with exact transport by sorting instead of Sinkhorn
-    as-printed          full, with the paper's weights and one group per batch, from random vectors
+    sort, paired        full, with exact transport by sorting, or logit by logit in place of sets
+    per-user, masses    the logits of one user's candidates, as locations and as masses
+    warm-start-only     the control: the assistant's and the student's start, trained by BPR alone
+    from-random         full, from random vectors
+    as-printed          the paper's weights, sums and sharp value, from random vectors
     with-ease           full, from EASE and the teacher together
 
 Options of all distilled rows are in `benchmarks/configs/DATA/distill.yaml` if a search on
 validation found better ones than the defaults. Finished runs are kept in
-`runs/distillation/DATA`; an interrupted run is resumed. Results are written to
-`benchmarks/results/distillation-DATA.json`: means, deviations, paired tests over users.
+`runs/distillation/DATA/TEACHER`; an interrupted run is resumed. Results are written to
+`benchmarks/results/distillation-DATA-TEACHER.json`: means, deviations, and tests over users and
+between seeds of each row against `full`, `warm-start-only`, `with-ease` and the teacher; the
+p-values of one such family are corrected by Holm's method.
 """
 
 from __future__ import annotations
@@ -23,7 +28,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +40,10 @@ from modalign.evaluate.compare import RunResult, average, compare
 from modalign.experiments.fit import fit, load_model
 from modalign.experiments.options import RunOptions
 from modalign.experiments.run_folder import environment
+from modalign.sweeps.ablation import corrected_together
 from modalign.train.callbacks import ProgressBar
 
 HERE = Path(__file__).parent
-PAPER = {
-    "logit": "sinkhorn",
-    "logit_weight": 1e-2,
-    "embedding_weight": 1e-2,
-    "max_points": 1024,
-    "contrast": "all",
-    "warm_start": False,
-    "student.residual": False,
-}
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "no-assistant-no-wasserstein": ("no-assistant-no-wasserstein", {}),
     "no-assistant": ("no-assistant", {}),
@@ -55,8 +51,13 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "no-embedding": ("no-embedding", {}),
     "full": ("full", {}),
     "sort": ("full", {"logit": "sort"}),
+    "paired": ("full", {"logit": "paired"}),
+    "per-user": ("per-user", {}),
+    "masses": ("masses", {}),
+    "warm-start-only": ("warm-start-only", {}),
+    "from-random": ("from-random", {}),
     "with-ease": ("full", {}),
-    "as-printed": ("full", PAPER),
+    "as-printed": ("as-printed", {"student.residual": False}),
 }
 METRICS = ("recall@20", "ndcg@20")
 
@@ -81,8 +82,6 @@ def train(row: str, seed: int, dataset: Dataset, teachers: Path, name: str, out:
         fit(dataset, "mlprec", seed=seed, out=out, mask="train", resume=True, callbacks=bar, **own)
         return
     variant, own = ROWS[row]
-    if row == "no-wasserstein" or row == "no-assistant-no-wasserstein":
-        options.pop("logit", None)
     chosen = [teachers / f"{name}-{seed}"]
     if row == "with-ease":
         chosen.append(teachers / "ease-1")
@@ -115,6 +114,14 @@ def result(name: str, folders: list[Path]) -> RunResult:
     return average(name, [RunResult.read(one, name) for one in folders])
 
 
+def against(base: str, runs: dict[str, RunResult]) -> list[dict[str, Any]]:
+    """Tests of one row against all others, corrected together within each metric."""
+    others = [runs[name] for name in runs if name != base]
+    pairs = [pair for one in others for pair in compare([runs[base], one]).pairs]
+    families = [[pair for pair in pairs if pair.metric == metric] for metric in METRICS]
+    return [vars(pair) for family in families for pair in corrected_together(family)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -126,7 +133,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/distillation"))
     args = parser.parse_args()
     dataset = Dataset.load(args.data)
-    teachers, home = args.teachers / dataset.name, args.runs / dataset.name
+    teachers, home = args.teachers / dataset.name, args.runs / dataset.name / args.teacher
     seeds = [int(one) for one in args.seeds.split(",")]
     rows = args.rows.split(",")
     folders = {args.teacher: [teachers / f"{args.teacher}-{seed}" for seed in seeds]}
@@ -150,11 +157,10 @@ def main() -> None:
         spread = row["recall@20 deviation"]
         print(f"{name:30s} {row['recall@20']:.4f} +- {spread:.4f} / {row['ndcg@20']:.4f}")
     runs = {name: result(name, one) for name, one in folders.items()}
-    tests = []
-    for first, second in combinations(runs, 2):
-        if "full" in (first, second) or "with-ease" in (first, second):
-            pairs = compare([runs[first], runs[second]]).pairs
-            tests += [vars(pair) for pair in pairs if pair.metric in METRICS]
+    bases = [
+        name for name in ("full", "warm-start-only", "with-ease", args.teacher) if name in runs
+    ]
+    tests = {base: against(base, runs) for base in bases}
     document = {
         "data": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -163,7 +169,7 @@ def main() -> None:
         "rows": found,
         "tests": tests,
     }
-    out = HERE / "results" / f"distillation-{dataset.name}.json"
+    out = HERE / "results" / f"distillation-{dataset.name}-{args.teacher}.json"
     write(out, document)
     print(f"written to {out}")
 

@@ -189,11 +189,20 @@ def against_first(found: Sweep, level: float = 0.05) -> list[MetricDifference]:
     for one in tests:
         for pair in one.pairs:
             by_metric.setdefault(pair.metric, []).append(pair)
-    return [pair for pairs in by_metric.values() for pair in _corrected(pairs, level)]
+    return [pair for pairs in by_metric.values() for pair in corrected_together(pairs, level)]
 
 
-def _corrected(pairs: Sequence[MetricDifference], level: float) -> list[MetricDifference]:
-    """Tests of one metric, corrected anew: each was the only one of its comparison."""
+def corrected_together(
+    pairs: Sequence[MetricDifference], level: float = 0.05
+) -> list[MetricDifference]:
+    """Tests of one metric as one family: their p-values corrected anew by Holm's method.
+
+    Use it where each test was the only one of its comparison, which corrects nothing.
+
+    Args:
+        pairs: tests of the same metric.
+        level: below which a corrected p-value is significant.
+    """
     over_users = holm([pair.t_test for pair in pairs])
     over_seeds = holm_of_known([pair.between_seeds for pair in pairs])
     return [

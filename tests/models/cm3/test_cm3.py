@@ -42,7 +42,8 @@ def make_view(names=("image", "text"), n_users=12, n_items=15, per_user=4, seed=
 
 
 def make_model(view, seed=0, **options):
-    options = {"embedding_size": D, "hidden_size": 8, "k": 4, "n_layers": 2, **options}
+    own = {"embedding_size": D, "hidden_size": 8, "k": 4, "n_layers": 2, "cold_length": "own"}
+    options = own | options
     with seeds.torch_seed(seed, "init"):
         return CM3(CM3Config(**options), view)
 
@@ -349,6 +350,48 @@ def test_an_item_nobody_took_has_a_vector():
     parts = cold.loss(make_batch(view))
     assert view.n_items - 1 in cold.drawn_items[:20]
     assert torch.autograd.grad(sum(parts.values()), cold.towers[0].first.weight)[0].norm() > 0
+
+
+@pytest.mark.parametrize("fusion", ["slerp", "none"])
+def test_a_cold_item_has_segments_as_long_as_those_of_the_others(fusion):
+    view = make_view(n_items=17, per_user=2)
+    warm = view.item_counts() > 0
+    assert 1 < (~warm).sum() < 17
+    users, own = make_model(view, fusion=fusion).tables()
+    model = make_model(view, fusion=fusion, cold_length="warm")
+    same, items = model.tables()
+    torch.testing.assert_close(same, users, rtol=0, atol=0)
+    torch.testing.assert_close(items[warm], own[warm], rtol=0, atol=0)
+    for _, first, last in model.vector_segments():
+        segment, before = items[:, first:last], own[:, first:last]
+        lengths = segment.norm(dim=1)
+        assert (before[~warm].norm(dim=1) < lengths[warm].mean()).all()
+        torch.testing.assert_close(lengths[~warm], lengths[warm].mean().expand(int((~warm).sum())))
+        torch.testing.assert_close(
+            functional.normalize(segment), functional.normalize(before), rtol=0, atol=1e-6
+        )
+
+
+def test_without_cold_items_or_with_nothing_else_vectors_keep_their_length():
+    view = make_view(n_items=15)
+    everything = TrainView(
+        view.n_users,
+        view.n_items,
+        torch.arange(view.n_users).repeat_interleave(view.n_items),
+        torch.arange(view.n_items).repeat(view.n_users),
+        view.modalities,
+    )
+    nothing = TrainView(
+        view.n_users,
+        view.n_items,
+        torch.empty(0, dtype=torch.int64),
+        torch.empty(0, dtype=torch.int64),
+        view.modalities,
+    )
+    for one in (everything, nothing):
+        own = make_model(one).tables()[1]
+        torch.testing.assert_close(make_model(one, cold_length="warm").tables()[1], own)
+        assert own.isfinite().all()
 
 
 # ------------------------------------------------------------------ the loss

@@ -86,6 +86,9 @@ class CM3Config(MultimodalConfig):
     """Scale every segment to unit length before propagation."""
     score: Literal["product", "cosine"] = "product"
     """Rank by the inner product, or by the cosine."""
+    cold_length: Literal["warm", "own"] = "warm"
+    """For ranking, give each segment of an item without training interactions the mean length of
+    the other items' segments, or leave the shorter one that propagation left it."""
     feature_rank: Annotated[int, Field(ge=1)] | Literal["auto", "exact"] | None = "auto"
     """Columns of the features: exact rotates them to their rank, auto does so where there are
     more columns than items, a number truncates (512 is nearly free), null keeps them."""

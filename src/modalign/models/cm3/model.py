@@ -30,6 +30,9 @@ from modalign.nn.vital_signs import spread
 DIAGNOSED = 1024
 """Number of items, evenly spaced, on which the similarity is measured."""
 
+SHORTEST = 1e-6
+"""A shorter segment has no direction; it is not lengthened beyond this."""
+
 KNN_BLOCK = 128
 """Items compared at a time; for features thousands wide this takes little memory."""
 
@@ -123,6 +126,7 @@ class CM3(Recommender):
     config: CM3Config
     positions: Tensor
     eval_positions: Tensor
+    warm: Tensor
     drawn_items: Tensor
     cached_users: Tensor
     cached_items: Tensor
@@ -148,6 +152,7 @@ class CM3(Recommender):
         # With one segment a weight is only a length, on which neither loss nor ranking depends.
         self.preferences = nn.Parameter(weights) if self.n_segments > 1 else None
         self.graph = BipartiteGraph(view.users, view.items, self.n_users, self.n_items)
+        self.register_buffer("warm", view.item_counts() > 0, persistent=False)
         self.item_graph = None
         if config.n_item_layers:
             shares = modality_weights(config.modality_weights, names, view.modalities)
@@ -393,9 +398,26 @@ class CM3(Recommender):
             drawn = len(self.eval_positions) > 0
             positions = self.eval_positions if drawn else self._middle()
             users, items = self._vectors(self._content(positions), None, None)
+        if self.config.cold_length == "warm":
+            items = self._lengthened(items)
         if self.config.score == "cosine":
             return unit(users), unit(items)
         return users, items
+
+    def _lengthened(self, items: Tensor) -> Tensor:
+        """The segments of items without interactions, at the mean length of the others.
+
+        Propagation adds to an item what its users have; an item without users keeps layer 0
+        alone, and the inner product would rank it below all others for that. The losses read
+        directions only, so its length has no other meaning.
+        """
+        if bool(self.warm.all()) or not bool(self.warm.any()):
+            return items
+        segments = items.view(self.n_items, self.n_segments, -1)
+        lengths = segments.norm(dim=2)
+        factor = lengths[self.warm].mean(0) / lengths.clamp(min=SHORTEST)
+        factor = torch.where(self.warm[:, None], torch.ones_like(factor), factor)
+        return (segments * factor[:, :, None]).view_as(items)
 
     def diagnostics(self) -> Mapping[str, float]:
         """Spread of the content similarity, antiparallel pairs, mean weight of each segment.
