@@ -10,6 +10,7 @@ from asked_model import KEY, Said, completion
 from modalign.data.dataset import Dataset
 from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError, DataError
+from modalign.evaluate.compare import RunResult, compare
 from modalign.preferences.describe import answers_path, describe, texts_of
 from modalign.preferences.embed import EncoderEmbedder, centred
 from modalign.preferences.endpoint import OpenAICompatible
@@ -17,6 +18,7 @@ from modalign.preferences.language_model import CallableLLM, LanguageModelProvid
 from modalign.preferences.side import training_side
 from modalign.preferences.template import Template
 from modalign.preferences.vectors import HistoryMean, Random
+from modalign.sweeps.runner import sweep
 
 
 def asked(server, path=None, **options):
@@ -243,3 +245,31 @@ def test_texts_nobody_can_read_are_told(library):
     model = LanguageModelProvider(CallableLLM(lambda prompt: "qqqq", "m"))
     with pytest.raises(DataError, match="the same words for all"):
         describe(library, model)
+
+
+@pytest.mark.slow
+def test_written_preferences_are_compared_with_the_mean_of_the_history(library, server, tmp_path):
+    """What section 5 of RecGOAT needs: one model, and several sources of its users' preferences."""
+    data, _ = describe(library, asked(server))
+    found = sweep(
+        data,
+        "recgoat",
+        tmp_path / "sources",
+        {"preference": ["history_mean", "file", "random"]},
+        seeds=[1, 2],
+        embedding_size=8,
+        epochs=4,
+        batch_size=64,
+    )
+    rows = {row.options["preference"]: row for row in found.rows}
+    assert set(rows) == {"history_mean", "file", "random"}
+    assert all(list(row.seeds) == [1, 2] for row in rows.values())
+    # The server tells each user's taste, so its texts cannot give what the other sources give.
+    per_user = [
+        pl.read_parquet(run.folder / "per_user.parquet")["ndcg@20"].to_list()
+        for run in found.runs
+        if run.seed == 1
+    ]
+    assert len({tuple(one) for one in per_user}) == 3
+    tests = compare([RunResult.read(run.folder, run.name) for run in found.runs if run.seed == 1])
+    assert len([pair for pair in tests.pairs if pair.metric == "recall@20"]) == 3
