@@ -69,6 +69,23 @@ def test_without_an_output_matrix_heads_are_averaged_or_stand_side_by_side(value
     torch.testing.assert_close(attention.mean(given), expected.mean(0))
 
 
+def test_scaled_weights_do_not_depend_on_the_length_of_a_view_but_values_do() -> None:
+    given = views(2)
+    scaled, plain = made(scaled=True), made()
+    lengths = torch.tensor([1e-3, 50.0], dtype=torch.float64)
+    shorter = [view * factor for view, factor in zip(given, lengths, strict=True)]
+    torch.testing.assert_close(scaled.weights(shorter), scaled.weights(given))
+    # The weights are those of the plain attention on rows of length sqrt(d).
+    rows = [view / view.norm(dim=1, keepdim=True) * math.sqrt(D) for view in given]
+    torch.testing.assert_close(scaled.weights(given), plain.weights(rows))
+    torch.testing.assert_close(scaled(rows), plain(rows))
+    torch.testing.assert_close(scaled([view * 3 for view in given]), scaled(given) * 3)
+    # As short as views are at the start, the plain attention is a mean, the scaled one is not.
+    short = [view * 0.02 for view in given]
+    assert (plain.weights(short) - 0.5).abs().max() < 0.001 < 0.1
+    assert (scaled.weights(short) - 0.5).abs().max() > 0.1
+
+
 def test_weights_sum_to_one_over_those_listened_to() -> None:
     beta = made().weights(views(3))
     assert beta.shape == (2, 3, 3, N)

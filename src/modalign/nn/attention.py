@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from modalign.nn.rows import unit_rows
+
 HeadValues = Literal["whole", "slice"]
 Mode = Literal["cross", "collapsed"]
 
@@ -52,11 +54,13 @@ class CrossModalAttention(nn.Module):
         values: HeadValues = "whole",
         mode: Mode = "cross",
         output_matrix: bool = True,
+        scaled: bool = False,
     ) -> None:
         super().__init__()
         if width % n_heads:
             raise ValueError(f"expected a width divisible by {n_heads} heads, got {width}")
         self.width, self.n_heads, self.values, self.mode = width, n_heads, values, mode
+        self.scaled = scaled
         sliced = values == "slice" and mode == "cross"
         self.out: nn.Parameter | None = None
         if output_matrix or mode == "collapsed":
@@ -79,6 +83,8 @@ class CrossModalAttention(nn.Module):
         if self.query is None or self.key is None:
             raise ValueError("collapsed attention has no weights")
         size = (-1, self.n_heads, self.width // self.n_heads)
+        if self.scaled:
+            views = [unit_rows(view) * math.sqrt(self.width) for view in views]
         queries = [(view @ self.query).view(size) for view in views]
         keys = [(view @ self.key).view(size) for view in views]
         scores = torch.stack(

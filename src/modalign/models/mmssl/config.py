@@ -189,6 +189,9 @@ class MMSSLConfig(SelfSupervisedConfig):
     output_matrix: bool = True
     """Map the joined heads by a trained matrix. Equation 9 prints none; without it the result is
     the mean of the heads."""
+    attention_views: Literal["own", "unit"] = "own"
+    """Compute the attention's queries and keys from the views as they are, or scaled to one length.
+    Views are short, so that as they are all weights are equal and the attention is a mean."""
     view_norm: Literal["rows", "squared"] = "rows"
     """Scale modality-aware vectors to unit length, or divide by the squared length as printed."""
     sampling: Literal["users", "interactions"] = "users"

@@ -77,6 +77,7 @@ class _Forward:
         "without-views": {"contrast_weight": 0.0, "eta": 0.0},
         "own-items": {"own_items": True},
         "no-output-matrix": {"output_matrix": False},
+        "unit-attention": {"attention_views": "unit"},
         "unit-rows": {"unit_rows": True},
         "official": {"preset": "official"},
     },
@@ -165,6 +166,7 @@ class MMSSL(SelfSupervisedModel):
                 config.head_values,
                 config.attention,
                 config.output_matrix,
+                config.attention_views == "unit",
             )
         self.self_supervision = SelfSupervision(config, self.n_items)
         counts = view.user_counts().float()
