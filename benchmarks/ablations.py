@@ -29,12 +29,14 @@ VARIANTS = {
     "mmssl": "without-asl,without-cl,without-gt,gae,without-views",
     "bandvae": "norm-plan,diag-plan,only-regulariser,only-mapping,without-transfer",
     "recgoat": "sum,without-cmcl,without-w1,without-both,without-preference",
+    "lightgcn-ssl": "without-asl,backbone",
 }
 CONTROLS = {
     "cm3": "standard-uniformity,similarity-raw,similarity-learned",
     "mmssl": "without-views,without-cl,without-asl,own-items,no-output-matrix,unit-rows",
     "recgoat": "sum,without-plan,identity-plan,without-delta",
     "bandvae": "uniform-plan,printed-plan,without-transfer",
+    "lightgcn-ssl": "without-asl,backbone",
 }
 METRICS = ("recall@20", "ndcg@20")
 
