@@ -192,7 +192,7 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     "long separator": (
         nothing,
         f"{IMPORT} good.csv --separator :: {TO}",
-        ("'::'", "one character"),
+        ("'::'", "a comma"),
     ),
     "missing user column": (
         csv("who,item_id\na,b\n"),

@@ -97,7 +97,7 @@ class Splitting:
 
 
 @dataclass(frozen=True)
-class TableOptions:
+class TableFlags:
     """Options of the sources that read tables; short forms of `--set`."""
 
     user: Annotated[str | None, typer.Option(help="table, split: column of user ids.")] = None
@@ -106,6 +106,20 @@ class TableOptions:
     time: Annotated[str | None, typer.Option(help="table, split: column of times.")] = None
     separator: Annotated[
         str | None, typer.Option(help="table, split: separator between fields.")
+    ] = None
+    quote: Annotated[
+        str | None,
+        typer.Option(help="table, split: auto, none or double quotes.  [default: auto]"),
+    ] = None
+    encoding: Annotated[
+        str | None, typer.Option(help="table, split: encoding of text files, such as cp1252.")
+    ] = None
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="table, split: no line names the columns.")
+    ] = False
+    columns: Annotated[
+        str | None,
+        typer.Option(help="table, split: their names then, such as user,item,rating,time."),
     ] = None
     items: Annotated[
         Path | None,
@@ -124,7 +138,7 @@ def import_(
     out_folder: Annotated[Path, typer.Option("--out", help="Prepared folder to write.")],
     filters: Filters,
     splitting: Splitting,
-    columns: TableOptions,
+    columns: TableFlags,
     name: Annotated[str | None, typer.Option(help="Short name of the data set.")] = None,
     source_set: Sets = None,
     link_images: Annotated[
@@ -145,6 +159,8 @@ def import_(
     choose("way to treat duplicates", filters.duplicates, get_args(Keep))
     choose("kind of source", kind, sources.SOURCES)
     given = {key: value for key, value in vars(columns).items() if value is not None}
+    if given.pop("no_header"):
+        given["header"] = False
     given |= parse_assignments(source_set or [])
     with err.status(f"reading {path}") as status:
         dataset = prepare(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import datetime
 import gzip
+import json
+import lzma
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -162,7 +167,12 @@ BAD = {
         {"separator": ","},
         "separated by a semicolon, not by a comma",
     ),
-    "long separator": ("user,item\n1,2\n", {"separator": "::"}, "one character"),
+    "long separator": (
+        "user,item\n1,2\n",
+        {"separator": "::"},
+        "separated by '::': user,item.*separated by a comma, not by '::'",
+    ),
+    "no separator": ("user,item\n1,2\n", {"separator": ""}, "a separator between fields, got ''"),
     "no users": ("person,item\n1,2\n", {}, "column of users .*person, item"),
     "no items": ("user,thing\n1,2\n", {}, "column of items .*item=NAME"),
     "no header": ("1,2,5\n1,3,4\n", {}, "add a first line"),
@@ -176,7 +186,7 @@ BAD = {
     "no user id": ("user,item\n1,2\n\n,3\n", {}, "a user id .*nothing in line 4"),
     "no item id": ("user,item\n1,2\n2\n", {}, "an item id .*nothing in line 3"),
     "too many fields": ("user,item\n1,2\n1,3,4,5\n", {}, "4 fields in line 3"),
-    "open quote": ('user,item\n1,"2\n1,3\n', {}, "check quotes"),
+    "open quote": ('user,item\n1,"2\n1,3\n', {"quote": "double"}, "a quote in line 2"),
     "quoted lines before": ('user,item,rating\n1,"a\nb",3\n1,c,x\n', {}, "'x' in line 4"),
 }
 
@@ -289,3 +299,108 @@ def test_as_many_rows_are_read_as_python_s_csv_wrote(tmp_path, found, separator)
         writer.writerows([("user", "item", "note"), *found])
     expected = [(str(user), str(item)) for user, item, _ in found]
     assert rows(path) == expected
+
+
+ROWS = [(f"u{i % 7}", f"ü{i % 5}", i % 5 + 1, 1_600_000_000 + i) for i in range(40)]
+LINES = "".join(f"{u},{i},{r},{t}\n" for u, i, r, t in ROWS)
+TABLE = "user_id,item_id,rating,timestamp\n" + LINES
+
+
+def zstd(raw: bytes) -> bytes:
+    return pa.compress(raw, codec="zstd", asbytes=True)
+
+
+def _zip(path, text):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("orders.csv", text)
+        archive.writestr("__MACOSX/._orders.csv", "what a Mac adds")
+
+
+def _quoted(path, text):
+    rows = (line.split(",") for line in text.splitlines())
+    with path.open("w", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows(rows)
+
+
+def _json(path, text):
+    names = ("user_id", "item_id", "rating", "timestamp")
+    path.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in ROWS))
+
+
+def _array(path, text):
+    names = ("user_id", "item_id", "rating", "timestamp")
+    path.write_text(json.dumps([dict(zip(names, row, strict=True)) for row in ROWS]))
+
+
+WRITTEN = {
+    "gzip": ("o.csv.gz", lambda p, t: p.write_bytes(gzip.compress(t.encode())), {}),
+    "bz2": ("o.csv.bz2", lambda p, t: p.write_bytes(bz2.compress(t.encode())), {}),
+    "xz": ("o.csv.xz", lambda p, t: p.write_bytes(lzma.compress(t.encode())), {}),
+    "zstd": ("o.csv.zst", lambda p, t: p.write_bytes(zstd(t.encode())), {}),
+    "zip": ("o.zip", _zip, {}),
+    "utf-16": ("o.csv", lambda p, t: p.write_bytes(t.encode("utf-16")), {}),
+    "utf-16 be": (
+        "o.csv", lambda p, t: p.write_bytes(b"\xfe\xff" + t.encode("utf-16-be")), {}
+    ),
+    "bom": ("o.csv", lambda p, t: p.write_bytes(t.encode("utf-8-sig")), {}),
+    "cp1252": ("o.csv", lambda p, t: p.write_bytes(t.encode("cp1252")), {"encoding": "cp1252"}),
+    "json lines": ("o.jsonl", _json, {}),
+    "json array": ("o.json", _array, {}),
+    "no header": (
+        "o.csv",
+        lambda p, t: p.write_text(LINES),
+        {"header": False, "columns": "user,item,rating,time"},
+    ),
+    "colons": ("o.dat", lambda p, t: p.write_text(t.replace(",", "::")), {}),
+    "semicolons": ("o.csv", lambda p, t: p.write_text(t.replace(",", ";")), {}),
+    "blanks": ("o.txt", lambda p, t: p.write_text(t.replace(",", "  ")), {}),
+    "tabs, crlf": (
+        "o.tsv", lambda p, t: p.write_bytes(t.replace(",", "\t").replace("\n", "\r\n").encode()), {}
+    ),
+    "sep line": ("o.csv", lambda p, t: p.write_text("sep=;\n" + t.replace(",", ";")), {}),
+    "quoted": ("o.csv", _quoted, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_a_table_is_the_same_in_every_writing(how, tmp_path):
+    name, write_it, options = WRITTEN[how]
+    write_it(tmp_path / name, TABLE)
+    raw = flat_table.read(tmp_path / name, **options)
+    assert raw.interactions.collect().rows() == [(u, i, float(r), t) for u, i, r, t in ROWS]
+    assert raw.name == "o"
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "o.csv"
+    path.write_bytes("user,item\n1,a\n2,Fußgängerbrücke über die Straße\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"got bytes df 67 e4 6e in line 3.*--encoding cp1252"):
+        flat_table.read(path)
+    with pytest.raises(DataError, match="name of an encoding, got 'klingon'"):
+        flat_table.read(path, encoding="klingon")
+    with pytest.raises(DataError, match=r"text in ascii .* line 3"):
+        flat_table.read(path, encoding="ascii")
+    for packed in (lzma.compress, bz2.compress, gzip.compress, zstd):
+        path.write_bytes(packed(TABLE.encode() * 50)[:-20])
+        with pytest.raises(DataError, match="complete"):
+            flat_table.read(path).interactions.collect()
+    _zip(tmp_path / "o.zip", TABLE)
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "o.zip").read_bytes()[:300])
+    with pytest.raises(DataError, match="complete zip archive"):
+        flat_table.read(tmp_path / "cut.zip")
+    with zipfile.ZipFile(tmp_path / "o.zip", "a") as archive:
+        archive.writestr("more.csv", "x")
+    with pytest.raises(DataError, match=r"one file in the archive .* 2: orders.csv, more.csv"):
+        flat_table.read(tmp_path / "o.zip")
+    (tmp_path / "o.jsonl").write_text('{"user": 1, "item": 2}\n{"user": 1,\n')
+    with pytest.raises(DataError, match="line 2"):
+        flat_table.read(tmp_path / "o.jsonl")
+    path.write_text(LINES)
+    with pytest.raises(DataError, match="--no-header --columns"):
+        flat_table.read(path)
+    for options in ({"header": False}, {"columns": ["user", "item"]}):
+        with pytest.raises(ConfigError, match=r"neither|both"):
+            flat_table.read(path, **options)
+    path.write_text("x" * (1 << 21))
+    with pytest.raises(DataError, match="first line of more than"):
+        flat_table.read(path)

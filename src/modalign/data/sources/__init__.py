@@ -1,7 +1,8 @@
 """Readers of files from elsewhere, one module each, all returning the same `RawData`.
 
 A reader is imported when it is first used. Each module has a function
-`read(path, **options) -> RawData`; its keyword parameters are the options of the source.
+`read(path, **options) -> RawData`; its keyword parameters are the options of the source, or the
+fields of the configuration class that the module names `TableOptions`.
 
 Another package adds a source with an entry point of the group `modalign.sources`, whose module
 calls `SOURCES.register(name, SourceSpec(module, help))`.
@@ -36,7 +37,8 @@ class SourceSpec:
     @property
     def options(self) -> type[BaseModel]:
         """The options of `read` by name, with defaults and types; the path is none of them."""
-        return settings.from_signature(self.reader(), skip=1)
+        declared = getattr(importlib.import_module(self.module), "TableOptions", None)
+        return declared or settings.from_signature(self.reader(), skip=1)
 
 
 SOURCES: Registry[SourceSpec] = Registry("kind of source", "modalign.sources")

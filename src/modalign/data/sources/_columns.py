@@ -98,6 +98,7 @@ def unique_ids(table: SourceTable, column: str, what: str) -> pl.DataFrame:
     """
     kind = table.frame.collect_schema()[column]
     rows = table.collect(table.frame.with_columns(text_id(column, kind).alias(column)))
+    table.check_count(len(rows))
     without = rows[column].is_null().arg_true()
     if len(without):
         raise table.bad_cell(int(without[0]), column, f"an {what} id")
@@ -189,16 +190,19 @@ def typed(
     looked_at: Sequence[str] = list(columns.used().values()) if table.quoted else table.names
     kept = ~pl.all_horizontal(pl.col(c).is_null() for c in looked_at)
     latest = exprs["time"].abs().max() if "time" in exprs else pl.lit(0.0)
-    nulls = (one.is_null().sum().alias(name) for name, one in exprs.items())
-    counts = table.frame.filter(kept).select(pl.len().alias("rows"), latest.alias("latest"), *nulls)
+    nulls = ((kept & one.is_null()).sum().alias(name) for name, one in exprs.items())
+    counts = table.frame.select(
+        pl.len().alias("all"), kept.sum().alias("rows"), latest.alias("latest"), *nulls
+    )
     summary = table.collect(counts).row(0, named=True)
+    table.check_count(summary["all"])
     if not summary["rows"] and not may_be_empty:
         got = "column names and no rows" if table.path and table.header else "no rows"
         raise DataError(f"interactions in {table.name}", got, "check that the right file was given")
     for name, expression in exprs.items():
         if summary[name]:
             raise _first_bad(table, kept & expression.is_null(), name, columns)
-    remarks = []
+    remarks = list(table.remarks)
     if "time" in exprs:
         divisor, unit = ticks or 1, None
         if ticks is None:

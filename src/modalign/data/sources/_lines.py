@@ -1,12 +1,18 @@
-"""Text files as bytes and lines: plain or gzipped, UTF-8 or Latin-1, and JSON line by line."""
+"""Text files as bytes and lines: plain or compressed, in any encoding, and JSON line by line."""
 
 from __future__ import annotations
 
 import ast
+import bz2
+import codecs
 import gzip
+import io
 import json
+import lzma
+import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -15,8 +21,21 @@ from modalign.errors import DataError
 CHUNK = 16 << 20
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """A file opened for reading, decompressed if it starts with the two bytes of gzip.
+_MAGIC = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bz2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"PK\x03\x04", "zip"),
+)
+COMMON = ("cp1252", "cp1251", "gb18030", "shift_jis", "euc_kr", "big5", "cp1253")
+"""Encodings of old files, the most common one first, that a guess is made of."""
+BROKEN = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+"""What the readers of compressed files raise for one that is cut or damaged."""
+
+
+def compression(path: Path) -> str | None:
+    """gzip, bz2, xz, zstd or zip, by the first bytes of a file; None for any other file.
 
     The content decides, not the name: browsers and mirrors unpack or rename such files.
 
@@ -25,10 +44,78 @@ def open_bytes(path: Path) -> BinaryIO:
     """
     try:
         with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-        return cast(BinaryIO, gzip.open(path, "rb")) if zipped else path.open("rb")
+            start = file.read(6)
     except OSError as error:
         raise _unreadable(path, error) from error
+    return next((name for magic, name in _MAGIC if start.startswith(magic)), None)
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """A file opened for reading, decompressed if it is compressed (see `compression`).
+
+    Raises:
+        DataError: the file cannot be opened, or a zip archive holds no file or several.
+    """
+    kind = compression(path)
+    try:
+        if kind == "gzip":
+            return cast(BinaryIO, gzip.open(path, "rb"))
+        if kind == "bz2":
+            return cast(BinaryIO, bz2.open(path, "rb"))
+        if kind == "xz":
+            return cast(BinaryIO, lzma.open(path, "rb"))
+        if kind == "zstd":
+            return cast(BinaryIO, io.BufferedReader(_zstd(path)))
+        if kind == "zip":
+            return _only_member(path)
+        return path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _zstd(path: Path) -> io.RawIOBase:
+    import pyarrow as pa
+
+    return cast(io.RawIOBase, pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
+
+
+def _only_member(path: Path) -> BinaryIO:
+    """The one file of a zip archive; what a Mac adds beside it does not count."""
+    fix = "unpack the archive and name one file"
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        got = f"{path}, which is cut or damaged: {error}"
+        raise DataError("a complete zip archive", got, "download the file again") from error
+    names = [
+        one.filename
+        for one in archive.infolist()
+        if not one.is_dir() and not one.filename.startswith("__MACOSX/")
+    ]
+    if len(names) != 1:
+        some = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        raise DataError(f"one file in the archive {path}", f"{len(names)}: {some}", fix)
+    try:
+        return cast(BinaryIO, archive.open(names[0]))
+    except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unknown method
+        raise DataError(f"a zip archive without a password: {path}", str(error), fix) from error
+
+
+@contextmanager
+def complete(path: Path) -> Iterator[None]:
+    """Turn what a reader raises for a file that is cut, damaged or unreadable into a DataError.
+
+    Raises:
+        DataError: it is.
+    """
+    try:
+        yield
+    except (*BROKEN, OSError) as error:
+        kind = compression(path)
+        if kind is None:
+            raise _unreadable(path, error) from error
+        fix = "download the file again"
+        raise DataError(f"a complete {kind} file {path}", str(error), fix) from error
 
 
 def chunks(path: Path, size: int = CHUNK) -> Iterator[tuple[int, bytes]]:
@@ -39,8 +126,8 @@ def chunks(path: Path, size: int = CHUNK) -> Iterator[tuple[int, bytes]]:
         size: bytes to read at a time, after decompression.
 
     Raises:
-        DataError: the file cannot be read, or its gzip stream is broken; the message names a
-            line up to which it is complete.
+        DataError: the file cannot be read, or its compressed stream is broken; the message names
+            a line up to which it is complete.
     """
     line, rest = 1, b""
     with open_bytes(path) as file:
@@ -53,14 +140,86 @@ def chunks(path: Path, size: int = CHUNK) -> Iterator[tuple[int, bytes]]:
                 piece, rest = rest + block[:cut], block[cut:]
                 yield line, piece
                 line += piece.count(b"\n")
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except (*BROKEN, OSError) as error:
+            kind = compression(path)
+            if kind is None:
+                raise _unreadable(path, error) from error
             got = f"a stream that breaks off after line {line - 1} or later: {error}"
             fix = "download the file again"
-            raise DataError(f"a complete gzip file {path}", got, fix) from error
-        except OSError as error:
-            raise _unreadable(path, error) from error
+            raise DataError(f"a complete {kind} file {path}", got, fix) from error
     if rest:
         yield line, rest
+
+
+def in_utf8(path: Path, encoding: str | None = None) -> bytes | None:
+    r"""The content of a file that is not UTF-8, as UTF-8; None where it needs no change.
+
+    Args:
+        path: the file.
+        encoding: its encoding; None reads UTF-16 where the file starts with its mark, and
+            leaves all other files as they are.
+
+    Raises:
+        DataError: no such encoding, or the file is not of that encoding; the line is named.
+    """
+    if encoding is None:
+        with complete(path), open_bytes(path) as file:
+            start = file.read(2)
+        if start not in (b"\xff\xfe", b"\xfe\xff"):
+            return None
+        encoding = "utf-16"
+    try:
+        name = codecs.lookup(encoding).name
+    except LookupError as error:
+        fix = "use the name that Python gives it, such as utf-8, utf-16, cp1252 or gb18030"
+        raise DataError("the name of an encoding", repr(encoding), fix) from error
+    raw = whole(path)
+    try:
+        text = raw.decode("utf-8-sig" if name == "utf-8" else name)
+    except UnicodeDecodeError as error:
+        raise not_encoded(path, raw, name, error) from error
+    return text.encode()
+
+
+def not_encoded(path: Path, raw: bytes, name: str, error: UnicodeDecodeError) -> DataError:
+    """The error for bytes that are not text of an encoding, with the line and a guess.
+
+    Args:
+        path: the file, for the message.
+        raw: its content.
+        name: of the encoding.
+        error: what decoding it said.
+    """
+    from charset_normalizer import from_bytes
+
+    line = raw.count(b"\n", 0, error.start) + 1
+    got = f"bytes {raw[error.start : error.start + 4].hex(' ')} in line {line}"
+    around = raw[max(error.start - 20_000, 0) : error.start + 20_000]
+    best = from_bytes(around, cp_isolation=list(COMMON)).best()
+    guess = f"--encoding {COMMON[0] if best is None else best.encoding}"
+    return DataError(f"text in {name} in {path}", got, f"save the file as UTF-8, or try {guess}")
+
+
+def check_utf8(path: Path) -> None:
+    """Raise the error for the first bytes of a file that are not UTF-8; nothing if all are.
+
+    Raises:
+        DataError: the line, and a guess at the encoding.
+    """
+    for number, piece in chunks(path):
+        try:
+            piece.decode()
+        except UnicodeDecodeError as error:
+            raise not_encoded(
+                path, b"\n" * (number - 1) + piece, "utf-8", _later(error, number)
+            ) from error
+
+
+def _later(error: UnicodeDecodeError, number: int) -> UnicodeDecodeError:
+    shift = number - 1
+    return UnicodeDecodeError(
+        error.encoding, error.object, error.start + shift, error.end + shift, error.reason
+    )
 
 
 def first_line(path: Path) -> str:
@@ -160,7 +319,8 @@ def parsed(path: Path, first: int, piece: bytes) -> Iterator[tuple[int, dict[str
             yield number, parse_json(path, number, line)
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = getattr(error, "strerror", None) or error
     return DataError(
-        f"a readable file {path.name}", f"{path}: {error.strerror}", "check path and permissions"
+        f"a readable file {path.name}", f"{path}: {reason}", "check path and permissions"
     )

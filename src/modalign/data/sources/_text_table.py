@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +18,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import polars as pl
 
-from modalign.data.sources._lines import decoded, open_bytes, whole
+from modalign.data.sources import _quotes
+from modalign.data.sources._lines import (
+    check_utf8,
+    complete,
+    compression,
+    decoded,
+    in_utf8,
+    json_records,
+    open_bytes,
+    whole,
+)
+from modalign.data.sources._quotes import Quoting
 from modalign.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,11 +57,38 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     "image": ("image", "imagepath", "picture", "photo", "poster", "imagefile", "img"),
 }  # fmt: skip
 
-SEPARATORS = (",", "\t", ";", "|")
-CALLED = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar", " ": "a space"}
-SUFFIXES = {".csv", ".tsv", ".txt", ".tab", ".data", ".parquet", ".pq"}
+SEPARATORS = (",", "\t", ";", "|", "::")
+CALLED = {
+    ",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar", " ": "blanks",
+    "::": "'::'",
+}  # fmt: skip
+JSON = (".jsonl", ".ndjson", ".json")
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+SUFFIXES = {".csv", ".tsv", ".txt", ".tab", ".data", ".parquet", ".pq", *JSON, *PACKED}
+LONGEST = 1 << 20
+"""Bytes of a line of column names; a longer one is no table."""
 _UNIT = "\x1f"
 """Stands for a separator of several characters; ASCII's "unit separator"."""
+_SEP_LINE = re.compile(r'"?sep=(.|\\t)"?', re.IGNORECASE)
+"""What spreadsheets write above the names of the columns to say which separator follows."""
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How a text table is written; what is None is found in the file.
+
+    Attributes:
+        separator: between fields: one character, `::`, or a blank for one or more blanks.
+        quote: "auto" takes fields whose double quotes do not pair up as plain text, "double"
+            refuses them, "none" takes all quotes as plain text.
+        encoding: Python's name of the encoding; None is UTF-8, or UTF-16 where the file says so.
+        columns: names of the columns of a file without a line of names.
+    """
+
+    separator: str | None = None
+    quote: Quoting = "auto"
+    encoding: str | None = None
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +103,10 @@ class SourceTable:
         quoted: whether fields may stand in double quotes. In a file without quotes, a line with
             more fields than columns is always refused.
         content: the text of the file where it is not parsed as it is.
+        skipped: lines before the first that belongs to the table.
+        expected: number of records that the file holds, its names not counted; None if unknown.
+        remarks: what was done to read the file, to show.
+        written_as: the separator in the file, where `content` has another in its place.
     """
 
     frame: pl.LazyFrame
@@ -73,6 +116,15 @@ class SourceTable:
     header: bool = True
     quoted: bool = True
     content: bytes | None = None
+    skipped: int = 0
+    expected: int | None = None
+    remarks: tuple[str, ...] = ()
+    written_as: str | None = None
+
+    @property
+    def between(self) -> str:
+        """The separator as the file has it."""
+        return self.written_as or self.separator
 
     @cached_property
     def names(self) -> list[str]:
@@ -109,6 +161,7 @@ class SourceTable:
         }
         # All columns are parsed, so that a line with too many fields is found.
         found = self.collect(self.frame.with_columns(**typed)).select(*schema)
+        self.check_count(len(found))
         for name, kind in schema.items():
             if found[name].null_count():
                 wanted = "a value" if kind == pl.String else "a number"
@@ -123,6 +176,7 @@ class SourceTable:
             DataError: there is no row, or a line has fewer fields than the first one.
         """
         rows = self.collect()
+        self.check_count(len(rows))
         if rows[:, -1].null_count() and (odd := self._odd_line(len(rows.columns), fewer=True)):
             raise self._wrong_width(len(rows.columns), odd)
         return rows.filter(~pl.all_horizontal(pl.all().is_null()))
@@ -139,6 +193,19 @@ class SourceTable:
             fix = f"name the column{plural} {', '.join(missing)} in the first line"
             raise DataError(
                 f"the columns {', '.join(columns)} in {self.name}", self.shown(), self.hint() or fix
+            )
+
+    def check_count(self, read: int) -> None:
+        """Refuse a reading with more or fewer rows than the file has records.
+
+        Raises:
+            DataError: the two numbers.
+        """
+        if self.expected is not None and read != self.expected:
+            raise DataError(
+                f"{self.expected:,} rows from the {self.expected:,} records of {self.name}",
+                f"{read:,}",
+                "try --quote none, and tell us about this file: no row should be lost",
             )
 
     def place(self, row: int) -> str:
@@ -166,28 +233,34 @@ class SourceTable:
         if self.path is None:
             return f"the columns {', '.join(self.names)}"
         count = "one column" if len(self.names) == 1 else f"{len(self.names)} columns"
-        between = CALLED.get(self.separator, repr(self.separator))
+        between = CALLED.get(self.between, repr(self.between))
         return f"{count} in line 1, separated by {between}: {', '.join(self.names)}"
 
     def hint(self) -> str | None:
         """How to fix a table whose separator or missing header is the likely reason."""
         if self.path is None or not self.header:
             return None
-        first = physical_line(self.path)
-        better = " " if len(self.names) == 1 and not set(first) & set(SEPARATORS) else sniff(first)
-        if better != self.separator and better in first:
+        first = _first_line(self.path, self.content, self.skipped).replace(_UNIT, self.between)
+        better = sniff(first)
+        if better != self.between and better in first:
             return (
                 f"the fields seem to be separated by {CALLED[better]}, not by "
-                f"{CALLED.get(self.separator, repr(self.separator))}: change the file or the "
+                f"{CALLED.get(self.between, repr(self.between))}: change the file or the "
                 "separator"
             )
-        if all(name.replace(".", "").replace("-", "").isdigit() for name in self.names):
-            return "add a first line with the names of the columns, such as user_id,item_id"
+        known = any(recognise(self.names, role) for role in KNOWN)
+        if not known and any(c.isdigit() for name in self.names for c in name):
+            return (
+                "add a first line with the names of the columns, such as user_id,item_id, or name "
+                "them with --no-header --columns user,item"
+            )
         return None
 
     def _unreadable(self, error: Exception, n_columns: int) -> DataError:
         text = str(error).split("\n")[0]
-        if "utf-8" in text.lower():
+        if "utf-8" in text.lower() or "utf8" in text.lower():
+            if self.path is not None and self.content is None:
+                check_utf8(self.path)
             return DataError(f"text in UTF-8 in {self.name}", text, "save the file as UTF-8")
         if isinstance(error, OSError):
             return DataError(
@@ -208,6 +281,8 @@ class SourceTable:
         """A CSV reader of the file, for messages: it counts lines, and is slow."""
         raw = open_bytes(self.path) if self.content is None else io.BytesIO(self.content)  # type: ignore[arg-type]
         with io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as file:
+            for _ in range(self.skipped):
+                file.readline()
             yield csv.reader(
                 file,
                 delimiter=self.separator,
@@ -219,8 +294,8 @@ class SourceTable:
             with self._reader() as reader, suppress(csv.Error):
                 for number, _ in enumerate(reader, start=-1 if self.header else 0):
                     if number == row:
-                        return int(reader.line_num)
-        return row + 1 + self.header
+                        return int(reader.line_num) + self.skipped
+        return row + 1 + self.header + self.skipped
 
     def _odd_line(self, n_columns: int, *, fewer: bool = False) -> str | None:
         """The first line with more (or fewer) fields than columns, in words."""
@@ -229,7 +304,7 @@ class SourceTable:
         with self._reader() as reader, suppress(csv.Error):
             for fields in reader:
                 if len(fields) > n_columns or (fewer and 0 < len(fields) < n_columns):
-                    return f"{len(fields)} fields in line {reader.line_num}"
+                    return f"{len(fields)} fields in line {reader.line_num + self.skipped}"
         return None
 
 
@@ -238,60 +313,162 @@ def open_table(
     separator: str | None = None,
     *,
     columns: Sequence[str] | None = None,
-    quoted: bool = True,
+    quote: Quoting = "auto",
+    encoding: str | None = None,
     latin: bool = False,
     infer_except: Sequence[str] | None = None,
 ) -> SourceTable:
-    """A text or Parquet file as a lazy table.
+    """A text, JSON-lines or Parquet file as a lazy table.
 
     Args:
-        path: the file, gzipped or not.
+        path: the file; may be compressed (gzip, bz2, xz, zstd, or a zip archive of one file).
         separator: between fields; None finds it in the first line.
         columns: names of the columns of a file whose first line does not name them. Further
             columns are left out.
-        quoted: whether fields may stand in double quotes.
+        quote: as in `TextFormat`.
+        encoding: as in `TextFormat`.
         latin: read the file whole, as Latin-1 if it is not valid UTF-8.
         infer_except: numbers and truth values get their types, except in these columns; None
             leaves all columns text.
 
     Raises:
-        DataError: no such file, an empty file, fewer fields than `columns`, or not a Parquet file.
+        DataError: no such file, an empty file, fewer fields than `columns`, quotes that do not
+            pair up with `quote="double"`, or not a Parquet file.
     """
-    if path.suffix.lower() in (".parquet", ".pq"):
+    kind = path.name.lower().removesuffix(".gz")
+    if kind.endswith((".parquet", ".pq")):
         return _open_parquet(path)
-    first = physical_line(path)
-    chosen = separator or sniff(first)
-    content = decoded(path).encode() if latin else None
-    if len(chosen.encode()) > 1 and columns:
-        content = (whole(path) if content is None else content).replace(
-            chosen.encode(), _UNIT.encode()
-        )
-        first, chosen = first.replace(chosen, _UNIT), _UNIT
-    if len(chosen.encode()) != 1:
-        raise DataError(
-            "a separator of one character", repr(separator), "use ',', ';', '|' or a tab"
-        )
+    if kind.endswith(JSON):
+        return _open_json(path, encoding)
+    _must_be_file(path)
+    content = decoded(path).encode() if latin else in_utf8(path, encoding)
+    if content is None and compression(path) not in (None, "gzip"):
+        content = whole(path)
+    first, skipped = _first_line(path, content), 0
+    if named := _SEP_LINE.fullmatch(first):
+        separator = separator or named[1].replace("\\t", "\t")
+        skipped, first = 1, _first_line(path, content, 1)
+    chosen = sniff(first) if separator is None else separator
+    if not chosen or "\n" in chosen or '"' in chosen:
+        got = repr(separator)
+        raise DataError("a separator between fields", got, "use ',', ';', '|', '::' or a tab")
+    if chosen == " " or len(chosen.encode()) > 1:
+        raw = whole(path) if content is None else content
+        content, between = _with_units(raw, chosen), chosen
+        first, chosen, quote = _first_line(path, content, skipped), _UNIT, "none"
+    else:
+        between = chosen
+    content, expected, remarks = _checked_quotes(path, content, chosen, quote, skipped)
     frame = pl.scan_csv(
         path if content is None else io.BytesIO(content),
         separator=chosen,
         has_header=columns is None,
-        quote_char='"' if quoted else None,
-        **_inference(first.split(chosen), infer_except),
+        quote_char=None if quote == "none" else '"',
+        skip_lines=skipped,
+        **_inference(_fields(first, chosen, quote), infer_except),
     )
     if columns:
-        width = len(first.split(chosen))
+        width = len(_fields(first, chosen, quote))
         if width < len(columns):
-            between = repr(separator) if chosen == _UNIT else CALLED.get(chosen, repr(chosen))
             raise DataError(
-                f"{len(columns)} fields separated by {between} in each line of {path}: "
-                f"{', '.join(columns)}",
-                f"{width} in line 1: {first[:60]!r}",
+                f"{len(columns)} fields separated by {CALLED.get(between, repr(between))} in each "
+                f"line of {path}: {', '.join(columns)}",
+                f"{width} in line {1 + skipped}: {first.replace(_UNIT, between)[:60]!r}",
                 "check that the right file was given",
             )
         more = [f"further {i}" for i in range(width - len(columns))]
         names = dict(zip(frame.collect_schema().names(), [*columns, *more], strict=True))
         frame = frame.rename(names)
-    return SourceTable(frame, str(path), path, chosen, columns is None, quoted, content)
+    return SourceTable(
+        frame,
+        str(path),
+        path,
+        chosen,
+        columns is None,
+        quote != "none",
+        content,
+        skipped,
+        None if expected is None else expected - (columns is None),
+        remarks,
+        between,
+    )
+
+
+def _fields(line: str, separator: str, quote: Quoting) -> list[str]:
+    if quote == "none":
+        return line.split(separator)
+    return next(csv.reader([line], delimiter=separator))
+
+
+def _with_units(raw: bytes, separator: str) -> bytes:
+    """The text with a separator of several characters, or runs of blanks, as one character."""
+    unit = _UNIT.encode()
+    if separator != " ":
+        return raw.replace(separator.encode(), unit)
+    return re.sub(rb"[ \t]+", unit, re.sub(rb"(?m)^[ \t]+|[ \t]+(?=\r?$)", b"", raw))
+
+
+def _checked_quotes(
+    path: Path, content: bytes | None, separator: str, quote: Quoting, skipped: int
+) -> tuple[bytes | None, int | None, tuple[str, ...]]:
+    """The text whose quotes pair up, its number of records, and a remark on what was changed."""
+    if quote == "none":
+        return content, None, ()
+    with complete(path), open_bytes(path) if content is None else io.BytesIO(content) as file:
+        for _ in range(skipped):
+            file.readline()
+        found = _quotes.look(file, separator.encode())
+    if found.stray is None:
+        return content, found.records, ()
+    line = found.stray + skipped
+    if quote == "double":
+        raise DataError(
+            f"double quotes that open at the start of a field and close at its end in {path}",
+            f"a quote in line {line} that does not",
+            "double the quotes inside a quoted field, or use --quote auto or none",
+        )
+    raw = whole(path) if content is None else content
+    head, body = _cut(raw, skipped)
+    plain = _quotes.as_plain(body, separator.encode())
+    records = _quotes.look(io.BytesIO(plain.content), separator.encode())
+    remark = (
+        f"{plain.fields:,} field{'s' * (plain.fields > 1)} of {path.name} with quotes that do not "
+        f"pair up, read as plain text; the first is {plain.example!r} in line "
+        f"{plain.line + skipped}"
+    )
+    return head + plain.content, records.records, (remark,)
+
+
+def _cut(raw: bytes, lines: int) -> tuple[bytes, bytes]:
+    at = 0
+    for _ in range(lines):
+        at = raw.index(b"\n", at) + 1
+    return raw[:at], raw[at:]
+
+
+def _open_json(path: Path, encoding: str | None) -> SourceTable:
+    """A file with a JSON object in each line, or a JSON array of them."""
+    _must_be_file(path)
+    content = in_utf8(path, encoding)
+    raw = whole(path) if content is None else content
+    if not raw.strip():
+        raise DataError(f"a JSON object in each line of {path}", "an empty file", "check the path")
+    try:
+        if raw.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+            frame = pl.read_json(io.BytesIO(raw), infer_schema_length=None)
+        else:
+            frame = pl.read_ndjson(io.BytesIO(raw), infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        for _ in json_records(path):  # names the line
+            pass
+        got = str(error).split("\n")[0][:200]
+        raise DataError(f"JSON objects with the same fields in {path}", got, "check it") from error
+    lists = [
+        pl.col(name).list.eval(pl.element().cast(pl.String)).list.join(" ").alias(name)
+        for name, kind in frame.schema.items()
+        if isinstance(kind, pl.List) and not kind.inner.is_nested()
+    ]
+    return SourceTable(frame.with_columns(lists).lazy(), str(path))
 
 
 def _inference(names: Sequence[str], texts: Sequence[str] | None) -> dict[str, Any]:
@@ -315,14 +492,24 @@ def _open_parquet(path: Path) -> SourceTable:
     return SourceTable(frame, str(path))
 
 
-def table_of(source: str | Path | Frame, separator: str | None = None) -> SourceTable:
+def table_of(source: str | Path | Frame, text: TextFormat = TextFormat()) -> SourceTable:
     """A file, or a polars or pandas frame, as a table.
+
+    Args:
+        source: the file or the frame.
+        text: how a text file is written.
 
     Raises:
         DataError: it is neither, or the file cannot be read.
     """
     if isinstance(source, str | Path):
-        return open_table(Path(source), separator)
+        return open_table(
+            Path(source),
+            text.separator,
+            columns=text.columns,
+            quote=text.quote,
+            encoding=text.encoding,
+        )
     if isinstance(source, pl.LazyFrame | pl.DataFrame):
         return SourceTable(source.lazy(), "the data frame")
     if type(source).__module__.split(".")[0] == "pandas":
@@ -332,22 +519,30 @@ def table_of(source: str | Path | Frame, separator: str | None = None) -> Source
     )
 
 
+def _must_be_file(path: Path) -> None:
+    if not path.is_file():
+        got = f"{path}, which is a folder" if path.is_dir() else f"{path}, which does not exist"
+        raise DataError("a table in a text or Parquet file", got, "check the path")
+
+
 def physical_line(path: Path) -> str:
     """The first line of a text file.
 
     Raises:
         DataError: there is no such file, or nothing in its first line.
     """
-    if not path.is_file():
-        got = f"{path}, which is a folder" if path.is_dir() else f"{path}, which does not exist"
-        raise DataError("a table in a text or Parquet file", got, "check the path")
-    with open_bytes(path) as file:
-        try:
-            line = file.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
-        except (EOFError, OSError) as error:
-            raise DataError(
-                f"a readable, complete file {path}", str(error), "download or write it again"
-            ) from error
+    _must_be_file(path)
+    return _first_line(path, None)
+
+
+def _first_line(path: Path, content: bytes | None, skipped: int = 0) -> str:
+    with complete(path), open_bytes(path) if content is None else io.BytesIO(content) as file:
+        for _ in range(skipped):
+            file.readline()
+        line = file.readline(LONGEST).decode("utf-8-sig", "replace").rstrip("\r\n")
+    if len(line) >= LONGEST:
+        got = f"a first line of more than {LONGEST:,} bytes"
+        raise DataError(f"a table with lines in {path}", got, "check that the right file was given")
     if not line.strip():
         raise DataError(
             f"a table with a line of column names in {path}",
@@ -366,10 +561,16 @@ def sniff(header: str) -> str:
     """
 
     def worth(separator: str) -> tuple[int, int]:
-        names = next(csv.reader([header], delimiter=separator))
+        if separator == "::":
+            names = header.split(separator)
+        else:
+            names = next(csv.reader([header], delimiter=separator))
         found = sum(recognise(names, role) is not None for role in ("user", "item"))
         return found, len(names)
 
+    # Blanks stand in names too, so they separate only where nothing else can.
+    if " " in header.strip() and not any(one in header for one in SEPARATORS):
+        return " "
     return max(SEPARATORS, key=worth)
 
 

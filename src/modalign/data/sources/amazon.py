@@ -262,14 +262,14 @@ def _ratings_only(path: Path) -> tuple[SourceTable, Layout]:
     """A "ratings only" table and its layout, found from the first line and the product numbers."""
     cells = first_line(path).split(",")
     if RECENT.user in cells:
-        table = open_table(path, ",", quoted=False)
+        table = open_table(path, ",", quote="none")
         table.need(RECENT.fields)
         return table, RECENT
     if len(cells) != 4:
         got = f"{len(cells)} in line 1: {','.join(cells)[:60]!r}"
         fix = "give a ratings-only file of 2014 or 2018, or one with the header of 2023"
         raise DataError(f"four fields separated by commas, without a header, in {path}", got, fix)
-    table = open_table(path, ",", columns=CLASSIC.fields, quoted=False)
+    table = open_table(path, ",", columns=CLASSIC.fields, quote="none")
     sample = table.collect(table.frame.head(1000))
     share = [sample[:, i].str.contains(ITEM_ID).fill_null(value=False).sum() for i in (0, 1)]
     if share[0] == share[1]:
@@ -278,7 +278,7 @@ def _ratings_only(path: Path) -> tuple[SourceTable, Layout]:
         raise DataError(expected, f"{','.join(cells)[:60]!r} in line 1", fix)
     if share[0] > share[1]:
         columns = (CLASSIC.item, CLASSIC.user, CLASSIC.rating, CLASSIC.time)
-        table = open_table(path, ",", columns=columns, quoted=False)
+        table = open_table(path, ",", columns=columns, quote="none")
     return table, CLASSIC
 
 

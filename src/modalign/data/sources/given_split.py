@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from modalign.core import settings
 from modalign.data.raw import RawData
 from modalign.data.sources._columns import find_columns, typed
-from modalign.data.sources._text_table import SUFFIXES, open_table
-from modalign.data.sources.flat_table import item_table
+from modalign.data.sources._text_table import PACKED, SUFFIXES, table_of
+from modalign.data.sources.flat_table import TableOptions, item_table
 from modalign.errors import DataError
 
 NAMES = {
@@ -19,37 +21,21 @@ NAMES = {
 }
 
 
-def read(
-    folder: str | Path,
-    user: str | None = None,
-    item: str | None = None,
-    weight: str | None = None,
-    time: str | None = None,
-    separator: str | None = None,
-    items: str | Path | None = None,
-    images: str | Path | None = None,
-    name: str | None = None,
-) -> RawData:
+def read(folder: str | Path, **options: Any) -> RawData:
     """Interactions of `train`, `valid` (or validation, val, dev) and `test` files of a folder.
 
-    Each is a CSV, TSV or Parquet file with named columns, as in
-    `modalign.data.sources.flat_table.read`.
+    Each is a CSV, TSV, JSON-lines or Parquet file, as in `modalign.data.sources.flat_table.read`.
 
     Args:
         folder: the folder.
-        user: name of the column of users; None recognises it by common names.
-        item: name of the column of items, as for users.
-        weight: name of the column of ratings, as for users.
-        time: name of the column of times, as for users.
-        separator: between the fields of a text file; None finds it in the first line.
-        items: table of items; None takes a file called `items` in the folder, if there is one.
-        images: folder of pictures named by item id; None takes a folder called `images` in the
-            folder, if there is one.
-        name: short name of the data; None takes the name of the folder.
+        options: fields of `TableOptions`. Without `items` and `images` a file called `items` and a
+            folder called `images` in the folder are taken, if they are there.
 
     Raises:
         DataError: a part is missing or exists twice, or a file is invalid.
+        ConfigError: an option is unknown or of the wrong type.
     """
+    chosen = settings.build(TableOptions, options, "the source 'split'")
     folder = Path(folder)
     if not folder.is_dir():
         got = f"{folder}, which is a file" if folder.exists() else f"{folder}, which does not exist"
@@ -57,9 +43,8 @@ def read(
     files = {part: _one(folder, part) for part in NAMES}
     frames, remarks, used = [], [], {}
     for part, path in files.items():
-        table = open_table(path, separator)
-        given = {"user": user, "item": item, "weight": weight, "time": time}
-        columns = find_columns(table, given)  # type: ignore[arg-type]
+        table = table_of(path, chosen.text())
+        columns = find_columns(table, chosen.given())
         used[part] = set(columns.used())
         interactions, told = typed(table, columns)
         frames.append(interactions.with_columns(split=pl.lit(part)))
@@ -68,12 +53,12 @@ def read(
     for column in sorted(set.union(*used.values()) - everywhere):
         remarks.append(f"{column} is not in all three files and was dropped")
     keep = ["user_id", "item_id", *(c for c in ("weight", "time") if c in everywhere), "split"]
-    item_file = items or next(iter(_candidates(folder, ("items",))), None)
-    pictures = images or (folder / "images" if (folder / "images").is_dir() else None)
+    item_file = chosen.items or next(iter(_candidates(folder, ("items",))), None)
+    pictures = chosen.images or (folder / "images" if (folder / "images").is_dir() else None)
     return RawData(
-        name=name or folder.resolve().name,
+        name=chosen.name or folder.resolve().name,
         interactions=pl.concat([frame.select(keep) for frame in frames]),
-        items=item_table(item_file, pictures),
+        items=item_table(item_file, pictures, chosen.encoding, remarks),
         info={
             "source": "split",
             "files": [str(path) for path in files.values()],
@@ -86,8 +71,12 @@ def _candidates(folder: Path, stems: tuple[str, ...]) -> list[Path]:
     return sorted(
         p
         for p in folder.iterdir()
-        if p.is_file() and p.stem.lower() in stems and p.suffix.lower() in SUFFIXES
+        if p.is_file() and _stem(p) in stems and p.suffix.lower() in SUFFIXES
     )
+
+
+def _stem(path: Path) -> str:
+    return (Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem).lower()
 
 
 def _one(folder: Path, part: str) -> Path:

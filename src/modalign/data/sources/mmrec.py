@@ -21,6 +21,7 @@ import polars as pl
 
 from modalign.data.raw import RawData, RawFeatures
 from modalign.data.sources._columns import unique_ids
+from modalign.data.sources._quotes import Quoting
 from modalign.data.sources._text_table import SourceTable, open_table, physical_line
 from modalign.errors import DataError
 
@@ -56,7 +57,7 @@ def read(path: str | Path) -> RawData:
         (('0', '1', 'train'), [False, True])
     """
     folder = Path(path)
-    inter = open_table(_inter_file(folder), "\t", quoted=False)
+    inter = open_table(_inter_file(folder), "\t", quote="none")
     columns = inter.names
     schema: dict[str, type[pl.DataType]] = {USER: pl.Int64, ITEM: pl.Int64, LABEL: pl.Int64}
     schema |= {n: pl.Float64 for n in ("rating", "timestamp") if n in columns}
@@ -217,5 +218,5 @@ def _item_table(folder: Path, ids: pl.Series) -> pl.DataFrame:
 
 def _tab_or_comma(path: Path, infer_except: Sequence[str] | None = None) -> SourceTable:
     separator = "\t" if "\t" in physical_line(path) else ","
-    quoted = separator == ","
-    return open_table(path, separator, quoted=quoted, infer_except=infer_except)
+    quote: Quoting = "auto" if separator == "," else "none"
+    return open_table(path, separator, quote=quote, infer_except=infer_except)

@@ -129,7 +129,7 @@ def _some(column: str) -> pl.Expr:
 
 def _ratings(path: Path, separator: str) -> pl.LazyFrame:
     columns = Columns("user id", "item id", "rating", "timestamp")
-    table = open_table(path, separator, columns=list(columns.used().values()), quoted=False)
+    table = open_table(path, separator, columns=list(columns.used().values()), quote="none")
     return typed(table, columns)[0]
 
 
@@ -137,7 +137,7 @@ def _records(path: Path, separator: str, columns: Sequence[str]) -> pl.DataFrame
     """The lines of a small file, UTF-8 or Latin-1; None if it does not exist."""
     if not path.is_file():
         return None
-    table = open_table(path, separator, columns=columns, quoted=False, latin=True)
+    table = open_table(path, separator, columns=columns, quote="none", latin=True)
     return table.records().select(columns)
 
 

@@ -105,7 +105,7 @@ def _files(path: Path) -> tuple[Path, str, list[tuple[Path, str | None]]]:
 
 def _open(path: Path, needed: Sequence[str]) -> tuple[SourceTable, dict[str, str]]:
     """The file as a table, and the type of each column by its name."""
-    table = open_table(path, "\t", quoted=False)
+    table = open_table(path, "\t", quote="none")
     cells = table.names
     untyped = [cell for cell in cells if ":" not in cell or cell.rpartition(":")[2] not in TYPES]
     if untyped and len(cells) > 1:
