@@ -1,0 +1,122 @@
+"""What each small odd file of this folder must give: rows, items, remarks, or an error.
+
+`ODD` is the table. To add a file, put it here and add a line that says what it is an example of and
+what it must give; the last test holds that every file has a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modalign.data import sources
+from modalign.errors import InputError
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A file, what it stands for, and what it must give.
+
+    Attributes:
+        file: name of a file or folder here.
+        what: what it is an example of.
+        kind: the kind of source that reads it.
+        options: of the source; a name of a file here is given as its path in `paths`.
+        paths: options whose values are files or folders here.
+        rows: the interactions, in the order of the file: user, item and, if there are any,
+            weight and time.
+        items: columns of the items, by name.
+        remarks: each must stand in some remark.
+        error: all must stand in the error; then there are no rows.
+    """
+
+    file: str
+    what: str
+    kind: str = "table"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    rows: Sequence[tuple[Any, ...]] | None = None
+    items: Mapping[str, Sequence[Any]] | None = None
+    remarks: Sequence[str] = ()
+    error: Sequence[str] = ()
+
+
+ODD = (
+    Odd(
+        "stray_quotes.csv",
+        "inch marks and quoted words inside titles; no row may vanish",
+        rows=[
+            ("u1", "a", 5, 1600000000),
+            ("u1", "b", 4, 1600000001),
+            ("u2", "a", 3, 1600000002),
+            ("u2", "c", 2, 1600000003),
+            ("u3", "b", 1, 1600000004),
+        ],
+        remarks=["4 fields of stray_quotes.csv with quotes that do not pair up"],
+    ),
+    Odd(
+        "stray_quotes.csv",
+        "the same where quotes must pair up",
+        options={"quote": "double"},
+        error=["line 2"],
+    ),
+    Odd(
+        "open_quote.csv",
+        "a quote that opens a number and never closes",
+        error=["rating", "line 4"],
+    ),
+    Odd(
+        "line_breaks.csv",
+        "line breaks, separators and doubled quotes inside quotes",
+        rows=[("u1", "a"), ("u1", "b"), ("u2", "a")],
+    ),
+    Odd(
+        "no_header_colons.dat",
+        "fields between :: and no line of names",
+        options={"header": False, "columns": "user,item,rating,time"},
+        rows=[("u1", "a", 5, 1600000000), ("u2", "b", 3, 1600000001)],
+    ),
+    Odd("sep_line.csv", "a spreadsheet's sep= line", rows=[("u1", "a", 5), ("u2", "b", 3)]),
+    Odd("utf16.csv", "UTF-16 with its mark", rows=[("u1", "a"), ("u2", "b")]),
+    Odd("latin1.csv", "an old encoding, not named", error=["line 2", "--encoding cp1252"]),
+    Odd(
+        "latin1.csv",
+        "an old encoding, named",
+        options={"encoding": "cp1252"},
+        rows=[("u1", "café"), ("u2", "b")],
+    ),
+    Odd("lines.jsonl", "JSON lines", rows=[("u1", "7", 4.5), ("u2", "8", 3)]),
+)
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda one: f"{one.file}: {one.what}")
+def test_each_odd_file_gives_what_the_table_says(odd):
+    options = {**odd.options, **{name: HERE / file for name, file in odd.paths.items()}}
+    if odd.error:
+        with pytest.raises(InputError) as caught:
+            sources.read(odd.kind, HERE / odd.file, **options).interactions.collect()
+        missing = [part for part in odd.error if part not in str(caught.value)]
+        assert not missing, str(caught.value)
+        return
+    raw = sources.read(odd.kind, HERE / odd.file, **options)
+    if odd.rows is not None:
+        assert raw.interactions.collect().rows() == list(odd.rows)
+    if odd.items is not None:
+        assert raw.items is not None
+        assert {name: raw.items[name].to_list() for name in odd.items} == {
+            name: list(values) for name, values in odd.items.items()
+        }
+    remarks = raw.info["remarks"]
+    assert all(any(part in one for one in remarks) for part in odd.remarks), remarks
+
+
+def test_every_file_here_stands_in_the_table():
+    files = {one.name for one in HERE.iterdir() if not one.name.startswith(("test_", "__", "."))}
+    named = {file.split("/")[0] for odd in ODD for file in (odd.file, *odd.paths.values())}
+    assert files == named
