@@ -144,7 +144,8 @@ def test_saving_elsewhere_takes_the_pictures_along(tmp_path):
     for data in (one, two, again):
         assert data.image_path(0) is None
         path = data.image_path(np.int64(1))  # type: ignore[arg-type]
-        assert path == data.folder / "images" / "20.png"
+        assert path is not None
+        assert path.parent == data.folder / "images"
         assert path.read_text() == "picture"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from modalign.core.modality import Modality
 from modalign.data import prepare as module
@@ -37,9 +38,9 @@ def raw(n_users: int = 12, n_items: int = 8, seed: int = 0, **more: object) -> R
 def with_pictures(folder: Path, ids: list[str]) -> pl.DataFrame:
     folder.mkdir(exist_ok=True)
     paths = []
-    for n, one in enumerate(ids):
+    for n in range(len(ids)):
         path = folder / f"file{n}.PNG"
-        path.write_text(f"picture of {one}")
+        Image.new("RGB", (n + 1, 1)).save(path, "png")  # as wide as its place
         paths.append(str(path))
     return pl.DataFrame({"item_id": ids, "title": [f"Thing {i}" for i in ids], "image": paths})
 
@@ -165,7 +166,7 @@ def test_tables_are_joined_by_id_and_what_is_unknown_is_null(tmp_path):
     assert (ages["u3"], ages["u1"], ages["u0"]) == (30, 10, None)
     path = data.image_path(data.items.rows(["7"])[0])
     assert path is not None
-    assert path.read_text() == "picture of 7"
+    assert path.read_bytes() == (tmp_path / "p" / "file0.PNG").read_bytes()
     assert "5 of 8 items are not in their table" in data.info["remarks"]
     assert any("1 items of the table have no interaction" in r for r in data.info["remarks"])
 
@@ -252,7 +253,7 @@ def test_the_folder_says_what_the_memory_says(tmp_path):
             assert (ours is None) == (theirs is None)
             if ours is not None and theirs is not None:
                 assert ours.parent == tmp_path / "out" / "images"
-                assert ours.read_text() == theirs.read_text()
+                assert ours.read_bytes() == theirs.read_bytes()
     assert loaded.info["licence"] == "mine"
     assert stages[0] == "reading interactions (1 of 5)"
     assert len(stages) == 5
@@ -267,16 +268,13 @@ def test_linked_pictures_stay_where_they_are(tmp_path):
     assert not (tmp_path / "out" / "images").exists()
 
 
-def test_pictures_are_copied_where_links_can_not_be_made(tmp_path, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise OSError("another file system")
-
-    monkeypatch.setattr("os.link", refuse)
+def test_pictures_are_copied_never_linked(tmp_path):
     items = with_pictures(tmp_path / "p", ["2"])
     data = prepare(raw(items=items), tmp_path / "out")
     path = data.image_path(data.items.rows(["2"])[0])
     assert path is not None
-    assert path.read_text() == "picture of 2"
+    assert path.read_bytes() == Path(items["image"][0]).read_bytes()
+    assert path.stat().st_nlink == 1
 
 
 def test_named_pictures_that_are_not_there_are_null_and_remarked(tmp_path):
@@ -285,7 +283,7 @@ def test_named_pictures_that_are_not_there_are_null_and_remarked(tmp_path):
     data = prepare(raw(items=items), tmp_path / "out")
     assert data.image_path(data.items.rows(["2"])[0]) is None
     assert data.image_path(data.items.rows(["3"])[0]) is not None
-    assert any("1 pictures named" in r for r in data.info["remarks"])
+    assert "1 of the pictures not taken: no such file (2)" in data.info["remarks"]
 
 
 def test_importing_again_leaves_nothing_of_the_old_folder(tmp_path):

@@ -128,6 +128,41 @@ class TableFlags:
     images: Annotated[
         Path | None, typer.Option(help="table, split: folder of pictures named by item id.")
     ] = None
+    audio: Annotated[
+        Path | None, typer.Option(help="table, split: folder of sounds named by item id.")
+    ] = None
+    video: Annotated[
+        Path | None, typer.Option(help="table, split: folder of videos named by item id.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class ItemFlags:
+    """What is known of new items."""
+
+    items: Annotated[
+        Path | None, typer.Option(help="Table of new items with item_id, title, ...")
+    ] = None
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of pictures of new items, named by item id.")
+    ] = None
+    audio: Annotated[
+        Path | None, typer.Option(help="Folder of sounds of new items, named by item id.")
+    ] = None
+    video: Annotated[
+        Path | None, typer.Option(help="Folder of videos of new items, named by item id.")
+    ] = None
+
+    def table(self) -> Any:
+        """The table of new items with their files; what was not taken is printed."""
+        from modalign.data.sources.flat_table import TableOptions, item_table
+
+        options = TableOptions(images=self.images, audio=self.audio, video=self.video)
+        remarks: list[str] = []
+        found = item_table(self.items, options.folders(), remarks=remarks)
+        for remark in remarks:
+            say(f"note: {remark}", err)
+        return found
 
 
 @app.command("import", cls=_WithKinds)
@@ -142,7 +177,8 @@ def import_(
     name: Annotated[str | None, typer.Option(help="Short name of the data set.")] = None,
     source_set: Sets = None,
     link_images: Annotated[
-        bool, typer.Option("--link-images", help="Store the paths of pictures instead of copies.")
+        bool,
+        typer.Option("--link-images", help="Store paths of pictures, not copies."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -189,6 +225,7 @@ def import_(
 @app.command(
     epilog="**Example**\n\n    modalign data append data/shop feedback.parquet --out data/shop-2"
 )
+@grouped
 def append(
     folder: Annotated[Path, typer.Argument(help="Prepared folder.")],
     feedback: Annotated[
@@ -197,18 +234,13 @@ def append(
     out_folder: Annotated[
         Path, typer.Option("--out", help="Folder to write; may be the prepared folder itself.")
     ],
+    new_items: ItemFlags,
     kind: Annotated[
         list[str] | None,
         typer.Option(
             help="Kind of event that becomes an interaction; repeat for more.  [default: "
             "click, like, cart, buy]"
         ),
-    ] = None,
-    items: Annotated[
-        Path | None, typer.Option(help="Table of new items with item_id, title, ...")
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of pictures of new items, named by item id.")
     ] = None,
     split: Annotated[
         str | None,
@@ -222,9 +254,8 @@ def append(
     """Add recorded feedback to a prepared folder, for the next training."""
     from modalign.data.append import KINDS
     from modalign.data.append import append as append_feedback
-    from modalign.data.sources.flat_table import item_table
 
-    table = item_table(items, images)
+    table = new_items.table()
     kinds = tuple(kind or KINDS)
     with err.status(f"reading {folder}"):
         dataset = append_feedback(

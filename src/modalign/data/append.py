@@ -11,7 +11,7 @@ import polars as pl
 
 from modalign.core.modality import Modality
 from modalign.core.settings import DEFAULT_SEED
-from modalign.data import joining, pictures, splits
+from modalign.data import item_files, joining, splits
 from modalign.data.dataset import SPLITS, Dataset
 from modalign.data.frames import to_frame
 from modalign.data.prepare import prepare, replace_folder
@@ -156,7 +156,7 @@ def _raw(
 def _items(old: Dataset, items: pl.DataFrame | None) -> pl.DataFrame:
     table = old.item_table
     if old.folder is not None:
-        table = pictures.under(table, old.folder)
+        table = item_files.under(table, old.folder)
     if "item_id" not in table.columns:
         table = pl.DataFrame({"item_id": old.items.series})
     if items is None:
@@ -202,6 +202,6 @@ def _write(dataset: Dataset, old: Dataset, out: Path) -> Dataset:
         expected = "a new folder, an empty one, or the data folder itself"
         raise DataError(expected, f"{out}, which holds other files", "choose another folder")
     with replace_folder(out) as aside:
-        placed = pictures.place(dataset.item_table, aside)
+        placed = item_files.place(dataset.item_table, aside)
         saved = replace(dataset, item_table=placed).save(aside)
     return replace(saved, folder=out)

@@ -5,7 +5,7 @@ users.parquet           user_id and other columns of users, in row order
 items.parquet           item_id, title, description, image (path), ..., in row order
 interactions.parquet    user (row), item (row), split, weight?, time?
 modalities/NAME.safetensors
-images/                 pictures of the items, if there are any
+images/ audio/ video/   files of the items, if there are any
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from modalign.core.files import write_folder_aside
 from modalign.core.modality import Modality
 from modalign.core.sparse import row_of_entries
 from modalign.core.view import TrainView
-from modalign.data import pictures
+from modalign.data import item_files
 from modalign.data.filters import pair_keys, sorting
 from modalign.data.interactions import Interactions
 from modalign.data.modality_file import read_modality, write_modality
@@ -169,7 +169,7 @@ class Dataset:
         path = self.item_table["image"][int(item)]
         if path is None:
             return None
-        return Path(path) if self.folder is None else self.folder / path
+        return Path(path) if self.folder is None else item_files.stored(self.folder, path)
 
     def titles(self) -> pl.Series:
         """The title of each item, in row order; the id of an item without a title."""
@@ -180,14 +180,14 @@ class Dataset:
     def save(self, folder: str | Path) -> Dataset:
         """Write the folder, complete or not at all, and return the data set read from it."""
         folder = Path(folder)
-        with write_folder_aside(folder, keep=("images", "modalities")) as aside:
+        with write_folder_aside(folder, keep=(*item_files.STORED.values(), "modalities")) as aside:
             frames = [_frame(name, self.part(name)) for name in SPLITS]
             table = pl.concat(frames, how="diagonal_relaxed", rechunk=False)
             table.write_parquet(aside / "interactions.parquet")
             del frames, table
             items = self.item_table
             if self.folder is not None and self.folder.resolve() != folder.resolve():
-                items = pictures.place(pictures.under(items, self.folder), aside)
+                items = item_files.place(item_files.under(items, self.folder), aside)
             _table(self.users, self.user_table).write_parquet(aside / "users.parquet")
             _table(self.items, items).write_parquet(aside / "items.parquet")
             for modality in self.modalities.values():

@@ -1,19 +1,39 @@
-"""Pictures of items: found by item id, decoded, and stored in a data folder."""
+"""Decoding of pictures that came from anywhere: few formats, bounded size, upright, in RGB."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
-from urllib.parse import quote
+from typing import Any, BinaryIO
 
-import polars as pl
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy as np
+from PIL import Image, UnidentifiedImageError
 
-Placing = Literal["copy", "link"]
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+"""The formats that are opened, found by a file's content. Of all that Pillow knows, some hand the
+file to other programs, as PostScript does."""
+MAX_PIXELS = 50_000_000
+"""Maximum number of pixels of a picture; decoding one needs about 16 bytes for each."""
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its orientation in the EXIF data."""
+# For damaged files, the readers of single formats raise any of these.
+_BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError,
+    RuntimeError, struct.error,
+)  # fmt: skip
 
 
 class UnreadablePicture(Exception):
@@ -21,108 +41,97 @@ class UnreadablePicture(Exception):
 
 
 def decoded(
-    source: str | Path | BinaryIO | Image.Image,
-    *,
-    near: tuple[int, int] | None = None,
-    upright: bool = False,
+    source: str | Path | BinaryIO | Image.Image, *, near: tuple[int, int] | None = None
 ) -> Image.Image:
-    """A picture in RGB; transparent parts become white.
+    """A picture in RGB, rotated as its EXIF data say; transparent parts become white.
+
+    Grey pictures of 16 bits are scaled to 8. Of an animation the first picture is taken.
 
     Args:
         source: path, open file, or a PIL image.
         near: decode a JPEG faster, at a size of at least these pixels where possible; None decodes
             all pixels.
-        upright: rotate it as its EXIF data say.
 
     Raises:
-        UnreadablePicture: there is no file, or it is not a picture, broken, or far too large.
+        UnreadablePicture: there is no file, or it is not a picture of a known format, broken, or
+            larger than `MAX_PIXELS`.
     """
     if isinstance(source, Image.Image):
         return _rgb(source)
+    with _opened(source) as picture:
+        if near is not None:
+            picture.draft("RGB", near)
+        picture.load()
+        return _rgb(_upright(picture))
+
+
+def refusal(path: Path) -> str | None:
+    """Why a file is not a picture that `decoded` opens, by its first bytes; None if it is."""
+    try:
+        with _opened(path):
+            return None
+    except UnreadablePicture as error:
+        return str(error)
+
+
+@contextmanager
+def _opened(source: str | Path | BinaryIO) -> Iterator[Image.Image]:
+    """An open picture of which only the header has been read.
+
+    Raises:
+        UnreadablePicture: see `decoded`; errors within the block count as well.
+    """
+    # Other than regular files, such as pipes, would be waited for.
+    if isinstance(source, str | Path) and not Path(source).is_file():
+        raise UnreadablePicture("no such file")
     try:
         with warnings.catch_warnings():
             # Warnings about damaged headers are dropped; a decompression bomb is not opened.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as picture:
-                if near is not None:
-                    picture.draft("RGB", near)
-                return _rgb(ImageOps.exif_transpose(picture) if upright else picture)
-    except FileNotFoundError as error:
-        raise UnreadablePicture("no such file") from error
+            with Image.open(source, formats=FORMATS) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise UnreadablePicture(f"more than {MAX_PIXELS:,} pixels")
+                yield picture
     except UnidentifiedImageError as error:
-        raise UnreadablePicture("not a picture") from error
+        raise UnreadablePicture(
+            f"not a picture of {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadablePicture("far too many pixels") from error
-    # For a damaged file, the readers of single formats raise any of these.
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UnreadablePicture(f"more than {MAX_PIXELS:,} pixels") from error
+    except _BROKEN as error:
         raise UnreadablePicture(f"broken picture: {error}") from error
 
 
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        method = _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
+    except _BROKEN:  # damaged EXIF data say nothing
+        return picture
+    return picture if method is None else picture.transpose(method)
+
+
 def _rgb(picture: Image.Image) -> Image.Image:
-    if "A" in picture.getbands() or "transparency" in picture.info:
+    clear = picture.info.get("transparency")
+    if picture.mode in ("F", "I") or picture.mode.startswith("I;16"):
+        return _eight_bits(picture, clear).convert("RGB")
+    if "A" in picture.getbands() or clear is not None:
         layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
+        white = Image.new("RGB", layer.size, "white")
+        white.paste(layer, mask=layer.getchannel("A"))
+        return white
     return picture.convert("RGB")
 
 
-def find(folder: Path) -> pl.DataFrame:
-    """Picture files of a folder named by item id: columns item_id and image (absolute path)."""
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    table = pl.DataFrame(
-        {"item_id": [p.stem for p in files], "image": [str(p.resolve()) for p in files]},
-        schema={"item_id": pl.String, "image": pl.String},
-    )
-    return table.unique("item_id", keep="first", maintain_order=True)
-
-
-def existing(items: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The item table with absolute picture paths, null if there is no such file.
-
-    Returns:
-        The table, and the number of pictures that are named but do not exist.
-    """
-    if "image" not in items.columns:
-        return items, 0
-    paths = items["image"].to_list()
-    there = [p if p is not None and Path(p).is_file() else None for p in paths]
-    missing = sum(p is not None and t is None for p, t in zip(paths, there, strict=True))
-    full = pl.Series("image", [str(Path(p).resolve()) if p else None for p in there], pl.String)
-    return items.with_columns(full), missing
-
-
-def under(items: pl.DataFrame, folder: Path) -> pl.DataFrame:
-    """The item table with picture paths relative to `folder` made absolute."""
-    if "image" not in items.columns:
-        return items
-    root = folder.resolve()
-    full = [None if p is None else str(root / p) for p in items["image"]]
-    return items.with_columns(pl.Series("image", full, pl.String))
-
-
-def place(items: pl.DataFrame, folder: Path) -> pl.DataFrame:
-    """Store the pictures in `folder/images` and make their paths relative to `folder`.
-
-    They are hard links, which need no space, if the file system allows it, otherwise copies.
-    """
-    if "image" not in items.columns or items["image"].null_count() == len(items):
-        return items
-    target = folder / "images"
-    target.mkdir(parents=True, exist_ok=True)
-    names: list[str | None] = []
-    for item_id, path in items.select("item_id", "image").iter_rows():
-        if path is None:
-            names.append(None)
-            continue
-        name = quote(item_id, safe=" ()[]'") + Path(path).suffix.lower()
-        _link(Path(path), target / name)
-        names.append(f"images/{name}")
-    return items.with_columns(pl.Series("image", names, pl.String))
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+def _eight_bits(picture: Image.Image, clear: Any) -> Image.Image:
+    """A grey picture of 16 or more bits scaled to 8; Pillow's own conversion cuts it off at 255."""
+    values = np.asarray(picture)
+    if picture.mode == "F" or values.max(initial=0) > 0xFFFF or values.min(initial=0) < 0:
+        low, high = np.float64(values.min()), np.float64(values.max())
+        scaled = (values - low) * (255 / max(high - low, 1e-12))
+    else:
+        scaled = values / 257
+    eight = np.rint(scaled).astype(np.uint8)
+    if isinstance(clear, int):
+        eight[values == clear] = 255
+    return Image.fromarray(eight)

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import polars as pl
 from pydantic import BeforeValidator, Field
 
 from modalign.core import settings
 from modalign.core.interfaces import Config
-from modalign.data import filters, joining, pictures, splits
+from modalign.data import filters, item_files, joining, splits
 from modalign.data.dataset import SPLITS, Dataset
 from modalign.data.interaction_log import InteractionLog, apply_filters, read_log
 from modalign.data.interactions import Interactions
 from modalign.data.raw import RawData
+from modalign.data.vocabulary import Vocabulary
 from modalign.errors import ConfigError, DataError
 
 Progress = Callable[[str], None]
@@ -57,9 +59,9 @@ class PrepareOptions(Config):
     """Seed of the split."""
     name: str | None = None
     """Short name of the data set; None takes that of the source."""
-    images: pictures.Placing = "copy"
-    """"copy" stores the pictures in the folder (as hard links where possible), "link" stores their
-    absolute paths."""
+    images: item_files.Placing = "copy"
+    """"copy" stores the pictures, sounds and videos in the folder, "link" stores their absolute
+    paths."""
     all_items: bool = False
     """Keep items of the item table without interactions. They have no training signal but can be
     recommended by their content."""
@@ -138,9 +140,8 @@ def _joined(
     users, user_rows = joining.used_ids(log.user_ids, log.users, "user", None)
     extra = raw.items["item_id"] if options.all_items and raw.items is not None else None
     items, item_rows = joining.used_ids(log.item_ids, log.items, "item", extra)
-    item_table, missing = pictures.existing(joining.join_table(items, raw.items, remarks))
-    if missing:
-        remarks.append(f"{missing} pictures named by the item table do not exist")
+    item_table, refused = item_files.existing(joining.join_table(items, raw.items, remarks))
+    remarks += refused + _unused_files(raw.items, items)
     parts = _parts(labels, user_rows[log.users], item_rows[log.items], log.weight, log.time)
     modalities = {k: joining.join_features(k, f, items, remarks) for k, f in raw.features.items()}
     user_table = joining.join_table(users, raw.users, remarks)
@@ -162,6 +163,21 @@ def _joined(
         item_table=item_table,
         info=info,
     )
+
+
+def _unused_files(table: pl.DataFrame | None, items: Vocabulary) -> list[str]:
+    """Notes on files that belong to no item of the data set."""
+    remarks = []
+    for kind in item_files.KINDS:
+        if table is not None and kind in table.columns:
+            with_file = table.filter(pl.col(kind).is_not_null())["item_id"].cast(pl.String)
+            others = with_file.filter(~with_file.is_in(items.series.implode()))
+            if len(others):
+                remarks.append(
+                    f"{len(others)} of the {item_files.WORDS[kind]} not taken: of no item with "
+                    f"interactions ({', '.join(others.head(3))}{', ...' * (len(others) > 3)})"
+                )
+    return remarks
 
 
 def _split(raw: RawData, options: PrepareOptions) -> tuple[str, dict[str, Any]]:
@@ -225,10 +241,10 @@ def _parts(
     return parts
 
 
-def _write(dataset: Dataset, out: Path, images: pictures.Placing) -> Dataset:
+def _write(dataset: Dataset, out: Path, images: item_files.Placing) -> Dataset:
     with replace_folder(out) as aside:
         if images == "copy":
-            placed = pictures.place(dataset.item_table, aside)
+            placed = item_files.place(dataset.item_table, aside)
             dataset = replace(dataset, item_table=placed)
         saved = dataset.save(aside)
         del dataset

@@ -22,6 +22,7 @@ import polars as pl
 from modalign.core import devices
 from modalign.core.files import write_aside
 from modalign.core.modality import Modality
+from modalign.data import item_files
 from modalign.data.dataset import Dataset
 from modalign.data.modality_file import write_modality
 from modalign.encoding.encoders.encoder import (
@@ -316,8 +317,9 @@ def item_texts(dataset: Dataset, columns: Sequence[str]) -> list[str | None]:
 
 
 def _paths(dataset: Dataset, column: str) -> list[Path | None]:
-    root = dataset.folder or Path()
-    return [None if not one else root / one for one in dataset.item_table[column]]
+    if dataset.folder is None:
+        return [Path(one) if one else None for one in dataset.item_table[column]]
+    return [item_files.stored(dataset.folder, one) for one in dataset.item_table[column]]
 
 
 def _provenance(

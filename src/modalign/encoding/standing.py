@@ -37,7 +37,7 @@ class Standing:
         Example:
             >>> Standing().answer({"wanted": {"image": {"encoder": None, "kind": "image"}},
             ...                    "image": "bm8="})["error"]["got"]
-            'not a picture'
+            'not a picture of JPEG, PNG, WEBP, GIF or BMP'
         """
         try:
             return {"features": self._features(question)}

@@ -43,7 +43,7 @@ def thumbnail(path: Path) -> str | None:
     It is rotated as its EXIF data say; transparent parts become white.
     """
     try:
-        small = decoded(path, near=(2 * WIDTH, 2 * HEIGHT), upright=True)
+        small = decoded(path, near=(2 * WIDTH, 2 * HEIGHT))
     except UnreadablePicture:
         return None
     small.thumbnail((WIDTH, HEIGHT))

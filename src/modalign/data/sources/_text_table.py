@@ -55,6 +55,8 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     "title": ("title", "name", "itemname", "productname", "movietitle"),
     "description": ("description", "text", "plot", "summary", "abstract", "overview"),
     "image": ("image", "imagepath", "picture", "photo", "poster", "imagefile", "img"),
+    "audio": ("audio", "audiopath", "audiofile", "sound", "soundfile", "preview"),
+    "video": ("video", "videopath", "videofile", "clip", "trailer"),
 }  # fmt: skip
 
 SEPARATORS = (",", "\t", ";", "|", "::")

@@ -31,7 +31,7 @@ from typing import Any
 
 import polars as pl
 
-from modalign.data import pictures
+from modalign.data import item_files
 from modalign.data.official import AMAZON_TERMS
 from modalign.data.raw import RawData
 from modalign.data.sources._columns import Columns, typed
@@ -123,7 +123,8 @@ def read(
         items = items.join(found, on="item_id", how="left", maintain_order="left")
     folder = review_file.parent / "images"
     if folder.is_dir():
-        items = items.join(pictures.find(folder), on="item_id", how="left", maintain_order="left")
+        files = item_files.find(folder, remarks=remarks)
+        items = items.join(files, on="item_id", how="left", maintain_order="left")
     return RawData(
         name=category(review_file),
         interactions=interactions.with_columns(pl.col("user_id", "item_id").cast(pl.String)),

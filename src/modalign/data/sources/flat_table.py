@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import polars as pl
@@ -11,7 +13,8 @@ from pydantic import BeforeValidator, ConfigDict
 
 from modalign.core import settings
 from modalign.core.interfaces import Config
-from modalign.data import pictures
+from modalign.data import item_files
+from modalign.data.item_files import STORED, FileKind
 from modalign.data.raw import RawData
 from modalign.data.sources._columns import find_columns, typed, unique_ids
 from modalign.data.sources._quotes import Quoting
@@ -63,10 +66,15 @@ class TableOptions(Config):
     """Names of the columns of a file without a line of names: user,item,rating,time."""
     items: Any = None
     """Table of items (path or frame): a column of item ids, and optionally title, description,
-    image (path relative to the table) and others. The source `split` takes a file `items`."""
+    image, audio, video (paths relative to the table, whose folder they may not leave) and others.
+    The source `split` takes a file `items`."""
     images: Any = None
-    """Folder of pictures named by item id, such as `B001.jpg`; the source `split` takes a folder
-    called `images`."""
+    """Folder of pictures named by item id, such as `B001.jpg` or `01/B001.jpg`; the source `split`
+    takes a folder called `images`."""
+    audio: Any = None
+    """Folder of sounds named by item id; the source `split` takes a folder called `audio`."""
+    video: Any = None
+    """Folder of videos named by item id; the source `split` takes a folder called `video`."""
     name: str | None = None
     """Short name of the data; None takes the name of the file or folder."""
 
@@ -84,6 +92,20 @@ class TableOptions(Config):
             )
         columns = None if self.columns is None else tuple(self.columns)
         return TextFormat(self.separator, self.quote, self.encoding, columns)
+
+    def folders(self, beside: Path | None = None) -> dict[FileKind, Path]:
+        """Folders with files of the items by kind; without an option those of `beside`."""
+        found: dict[FileKind, Path] = {}
+        options: dict[FileKind, Any] = {
+            "image": self.images, "audio": self.audio, "video": self.video
+        }  # fmt: skip
+        for kind, given in options.items():
+            usual = None if beside is None else beside / STORED[kind]
+            if given is not None:
+                found[kind] = Path(given)
+            elif usual is not None and usual.is_dir():
+                found[kind] = usual
+        return found
 
     def given(self) -> dict[Role, str | None]:
         """Names of columns by role."""
@@ -118,7 +140,7 @@ def read(source: str | Path | Frame, **options: Any) -> RawData:
     return RawData(
         name=chosen.name or (_stem(path) if path else "table"),
         interactions=interactions,
-        items=item_table(chosen.items, chosen.images, chosen.encoding, remarks),
+        items=item_table(chosen.items, chosen.folders(), chosen.encoding, remarks),
         info={
             "source": "table",
             "files": [str(path)] if path else [],
@@ -136,45 +158,55 @@ def _stem(path: Path) -> str:
 
 def item_table(
     items: str | Path | Frame | None,
-    images: str | Path | None = None,
+    folders: Mapping[FileKind, Path] = MappingProxyType({}),
     encoding: str | None = None,
     remarks: list[str] | None = None,
 ) -> pl.DataFrame | None:
-    """What is known of items, one row per id, with absolute paths of pictures.
+    """What is known of items, one row per id, with absolute paths of their files.
 
     Args:
         items: table of items (path or frame), or None.
-        images: folder of pictures named by item id, or None.
+        folders: by kind, folders of pictures, sounds and videos named by item id.
         encoding: of a text table; None is UTF-8 or UTF-16.
-        remarks: gets notes on how the table was read.
+        remarks: gets notes on how the table was read, and on files that were not taken.
 
     Raises:
         DataError: no column of ids, an id twice, an item without an id, or no such folder.
     """
     table = None if items is None else _read_items(items, encoding, remarks)
-    if images is None:
-        return table
-    folder = Path(images)
+    for kind, folder in folders.items():
+        table = _with_files(table, folder, kind, remarks)
+    return table
+
+
+def _with_files(
+    table: pl.DataFrame | None, folder: Path, kind: FileKind, remarks: list[str] | None
+) -> pl.DataFrame:
+    """The item table with the files of a folder, which win over those of the table's column."""
+    words = item_files.WORDS[kind]
     if not folder.is_dir():
         raise DataError(
-            "a folder of pictures named by item id", f"{folder}, not a folder", "check the path"
+            f"a folder of {words} named by item id", f"{folder}, not a folder", "check the path"
         )
-    found = pictures.find(folder)
+    told: list[str] = []
+    found = item_files.find(folder, kind, told)
     if found.is_empty():
-        raise DataError(
-            f"pictures named by item id in {folder}", "none", "check the folder of images"
-        )
+        endings = ", ".join(sorted(item_files.SUFFIXES[kind]))
+        fix = f"name the files by item id with one of the endings {endings}"
+        raise DataError(f"{words} named by item id in {folder}", "; ".join(told) or "none", fix)
+    if remarks is not None:
+        remarks += told
     if table is None:
         return found
-    old = ["image"] if "image" in table.columns else []
+    old = [kind] if kind in table.columns else []
     joined = table.join(
-        found.rename({"image": "__found"}),
+        found.rename({kind: "__found"}),
         on="item_id",
         how="full",
         coalesce=True,
         maintain_order="left_right",
     )
-    return joined.with_columns(image=pl.coalesce("__found", *old)).drop("__found")
+    return joined.with_columns(pl.coalesce("__found", *old).alias(kind)).drop("__found")
 
 
 def _read_items(
@@ -191,18 +223,14 @@ def _read_items(
         expected = f"a column of item ids (such as item_id) in {table.name}"
         raise DataError(expected, table.shown(), "name that column item_id")
     rename = {key: "item_id"}
-    for role in ("title", "description", "image"):
+    for role in ("title", "description", *item_files.KINDS):
         found = recognise([n for n in names if n not in rename], role)
         if found is not None and role not in names:
             rename[found] = role
     rows = unique_ids(table, key, "item").rename(rename)
-    if "image" in rows.columns:
-        base = Path(items).parent if isinstance(items, str | Path) else Path()
-        text = pl.col("image").cast(pl.String).str.strip_chars()
-        absolute = (
-            pl.when(text.str.starts_with("/"))
-            .then(text)
-            .otherwise(pl.lit(f"{base.resolve()}/") + text)
-        )
-        rows = rows.with_columns(image=pl.when(text != "").then(absolute))
+    base = Path(items).parent if isinstance(items, str | Path) else None
+    for kind in item_files.KINDS:
+        if kind in rows.columns:
+            paths = item_files.within(rows[kind], base, kind, remarks)
+            rows = rows.with_columns(paths)
     return rows.select("item_id", pl.exclude("item_id"))

@@ -28,8 +28,9 @@ def read(folder: str | Path, **options: Any) -> RawData:
 
     Args:
         folder: the folder.
-        options: fields of `TableOptions`. Without `items` and `images` a file called `items` and a
-            folder called `images` in the folder are taken, if they are there.
+        options: fields of `TableOptions`. Without `items` a file called `items` in the folder is
+            taken if it is there, without `images` a folder `images`, and so on for `audio`
+            and `video`.
 
     Raises:
         DataError: a part is missing or exists twice, or a file is invalid.
@@ -54,11 +55,10 @@ def read(folder: str | Path, **options: Any) -> RawData:
         remarks.append(f"{column} is not in all three files and was dropped")
     keep = ["user_id", "item_id", *(c for c in ("weight", "time") if c in everywhere), "split"]
     item_file = chosen.items or next(iter(_candidates(folder, ("items",))), None)
-    pictures = chosen.images or (folder / "images" if (folder / "images").is_dir() else None)
     return RawData(
         name=chosen.name or folder.resolve().name,
         interactions=pl.concat([frame.select(keep) for frame in frames]),
-        items=item_table(item_file, pictures, chosen.encoding, remarks),
+        items=item_table(item_file, chosen.folders(folder), chosen.encoding, remarks),
         info={
             "source": "split",
             "files": [str(path) for path in files.values()],

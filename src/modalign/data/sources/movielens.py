@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from modalign.data import pictures
+from modalign.data import item_files
 from modalign.data.raw import RawData
 from modalign.data.sources._columns import Columns, find_columns, typed
 from modalign.data.sources._text_table import open_table, recognise
@@ -55,7 +55,8 @@ def read(folder: str | Path, name: str | None = None) -> RawData:
     items = _describe(items, folder, remarks)
     posters = folder / "posters"
     if posters.is_dir():
-        items = items.join(pictures.find(posters), on="item_id", how="left", maintain_order="left")
+        files = item_files.find(posters, remarks=remarks)
+        items = items.join(files, on="item_id", how="left", maintain_order="left")
     return RawData(
         name=name or folder.resolve().name,
         interactions=interactions,
