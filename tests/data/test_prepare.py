@@ -409,7 +409,7 @@ def test_bad_options_are_told_and_nothing_is_written(tmp_path, options, error, m
         ({**NO_SPLIT, "split": ["train"]}, {}, "nothing for valid and test"),
         ({**NO_SPLIT, "split": ["train"]}, {"split_options": {"train": 8}}, "no options"),
         (NO_SPLIT, {"min_rating": 3}, "without ratings"),
-        (NO_SPLIT, {"split": "time"}, "without times"),
+        (NO_SPLIT, {"split": "time"}, "column of times, .* got x without one"),
         (NO_SPLIT, {}, "three interactions"),
         ({"user_id": [], "item_id": []}, {}, "none in x"),
         ({"user_id": ["1", None], "item_id": ["a", "b"]}, {}, "1 rows without one"),

@@ -121,6 +121,23 @@ class TableFlags:
         str | None,
         typer.Option(help="table, split: their names then, such as user,item,rating,time."),
     ] = None
+    time_unit: Annotated[
+        str | None,
+        typer.Option(help="table, split: unit of numbers that are times: s, ms, us, ns."),
+    ] = None
+    time_format: Annotated[
+        str | None, typer.Option(help="table, split: form of times, such as '%d/%m/%Y %H:%M'.")
+    ] = None
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad", help="table, split: leave out bad rows and write them to bad_rows.csv."
+        ),
+    ] = False
+    returns: Annotated[
+        str | None,
+        typer.Option(help="table, split: drop or keep quantities of zero or less. [default: drop]"),
+    ] = None
     items: Annotated[
         Path | None,
         typer.Option(help="table, split: table of items with item_id, title, description, ..."),
@@ -194,8 +211,8 @@ def import_(
 
     choose("way to treat duplicates", filters.duplicates, get_args(Keep))
     choose("kind of source", kind, sources.SOURCES)
-    given = {key: value for key, value in vars(columns).items() if value is not None}
-    if given.pop("no_header"):
+    given = {key: value for key, value in vars(columns).items() if value not in (None, False)}
+    if given.pop("no_header", False):
         given["header"] = False
     given |= parse_assignments(source_set or [])
     with err.status(f"reading {path}") as status:

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from modalign.cli.render import aligned, metric_table, out, plain, print_json, say, table
 
+SHOWN_COLUMNS = 12
+"""Columns that are named; a table may have hundreds."""
 SHOWN_REMARKS = 8
 LISTED = 3
 """Up to this number, runs are compared pair by pair with intervals; more are shown in a square."""
@@ -64,6 +66,7 @@ def show_dataset(dataset: Any, json: bool) -> None:
     ]
     title = found["name"] + (" (synthetic)" if found["synthetic"] else "")
     out.print(table(title, ["", "", ""], rows, (1,)))
+    _show_columns(found["info"])
     _show_filters(found["info"].get("filters") or [])
     _show_modalities(found["modalities"])
     split = found["info"].get("split") or {}
@@ -78,6 +81,18 @@ def show_dataset(dataset: Any, json: bool) -> None:
         say(f"note: {remark}", out)
     if len(remarks) > SHOWN_REMARKS:
         say(f"note: and {len(remarks) - SHOWN_REMARKS} more, see --json", out)
+
+
+def _show_columns(info: Mapping[str, Any]) -> None:
+    """Which column of the table became what, and which were left out."""
+    used = info.get("columns")
+    if not isinstance(used, Mapping):
+        return
+    say("columns: " + ", ".join(f"{role} = {name}" for role, name in used.items()), out)
+    if others := info.get("not_used"):
+        shown = ", ".join(others[:SHOWN_COLUMNS])
+        more = f" and {len(others) - SHOWN_COLUMNS} more" if len(others) > SHOWN_COLUMNS else ""
+        say(f"not used: {shown}{more}", out)
 
 
 def _show_filters(steps: list[dict[str, Any]]) -> None:

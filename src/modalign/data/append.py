@@ -16,11 +16,15 @@ from modalign.data.dataset import SPLITS, Dataset
 from modalign.data.frames import to_frame
 from modalign.data.prepare import prepare, replace_folder
 from modalign.data.raw import RawData, RawFeatures
+from modalign.data.sources._columns import Columns, typed
+from modalign.data.sources._text_table import SourceTable
 from modalign.errors import ConfigError, DataError
 
 KINDS = ("click", "like", "cart", "buy")
 """Kinds of events that show that a user wanted an item."""
 _KEYS = ("user_id", "item_id")
+EVENT = Columns("user_id", "item_id", None, "time")
+"""The columns of an event that are read like those of any table."""
 
 
 def append(
@@ -99,11 +103,12 @@ def _events(path: Path, kinds: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
         got = f"{path} without {' and '.join(missing)}"
         raise DataError("columns user_id, item_id, kind and time", got, fix)
     wanted = frame.filter(pl.col("kind").is_in(list(kinds)))
-    remarks = []
+    rows = typed(SourceTable(wanted.lazy(), str(path)), EVENT, may_be_empty=True)
+    remarks = rows.remarks
     if len(wanted) < len(frame):
         remarks.append(f"{len(frame) - len(wanted)} events of other kinds were dropped")
-    pairs = wanted.group_by(pl.col(_KEYS).cast(pl.String), maintain_order=True)
-    return pairs.agg(pl.col("time").max().cast(pl.Int64)), remarks
+    pairs = rows.frame.collect().group_by(_KEYS, maintain_order=True)
+    return pairs.agg(pl.col("time").max()), remarks
 
 
 def _without_held_out(

@@ -31,6 +31,10 @@ from modalign.errors import ConfigError, DataError
 Progress = Callable[[str], None]
 """Called before each stage with its name and number, such as "filtering (2 of 5)"."""
 
+BAD_ROWS = "bad_rows.csv"
+"""File of a prepared folder with the rows that were left out because they could not be read."""
+MUCH = 100
+"""An account with this number of times the median of interactions is mentioned."""
 STAGES = ("reading interactions", "filtering", "splitting", "joining items and users", "writing")
 _Least = Annotated[int, Field(ge=0)]
 
@@ -104,6 +108,7 @@ def prepare(
 
     chosen = settings.build(PrepareOptions, options, "data preparation")
     kind, split_options = _split(raw, chosen)
+    _need_times(raw, kind)
     target = _check_target(out)
     tell(0)
     log = read_log(raw, with_split=kind == splits.GIVEN)
@@ -112,6 +117,9 @@ def prepare(
     remarks = [told] if isinstance(told, str) else [*told]
     apply_filters(log, chosen.min_rating, chosen.duplicates, chosen.k_core)
     remarks += log.remarks
+    remarks += _heavy_accounts(log)
+    if raw.bad is not None and target is not None:
+        remarks.append(f"the rows that were left out are in {target / BAD_ROWS}")
     tell(2)
     labels = (
         _given(log)
@@ -126,7 +134,7 @@ def prepare(
     dataset = replace(dataset, info=info)
     del log, labels
     tell(4)
-    return dataset if target is None else _write(dataset, target, chosen.images)
+    return dataset if target is None else _write(dataset, target, chosen.images, raw.bad)
 
 
 def _joined(
@@ -196,6 +204,40 @@ def _split(raw: RawData, options: PrepareOptions) -> tuple[str, dict[str, Any]]:
     return kind, {}
 
 
+def _heavy_accounts(log: InteractionLog) -> list[str]:
+    """A note on users with far more interactions than others, such as a robot or a test account."""
+    counts = np.bincount(log.users, minlength=len(log.user_ids))
+    there = counts[counts > 0]
+    if not len(there):
+        return []
+    middle = float(np.median(there))
+    heavy = np.flatnonzero(counts >= MUCH * middle)
+    if not len(heavy):
+        return []
+    most = int(heavy[np.argmax(counts[heavy])])
+    which = "1 user has" if len(heavy) == 1 else f"{len(heavy):,} users have"
+    return [
+        f"{which} {MUCH} times the median of {middle:g} interactions or more: "
+        f"{log.user_ids[most]!r} has {int(counts[most]):,}; is it a robot or a test account?"
+    ]
+
+
+def _need_times(raw: RawData, kind: str) -> None:
+    """Refuse to order interactions by times that are not there."""
+    if kind not in ("leave-one-out", "time"):
+        return
+    if "time" in raw.interactions.collect_schema().names():
+        return
+    like, others = raw.info.get("like_times"), raw.info.get("not_used")
+    got = f"{raw.name} without one"
+    if like:
+        got += f"; {', '.join(like)} look like times"
+    elif others:
+        got += f"; its other columns are {', '.join(others[:12])}"
+    fix = "name the column with --time, or choose another split, such as --split ratio"
+    raise DataError(f"a column of times, by which the split {kind} orders interactions", got, fix)
+
+
 def _check_target(out: str | Path | None) -> Path | None:
     """The folder to write; refused if it holds anything but a prepared data set."""
     if out is None:
@@ -241,8 +283,12 @@ def _parts(
     return parts
 
 
-def _write(dataset: Dataset, out: Path, images: item_files.Placing) -> Dataset:
+def _write(
+    dataset: Dataset, out: Path, images: item_files.Placing, bad: pl.DataFrame | None
+) -> Dataset:
     with replace_folder(out) as aside:
+        if bad is not None:
+            bad.write_csv(aside / BAD_ROWS)
         if images == "copy":
             placed = item_files.place(dataset.item_table, aside)
             dataset = replace(dataset, item_table=placed)

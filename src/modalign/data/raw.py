@@ -35,6 +35,7 @@ class RawData:
         items: item_id (text) and if known title, description, image (absolute path), ...
         users: user_id (text) and other columns.
         info: provenance: kind of source, files, licence, remarks to show.
+        bad: rows that were left out because they could not be read, with file and reason.
     """
 
     name: str
@@ -43,3 +44,4 @@ class RawData:
     users: pl.DataFrame | None = None
     features: Mapping[str, RawFeatures] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
+    bad: pl.DataFrame | None = None

@@ -3,42 +3,98 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import polars as pl
 
-from modalign.data.sources._text_table import Role, SourceTable, recognise
+from modalign.data.sources._text_table import Role, SourceTable, plain, recognise
+from modalign.data.sources._times import EARLIEST, INVISIBLE, LATEST, moments
 from modalign.errors import DataError
 
 ROLES: tuple[Role, ...] = ("user", "item", "weight", "time")
-# The first format that reads the first value of a column is used for the whole column.
-TIME_FORMATS = (
-    "%Y-%m-%d",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M:%S%.f%#z",
-    "%Y-%m-%d %H:%M:%S%.f%#z",
-    "%Y-%m-%dT%H:%M",
-    "%Y-%m-%d %H:%M",
-    "%Y/%m/%d",
-    "%Y/%m/%d %H:%M:%S",
-)
-# Seconds since 1970 stay below 1e11 until the year 5138; larger numbers have a finer unit.
-UNITS = ((1e17, 10**9, "nanoseconds"), (1e14, 10**6, "microseconds"), (1e11, 10**3, "milliseconds"))
+MISSING = ("nan", "null", "none", "[]", "<na>", "nat")
+"""How programs write a value that is not there, in lower case."""
+QUANTITIES = ("quantity", "qty", "units", "amount")
+"""Names of ratings that are numbers of pieces: zero or less is a return."""
+TIME_WORDS = ("time", "date", "stamp", "epoch", "created", "when", "day", "ts", "dt", "dat")
+LOOKED_AT = 1000
+"""Rows that show whether a column holds times."""
+TIMES = 0.99
+"""Share of them that must be times."""
+SHOWN = 10
+"""Bad rows that a message lists."""
+Returns = Literal["drop", "keep"]
+
+
+@dataclass(frozen=True)
+class RowRules:
+    """How the rows of a table are read.
+
+    Attributes:
+        time_unit: of numbers that are times; None finds it.
+        time_format: of texts that are times; None reads ISO dates and times.
+        skip_bad: leave out rows without an id or with an unreadable value, instead of refusing
+            the table.
+        returns: what happens to rows whose quantity is zero or less.
+    """
+
+    time_unit: str | None = None
+    time_format: str | None = None
+    skip_bad: bool = False
+    returns: Returns = "drop"
+
+
+@dataclass(frozen=True)
+class TypedRows:
+    """The interactions of a table.
+
+    Attributes:
+        frame: user_id and item_id (text), and weight and time if there are any.
+        remarks: what was found and done, to show.
+        bad: rows that were left out: line, reason and the columns that were read; None if all
+            were read.
+        time_unit: in which numbers were read as times; None if there were none.
+    """
+
+    frame: pl.LazyFrame
+    remarks: list[str]
+    bad: pl.DataFrame | None = None
+    time_unit: str | None = None
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that carry interactions; None for one that does not exist."""
+    """Names of the columns that carry interactions; None for one that does not exist.
+
+    Attributes:
+        user, item, weight, time: the names.
+        like_times: where there is no column of times, those that look like one.
+    """
 
     user: str
     item: str
     weight: str | None = None
     time: str | None = None
+    like_times: tuple[str, ...] = ()
 
     def used(self) -> dict[str, str]:
         """Those that exist, by role."""
-        return {role: name for role, name in vars(self).items() if name is not None}
+        found = {role: getattr(self, role) for role in ROLES}
+        return {role: name for role, name in found.items() if name is not None}
+
+    def described(self, names: Sequence[str]) -> dict[str, Any]:
+        """What became of the columns of a table, for its provenance.
+
+        Args:
+            names: of all columns.
+        """
+        used = self.used()
+        return {
+            "columns": used,
+            "not_used": [name for name in names if name not in used.values()],
+            "like_times": list(self.like_times),
+        }
 
 
 def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Columns:
@@ -66,7 +122,30 @@ def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Column
         role = "user" if user is None else "item"
         expected = f"a column of {role}s (such as {role}_id) in {table.name}"
         raise DataError(expected, table.shown(), table.hint() or f"name the column: {role}=NAME")
-    return Columns(user, item, found["weight"], found["time"])
+    columns = Columns(user, item, found["weight"], found["time"])
+    if columns.time is not None:
+        return columns
+    others = [one for one in names if one not in columns.used().values()]
+    like = tuple(one for one in others if _holds_times(table, one))
+    return replace(columns, time=like[0]) if len(like) == 1 else replace(columns, like_times=like)
+
+
+def _holds_times(table: SourceTable, column: str) -> bool:
+    """Whether nearly all of the first rows are times: dates, or numbers under such a name."""
+    kind = table.frame.collect_schema()[column]
+    if not (kind.is_temporal() or kind.is_numeric() or kind == pl.String) or kind == pl.Time:
+        return False
+    sample = table.collect(table.frame.select(column).head(LOOKED_AT))
+    if kind == pl.String:
+        numbers = sample[column].str.strip_chars(INVISIBLE).cast(pl.Float64, strict=False)
+    else:
+        numbers = sample[column] if kind.is_numeric() else pl.Series([None])
+    named = any(word in plain(column) for word in TIME_WORDS)
+    if not len(sample) or (numbers.is_not_null().any() and not named):
+        return False
+    reading = moments(sample.lazy(), column)
+    found = sample.select(reading.seconds.is_between(EARLIEST, LATEST).fill_null(value=False))
+    return int(found.to_series().sum()) >= TIMES * len(sample)
 
 
 def text_id(column: str, dtype: pl.DataType) -> pl.Expr:
@@ -80,9 +159,21 @@ def text_id(column: str, dtype: pl.DataType) -> pl.Expr:
     if dtype.is_float():
         # pandas makes integers with a gap floats; 7.5 is kept as it is.
         whole = one.cast(pl.Int64, strict=False)
-        return pl.when(whole == one).then(whole.cast(pl.String)).otherwise(one.cast(pl.String))
-    text = one.cast(pl.String).str.strip_chars()
-    return pl.when(text != "").then(text)
+        text = pl.when(whole == one).then(whole.cast(pl.String)).otherwise(one.cast(pl.String))
+        return pl.when(one.is_not_nan()).then(text)
+    return some_text(one.cast(pl.String))
+
+
+def some_text(text: pl.Expr) -> pl.Expr:
+    r"""Text without white space around it; null where it says that nothing is there.
+
+    Example:
+        >>> frame = pl.DataFrame({"t": [" a ", "NULL", "\u200b", "[]", "nan", "None of it"]})
+        >>> frame.select(some_text(pl.col("t"))).to_series().to_list()
+        ['a', None, None, None, None, 'None of it']
+    """
+    text = text.str.strip_chars(INVISIBLE)
+    return pl.when(~text.str.to_lowercase().is_in(["", *MISSING])).then(text)
 
 
 def unique_ids(table: SourceTable, column: str, what: str) -> pl.DataFrame:
@@ -124,41 +215,13 @@ def number(column: str, dtype: pl.DataType) -> pl.Expr:
     return pl.when(value.is_finite()).then(value)
 
 
-def seconds(table: SourceTable, column: str) -> pl.Expr:
-    """Dates, times and ISO texts as seconds since 1970, numbers as they are; otherwise null.
-
-    Args:
-        table: the table.
-        column: its column of times.
-    """
-    dtype = table.frame.collect_schema()[column]
-    if dtype.is_temporal():
-        return pl.col(column).cast(pl.Datetime("us")).dt.epoch("s").cast(pl.Float64)
-    if dtype != pl.String:
-        return number(column, dtype)
-    sample = table.collect(table.frame.select(pl.col(column).drop_nulls().head(1)))
-    style = next((f for f in TIME_FORMATS if _reads(sample, f)), None)
-    if style is None:
-        return number(column, dtype)
-    text = pl.col(column).str.strip_chars()
-    if "%H" in style:
-        moment = text.str.to_datetime(style, strict=False, time_unit="us")
-    else:
-        moment = text.str.to_date(style, strict=False).cast(pl.Datetime("us"))
-    return moment.dt.epoch("s").cast(pl.Float64)
-
-
-def _reads(sample: pl.DataFrame, style: str) -> bool:
-    if sample.is_empty():
-        return False
-    text = sample.to_series().str.strip_chars()
-    kind = pl.Datetime("us") if "%H" in style else pl.Date
-    return text.str.strptime(kind, style, strict=False).null_count() == 0
-
-
 def typed(
-    table: SourceTable, columns: Columns, ticks: int | None = None, *, may_be_empty: bool = False
-) -> tuple[pl.LazyFrame, list[str]]:
+    table: SourceTable,
+    columns: Columns,
+    rules: RowRules = RowRules(),
+    *,
+    may_be_empty: bool = False,
+) -> TypedRows:
     """The interactions of a table: user_id, item_id (text), and weight and time if there are any.
 
     One streaming pass checks all rows; the frame that is returned is still lazy. Blank lines are
@@ -167,62 +230,141 @@ def typed(
     Args:
         table: the table.
         columns: which of its columns are what.
-        ticks: how many units of its times make a second; None finds it from the largest time.
+        rules: how its rows are read.
         may_be_empty: whether a table without rows is allowed.
 
-    Returns:
-        The lazy frame, and remarks to show (a finer unit of time, for example).
-
     Raises:
-        DataError: there is no row, or a row lacks an id or has an unreadable number or date; the
-            message names the first one.
+        DataError: there is no row, or rows lack an id or have an unreadable number or time; the
+            message lists the first ones.
     """
     schema = table.frame.collect_schema()
     exprs = {
         "user_id": text_id(columns.user, schema[columns.user]),
         "item_id": text_id(columns.item, schema[columns.item]),
     }
+    remarks = list(table.remarks)
     if columns.weight is not None:
         exprs["weight"] = number(columns.weight, schema[columns.weight])
+    unit = None
     if columns.time is not None:
-        exprs["time"] = seconds(table, columns.time)
+        reading = moments(table.frame, columns.time, rules.time_unit, rules.time_format)
+        exprs["time"], unit = reading.seconds, reading.unit
+        if reading.remark:
+            remarks.append(reading.remark)
+    if columns.like_times:
+        remarks.append(f"no column of times; these look like one: {', '.join(columns.like_times)}")
     # Without quotes all columns are parsed, so that a line with too many fields is found.
     looked_at: Sequence[str] = list(columns.used().values()) if table.quoted else table.names
     kept = ~pl.all_horizontal(pl.col(c).is_null() for c in looked_at)
-    latest = exprs["time"].abs().max() if "time" in exprs else pl.lit(0.0)
-    nulls = ((kept & one.is_null()).sum().alias(name) for name, one in exprs.items())
+    wrong = {name: kept & one.is_null() for name, one in exprs.items()}
+    bad = pl.any_horizontal(*wrong.values())
     counts = table.frame.select(
-        pl.len().alias("all"), kept.sum().alias("rows"), latest.alias("latest"), *nulls
+        pl.len().alias("all"),
+        kept.sum().alias("rows"),
+        bad.sum().alias("bad"),
+        _returned(exprs, columns, rules).sum().alias("returned"),
+        *(one.sum().alias(name) for name, one in wrong.items()),
     )
     summary = table.collect(counts).row(0, named=True)
     table.check_count(summary["all"])
     if not summary["rows"] and not may_be_empty:
         got = "column names and no rows" if table.path and table.header else "no rows"
         raise DataError(f"interactions in {table.name}", got, "check that the right file was given")
-    for name, expression in exprs.items():
-        if summary[name]:
-            raise _first_bad(table, kept & expression.is_null(), name, columns)
-    remarks = list(table.remarks)
+    left_out = None
+    if summary["bad"]:
+        if not rules.skip_bad or summary["bad"] == summary["rows"]:
+            raise _refused(table, wrong, columns, summary)
+        left_out = _left_out(table, wrong, columns)
+        remarks.append(
+            f"{summary['bad']:,} of {summary['rows']:,} rows were left out: "
+            f"{_by_reason(summary, columns)}"
+        )
+        kept &= ~bad
+    if summary["returned"]:
+        remarks.append(
+            f"{summary['returned']:,} returns ({columns.weight} of zero or less) were left out; "
+            "--returns keep keeps them"
+        )
+        kept &= ~_returned(exprs, columns, rules).fill_null(value=False)
     if "time" in exprs:
-        divisor, unit = ticks or 1, None
-        if ticks is None:
-            found = ((d, u) for least, d, u in UNITS if (summary["latest"] or 0) >= least)
-            divisor, unit = next(found, (1, None))
-        if unit is not None:
-            remarks.append(f"times are in {unit} and were converted to seconds")
-        exprs["time"] = (exprs["time"] / divisor).floor().cast(pl.Int64)
+        exprs["time"] = exprs["time"].floor().cast(pl.Int64)
     if "weight" in exprs:
         exprs["weight"] = exprs["weight"].cast(pl.Float32)
-    return table.frame.filter(kept).select(**exprs), remarks
+    return TypedRows(table.frame.filter(kept).select(**exprs), remarks, left_out, unit)
 
 
-def _first_bad(table: SourceTable, bad: pl.Expr, name: str, columns: Columns) -> DataError:
-    rows = table.frame.with_row_index("__row").filter(bad).select(pl.col("__row").min())
-    role = {"user_id": "user", "item_id": "item"}.get(name, name)
-    wanted = {
-        "user": "a user id",
-        "item": "an item id",
-        "weight": "a finite number",
-        "time": "seconds since 1970 or an ISO date",
-    }[role]
-    return table.bad_cell(int(table.collect(rows).item()), columns.used()[role], wanted)
+def _returned(exprs: Mapping[str, pl.Expr], columns: Columns, rules: RowRules) -> pl.Expr:
+    quantity = columns.weight is not None and plain(columns.weight) in QUANTITIES
+    if not quantity or rules.returns == "keep":
+        return pl.lit(value=False)
+    return exprs["weight"] <= 0
+
+
+WANTED = {
+    "user_id": "a user id",
+    "item_id": "an item id",
+    "weight": "a finite number",
+    "time": "a time: seconds since 1970 or an ISO date",
+}
+
+
+def _column_of(name: str, columns: Columns) -> str:
+    return columns.used()[name.removesuffix("_id")]
+
+
+def _by_reason(summary: Mapping[str, int], columns: Columns) -> str:
+    return ", ".join(
+        f"{summary[name]:,} without {wanted} in column {_column_of(name, columns)!r}"
+        for name, wanted in WANTED.items()
+        if summary.get(name)
+    )
+
+
+def _reason(wrong: Mapping[str, pl.Expr]) -> pl.Expr:
+    """The name of the first thing that is wrong with a row."""
+    return pl.coalesce(pl.when(one).then(pl.lit(name)) for name, one in wrong.items())
+
+
+def _refused(
+    table: SourceTable,
+    wrong: Mapping[str, pl.Expr],
+    columns: Columns,
+    summary: Mapping[str, int],
+) -> DataError:
+    """The error for bad rows: the one cell, or the counts by reason and the first rows."""
+    read = list(dict.fromkeys(columns.used().values()))
+    rows = table.frame.with_row_index("__row").with_columns(__reason=_reason(wrong))
+    first = table.collect(
+        rows.filter(pl.col("__reason").is_not_null()).select("__row", "__reason", *read).head(SHOWN)
+    )
+    if summary["bad"] == 1:
+        row, name = first["__row"][0], first["__reason"][0]
+        return table.bad_cell(int(row), _column_of(name, columns), WANTED[name])
+    places = table.places(first["__row"].to_list())
+    listed = []
+    for place, row in zip(places, first.iter_rows(named=True), strict=True):
+        column = _column_of(row["__reason"], columns)
+        value = row[column]
+        empty = value is None or not str(value).strip(INVISIBLE)
+        cell = "nothing" if empty else repr(str(value)[:40])
+        listed.append(f"  {place}: {cell} in column {column!r}")
+    if summary["bad"] > len(listed):
+        listed.append(f"  and {summary['bad'] - len(listed):,} more")
+    expected = f"an id of user and item and readable values in every row of {table.name}"
+    got = f"{summary['bad']:,} bad rows of {summary['rows']:,}: {_by_reason(summary, columns)}"
+    fix = "correct these rows, or leave them out with --skip-bad"
+    if summary.get("time"):
+        fix += "; for times of another form give --time-format or --time-unit"
+    return DataError(expected, "\n".join([got, *listed]), fix)
+
+
+def _left_out(table: SourceTable, wrong: Mapping[str, pl.Expr], columns: Columns) -> pl.DataFrame:
+    read = list(dict.fromkeys(columns.used().values()))
+    reasons = {name: f"not {wanted}" for name, wanted in WANTED.items()}
+    rows = table.frame.with_row_index("record", 1).with_columns(reason=_reason(wrong))
+    found = table.collect(
+        rows.filter(pl.col("reason").is_not_null()).select(
+            "record", pl.col("reason").replace_strict(reasons), *read
+        )
+    )
+    return found.with_columns(pl.lit(table.name).alias("file"))

@@ -43,17 +43,29 @@ Role = Literal["user", "item", "weight", "time"]
 
 # Names that files give to columns, in lower case without separators.
 KNOWN: Mapping[str, tuple[str, ...]] = {
-    "user": ("userid", "user", "uid", "reviewerid", "customerid", "customer", "visitorid"),
+    "user": (
+        "userid", "user", "uid", "reviewerid", "customerid", "customer", "visitorid", "clientid",
+        "buyerid", "memberid", "accountid",
+    ),
     "item": (
         "itemid", "item", "iid", "asin", "parentasin", "movieid", "productid", "product",
         "articleid", "bookid", "trackid", "artistid", "businessid", "songid", "gameid", "sku",
+        "stockcode", "prodid", "goodsid", "videoid", "contentid",
     ),
-    "weight": ("weight", "rating", "score", "stars", "overall", "playcount", "count", "ratings"),
+    "weight": (
+        "weight", "rating", "score", "stars", "overall", "playcount", "count", "ratings",
+        "quantity", "qty",
+    ),
     "time": (
         "time", "timestamp", "ts", "date", "datetime", "unixreviewtime", "unixtime", "createdat",
+        "eventtime", "eventtimestamp", "orderedat", "orderdate", "purchasedate", "invoicedate",
+        "tdat", "reviewtime",
     ),
-    "title": ("title", "name", "itemname", "productname", "movietitle"),
-    "description": ("description", "text", "plot", "summary", "abstract", "overview"),
+    "title": ("title", "name", "itemname", "productname", "prodname", "movietitle"),
+    "description": (
+        "description", "text", "plot", "summary", "abstract", "overview", "detaildesc",
+        "productdescription", "itemdescription",
+    ),
     "image": ("image", "imagepath", "picture", "photo", "poster", "imagefile", "img"),
     "audio": ("audio", "audiopath", "audiofile", "sound", "soundfile", "preview"),
     "video": ("video", "videopath", "videofile", "clip", "trailer"),
@@ -215,6 +227,21 @@ class SourceTable:
         if self.path is None:
             return f"row {row} of {self.name}"
         return f"line {self._line(row)} of {self.name}"
+
+    def places(self, rows: Sequence[int]) -> list[str]:
+        """Where some records stand, ascending: "line 3", or "row 3" of a frame; one pass."""
+        if self.path is None:
+            return [f"row {row}" for row in rows]
+        if not self.quoted:
+            return [f"line {row + 1 + self.header + self.skipped}" for row in rows]
+        found: list[str] = []
+        with self._reader() as reader, suppress(csv.Error):
+            for number, _ in enumerate(reader, start=-1 if self.header else 0):
+                if len(found) < len(rows) and number == rows[len(found)]:
+                    found.append(f"line {reader.line_num + self.skipped}")
+                if len(found) == len(rows):
+                    break
+        return found + [f"record {row + 1}" for row in rows[len(found) :]]
 
     def bad_cell(self, row: int, column: str, wanted: str) -> DataError:
         """The error for one cell of the table.

@@ -34,7 +34,7 @@ import polars as pl
 from modalign.data import item_files
 from modalign.data.official import AMAZON_TERMS
 from modalign.data.raw import RawData
-from modalign.data.sources._columns import Columns, typed
+from modalign.data.sources._columns import Columns, RowRules, typed
 from modalign.data.sources._lines import chunks, first_line, json_records, parse_json, parsed
 from modalign.data.sources._text_table import SourceTable, open_table
 from modalign.errors import DataError
@@ -200,7 +200,8 @@ def _reviews(path: Path) -> tuple[pl.LazyFrame, Layout]:
     if _ending(path) == ".csv":
         table, layout = _ratings_only(path)
         columns = Columns(layout.user, layout.item, layout.rating, layout.time)
-        return typed(table, columns, layout.ticks)[0], layout
+        unit = "ms" if layout.ticks == 1000 else "s"
+        return typed(table, columns, RowRules(time_unit=unit)).frame, layout
     layout = _line_layout(path)
     parts = [
         _lines(path, line, piece, layout).select(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import polars as pl
 from pydantic import BeforeValidator, ConfigDict
@@ -16,7 +16,7 @@ from modalign.core.interfaces import Config
 from modalign.data import item_files
 from modalign.data.item_files import STORED, FileKind
 from modalign.data.raw import RawData
-from modalign.data.sources._columns import find_columns, typed, unique_ids
+from modalign.data.sources._columns import RowRules, find_columns, some_text, typed, unique_ids
 from modalign.data.sources._quotes import Quoting
 from modalign.data.sources._text_table import (
     PACKED,
@@ -49,8 +49,18 @@ class TableOptions(Config):
     weight: str | None = None
     """Name of the column of ratings, as for users."""
     time: str | None = None
-    """Name of the column of times, as for users. Times are seconds since 1970 (finer units are
-    recognised by size) or ISO dates."""
+    """Name of the column of times, as for users. If none is known by its name, the only column
+    whose values are times is taken. Times are ISO dates and times, dates such as 20191101, or
+    numbers of seconds or finer units since 1970, found from most of the values."""
+    time_unit: Literal["s", "ms", "us", "ns"] | None = None
+    """Unit of numbers that are times; None finds it."""
+    time_format: str | None = None
+    """Format of times that are texts, as of strptime: %d/%m/%Y %H:%M; None reads ISO dates."""
+    skip_bad: bool = False
+    """Leave out rows without an id or with an unreadable value, and write them to bad_rows.csv,
+    instead of refusing the table."""
+    returns: Literal["drop", "keep"] = "drop"
+    """Leave out rows whose quantity is zero or less, or keep them."""
     separator: str | None = None
     """Between the fields of a text file: one character, `::`, or a blank for one or more blanks;
     None finds it in the first line."""
@@ -107,6 +117,10 @@ class TableOptions(Config):
                 found[kind] = usual
         return found
 
+    def rules(self) -> RowRules:
+        """How rows are read."""
+        return RowRules(self.time_unit, self.time_format, self.skip_bad, self.returns)
+
     def given(self) -> dict[Role, str | None]:
         """Names of columns by role."""
         return {"user": self.user, "item": self.item, "weight": self.weight, "time": self.time}
@@ -135,17 +149,18 @@ def read(source: str | Path | Frame, **options: Any) -> RawData:
     chosen = settings.build(TableOptions, options, "the source 'table'")
     table = table_of(source, chosen.text())
     columns = find_columns(table, chosen.given())
-    interactions, remarks = typed(table, columns)
+    rows = typed(table, columns, chosen.rules())
     path = Path(source) if isinstance(source, str | Path) else None
     return RawData(
         name=chosen.name or (_stem(path) if path else "table"),
-        interactions=interactions,
-        items=item_table(chosen.items, chosen.folders(), chosen.encoding, remarks),
+        interactions=rows.frame,
+        items=item_table(chosen.items, chosen.folders(), chosen.encoding, rows.remarks),
+        bad=rows.bad,
         info={
             "source": "table",
             "files": [str(path)] if path else [],
-            "columns": columns.used(),
-            "remarks": remarks,
+            **columns.described(table.names),
+            "remarks": rows.remarks,
         },
     )
 
@@ -228,6 +243,7 @@ def _read_items(
         if found is not None and role not in names:
             rename[found] = role
     rows = unique_ids(table, key, "item").rename(rename)
+    rows = rows.with_columns(some_text(pl.col(pl.String)))
     base = Path(items).parent if isinstance(items, str | Path) else None
     for kind in item_files.KINDS:
         if kind in rows.columns:

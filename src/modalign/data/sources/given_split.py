@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,18 @@ def read(folder: str | Path, **options: Any) -> RawData:
         got = f"{folder}, which is a file" if folder.exists() else f"{folder}, which does not exist"
         raise DataError("a folder with train, valid and test files", got, "check the path")
     files = {part: _one(folder, part) for part in NAMES}
-    frames, remarks, used = [], [], {}
+    frames, remarks, used, bad = [], [], {}, []
+    rules = chosen.rules()
     for part, path in files.items():
         table = table_of(path, chosen.text())
         columns = find_columns(table, chosen.given())
         used[part] = set(columns.used())
-        interactions, told = typed(table, columns)
-        frames.append(interactions.with_columns(split=pl.lit(part)))
-        remarks += [f"{path.name}: {one}" for one in told]
+        rows = typed(table, columns, rules)
+        # One unit for all files: train, the largest, shows it.
+        rules = replace(rules, time_unit=rules.time_unit or rows.time_unit)
+        frames.append(rows.frame.with_columns(split=pl.lit(part)))
+        remarks += [f"{path.name}: {one}" for one in rows.remarks]
+        bad += [] if rows.bad is None else [rows.bad]
     everywhere = set.intersection(*used.values())
     for column in sorted(set.union(*used.values()) - everywhere):
         remarks.append(f"{column} is not in all three files and was dropped")
@@ -59,9 +64,11 @@ def read(folder: str | Path, **options: Any) -> RawData:
         name=chosen.name or folder.resolve().name,
         interactions=pl.concat([frame.select(keep) for frame in frames]),
         items=item_table(item_file, chosen.folders(folder), chosen.encoding, remarks),
+        bad=pl.concat(bad, how="diagonal") if bad else None,
         info={
             "source": "split",
             "files": [str(path) for path in files.values()],
+            **columns.described(table.names),
             "remarks": remarks,
         },
     )

@@ -23,6 +23,7 @@ from modalign.data.raw import RawData, RawFeatures
 from modalign.data.sources._columns import unique_ids
 from modalign.data.sources._quotes import Quoting
 from modalign.data.sources._text_table import SourceTable, open_table, physical_line
+from modalign.data.sources._times import moments
 from modalign.errors import DataError
 
 PARTS = ("train", "valid", "test")
@@ -77,11 +78,14 @@ def read(path: str | Path) -> RawData:
         features[name] = RawFeatures(items, matrix, present, provenance)
         if missing := int((~present).sum()):
             remarks.append(f"{missing} of {n_items} rows of {file.name} are zero: taken as missing")
+    time = moments(table.lazy(), "timestamp") if "timestamp" in columns else None
+    if time is not None and time.remark:
+        remarks.append(time.remark)
     interactions = table.lazy().select(
         user_id=pl.lit(users).gather(pl.col(USER)),
         item_id=pl.lit(items).gather(pl.col(ITEM)),
         **({"weight": pl.col("rating").cast(pl.Float32)} if "rating" in columns else {}),
-        **({"time": pl.col("timestamp").cast(pl.Int64)} if "timestamp" in columns else {}),
+        **({} if time is None else {"time": time.seconds.floor().cast(pl.Int64)}),
         split=pl.lit(pl.Series(PARTS)).gather(pl.col(LABEL)),
     )
     return RawData(

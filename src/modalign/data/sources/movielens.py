@@ -105,12 +105,12 @@ def _read_dat(folder: Path) -> Parts:
 
 def _read_csv(folder: Path) -> Parts:
     table = open_table(folder / "ratings.csv", ",")
-    ratings, remarks = typed(table, find_columns(table, {}))
+    ratings = typed(table, find_columns(table, {}))
     path = folder / "movies.csv"
     _refuse_missing(path)
     movies = open_table(path, ",")
     movies.need(("movieId", "title", "genres"))
-    return ratings, _movies(movies.collect()), None, remarks
+    return ratings.frame, _movies(movies.collect()), None, ratings.remarks
 
 
 def _movies(table: pl.DataFrame) -> pl.DataFrame:
@@ -131,7 +131,7 @@ def _some(column: str) -> pl.Expr:
 def _ratings(path: Path, separator: str) -> pl.LazyFrame:
     columns = Columns("user id", "item id", "rating", "timestamp")
     table = open_table(path, separator, columns=list(columns.used().values()), quote="none")
-    return typed(table, columns)[0]
+    return typed(table, columns).frame
 
 
 def _records(path: Path, separator: str, columns: Sequence[str]) -> pl.DataFrame | None:

@@ -11,13 +11,14 @@ Format: https://recbole.io/docs/user_guide/data/atomic_files.html
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from modalign.data.raw import RawData, RawFeatures
-from modalign.data.sources._columns import Columns, typed, unique_ids
+from modalign.data.sources._columns import Columns, RowRules, TypedRows, typed, unique_ids
 from modalign.data.sources._text_table import SourceTable, open_table
 from modalign.errors import DataError
 
@@ -54,7 +55,12 @@ def read(path: str | Path) -> RawData:
         [('u', 'i')]
     """
     folder, name, files = _files(Path(path))
-    interactions = pl.concat([_interactions(*file) for file in files], how="diagonal")
+    read_: list[TypedRows] = []
+    for file, part in files:
+        # One unit for all files: train, the largest, shows it.
+        unit = next((one.time_unit for one in read_ if one.time_unit), None)
+        read_.append(_interactions(file, part, RowRules(time_unit=unit)))
+    interactions = pl.concat([one.frame for one in read_], how="diagonal")
     items, features = _entity(folder / f"{name}.item", "item_id")
     users, _ = _entity(folder / f"{name}.user", "user_id")
     others = [p for p in (folder / f"{name}.item", folder / f"{name}.user") if p.is_file()]
@@ -67,7 +73,7 @@ def read(path: str | Path) -> RawData:
         info={
             "kind": "recbole",
             "files": [p.name for p in (*(f for f, _ in files), *others)],
-            "remarks": [],
+            "remarks": list(dict.fromkeys(note for one in read_ for note in one.remarks)),
         },
     )
 
@@ -116,15 +122,17 @@ def _open(path: Path, needed: Sequence[str]) -> tuple[SourceTable, dict[str, str
     return table, {cell.rpartition(":")[0]: cell.rpartition(":")[2] for cell in cells}
 
 
-def _interactions(path: Path, part: str | None) -> pl.LazyFrame:
+def _interactions(path: Path, part: str | None, rules: RowRules) -> TypedRows:
     table, types = _open(path, ("user_id", "item_id"))
 
     def column(names: Sequence[str]) -> str | None:
         return next((f"{name}:{types[name]}" for name in names if name in types), None)
 
     columns = Columns("user_id:token", "item_id:token", column(WEIGHTS), column(TIMES))
-    frame, _ = typed(table, columns, ticks=1, may_be_empty=part is not None)
-    return frame if part is None else frame.with_columns(split=pl.lit(part))
+    rows = typed(table, columns, rules, may_be_empty=part is not None)
+    if part is None:
+        return rows
+    return replace(rows, frame=rows.frame.with_columns(split=pl.lit(part)))
 
 
 def _entity(path: Path, key: str) -> tuple[pl.DataFrame | None, dict[str, RawFeatures]]:
