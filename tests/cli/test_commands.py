@@ -93,7 +93,8 @@ def test_every_split_has_its_options_and_its_seed(split: str, workshop: Path, cl
 
 @pytest.mark.parametrize("kind", ["leave_one_out", "cold_items", "unseen_users"])
 def test_a_split_may_be_written_with_underscores(kind: str, workshop: Path, cli: Cli) -> None:
-    command = ["data", "import", "table", "good.csv", "--out", "data/new", "--split"]
+    command = ["data", "import", "table", "good.csv", "--out", "data/new", "--overwrite"]
+    command.append("--split")
     one = answer(cli, *command, kind)
     assert one["info"]["split"]["kind"] == kind.replace("_", "-")
     assert answer(cli, *command, kind.replace("_", "-"))["fingerprint"] == one["fingerprint"]

@@ -151,15 +151,12 @@ def test_a_split_by_time_must_be_made_anew(tmp_path: Path) -> None:
 
 
 def test_mistakes_leave_everything_as_it_was(shop: Dataset, tmp_path: Path) -> None:
-    user, item = next(iter(pairs(shop, "train")))
     good = events(tmp_path / "good.parquet", (*unseen_pair(shop), "click", 1))
-    known = events(tmp_path / "known.parquet", (user, item, "click", 1))
     (tmp_path / "text.parquet").write_text("not Parquet")
     pl.DataFrame({"user_id": ["1"]}).write_parquet(tmp_path / "columns.parquet")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     for file, out, told in (
-        (known, "out", "all of them known"),
         (tmp_path / "none.parquet", "out", "not a file"),
         (tmp_path / "text.parquet", "out", "readable"),
         (tmp_path / "columns.parquet", "out", "item_id"),
@@ -172,6 +169,22 @@ def test_mistakes_leave_everything_as_it_was(shop: Dataset, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "full" / "notes.txt").read_text() == "mine"
     assert Dataset.load(tmp_path / "shop").fingerprint == shop.fingerprint
+
+
+def test_a_night_without_new_pairs_is_a_success(shop: Dataset, tmp_path: Path) -> None:
+    user, item = next(iter(pairs(shop, "train")))
+    known = events(tmp_path / "known.parquet", (user, item, "click", 1))
+    made = append(tmp_path / "shop", known, tmp_path / "out")
+    assert made.fingerprint == shop.fingerprint
+    assert made.info["remarks"][-1].startswith("known.parquet has nothing new: 1 pairs")
+    assert set(made.modalities) == set(shop.modalities)
+    # The next night goes into the same folder, where that is asked for.
+    good = events(tmp_path / "good.parquet", (*unseen_pair(shop), "click", 1))
+    with pytest.raises(DataError, match="--overwrite"):
+        append(tmp_path / "shop", good, tmp_path / "out")
+    assert Dataset.load(tmp_path / "out").fingerprint == shop.fingerprint
+    again = append(tmp_path / "shop", good, tmp_path / "out", overwrite=True)
+    assert len(again.train) == len(shop.train) + 1
 
 
 def test_no_copy_of_the_old_data_is_changed(shop: Dataset, tmp_path: Path) -> None:

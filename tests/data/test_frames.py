@@ -21,7 +21,13 @@ def test_frames_go_in_and_come_out_the_same(tmp_path, kind):
     frame = {"polars": LOG, "lazy": LOG.lazy(), "pandas": LOG.to_pandas()}[kind]
     items = pl.DataFrame({"asin": [30], "name": ["Three"]})
     data = from_frame(
-        frame, user="who", items=items, name="mine", out=tmp_path / "out", split="time"
+        frame,
+        user="who",
+        items=items,
+        name="mine",
+        out=tmp_path / "out",
+        split="time",
+        allow_unmatched=True,
     )
     assert data.name == "mine"
     assert data.titles()[int(data.items.rows([30])[0])] == "Three"

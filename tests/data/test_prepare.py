@@ -159,7 +159,7 @@ def test_too_little_left_tells_what_each_filter_left():
 def test_tables_are_joined_by_id_and_what_is_unknown_is_null(tmp_path):
     items = with_pictures(tmp_path / "p", ["7", "99", "2", "1"])
     users = pl.DataFrame({"user_id": ["u3", "u1"], "age": [30, 10]})
-    data = prepare(raw(items=items, users=users))
+    data = prepare(raw(items=items, users=users), allow_unmatched=True)
     titles = dict(data.item_table.select("item_id", "title").rows())
     assert titles == {str(i): f"Thing {i}" if i in (1, 2, 7) else None for i in range(1, 9)}
     ages = dict(data.user_table.select("user_id", "age").rows())
@@ -173,14 +173,16 @@ def test_tables_are_joined_by_id_and_what_is_unknown_is_null(tmp_path):
 
 def test_items_without_interactions_stay_where_asked():
     items = pl.DataFrame({"item_id": ["99", "3"], "title": ["New", "Three"]})
-    data = prepare(raw(items=items), all_items=True)
+    data = prepare(raw(items=items), all_items=True, allow_unmatched=True)
     assert data.n_items == 9
     assert data.items.ids([8]) == ["99"]
     assert data.titles()[8] == "New"
-    plain = prepare(raw(items=items))
+    plain = prepare(raw(items=items), allow_unmatched=True)
     assert events(data) == events(plain)
     # An id that sorts before the others moves all rows.
-    first = prepare(raw(items=pl.DataFrame({"item_id": ["0", "3"]})), all_items=True)
+    first = prepare(
+        raw(items=pl.DataFrame({"item_id": ["0", "3"]})), all_items=True, allow_unmatched=True
+    )
     assert first.items.ids([0]) == ["0"]
     assert events(first) == events(plain)
 
@@ -239,8 +241,8 @@ def test_the_folder_says_what_the_memory_says(tmp_path):
     features = {"text": RawFeatures(pl.Series(["2"]), np.ones((1, 3)))}
     source = RawData("shop", frame, items, features=features, info={"licence": "mine"})
     stages: list[str] = []
-    data = prepare(source, tmp_path / "out", seed=1, progress=stages.append)
-    memory = prepare(source, seed=1)
+    data = prepare(source, tmp_path / "out", seed=1, progress=stages.append, allow_unmatched=True)
+    memory = prepare(source, seed=1, allow_unmatched=True)
     loaded = Dataset.load(tmp_path / "out")
     for one in (data, loaded):
         assert one.folder == tmp_path / "out"
@@ -262,7 +264,7 @@ def test_the_folder_says_what_the_memory_says(tmp_path):
 
 def test_linked_pictures_stay_where_they_are(tmp_path):
     items = with_pictures(tmp_path / "p", ["2"])
-    data = prepare(raw(items=items), tmp_path / "out", images="link")
+    data = prepare(raw(items=items), tmp_path / "out", images="link", allow_unmatched=True)
     path = data.image_path(data.items.rows(["2"])[0])
     assert path == tmp_path / "p" / "file0.PNG"
     assert not (tmp_path / "out" / "images").exists()
@@ -270,7 +272,7 @@ def test_linked_pictures_stay_where_they_are(tmp_path):
 
 def test_pictures_are_copied_never_linked(tmp_path):
     items = with_pictures(tmp_path / "p", ["2"])
-    data = prepare(raw(items=items), tmp_path / "out")
+    data = prepare(raw(items=items), tmp_path / "out", allow_unmatched=True)
     path = data.image_path(data.items.rows(["2"])[0])
     assert path is not None
     assert path.read_bytes() == Path(items["image"][0]).read_bytes()
@@ -280,7 +282,7 @@ def test_pictures_are_copied_never_linked(tmp_path):
 def test_named_pictures_that_are_not_there_are_null_and_remarked(tmp_path):
     items = with_pictures(tmp_path / "p", ["2", "3"])
     Path(items["image"][0]).unlink()
-    data = prepare(raw(items=items), tmp_path / "out")
+    data = prepare(raw(items=items), tmp_path / "out", allow_unmatched=True)
     assert data.image_path(data.items.rows(["2"])[0]) is None
     assert data.image_path(data.items.rows(["3"])[0]) is not None
     assert "1 of the pictures not taken: no such file (2)" in data.info["remarks"]
@@ -288,12 +290,14 @@ def test_named_pictures_that_are_not_there_are_null_and_remarked(tmp_path):
 
 def test_importing_again_leaves_nothing_of_the_old_folder(tmp_path):
     out = tmp_path / "out"
-    old = prepare(raw(items=with_pictures(tmp_path / "p", ["2"])), out)
+    old = prepare(raw(items=with_pictures(tmp_path / "p", ["2"])), out, allow_unmatched=True)
     mine = Modality("image", np.ones((old.n_items, 2), np.float32), np.ones(old.n_items, bool))
     write_modality(out / "modalities", mine, old.items)
     (out / "cache").mkdir()
     assert set(Dataset.load(out).modalities) == {"image"}
-    new = prepare(raw(9, 6, seed=4), out)
+    with pytest.raises(DataError, match=r"holds a prepared data set.*--overwrite"):
+        prepare(raw(9, 6, seed=4), out)
+    new = prepare(raw(9, 6, seed=4), out, overwrite=True)
     assert new.n_items == 6
     assert not new.modalities
     assert sorted(p.name for p in out.iterdir()) == [
@@ -315,7 +319,7 @@ def test_a_failure_while_writing_leaves_the_old_folder(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Dataset, "save", fail)
         with pytest.raises(OSError, match="disk full"):
-            prepare(raw(9, 6, seed=4), out)
+            prepare(raw(9, 6, seed=4), out, overwrite=True)
     assert Dataset.load(out).fingerprint == old.fingerprint
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -333,7 +337,7 @@ def test_a_failure_at_the_last_rename_brings_the_old_folder_back(tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(module.os, "replace", fail)
         with pytest.raises(OSError, match="no"):
-            prepare(raw(9, 6, seed=4), out)
+            prepare(raw(9, 6, seed=4), out, overwrite=True)
     assert Dataset.load(out).fingerprint == old.fingerprint
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -342,7 +346,7 @@ def test_what_a_killed_import_left_is_put_back(tmp_path):
     out = tmp_path / "out"
     prepare(raw(), out)
     out.rename(tmp_path / ".out.old")
-    new = prepare(raw(9, 6, seed=4), out)
+    new = prepare(raw(9, 6, seed=4), out, overwrite=True)
     assert Dataset.load(out).fingerprint == new.fingerprint
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -358,7 +362,7 @@ def test_what_a_killed_import_left_is_put_back_even_where_the_next_one_fails(tmp
     with monkeypatch.context() as patch:
         patch.setattr(Dataset, "save", fail)
         with pytest.raises(OSError, match="disk full"):
-            prepare(raw(9, 6, seed=4), out)
+            prepare(raw(9, 6, seed=4), out, overwrite=True)
     assert Dataset.load(out).fingerprint == old.fingerprint
 
 

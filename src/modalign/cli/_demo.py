@@ -73,7 +73,7 @@ def run(
     """
     stage("drawing a synthetic shop")
     raw = synthetic.write(folder / "shop", seed=seed)
-    data = prepare(raw, folder / "data", split="ratio", seed=seed)
+    data = prepare(raw, folder / "data", split="ratio", seed=seed, overwrite=True)
     for name in encodable(data):
         stage(f"encoding {name}")
         data, _ = encode(data, name, progress=encoding(name))

@@ -21,6 +21,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a prepared folder that is there.")
+]
 EXAMPLES = """**Examples**
 
     modalign data import movielens ml-100k --out data/ml --min-rating 4 --k-core 5
@@ -75,6 +78,13 @@ class Filters:
     ] = "last"
     all_items: Annotated[
         bool, typer.Option("--all-items", help="Keep items without interactions.")
+    ] = False
+    overwrite: Overwrite = False
+    allow_unmatched: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unmatched", help="Accept an items' table that lacks more than half the items."
+        ),
     ] = False
 
 
@@ -201,7 +211,7 @@ def import_(
 ) -> None:
     """Read files of some kind, filter and split them, and write a prepared folder.
 
-    An existing prepared folder of that name is replaced once the new one is complete.
+    With --overwrite an existing prepared folder is replaced once the new one is complete.
     """
     from typing import get_args
 
@@ -266,6 +276,7 @@ def append(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of a new split.")] = DEFAULT_SEED,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Add recorded feedback to a prepared folder, for the next training."""
@@ -276,7 +287,14 @@ def append(
     kinds = tuple(kind or KINDS)
     with err.status(f"reading {folder}"):
         dataset = append_feedback(
-            folder, feedback, out_folder, kinds=kinds, items=table, split=split, seed=seed
+            folder,
+            feedback,
+            out_folder,
+            kinds=kinds,
+            items=table,
+            split=split,
+            seed=seed,
+            overwrite=overwrite,
         )
     show_dataset(dataset, json)
     if not json:

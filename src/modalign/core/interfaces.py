@@ -423,10 +423,10 @@ def chosen_modalities(config: MultimodalConfig, available: Iterable[str]) -> lis
 
     Args:
         config: options of the model.
-        available: names of the modalities of the data.
+        available: the modalities of the data by name, or their names.
 
     Raises:
-        DataError: the data has no modality.
+        DataError: the data has no modality, or one that is missing for all items.
         UnknownName: the data lacks a modality that the configuration names.
     """
     names = sorted(available)
@@ -437,4 +437,13 @@ def chosen_modalities(config: MultimodalConfig, available: Iterable[str]) -> lis
     for name in config.modalities or ():
         if name not in names:
             raise UnknownName("modality", name, names)
-    return list(config.modalities) if config.modalities else names
+    chosen = list(config.modalities) if config.modalities else names
+    if isinstance(available, Mapping):
+        for name in chosen:
+            if not available[name].present.any():
+                raise DataError(
+                    f"items with the modality {name!r}",
+                    "none: it is missing for all of them",
+                    f"encode it again, or leave it out with modalities=[...] without {name}",
+                )
+    return chosen

@@ -14,7 +14,7 @@ from modalign.core.settings import DEFAULT_SEED
 from modalign.data import item_files, joining, splits
 from modalign.data.dataset import SPLITS, Dataset
 from modalign.data.frames import to_frame
-from modalign.data.prepare import prepare, replace_folder
+from modalign.data.prepare import check_target, prepare, replace_folder
 from modalign.data.raw import RawData, RawFeatures
 from modalign.data.sources._columns import Columns, typed
 from modalign.data.sources._text_table import SourceTable
@@ -36,6 +36,7 @@ def append(
     items: pl.DataFrame | None = None,
     split: str | None = None,
     seed: int = DEFAULT_SEED,
+    overwrite: bool = False,
 ) -> Dataset:
     """A prepared folder with the events of a feedback file as further interactions.
 
@@ -53,13 +54,15 @@ def append(
         items: table of new items (item_id, title, ...); rows of known items are ignored.
         split: name of the split for splitting all interactions again; None keeps the split.
         seed: seed of a new split.
+        overwrite: replace another prepared folder at `out`.
 
     Returns:
-        The new data set. New items lack all features until they are encoded. If the data have
-        weights, new interactions get the median of the old weights.
+        The new data set; the old one with a remark if the file has nothing new. New items lack all
+        features until they are encoded. If the data have weights, new interactions get the median
+        of the old weights.
 
     Raises:
-        DataError: no such folder or file, or it contains nothing new.
+        DataError: no such folder or file, or `out` holds something else.
         ConfigError: the folder's split cannot be kept.
         UnknownName: there is no such split.
     """
@@ -77,14 +80,18 @@ def append(
         remarks += left_out
     fresh = events.join(known.select(_KEYS).unique(), on=_KEYS, how="anti")
     if fresh.is_empty():
-        raise DataError(
-            f"new pairs of user and item in {feedback}",
-            f"{total} pairs of kind {', '.join(kinds)}, all of them known or held out",
-            "wait for new feedback; there is nothing to append",
+        remarks.append(
+            f"{Path(feedback).name} has nothing new: {total} pairs of kind {', '.join(kinds)}, all "
+            "of them known or held out"
         )
+    if fresh.is_empty() and split is None and items is None:
+        notes = [*old.info.get("remarks", []), *remarks]
+        table = item_files.under(old.item_table, Path(folder))
+        made = replace(old, info={**old.info, "remarks": notes}, item_table=table)
+        return _write(made, old, Path(out), overwrite)
     raw = _raw(old, known, fresh, items, split, remarks)
-    made = prepare(raw, split=split, seed=seed, all_items=True)
-    return _write(_told(made, old, kind, split, fresh), old, Path(out))
+    made = prepare(raw, split=split, seed=seed, all_items=True, allow_unmatched=True)
+    return _write(_told(made, old, kind, split, fresh), old, Path(out), overwrite)
 
 
 def _events(path: Path, kinds: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
@@ -201,11 +208,10 @@ def _of_users(made: Dataset, old: Dataset) -> dict[str, Modality]:
     return found
 
 
-def _write(dataset: Dataset, old: Dataset, out: Path) -> Dataset:
+def _write(dataset: Dataset, old: Dataset, out: Path, overwrite: bool) -> Dataset:
     own = old.folder is not None and out.resolve() == old.folder.resolve()
-    if not own and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        expected = "a new folder, an empty one, or the data folder itself"
-        raise DataError(expected, f"{out}, which holds other files", "choose another folder")
+    if not own:
+        check_target(out, overwrite)
     with replace_folder(out) as aside:
         placed = item_files.place(dataset.item_table, aside)
         saved = replace(dataset, item_table=placed).save(aside)

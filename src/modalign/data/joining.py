@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import polars as pl
 
@@ -78,6 +80,53 @@ def join_table(
             "dropped"
         )
     return joined
+
+
+def check_matched(vocabulary: Vocabulary, table: pl.DataFrame | None) -> None:
+    """Refuse a table of items that lacks more than half of the items.
+
+    A table of pictures alone may lack many; it must have one.
+
+    Args:
+        vocabulary: ids of the interactions.
+        table: the table, or None.
+
+    Raises:
+        DataError: examples of the ids of both, and how many more would match if they were written
+            in the same way.
+    """
+    if table is None or not len(vocabulary):
+        return
+    key = f"{vocabulary.kind}_id"
+    mine = pl.DataFrame({key: vocabulary.series.cast(pl.String)})
+    theirs = table.select(pl.col(key).cast(pl.String)).drop_nulls()
+    known = mine.join(theirs, on=key, how="semi").height
+    pictures_alone = set(table.columns) <= {key, "image"}
+    if (known and pictures_alone) or 2 * known >= len(mine):
+        return
+    lone = mine.join(theirs, on=key, how="anti")
+    better = []
+    for what, same in AS_WRITTEN.items():
+        made = lone.with_columns(same(pl.col(key)))
+        more = made.join(theirs.with_columns(same(pl.col(key))), on=key, how="semi").height
+        if more:
+            better.append(f"{more:,} more would match if {what}")
+    some = [", ".join(repr(one) for one in side[key].head(3)) for side in (lone, theirs)]
+    got = f"{known:,}; the interactions have {some[0]}, the table has {some[1]}"
+    raise DataError(
+        f"a row in the items' table for at least half of the {len(mine):,} {vocabulary.kind}s",
+        "; ".join([got, *better]),
+        "write the ids in the same way in both, or accept this with --allow-unmatched",
+    )
+
+
+AS_WRITTEN: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
+    "case were ignored": lambda one: one.str.to_lowercase(),
+    "zeros were padded": lambda one: one.str.strip_chars_start("0"),
+    "'.0' were dropped": lambda one: one.str.replace(r"\.0+$", ""),
+    "blanks and signs were ignored": lambda one: one.str.replace_all(r"[\s_./-]", ""),
+}
+"""Ways in which two programs write one id differently, each with what makes them equal."""
 
 
 def join_features(name: str, raw: RawFeatures, items: Vocabulary, remarks: list[str]) -> Modality:

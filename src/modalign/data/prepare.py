@@ -69,6 +69,10 @@ class PrepareOptions(Config):
     all_items: bool = False
     """Keep items of the item table without interactions. They have no training signal but can be
     recommended by their content."""
+    overwrite: bool = False
+    """Replace a prepared folder at `out`."""
+    allow_unmatched: bool = False
+    """Accept a table of items that lacks more than half of the items."""
 
 
 def prepare(
@@ -80,8 +84,8 @@ def prepare(
 
     Args:
         raw: what a source returned.
-        out: folder to write; an existing one is replaced as a whole once the new one is complete.
-            None makes a data set in memory.
+        out: folder to write; None makes a data set in memory. With `overwrite` a prepared folder
+            that is there is replaced as a whole once the new one is complete.
         progress: called before each stage.
         options: fields of `PrepareOptions`: min_rating, k_core, split, seed, ...
 
@@ -109,7 +113,9 @@ def prepare(
     chosen = settings.build(PrepareOptions, options, "data preparation")
     kind, split_options = _split(raw, chosen)
     _need_times(raw, kind)
-    target = _check_target(out)
+    target = None if out is None else Path(out)
+    if target is not None:
+        check_target(target, chosen.overwrite)
     tell(0)
     log = read_log(raw, with_split=kind == splits.GIVEN)
     tell(1)
@@ -148,6 +154,8 @@ def _joined(
     users, user_rows = joining.used_ids(log.user_ids, log.users, "user", None)
     extra = raw.items["item_id"] if options.all_items and raw.items is not None else None
     items, item_rows = joining.used_ids(log.item_ids, log.items, "item", extra)
+    if not options.allow_unmatched:
+        joining.check_matched(items, raw.items)
     item_table, refused = item_files.existing(joining.join_table(items, raw.items, remarks))
     remarks += refused + _unused_files(raw.items, items)
     parts = _parts(labels, user_rows[log.users], item_rows[log.items], log.weight, log.time)
@@ -238,19 +246,29 @@ def _need_times(raw: RawData, kind: str) -> None:
     raise DataError(f"a column of times, by which the split {kind} orders interactions", got, fix)
 
 
-def _check_target(out: str | Path | None) -> Path | None:
-    """The folder to write; refused if it holds anything but a prepared data set."""
-    if out is None:
-        return None
-    path = Path(out)
-    if path.exists() and not path.is_dir():
-        raise DataError("a folder to write to", f"{path}, which is a file", "choose another name")
-    if path.is_dir() and any(path.iterdir()) and not (path / "dataset.json").is_file():
-        some = ", ".join(sorted(p.name for p in path.iterdir())[:4])
-        got = f"{path}, which holds other files: {some}"
+def check_target(out: Path, overwrite: bool) -> None:
+    """Check that a data folder may be written.
+
+    Args:
+        out: the folder.
+        overwrite: replace a prepared folder that is there.
+
+    Raises:
+        DataError: it holds other files, or a prepared data set that is not to be replaced.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError("a folder to write to", f"{out}, which is a file", "choose another name")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / "dataset.json").is_file():
+        some = ", ".join(sorted(p.name for p in out.iterdir())[:4])
+        got = f"{out}, which holds other files: {some}"
         fix = "choose another folder"
         raise DataError("a new folder, an empty one, or a data folder to replace", got, fix)
-    return path
+    if not overwrite:
+        got = f"{out}, which holds a prepared data set"
+        fix = "choose another folder, or replace it with --overwrite"
+        raise DataError("a new or an empty folder", got, fix)
 
 
 def _given(log: InteractionLog) -> np.ndarray:

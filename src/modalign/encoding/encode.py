@@ -35,7 +35,7 @@ from modalign.encoding.encoders.encoder import (
     make_encoder,
 )
 from modalign.encoding.encoders.precomputed import from_options
-from modalign.errors import ConfigError, UnknownName
+from modalign.errors import ConfigError, DataError, UnknownName
 
 TEXT_COLUMNS = (
     "title", "name", "genre", "genres", "category", "categories", "brand", "store",
@@ -141,6 +141,7 @@ def encode(
 
     Raises:
         ConfigError: there is no column to encode, or an option is unknown or out of its bounds.
+        DataError: no item has anything to encode.
         UnknownName: there is no such encoder or column.
     """
     start = time.perf_counter()
@@ -169,11 +170,26 @@ def encode(
         if not resume or force:
             shutil.rmtree(side, ignore_errors=True)
     features, present, corrupt, resumed = job.run(side)
+    if not present.any():
+        raise _nothing_to_encode(dataset, modality, columns, corrupt)
     provenance["unreadable"] = [[dataset.items.ids([row])[0], why] for row, why in corrupt]
     if isinstance(encoder, NamesColumns):
         provenance["words"] = encoder.words
     made = Modality(modality, features, present, "item", json.loads(json.dumps(provenance)))
     return _keep(dataset, made), _report(dataset, made, start, resumed=resumed)
+
+
+def _nothing_to_encode(
+    dataset: Dataset, modality: str, columns: Sequence[str], corrupt: Sequence[tuple[int, str]]
+) -> DataError:
+    got = f"none of {len(dataset.items):,}; the column{'s' * (len(columns) > 1)} "
+    got += f"{', '.join(columns)} of the items' table give nothing"
+    if corrupt:
+        got = f"{len(corrupt):,} that cannot be read, the first {corrupt[0][1]}"
+    fix = (
+        "check that the ids of the items' table are those of the interactions: `modalign data info`"
+    )
+    return DataError(f"items with something to encode as {modality!r}", got, fix)
 
 
 def check_name(modality: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import polars as pl
+import pyarrow as pa
 
 from modalign.data.sources import _quotes
 from modalign.data.sources._lines import (
@@ -540,11 +541,46 @@ def table_of(source: str | Path | Frame, text: TextFormat = TextFormat()) -> Sou
             encoding=text.encoding,
         )
     if isinstance(source, pl.LazyFrame | pl.DataFrame):
+        odd = [name for name, kind in source.collect_schema().items() if kind == pl.Object]
+        if odd:
+            whole_frame = source.lazy().collect()
+            source = whole_frame.with_columns(
+                _as_text(whole_frame[name]).alias(name) for name in odd
+            )
         return SourceTable(source.lazy(), "the data frame")
     if type(source).__module__.split(".")[0] == "pandas":
-        return SourceTable(pl.from_pandas(source.rename(columns=str)).lazy(), "the data frame")
+        return SourceTable(_from_pandas(source.rename(columns=str)).lazy(), "the data frame")
     raise DataError(
         "a path, a polars or a pandas data frame", f"a {type(source).__name__}", "give one of those"
+    )
+
+
+def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
+    """A frame whose columns of mixed types, such as 1 beside "1", and of UUIDs are text."""
+    made = {}
+    for name in frame.columns:
+        column = frame[name]
+        try:
+            made[name] = pl.from_pandas(column)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError):
+            made[name] = _as_text(column.where(column.notna(), None))
+        if made[name].dtype in (pl.Binary, pl.Object):  # Arrow stores a UUID as 16 bytes
+            made[name] = _as_text(column.where(column.notna(), None))
+    return pl.DataFrame(made)
+
+
+def _as_text(values: Iterable[Any]) -> pl.Series:
+    """Values of any types as text; a whole number is the same text as an integer and as a float."""
+    return pl.Series(
+        [
+            None
+            if one is None or one != one
+            else str(int(one))
+            if isinstance(one, float) and one.is_integer()
+            else str(one)
+            for one in values
+        ],
+        dtype=pl.String,
     )
 
 
