@@ -85,7 +85,7 @@ def join_table(
 def check_matched(vocabulary: Vocabulary, table: pl.DataFrame | None) -> None:
     """Refuse a table of items that lacks more than half of the items.
 
-    A table of pictures alone may lack many; it must have one.
+    A table of files alone may lack many; it must have one.
 
     Args:
         vocabulary: ids of the interactions.
@@ -101,8 +101,8 @@ def check_matched(vocabulary: Vocabulary, table: pl.DataFrame | None) -> None:
     mine = pl.DataFrame({key: vocabulary.series.cast(pl.String)})
     theirs = table.select(pl.col(key).cast(pl.String)).drop_nulls()
     known = mine.join(theirs, on=key, how="semi").height
-    pictures_alone = set(table.columns) <= {key, "image"}
-    if (known and pictures_alone) or 2 * known >= len(mine):
+    files_alone = set(table.columns) <= {key, "image", "audio", "video"}
+    if (known and files_alone) or 2 * known >= len(mine):
         return
     lone = mine.join(theirs, on=key, how="anti")
     better = []
