@@ -557,9 +557,9 @@ def table_of(source: str | Path | Frame, text: TextFormat = TextFormat()) -> Sou
 
 def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
     """A frame whose columns of mixed types, such as 1 beside "1", and of UUIDs are text."""
-    made = {}
+    made: dict[str, pl.Series] = {}
     for name in frame.columns:
-        column = frame[name]
+        column: Any = frame[name]
         try:
             made[name] = pl.from_pandas(column)
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError):

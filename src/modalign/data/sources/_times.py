@@ -108,10 +108,10 @@ def moments(
         remark = "times are not between 1970 and 2100 in any unit: they count as an order"
         return TimeReading(value, remark, "s")
     scaled = pl.when(inside[best]).then(number / PER_SECOND[best])
-    remark = None
+    note = None
     if best in CALLED and found[best]:
-        remark = f"times are in {CALLED[best]} and were converted to seconds"
-    return TimeReading(pl.coalesce(written, scaled), remark, best if found[best] else None)
+        note = f"times are in {CALLED[best]} and were converted to seconds"
+    return TimeReading(pl.coalesce(written, scaled), note, best if found[best] else None)
 
 
 def _epoch(moment: pl.Expr) -> pl.Expr:
