@@ -420,25 +420,48 @@ def test_compare_averages_seeds(workshop: Path, cli: Cli) -> None:
 
 
 @pytest.mark.slow
-def test_compare_of_many_runs_is_a_square_of_differences(workshop: Path, cli: Cli) -> None:
+def test_compare_of_many_runs_is_one_row_for_each_sorted(workshop: Path, cli: Cli) -> None:
     others = ["ease", "itemknn", "lightgcn"]
     for name in others:
-        answer(cli, "train", "--data", "data/toy", "--model", name, "--out", f"runs/square/{name}",
+        answer(cli, "train", "--data", "data/toy", "--model", name, "--out", f"runs/many/{name}",
                "--k", "5,10")  # fmt: skip
-    runs = ["runs/bpr", "runs/pop", *(f"runs/square/{name}" for name in others)]
+    runs = ["runs/bpr", "runs/pop", *(f"runs/many/{name}" for name in others)]
     found = answer(cli, "compare", *runs)
-    test = {(one["metric"], one["first"], one["second"]): one for one in found["pairs"]}
-    text = shown(cli, "compare", *runs)
+    text = shown(cli, "compare", *runs, "--metric", "ndcg@10")
     assert max(map(len, text.splitlines())) <= 80
-    square = text[text.index("recall@10: paired") :].split("\n\n")[0].splitlines()[3:]
-    rows = [line.split()[2:] for line in square]
-    assert [line.split()[1] for line in square] == found["runs"]
-    for place, first in enumerate(found["runs"]):
-        for later in range(place + 1, len(runs)):
-            one = test["recall@10", first, found["runs"][later]]
-            mark = "*" if one["significant"] else ""
-            assert rows[place][later - 1] == f"{one['difference']:+.3f}{mark}"
-            assert float(rows[later][place].strip("*")) == -float(rows[place][later - 1].strip("*"))
+    lines = text.split("\n\n")[0].splitlines()
+    assert lines[1].split() == ["run", "ndcg@10"]
+    rows = {line.split()[0]: line.split()[1:] for line in lines[3:]}
+    value = {name: found["metrics"][name]["ndcg@10"] for name in found["runs"]}
+    assert list(rows) == sorted(value, key=lambda name: -value[name])
+    for name, cells in rows.items():
+        assert cells[0] == f"{value[name]:.4f}"
+        only = found["winner"]["ndcg@10"] == name
+        shares = name in found["top"]["ndcg@10"]
+        assert cells[1:] == (["*"] if only else ["="] if shares else [])
+    best = next(iter(rows))
+    tests = text[text.index("ndcg@10: paired") :].split("\n\n")[0].splitlines()[3:]
+    assert sorted(line.split()[1] for line in tests) == sorted(set(found["runs"]) - {best})
+    assert {line.split()[0] for line in tests} == {best}
+
+
+@pytest.mark.parametrize("metric", ["ndcg", "ndcg@x", "ndgc@10", "@10"])
+def test_compare_names_a_metric_that_is_none(metric: str, workshop: Path, cli: Cli) -> None:
+    got = cli("compare", "runs/bpr", "runs/pop", "--metric", metric)
+    assert got.code == 2
+    assert "metric" in got.err
+    assert repr(metric) in got.err
+
+
+def test_evaluations_under_another_mask_are_compared(workshop: Path, cli: Cli) -> None:
+    got = cli("compare", "runs/bpr", "runs/pop", "--mask", "train")
+    assert got.code == 2
+    assert "modalign evaluate RUN --mask train" in got.err
+    for run in ("runs/bpr", "runs/pop"):
+        measured = answer(cli, "evaluate", run, "--mask", "train", "--k", "10")
+    found = answer(cli, "compare", "runs/bpr", "runs/pop", "--mask", "train")
+    assert found["mask"] == "train"
+    assert found["metrics"]["pop"]["ndcg@10"] == measured["metrics"]["ndcg@10"]
 
 
 @pytest.mark.slow

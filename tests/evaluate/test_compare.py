@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from modalign.errors import RunError
-from modalign.evaluate.compare import RunResult, average, compare
+from modalign.evaluate.compare import RunResult, average, compare, matching
 
 USERS = [f"u{row}" for row in range(80)]
 
@@ -346,3 +346,82 @@ def test_a_folder_without_a_key_names_it(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps(found))
     with pytest.raises(RunError, match="mask"):
         RunResult.read(tmp_path)
+
+
+# ------------------------------------------------------------------ users that are shared
+
+
+def with_pairs(run: RunResult, items: dict[str, list[str]] | None = None) -> RunResult:
+    """The run with the test items of each user; by default one item, named after the user."""
+    lists = [(items or {}).get(user, [f"item of {user}"]) for user in run.per_user["user_id"]]
+    return replace(run, per_user=run.per_user.with_columns(relevant=pl.Series(lists)))
+
+
+def test_runs_on_different_data_are_compared_on_the_users_with_the_same_test_pairs() -> None:
+    low = with_pairs(run_of("low", LOW))
+    grown = pl.DataFrame({"user_id": [*USERS[10:], "new"], "recall@20": [*HIGH[10:], 1.0]})
+    high = replace(
+        run_of("high", HIGH, fingerprint="g" * 16),
+        per_user=grown,
+        metrics={"recall@20": float(grown["recall@20"].mean()), "coverage@20": 0.5},
+    )
+    found = compare([low, with_pairs(high, {USERS[20]: ["another item"]})])
+    shared = [row for row in range(10, len(USERS)) if row != 20]
+    assert (found.n_users, found.measured) == (len(shared), {"low": 80, "high": 71})
+    assert found.metrics["low"] == {"recall@20": pytest.approx(LOW[shared].mean())}
+    assert found.metrics["high"] == {"recall@20": pytest.approx(HIGH[shared].mean())}
+    assert found.pairs[0].t_test == pytest.approx(stats.ttest_rel(LOW[shared], HIGH[shared]).pvalue)
+    assert (
+        "69 users are shared, with the same test pairs: of 80 of low, 71 of high" in found.remarks
+    )
+    assert any("the items of different data" in one for one in found.remarks)
+
+
+def test_the_order_of_a_users_test_items_does_not_matter() -> None:
+    one = with_pairs(run_of("one", LOW), {"u3": ["b", "a"]})
+    other = with_pairs(run_of("other", HIGH), {"u3": ["a", "b"]})
+    assert compare([one, other]).n_users == len(USERS)
+    assert not compare([one, other]).remarks
+
+
+def test_runs_of_one_fingerprint_and_other_pairs_are_not_taken_for_the_same() -> None:
+    one = with_pairs(run_of("one", LOW))
+    other = with_pairs(run_of("other", HIGH), {user: ["elsewhere"] for user in USERS[1:]})
+    with pytest.raises(RunError, match="1 such users"):
+        compare([one, other])
+
+
+def test_who_shares_the_top_and_the_deviation_over_seeds() -> None:
+    twin = run_of("twin", np.random.default_rng(3).permutation(HIGH))
+    several = average("low", [run_of("1", LOW), run_of("2", noisy(0.31, 3))])
+    found = compare([several, run_of("high", HIGH), twin])
+    assert set(found.top["recall@20"]) == {"high", "twin"}
+    each = [LOW.mean(), noisy(0.31, 3).mean()]
+    assert found.deviations == {"low": {"recall@20": pytest.approx(np.std(each, ddof=1))}}
+    names, cells = zip(*found.rows(["recall@20"]), strict=True)
+    assert names[2] == "low"
+    assert cells[0].endswith("=")
+    assert cells[1].endswith("=")
+    assert cells[2] == f"{np.mean(each):.4f} ± {np.std(each, ddof=1):.4f}  "
+    text, page = repr(found), found._repr_html_()
+    assert "mask strict" in text
+    assert len(text) < 500
+    assert page.count("<tr>") == 4
+
+
+def test_matching_prefers_one_mask_and_then_the_data_of_the_last_run() -> None:
+    a, b = run_of("a", LOW), run_of("b", HIGH, fingerprint="new")
+    a_new = replace(a, fingerprint="new")
+    b_old = replace(b, fingerprint=a.fingerprint)
+    assert [r.fingerprint for r in matching([[a, a_new], [b, b_old]])[0]] == ["new", "new"]
+    assert [r.fingerprint for r in matching([[a], [b, b_old]])[0]] == [a.fingerprint] * 2
+    assert matching([[a], [b]]) == ([a, b], [])
+    a_train = replace(a, mask="train")
+    b_train = replace(b_old, mask="train")
+    found, remarks = matching([[a, a_train], [b_train]])
+    assert found == [a_train, b_train]
+    assert "mask train" in remarks[0]
+    with pytest.raises(RunError) as caught:
+        matching([[a], [b_train]])
+    assert "a: strict; b: train" in caught.value.got
+    assert "measure b under it: modalign evaluate RUN --mask strict" in caught.value.fix

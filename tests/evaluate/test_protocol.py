@@ -463,7 +463,7 @@ def test_judge_measures_lists_made_elsewhere_and_refuses_other_users() -> None:
 def test_only_the_metrics_and_ks_asked_for() -> None:
     found = evaluate(Fixed(TOY, random_scores(TOY)), TOY, ks=[7, 3], metrics=["ndcg", "coverage"])
     assert set(found.metrics) == {"ndcg@3", "ndcg@7", "coverage@3", "coverage@7"}
-    assert found.per_user.columns[4:] == ["ndcg@3", "ndcg@7"]
+    assert found.per_user.columns[5:] == ["ndcg@3", "ndcg@7"]
     assert found.ranking.k == 7
 
 

@@ -10,6 +10,7 @@ import typer
 from modalign.cli.options import MASKS, Cutoffs, Data, Device, HowMany, Json, choose, parse_ks
 from modalign.cli.render import err, metric_table, out, plain, print_json, say, table
 from modalign.cli.summaries import show_comparison
+from modalign.errors import ConfigError
 
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, separated by spaces.")]
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
@@ -30,24 +31,33 @@ def evaluate(
     groups: Annotated[
         bool, typer.Option("--groups", help="Also show user activity and item popularity groups.")
     ] = False,
-    data: Data = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Prepared data to measure on, matched by id; default: the run's own."),
+    ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Evaluate a trained model again: another mask, other cut-offs, cold items, groups."""
-    from modalign.experiments.fit import load_model
+    """Evaluate a trained model again: another mask, other cut-offs, newer data, cold items.
+
+    With `--data`, users and items are matched by id, so that a run can be measured on data that
+    have grown since its training. The result is kept in the run folder, where
+    `modalign compare` finds it.
+    """
+    from modalign.experiments import measuring
 
     ks = parse_ks(k)
     choose("split", split, SPLITS)
     choose("kind of candidates", candidates, CANDIDATES)
     choose("mask", mask or MASKS[0], MASKS)
-    fitted = load_model(run, data, device)
-    mask = mask or str(fitted.results["mask"])
-    found = fitted.evaluate(
-        split,  # type: ignore[arg-type]  # the evaluator refuses what it does not know
-        mask=mask,
+    fitted, dataset = measuring.opened(run, data, device)
+    found = measuring.evaluate(
+        fitted,
+        dataset,
+        split=split,  # type: ignore[arg-type]  # the evaluator refuses what it does not know
+        mask=mask,  # type: ignore[arg-type]
         ks=ks,
-        candidates=candidates,
+        candidates=candidates,  # type: ignore[arg-type]
     )
     frames: dict[str, Any] = {}
     if groups:
@@ -55,25 +65,30 @@ def evaluate(
         from modalign.report.side_by_side import popularity_groups
 
         frames["user activity"] = by_activity(found.per_user)
-        frames["item popularity"] = popularity_groups(found, fitted.dataset, max(ks))
+        frames["item popularity"] = popularity_groups(found, dataset, max(ks))
     if json:
         print_json(
             {
                 "run": str(run),
                 "model": fitted.spec.name,
-                "data": fitted.dataset.fingerprint,
+                "data": dataset.fingerprint,
                 "split": split,
-                "mask": mask,
+                "mask": found.mask,
                 "candidates": candidates,
                 "users": found.n_users,
                 "metrics": found.metrics,
+                "remarks": list(found.remarks),
                 **({"groups": {n: f.to_dicts() for n, f in frames.items()}} if groups else {}),
             }
         )
         return
     which = "" if candidates == "all" else ", cold items only"
-    title = f"{fitted.spec.name}: {split}, mask {mask}, {found.n_users:,} users{which}"
+    title = f"{fitted.spec.name}: {split}, mask {found.mask}, {found.n_users:,} users{which}"
+    if dataset.fingerprint != fitted.dataset.fingerprint:
+        title += f", on {data}"
     out.print(metric_table(title, found.metrics))
+    for remark in found.remarks:
+        say(f"note: {remark}", out)
     if found.n_skipped:
         say(f"{found.n_skipped:,} users without a history were left out", out)
     for name, frame in frames.items():
@@ -101,21 +116,47 @@ def compare(
         float,
         typer.Option(min=0.000001, max=0.5, help="Significance level of the corrected tests."),
     ] = 0.05,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A column, such as ndcg@10; repeat it for more. The first one sorts the runs."
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(help="strict or train; default: one under which all runs were measured."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare metrics with paired tests over users and Holm's correction.
 
     A winner is named only if it differs significantly from every other run. Runs of the same
-    model and options with different seeds are averaged per user first. Runs on different data or
-    with different masks are rejected.
+    model and options with different seeds are averaged per user first. Runs on different data are
+    compared on the users whose test pairs are the same; `modalign evaluate RUN --data DATA`
+    measures a run on other data first, and `--mask` under another mask.
     """
     from modalign.report.side_by_side import compare_runs
 
-    found = compare_runs(runs, None if k is None else parse_ks(k), alpha)
+    if mask is not None:
+        choose("mask", mask, MASKS)
+    ks = None if k is None else parse_ks(k)
+    if metric and ks is None:
+        ks = sorted({_cutoff(name) for name in metric})
+    found = compare_runs(runs, ks, alpha, mask)
+    for name in metric or ():
+        found.ordered(name)
     if json:
         print_json(found.to_dict())
         return
-    show_comparison(found)
+    show_comparison(found, metric)
+
+
+def _cutoff(metric: str) -> int:
+    kind, _, k = metric.partition("@")
+    if not kind or not k.isdecimal() or int(k) < 1:
+        fix = "write the metric and the cut-off: --metric ndcg@10"
+        raise ConfigError("a metric with its cut-off, such as ndcg@10", repr(metric), fix)
+    return int(k)
 
 
 def recommend(

@@ -8,15 +8,17 @@ from typing import Any
 
 from rich.text import Text
 
-from modalign.cli.render import aligned, metric_table, out, plain, print_json, say, table
+from modalign.cli.render import metric_table, out, plain, print_json, say, table
 
 SHOWN_COLUMNS = 12
 """Columns that are named; a table may have hundreds."""
 SHOWN_REMARKS = 8
 LISTED = 3
-"""Up to this number, runs are compared pair by pair with intervals; more are shown in a square."""
-SHORTEST = 8
-"""Minimum number of characters of a run's name that is shown beside its number."""
+"""Up to this number, runs are compared pair by pair; of more, the best one with each other."""
+TESTED = 2
+"""Number of metrics whose tests are printed."""
+SHORTEST = 12
+"""Minimum number of characters of a run's name that is shown."""
 
 
 def describe(dataset: Any) -> dict[str, Any]:
@@ -186,52 +188,70 @@ def show_demo(fitted: Mapping[str, Any], cost: Any) -> None:
     say("anew: the whole forward pass for one list; tables: computed before, as in a service", out)
 
 
-def show_comparison(found: Any) -> None:
-    """Print a comparison; a winner is marked only if it is significantly better."""
-    names = found.runs
-    labels = labels_of(names)
-    numbered = sum(max(len(label), 10) + 3 for label in labels) + 18 > out.width
-    if numbered or len(names) > LISTED:
-        for place, label in enumerate(labels, 1):
-            say(f"{place:3d}  {label}", out)
-        say("", out)
-    heads = [str(place) for place in range(1, len(names) + 1)] if numbered else labels
-    rows = []
-    for metric in next(iter(found.metrics.values())):
-        winner = found.winner.get(metric)
-        cells = aligned([found.metrics[name][metric] for name in names])
-        rows.append(
-            [metric]
-            + [
-                f"[bold green]{cell} *[/]" if name == winner else f"{cell}  "
-                for name, cell in zip(names, cells, strict=True)
-            ]
-        )
-    title = f"{found.split.capitalize()}, all items ranked, mask {found.mask}"
-    _in_blocks(title, ["metric", *heads], rows)
-    won = any(found.winner.values())
-    say(
-        "* significantly better than every other run\n"
-        if won
-        else "no run is significantly better than every other run\n",
-        out,
-    )
-    shown = dict(zip(names, labels, strict=True))
-    longest = max(int(name.split("@")[1]) for name in found.winner)
-    for metric in (f"recall@{longest}", f"ndcg@{longest}"):
-        if metric not in found.winner:
-            continue
-        pairs = [pair for pair in found.pairs if pair.metric == metric]
-        title = f"{metric}: paired t-tests over users"
-        if len(names) <= LISTED:
-            columns = ["higher", "lower", "difference", "95% interval", "p (Holm)", "p seeds"]
-            tests = [_test(pair, shown) for pair in pairs]
-            if not any(test[-1] for test in tests):
-                columns, tests = columns[:-1], [test[:-1] for test in tests]
-            out.print(table(title, columns, tests, range(2, len(columns)), cut=(0, 1)))
-        else:
-            _show_differences(f"{title}, row minus column", names, labels, pairs)
-    say(f"* below {found.level:g}; --json has all tests with intervals", out)
+def show_comparison(found: Any, metrics: Sequence[str] | None = None) -> None:
+    """Print a comparison, one row for each run, and the tests.
+
+    Args:
+        found: the comparison.
+        metrics: the columns; the first one sorts the runs. None takes recall and NDCG at every
+            cut-off, sorted by the recall of the longest list.
+    """
+    shown = dict(zip(found.runs, labels_of(found.runs), strict=True))
+    columns = list(metrics or _main_metrics(found))
+    cells = found.rows(columns)
+    room = max(SHORTEST, out.width - 24)
+    rows = [
+        [plain(_shortened(shown[name], room)), *(_marked(cell) for cell in values)]
+        for name, *values in cells
+    ]
+    title = f"{found.split.capitalize()}, all items ranked, mask {found.mask}, "
+    _in_blocks(f"{title}{found.n_users:,} users", ["run", *columns], rows)
+    tested = [metric for metric in columns if metric in found.winner]
+    won = any(found.winner[metric] for metric in tested)
+    if won:
+        say("* significantly better than every other run", out)
+    elif tested:
+        say("no run is significantly better than every other run", out)
+    if any(cell.endswith("=") for row in cells for cell in row[1:]):
+        say("= shares the top: the best run, or not significantly different from it", out)
+    if found.deviations:
+        say("± is the standard deviation over seeds", out)
+    for remark in found.remarks:
+        say(f"note: {remark}", out)
+    say("", out)
+    for metric in tested[:TESTED]:
+        _show_tests(found, metric, shown)
+    say(f"* below {found.level:g}; --json has all metrics, and all tests with intervals", out)
+
+
+def _main_metrics(found: Any) -> list[str]:
+    known = list(next(iter(found.metrics.values())))
+    main = [key for key in known if key.split("@")[0] in ("recall", "ndcg")]
+    # The longest list first: it sorts the runs.
+    return sorted(main, key=lambda key: -int(key.split("@")[1])) or known
+
+
+def _marked(cell: str) -> str:
+    return f"[bold green]{cell}[/]" if cell.endswith("*") else cell
+
+
+def _shortened(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
+
+
+def _show_tests(found: Any, metric: str, shown: Mapping[str, str]) -> None:
+    """The tests of all pairs of few runs, or of the best run with every other one."""
+    pairs = [pair for pair in found.pairs if pair.metric == metric]
+    title = f"{metric}: paired t-tests over users"
+    if len(found.runs) > LISTED:
+        best = found.ordered(metric)[0]
+        pairs = [pair for pair in pairs if best in (pair.first, pair.second)]
+        title += ", the best run with each other one"
+    columns = ["higher", "lower", "difference", "95% interval", "p (Holm)", "p seeds"]
+    tests = [_test(pair, shown) for pair in pairs]
+    if not any(test[-1] for test in tests):
+        columns, tests = columns[:-1], [test[:-1] for test in tests]
+    out.print(table(title, columns, tests, range(2, len(columns)), cut=(0, 1)))
 
 
 def labels_of(names: Sequence[str]) -> list[str]:
@@ -260,32 +280,6 @@ def _in_blocks(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         heads = [columns[place] for place in part]
         heading = title if begin == 1 else f"{title} (continued)"
         out.print(table(heading, heads, chosen, range(1, len(part))))
-
-
-def _show_differences(
-    title: str, names: Sequence[str], labels: Sequence[str], pairs: Sequence[Any]
-) -> None:
-    """Print the differences of all pairs of runs in one square; significant ones have a star."""
-    cells = {(pair.first, pair.second): pair for pair in pairs}
-    room = out.width - 6 - len("+0.000*   ") * len(names)
-    rows = []
-    for place, (name, label) in enumerate(zip(names, labels, strict=True), 1):
-        cut = label if len(label) <= room else f"{label[: room - 1]}…"
-        row = [plain(f"{place} {cut}" if room >= SHORTEST else str(place))]
-        for other in names:
-            pair, sign = cells.get((name, other)), 1
-            if pair is None:
-                pair, sign = cells.get((other, name)), -1
-            if pair is None:
-                row.append("")
-                continue
-            text = f"{sign * pair.difference:+.3f}"
-            better = pair.significant and sign * pair.difference > 0
-            mark = "*" if pair.significant else " "
-            row.append(f"[bold green]{text}{mark}[/]" if better else f"{text}{mark}")
-        rows.append(row)
-    heads = ["", *(str(place) for place in range(1, len(names) + 1))]
-    _in_blocks(title, heads, rows)
 
 
 def _test(pair: Any, shown: Mapping[str, str]) -> list[str]:

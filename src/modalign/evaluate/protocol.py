@@ -23,11 +23,12 @@ from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from modalign.core import devices
+from modalign.core import devices, showing
 from modalign.core.interfaces import Factors, Queries, Recommender, Scorer
 from modalign.core.sparse import row_of_entries
 from modalign.data.dataset import Dataset
@@ -48,10 +49,12 @@ class Evaluation:
     Attributes:
         metrics: `{"recall@20": mean over users, ...}`.
         per_user: one row per user of the average: user_id, user (row), n_train (training
-            interactions), n_relevant, and one column per metric and K.
+            interactions), n_relevant, relevant (ids of the relevant items), and one column per
+            metric and K.
         ranking: the lists themselves, in the order of `per_user`.
         mask, split, candidates: the rules.
         n_skipped: number of users with relevant items but without any history.
+        remarks: what was left out for other reasons.
     """
 
     metrics: dict[str, float]
@@ -62,6 +65,24 @@ class Evaluation:
     candidates: Candidates
     n_users: int
     n_skipped: int
+    remarks: tuple[str, ...] = ()
+
+    def _heading(self) -> str:
+        which = "" if self.candidates == "all" else ", cold items only"
+        return f"Evaluation: {self.split}, mask {self.mask}, {self.n_users:,} users{which}"
+
+    def _rows(self) -> tuple[list[str], list[list[str]]]:
+        pairs = [name.split("@") for name in self.metrics]
+        ks = sorted({int(k) for _, k in pairs})
+        kinds = dict.fromkeys(kind for kind, _ in pairs)
+        rows = [[kind, *(f"{self.metrics[f'{kind}@{k}']:.4f}" for k in ks)] for kind in kinds]
+        return ["", *(f"@{k}" for k in ks)], rows
+
+    def __repr__(self) -> str:
+        return showing.text_table(self._heading(), *self._rows())
+
+    def _repr_html_(self) -> str:
+        return showing.html_table(self._heading(), *self._rows(), self.remarks)
 
 
 class Evaluator:
@@ -135,6 +156,7 @@ class Evaluator:
                 "user": users,
                 "n_train": self._n_train[users].astype(np.int64),
                 "n_relevant": self._n_relevant,
+                "relevant": _ids_of_rows(self._relevant, dataset.items.series),
             }
         )
 
@@ -153,28 +175,23 @@ class Evaluator:
             InputError: it cannot score unseen users, and the split has some.
             TrainingError: a score is not a number.
         """
-        unseen = bool(self._unseen.any())
-        if unseen and not recommender.unseen_users:
+        if self._unseen.any() and not recommender.unseen_users:
             raise InputError(
                 "a model that scores users from their history, for a split by unseen users",
                 f"{type(recommender).__name__}, which knows the users of the training data only",
                 "choose a model whose page says 'scores unseen users', or another split",
             )
-        reads = unseen or "history" in recommender.needs
-        with frozen(recommender) as scorer:
-            ranking = rank(
-                _FromHistory(recommender, scorer.items)
-                if unseen and isinstance(scorer, Factors)
-                else scorer,
-                self._users,
-                max(self.ks),
-                seen=self._seen,
-                history=self._history if reads else None,
-                unseen=self._unseen,
-                candidates=self._candidates,
-                block=self.block,
-                device=devices.of(recommender) if self.device is None else self.device,
-            )
+        ranking = rank_frozen(
+            recommender,
+            self._users,
+            max(self.ks),
+            seen=self._seen,
+            history=self._history,
+            unseen=self._unseen,
+            candidates=self._candidates,
+            block=self.block,
+            device=self.device,
+        )
         return self.judge(ranking)
 
     def judge(self, ranking: Ranking) -> Evaluation:
@@ -211,11 +228,66 @@ class Evaluator:
         """Rows of the users in the average, int64."""
         return self._users
 
+    @property
+    def candidate_rows(self) -> np.ndarray | None:
+        """Rows of the items that are ranked; None for all."""
+        return self._candidates
+
+
+def rank_frozen(
+    recommender: Recommender,
+    users: np.ndarray,
+    k: int,
+    *,
+    seen: sp.csr_array,
+    history: sp.csr_array,
+    unseen: np.ndarray,
+    candidates: np.ndarray | None = None,
+    block: int = 1024,
+    device: torch.device | str | None = None,
+) -> Ranking:
+    """The lists of a recommender; its training or evaluation mode is restored afterwards.
+
+    Args:
+        recommender: scores users by row, or from their history.
+        users: rows of users, int64, shape (n,).
+        k: length of the lists.
+        seen: users x items; its entries are left out of the lists.
+        history: users x items; what is read of users, by a model that reads histories or for
+            unseen users.
+        unseen: bool, shape (n,); users who are known by their history alone.
+        candidates: rows of the items that may be listed; None for all items.
+        block: number of users scored at a time.
+        device: where to score; None for the recommender's device.
+    """
+    some = bool(unseen.any())
+    with frozen(recommender) as scorer:
+        return rank(
+            _FromHistory(recommender, scorer.items)
+            if some and isinstance(scorer, Factors)
+            else scorer,
+            users,
+            k,
+            seen=seen,
+            history=history if some or "history" in recommender.needs else None,
+            unseen=unseen,
+            candidates=candidates,
+            block=block,
+            device=devices.of(recommender) if device is None else device,
+        )
+
 
 def validation_metric(dataset: Dataset, metric: str = "recall@20") -> Evaluator:
     """The evaluator that selects the best epoch: recall and ndcg at 20 and at the K of `metric`."""
     ks = {20, int(metric.partition("@")[2])}
     return Evaluator(dataset, "valid", ks=sorted(ks), metrics=("recall", "ndcg"))
+
+
+def _ids_of_rows(matrix: sp.csr_array, ids: pl.Series) -> pl.Series:
+    """The ids of the columns of each row's entries, as lists."""
+    named = ids.gather(matrix.indices.astype(np.int64)).to_arrow()
+    lists = pa.LargeListArray.from_arrays(pa.array(matrix.indptr, pa.int64()), named)
+    return pl.Series("relevant", lists)
 
 
 @contextmanager

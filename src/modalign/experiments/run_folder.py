@@ -6,6 +6,7 @@ results.json        what came out; written last, so a folder with it is complete
 per_user.parquet    test metrics of every user
 checkpoints/        last.pt (to go on after a kill), best.safetensors
 environment.json    versions, processor, threads
+evaluations/        what `modalign evaluate` measured later
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +29,7 @@ from modalign.core import devices
 from modalign.core.files import LOCK, write_aside
 from modalign.data.dataset import Dataset
 from modalign.errors import RunError
+from modalign.evaluate.compare import EVALUATIONS
 from modalign.experiments.options import RunOptions
 
 WEIGHTS = Path("checkpoints") / "best.safetensors"
@@ -65,6 +68,7 @@ def open_new(
     if run.overwrite:
         for name in ("results.json", "checkpoints/last.pt", HISTORY, PER_USER):
             (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / EVALUATIONS, ignore_errors=True)  # of the run that is replaced
     if dataset.folder is None:
         dataset.save(folder / "data")
     home = (dataset.folder or folder / "data").resolve()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,16 @@ import polars as pl
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate import groups
-from modalign.evaluate.compare import Comparison, RunResult, average, compare
+from modalign.evaluate.compare import (
+    Comparison,
+    RunResult,
+    average,
+    compare,
+    matching,
+    measurements,
+    on_shared_users,
+    refuse_other_data,
+)
 from modalign.evaluate.metrics import hit_matrix
 from modalign.evaluate.protocol import Evaluation
 from modalign.experiments.fit import load_model
@@ -26,35 +35,59 @@ USUAL = (10, 20)
 
 
 def compare_runs(
-    folders: Sequence[str | Path], ks: Sequence[int] | None = None, level: float = 0.05
+    folders: Sequence[str | Path],
+    ks: Sequence[int] | None = None,
+    level: float = 0.05,
+    mask: str | None = None,
 ) -> Comparison:
     """Compare finished runs; runs that differ only in their seed are replaced by their mean.
+
+    Runs on different data are compared on the users whose test pairs are the same. What
+    `modalign evaluate` measured of a run counts, under the other mask and on other data too.
 
     Args:
         folders: run folders with at least two different models or sets of options.
         ks: cut-offs to compare at; None takes 10 and 20 where all runs have them, otherwise all
             that they share.
         level: significance level of the corrected tests, in (0, 1).
+        mask: "strict" or "train"; None takes one under which all runs were measured.
 
     Raises:
         RunError: a folder is not a finished run, a run is given twice, or the runs cannot be
-            compared (different data, different mask).
+            compared (no shared test pairs, no common mask).
         ConfigError: a cut-off at which not all runs were measured.
+
+    Example:
+        >>> from modalign.experiments.fit import fit
+        >>> from modalign.testing.toy import toy_dataset
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     for name in ("ease", "popularity"):
+        ...         _ = fit(toy_dataset(), name, out=f"{place}/{name}")
+        ...     found = compare_runs([f"{place}/ease", f"{place}/popularity"])
+        >>> found.winner["recall@20"], found.n_users
+        ('ease', 59)
     """
-    runs = by_options([Path(folder) for folder in folders])
-    if len(runs) < 2:
-        got = f"{len(runs)} in {', '.join(map(str, folders))}"
+    paths = [Path(folder) for folder in folders]
+    grouped = _groups(paths)
+    if len(grouped) < 2:
+        got = f"{len(grouped)} in {', '.join(map(str, folders))}"
         fix = "add another run"
         raise RunError("two or more runs that differ in more than their seed", got, fix)
+    names = folder_names(paths)
+    chosen, remarks = matching([measurements(one, names[one]) for one in paths], mask)
+    shared_users = dict(zip(paths, on_shared_users(chosen), strict=True))
+    runs = _averaged(grouped, names, shared_users)
     shared = set.intersection(*(_cutoffs(run) for run in runs))
-    chosen = set(ks) if ks is not None else (set(USUAL) & shared or shared)
-    if not chosen or chosen - shared:
+    wanted = set(ks) if ks is not None else (set(USUAL) & shared or shared)
+    if not wanted or wanted - shared:
         raise ConfigError(
             f"cut-offs at which all runs were measured ({_listed(shared) or 'there are none'})",
-            _listed(chosen - shared) or "none",
-            "choose among those, or train again with another --k",
+            _listed(wanted - shared) or "none",
+            "choose among those, or measure the others: modalign evaluate RUN --k "
+            + _listed(wanted - shared or {20}).replace(" ", ""),
         )
-    return compare([_only(run, chosen) for run in runs], level)
+    return compare([_only(run, wanted) for run in runs], level, remarks)
 
 
 def compare_all(folders: Sequence[Path]) -> tuple[list[RunResult], Comparison | None]:
@@ -71,6 +104,7 @@ def compare_all(folders: Sequence[Path]) -> tuple[list[RunResult], Comparison | 
     runs = by_options(folders)
     if len(runs) < 2:
         return runs, None
+    refuse_other_data(runs)
     shared = set.intersection(*(_cutoffs(run) for run in runs))
     return runs, compare([_only(run, shared) for run in runs])
 
@@ -84,7 +118,17 @@ def by_options(folders: Sequence[Path]) -> list[RunResult]:
     Raises:
         RunError: a folder is not a finished run, or the same run is given twice.
     """
-    found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    names = folder_names(folders)
+    results = {folder: RunResult.read(folder, names[folder]) for folder in folders}
+    return _averaged(_groups(folders), names, results)
+
+
+_Group = list[tuple[Path, dict[str, Any]]]
+
+
+def _groups(folders: Sequence[Path]) -> list[_Group]:
+    """The runs, with their configurations, that differ in their seed only."""
+    found: dict[str, _Group] = {}
     for folder in folders:
         config, _ = read_run(folder)
         same = [config[key] for key in ("model", "options", "modalities", "fingerprint")]
@@ -92,20 +136,26 @@ def by_options(folders: Sequence[Path]) -> list[RunResult]:
         same.append(distilled and {k: v for k, v in distilled.items() if k != "source"})
         key = json.dumps([*same, config.get("precision"), config.get("mask")], sort_keys=True)
         found.setdefault(key, []).append((folder, config))
-    models = Counter(members[0][1]["model"] for members in found.values())
-    names = folder_names(folders)
-    runs = []
     for members in found.values():
         seeds = [config["seed"] for _, config in members]
         if len(set(seeds)) < len(seeds):
             twice = ", ".join(str(folder) for folder, _ in members)
             raise RunError("every run once", f"the same model, options and seed in {twice}",
                            "remove one of them")  # fmt: skip
-        results = [RunResult.read(folder, names[folder]) for folder, _ in members]
+    return list(found.values())
+
+
+def _averaged(
+    grouped: Sequence[_Group], names: Mapping[Path, str], results: Mapping[Path, RunResult]
+) -> list[RunResult]:
+    models = Counter(members[0][1]["model"] for members in grouped)
+    runs = []
+    for members in grouped:
+        several = [results[folder] for folder, _ in members]
         model = members[0][1]["model"]
         name = model if models[model] == 1 else names[members[0][0]]
         runs.append(
-            results[0] if len(members) == 1 else average(f"{name} ({len(members)} seeds)", results)
+            several[0] if len(members) == 1 else average(f"{name} ({len(members)} seeds)", several)
         )
     return runs
 
