@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from modalign import ot
 from modalign.core import seeds, settings
 from modalign.core.interfaces import Batch, Queries
-from modalign.distillation.source import VectorSource, source_of
+from modalign.distillation.source import VectorSource, factors, source_of
 from modalign.distillation.task import DistillConfig, DistillTask, best_unseen
 from modalign.errors import ConfigError
 from modalign.models import _registry as registry
@@ -320,3 +320,21 @@ def test_the_log_says_how_far_the_target_agrees_with_the_source_and_what_it_gain
     cold = DistillTask(target(), source, DistillConfig(warm_start=False), VIEW, lambda _: measured)
     assert cold.after_validation({"recall@20": 0.5}) == {}
     assert cold.diagnostics()["alive/agreement"] < agreed
+
+
+def test_a_student_of_an_assistant_is_compared_with_a_start_from_the_teacher() -> None:
+    """What the assistant's stage gained is part of what distillation is worth."""
+    first, second = teacher(seed=1), teacher(seed=2)
+    seen = []
+
+    def measure(model) -> dict[str, float]:
+        seen.append([table.detach().clone() for table in model.ego_tables()])
+        return {"recall@20": 0.4 if len(seen) == 1 else 0.45}
+
+    student = target()
+    task = DistillTask(student, second, DistillConfig(), VIEW, measure, first)
+    assert task.after_validation({"recall@20": 0.5}) == {"alive/improvement": pytest.approx(0.2)}
+    width = student.ego_tables()[0].shape[1]
+    assert_close(seen[0], [*map(torch.as_tensor, factors(first, width))])
+    assert len(seen) == 1
+    assert_close([*student.ego_tables()], [*map(torch.as_tensor, factors(second, width))])

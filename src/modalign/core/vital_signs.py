@@ -46,7 +46,7 @@ STUDENT = (
     ),
     VitalSign(
         "improvement",
-        "share of the validation metric that training has added to the start from the source",
+        "share of the validation metric that all stages have added to a start from the teacher",
         0.01,
         "compare with --variant warm-start-only, and try --variant per-user",
     ),

@@ -139,8 +139,10 @@ def distill(
     if run.overwrite and out is not None:
         _clear(out, plan)
     fitted: dict[str, FittedModel] = {}
+    first = source
     for stage, where, described, made in work:
-        one = made or _taught(dataset, stage, plan, source, seed, where, described)
+        lesson = (source, None if source is first else first)
+        one = made or _taught(dataset, stage, plan, lesson, seed, where, described)
         fitted[stage.name] = one
         source = source_of(one.model, view, stage.name)
     if out is not None:
@@ -156,7 +158,7 @@ def _taught(
     dataset: Dataset,
     stage: Stage,
     plan: DistillationPlan,
-    source: Source,
+    lesson: tuple[Source, Source | None],
     seed: int,
     run: RunOptions,
     described: Mapping[str, Any],
@@ -166,7 +168,8 @@ def _taught(
 
     def task(recommender: Recommender, view: TrainView) -> DistillTask:
         validate = None if valid is None else lambda one: valid.run(one).metrics
-        return DistillTask(recommender, source, plan.config, view, validate)
+        source, teacher = lesson
+        return DistillTask(recommender, source, plan.config, view, validate, teacher)
 
     return fit_task(dataset, stage.spec, stage.config, seed, run, task, described)
 

@@ -99,7 +99,9 @@ class DistillTask(nn.Module):
         config: the losses.
         view: training data.
         validate: measures the target on validation; with a start from the source, the log then
-            says how far training has come since that start.
+            says how far training has come since the start from the teacher.
+        teacher: of the first stage, where the source is the assistant that it taught; None if the
+            source is the teacher itself.
 
     Source: TARec (Zhuang et al. 2025), equations 4 and 5.
     """
@@ -116,6 +118,7 @@ class DistillTask(nn.Module):
         config: DistillConfig,
         view: TrainView,
         validate: Callable[[Recommender], Mapping[str, float]] | None = None,
+        teacher: Source | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(target, Student):
@@ -141,18 +144,25 @@ class DistillTask(nn.Module):
         self.best: Tensor | None = None
         if config.hard:
             self.best = best_unseen(source, view, config.hard)
+        self.start: Mapping[str, float] = {}
+        if config.warm_start and validate is not None and teacher is not None:
+            self._begin_from(teacher)
+            self.start = validate(target)
         if config.warm_start:
-            for mine, given in zip(target.ego_tables(), factors(source, width), strict=True):
-                mine.data.copy_(given)
+            self._begin_from(source)
+            if validate is not None and teacher is None:
+                self.start = validate(target)
         step = -(-view.n_users // WATCHED)
         self.register_buffer("watched", torch.arange(0, view.n_users, step), persistent=False)
         followed = top_unseen(source.score(self.watched), self.watched, self.rows, FOLLOWED)
         self.register_buffer("followed", followed, persistent=False)
-        self.start: Mapping[str, float] = {}
-        if config.warm_start and validate is not None:
-            self.start = validate(target)
         self._drawn: Tensor | None = None
         self._places: Tensor | None = None
+
+    def _begin_from(self, source: Source) -> None:
+        tables = self.target.ego_tables()
+        for mine, given in zip(tables, factors(source, tables[0].shape[1]), strict=True):
+            mine.data.copy_(given)
 
     @property
     def recommender(self) -> Recommender:
@@ -208,7 +218,7 @@ class DistillTask(nn.Module):
         return {**self.target.diagnostics(), "alive/agreement": float(same.float().mean())}
 
     def after_validation(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
-        """The target's own numbers, and what training has added to the start from the source."""
+        """The target's own numbers, and what all stages have added to a start from the teacher."""
         found = dict(self.target.after_validation(metrics))
         name = getattr(self.target.config, "select_by", "recall@20")
         if name in self.start:

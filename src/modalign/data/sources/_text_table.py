@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import polars as pl
 import pyarrow as pa
@@ -561,7 +561,7 @@ def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
     for name in frame.columns:
         column: Any = frame[name]
         try:
-            made[name] = pl.from_pandas(column)
+            made[name] = cast(pl.Series, pl.from_pandas(column))
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError):
             made[name] = _as_text(column.where(column.notna(), None))
         if made[name].dtype in (pl.Binary, pl.Object):  # Arrow stores a UUID as 16 bytes
