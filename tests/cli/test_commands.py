@@ -217,6 +217,17 @@ def test_encode_own_numbers_and_own_name(workshop: Path, cli: Cli) -> None:
     assert {"own", "plot"} <= set(answer(cli, "data", "info", "data/toy")["modalities"])
 
 
+def test_drop_modality(workshop: Path, cli: Cli) -> None:
+    before = {path.stem for path in Path("data/toy/modalities").iterdir()}
+    missed = cli("data", "drop-modality", "data/toy", "image", "imgae")
+    assert missed.code == 2
+    assert "did you mean 'image'" in missed.err
+    assert {path.stem for path in Path("data/toy/modalities").iterdir()} == before
+    found = answer(cli, "data", "drop-modality", "data/toy", "image")
+    assert found == {"dropped": ["image"], "left": sorted(before - {"image"})}
+    assert set(answer(cli, "data", "info", "data/toy")["modalities"]) == before - {"image"}
+
+
 def test_encode_without_a_name_takes_what_the_encoder_reads(workshop: Path, cli: Cli) -> None:
     (report,) = answer(cli, "encode", "data/toy", "--encoder", "tfidf", "--dim", "3")
     assert report["modality"] == "text"

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from modalign.data.dataset import Dataset
 from modalign.encoding.encode import encodable, encode, text_columns
 from modalign.encoding.encoders.encoder import ENCODERS, UnreadableInput
-from modalign.errors import ConfigError, UnknownName
+from modalign.errors import ConfigError, DataError, UnknownName
 
 
 class Lengths:
@@ -147,3 +147,56 @@ def test_tfidf_through_encode_gives_the_same_file_twice(shop):
     _, report = encode(shop, "text", "tfidf", dim=2, min_df=1, force=True)
     assert content_of(shop) == first
     assert not report.skipped
+
+
+@pytest.mark.parametrize(
+    ("modality", "options", "match"),
+    [
+        ("audio", {}, r"Expected items with sounds.*columns item_id, title, image.*--audio FOLDER"),
+        ("video", {}, r"Expected items with videos.*--video FOLDER"),
+        ("audio", {"encoder": "minilm"}, r"an encoder of audio, got 'minilm', which reads text"),
+        ("image", {"encoder": "tfidf"}, r"an encoder of image, got 'tfidf', which reads text"),
+        ("text", {"columns": ["image"]}, r"a column of text for the modality 'text'"),
+        ("audio", {"columns": ["title"]}, r"Expected items with sounds"),
+        ("image", {"columns": ["title"]}, r"Expected items with pictures"),
+        ("sounds", {}, r"what the modality 'sounds' is made from"),
+        ("cover", {"columns": ["image"], "encoder": "words"}, r"an encoder of image, got 'words'"),
+    ],
+)
+def test_a_modality_is_what_its_name_and_its_encoder_say(shop, modality, options, match):
+    # `audio` of a shop without sounds was made from its texts, silently.
+    with pytest.raises(ConfigError, match=match):
+        encode(shop, modality, **options)
+    assert not shop.modalities
+
+
+def test_kind_and_bag_are_declared_by_the_encoder(shop, tmp_path):
+    words = {"min_count": 1}
+    out, _ = encode(shop, "words", "words", **words)
+    out, _ = encode(out, "plot", "tfidf", columns=["title"], dim=2, min_df=1)
+    loaded = type(shop).load(shop.folder)
+    assert {name: (m.kind, m.bag) for name, m in loaded.modalities.items()} == {
+        "plot": ("text", False),
+        "words": ("text", True),
+    }
+
+
+def test_a_modality_of_no_item_is_refused_and_not_written(shop):
+    for path in (shop.folder / "images").iterdir():
+        path.write_bytes(b"no picture")
+
+    class Pictures:
+        name, kind, batch_size, dim = "pictures", "image", 4, 1
+        provenance = dict
+
+        def read(self, raw):
+            from modalign.encoding.encoders.image import read_picture
+
+            return read_picture(raw)
+
+        def encode(self, batch):
+            return np.ones((len(batch), 1), np.float32)
+
+    with pytest.raises(DataError, match=r"7 that cannot be read, the first not a picture"):
+        encode(shop, "image", Pictures())
+    assert not list((shop.folder / "modalities").glob("*"))

@@ -304,3 +304,55 @@ def test_ten_lines_from_a_data_frame(tmp_path):
     assert list(top["rank"]) == [1, 2, 3, 4, 5]
     model.save(tmp_path / "m")
     assert modalign.load_model(tmp_path / "m").dataset.fingerprint == dataset.fingerprint
+
+
+def test_one_more_modality_does_not_break_earlier_runs(tmp_path):
+    from modalign.core.modality import Modality
+    from modalign.data.dataset import Dataset
+    from modalign.data.modality_file import drop_modalities, write_modality
+    from modalign.errors import RunError
+    from modalign.experiments.fit import fit, load_model
+    from modalign.testing.toy import toy_dataset
+
+    data = toy_dataset().save(tmp_path / "data")
+    small = {"epochs": 1, "embedding_size": 8}
+    runs = {}
+    for name, model in (("bpr", "bpr"), ("all", "vbpr"), ("one", "vbpr")):
+        more = {"modalities": ["text"]} if name == "one" else {}
+        fitted = fit(data, model, out=tmp_path / name, **small, **more)
+        runs[name] = fitted.recommend(k=3)
+    rows = np.random.default_rng(0).normal(size=(data.n_items, 5)).astype(np.float32)
+    words = Modality("words", rows, np.ones(data.n_items, bool))
+    write_modality(tmp_path / "data" / "modalities", words, data.items)
+    for name, expected in runs.items():
+        loaded = load_model(tmp_path / name)
+        assert loaded.recommend(k=3).equals(expected)
+        if name != "bpr":
+            assert set(loaded.dataset.modalities) == {"text", "image"}
+    more_read = fit(Dataset.load(tmp_path / "data"), "vbpr", out=tmp_path / "more", **small)
+    assert set(more_read.results["modalities"]) == {"text", "image", "words"}
+    assert drop_modalities(tmp_path / "data", ["image", "words"]) == ["text"]
+    # Runs that do not read a modality outlive it.
+    for name in ("bpr", "one"):
+        assert load_model(tmp_path / name).recommend(k=3).equals(runs[name])
+    with pytest.raises(RunError, match=r"modality 'image' as .*all was trained with.*got none"):
+        load_model(tmp_path / "all")
+
+
+def test_a_comparison_says_which_modalities_runs_read(tmp_path):
+    from modalign.experiments.fit import fit
+    from modalign.report.side_by_side import compare_runs
+    from modalign.testing.toy import toy_dataset
+
+    data = toy_dataset().save(tmp_path / "data")
+    small = {"epochs": 1, "embedding_size": 8}
+    fit(data, "vbpr", out=tmp_path / "both", **small)
+    fit(data, "vbpr", out=tmp_path / "text", modalities=["text"], **small)
+    fit(data, "bpr", out=tmp_path / "ids", **small)
+    found = compare_runs([tmp_path / "both", tmp_path / "text", tmp_path / "ids"])
+    marks = {name: data.modalities[name].fingerprint for name in ("image", "text")}
+    assert found.modalities == {"both": marks, "text": {"text": marks["text"]}, "ids": {}}
+    said = f"the runs read different features: both image ({marks['image'][:6]}), text"
+    assert any(one.startswith(said) for one in found.remarks)
+    alike = compare_runs([tmp_path / "both", tmp_path / "ids"])
+    assert not any("features" in one for one in alike.remarks)

@@ -70,3 +70,19 @@ def test_the_same_seed_gives_the_same_codebook_and_sizes_are_cut():
     assert codebook_bags(modality(), size=100).shape == (18, 17)
     with pytest.raises(DataError, match="no item with any"):
         codebook_bags(modality(present=np.zeros(18, bool)))
+
+
+def test_what_the_encoder_declares_wins_over_the_numbers():
+    sparse = np.eye(18, 40, dtype=np.float32)
+    dense = np.abs(np.random.default_rng(0).normal(size=(18, 40))).astype(np.float32)
+    present = np.ones(18, bool)
+
+    def made(features, **facts):
+        return Modality("x", features, present, provenance=facts)
+
+    # Average-pooled picture features have no negative number and many zeros.
+    assert not is_bag(made(sparse, encoder="efficientnet-lite0", bag=False))
+    assert not is_bag(made(sparse, encoder="efficientnet-lite0"))
+    assert is_bag(made(dense, encoder="mine", bag=True))
+    assert is_bag(made(dense, encoder="words"))
+    assert is_bag(made(sparse))

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from modalign.cli.options import Json, Sets, choose
-from modalign.cli.render import downloading, err, out, print_json, say, table
+from modalign.cli.render import downloading, err, out, plain, print_json, say, table
 from modalign.cli.summaries import show_dataset
 from modalign.core.settings import DEFAULT_SEED, parse_assignments
 from modalign_serve.command.grouped import grouped
@@ -309,6 +309,27 @@ def info(
     from modalign.data.dataset import Dataset
 
     show_dataset(Dataset.load(folder), json)
+
+
+@app.command(
+    "drop-modality", epilog="**Example**\n\n    modalign data drop-modality data/shop words"
+)
+def drop_modality(
+    folder: Annotated[Path, typer.Argument(help="Prepared folder.")],
+    names: Annotated[list[str], typer.Argument(help="Names of the modalities to remove.")],
+    json: Json = False,
+) -> None:
+    """Remove modalities from a prepared folder, so that new trainings do not read them.
+
+    Runs that were trained with one of them cannot be loaded until it is encoded again.
+    """
+    from modalign.data.modality_file import drop_modalities
+
+    left = drop_modalities(folder, names)
+    if json:
+        print_json({"dropped": names, "left": left})
+    else:
+        say(f"dropped {', '.join(map(plain, names))}; left: {', '.join(left) or 'none'}", out)
 
 
 @app.command(epilog="**Example**\n\n    modalign data get ml-100k --out downloads")

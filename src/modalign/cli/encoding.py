@@ -75,6 +75,8 @@ def encode(
     devices.resolve(device)
     taken = {"modality", "encoder", "dim", "columns", "batch_size", "device", "force"}
     options = own_options(sets, taken, "the encoder")
+    if dim is not None:
+        options["dim"] = dim
     dataset = Dataset.load(folder)
     reports = []
     for name in _names(dataset, modality, encoder):
@@ -84,7 +86,6 @@ def encode(
                 name,
                 encoder,
                 columns=column or None,
-                dim=dim,
                 batch_size=batch_size,
                 device=device,
                 force=force,

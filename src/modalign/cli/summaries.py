@@ -38,6 +38,7 @@ def describe(dataset: Any) -> dict[str, Any]:
         "modalities": {
             name: {
                 "entity": m.entity,
+                "kind": m.kind,
                 "width": m.dim,
                 "missing": int((~m.present).sum()),
                 "fingerprint": m.fingerprint,
@@ -109,10 +110,10 @@ def _show_modalities(modalities: Mapping[str, Mapping[str, Any]]) -> None:
         say("modalities: none yet (create them with `modalign encode`)", out)
         return
     rows = [
-        [name, source_of(m["provenance"]), f"{m['width']:,}", f"{m['missing']:,}"]
+        [plain(name), m["kind"], source_of(m["provenance"]), f"{m['width']:,}", f"{m['missing']:,}"]
         for name, m in modalities.items()
     ]
-    out.print(table("Modalities", ["name", "from", "width", "missing"], rows, (2, 3)))
+    out.print(table("Modalities", ["name", "kind", "from", "width", "missing"], rows, (3, 4)))
 
 
 def source_of(provenance: Mapping[str, Any]) -> str:

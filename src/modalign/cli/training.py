@@ -22,8 +22,8 @@ from modalign.cli.options import (
     own_options,
     refuse,
 )
-from modalign.cli.render import counting, err, out, print_json, say
-from modalign.cli.summaries import show_comparison, show_demo, show_signs, show_training
+from modalign.cli.render import counting, err, out, plain, print_json, say
+from modalign.cli.summaries import show_comparison, show_demo, show_signs, show_training, source_of
 from modalign.core.settings import DEFAULT_SEED
 from modalign_serve.command.grouped import grouped
 
@@ -111,6 +111,8 @@ def train(
     dataset = Dataset.load(data)
     if "modalities" in spec.needs and not dataset.modalities:
         dataset = encode_missing(dataset, spec.encoders, flags.device)
+    if "modalities" in spec.needs:
+        say(f"{choice.model} reads {_read(dataset, options)}", err)
     fitted = fit(dataset, choice.model, seed=seed, run=run, **options)
     if json:
         print_json(fitted.results)
@@ -118,6 +120,15 @@ def train(
         show_training(fitted.results)
         show_signs(fitted)
         say(f"written to {out_folder}; next: modalign recommend {out_folder} --user ID")
+
+
+def _read(dataset: Any, options: dict[str, Any]) -> str:
+    """The modalities that a training takes, with their encoders, and those that it leaves."""
+    found = {name: m for name, m in sorted(dataset.modalities.items()) if m.entity == "item"}
+    chosen = options.get("modalities") or list(found)
+    taken = [f"{plain(n)} ({plain(source_of(found[n].provenance))})" for n in chosen if n in found]
+    others = [plain(name) for name in found if name not in chosen]
+    return f"{', '.join(taken) or 'no modality'}" + (f", not {', '.join(others)}" if others else "")
 
 
 def demo(

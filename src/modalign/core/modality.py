@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from modalign.errors import DataError
+
+Kind = Literal["text", "image", "audio", "video", "vectors"]
+"""What features were made from; of `vectors` that is not known."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Modality:
         features: float32, shape (n, d), rows in vocabulary order; missing rows are zero.
         present: bool, shape (n,).
         entity: "item" or "user": what a row stands for.
-        provenance: encoder, its revision, hash of its input, options.
+        provenance: encoder, its revision, hash of its input, options; `kind` and `bag`.
 
     Raises:
         DataError: the shapes do not match, or a present row has a NaN or an infinite value.
@@ -55,6 +58,30 @@ class Modality:
     def dim(self) -> int:
         """Width of a row."""
         return int(self.features.shape[1])
+
+    @property
+    def kind(self) -> Kind:
+        """What the features were made from, as the encoder has declared it.
+
+        Example:
+            >>> Modality("taste", np.ones((1, 2), np.float32), np.ones(1, bool)).kind
+            'vectors'
+        """
+        kinds: tuple[Kind, ...] = get_args(Kind)
+        return next((kind for kind in kinds if kind == self.provenance.get("kind")), "vectors")
+
+    @property
+    def bag(self) -> bool | None:
+        """Whether the columns are words and the numbers their weights, as the encoder declares it.
+
+        None for features that no encoder has made, and that do not say.
+        """
+        declared = self.provenance.get("bag")
+        if isinstance(declared, bool):
+            return declared
+        encoder = self.provenance.get("encoder")
+        # Files written before encoders declared it: `words` alone made bags.
+        return None if encoder is None else encoder == "words"
 
     def __len__(self) -> int:
         return len(self.features)

@@ -8,7 +8,7 @@ them, and the `width` d instead.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from modalign.core.files import write_aside
 from modalign.core.modality import Modality
 from modalign.data.vocabulary import Vocabulary
-from modalign.errors import DataError
+from modalign.errors import DataError, UnknownName
 
 PARTS = ("values", "columns", "starts", "width")
 
@@ -46,6 +46,32 @@ def write_modality(folder: Path, modality: Modality, vocabulary: Vocabulary) -> 
     with write_aside(path) as aside:
         save_file(tensors, aside, metadata=meta)
     return path
+
+
+def drop_modalities(folder: Path, names: Sequence[str]) -> list[str]:
+    """Remove modalities of a prepared folder, all of them or none.
+
+    Args:
+        folder: the prepared folder.
+        names: of the modalities.
+
+    Returns:
+        The names of those that are left.
+
+    Raises:
+        DataError: it is not a prepared folder.
+        UnknownName: there is no such modality.
+    """
+    if not (folder / "dataset.json").is_file():
+        fix = "make it with `modalign data import`"
+        raise DataError("a prepared data folder", f"{folder} without a dataset.json", fix)
+    files = {path.stem: path for path in sorted((folder / "modalities").glob("*.safetensors"))}
+    for name in names:
+        if name not in files:
+            raise UnknownName("modality", name, files)
+    for name in dict.fromkeys(names):
+        files.pop(name).unlink()
+    return list(files)
 
 
 def read_modality(path: Path, items: Vocabulary, users: Vocabulary) -> Modality:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zipfile import BadZipFile
 
 import numpy as np
@@ -24,14 +24,18 @@ from modalign.core.files import write_aside
 from modalign.core.modality import Modality
 from modalign.data import item_files
 from modalign.data.dataset import Dataset
+from modalign.data.item_files import FileKind
 from modalign.data.modality_file import write_modality
 from modalign.encoding.encoders.encoder import (
     Encoder,
     FittedEncoder,
     InputKind,
+    MakesBags,
     NamesColumns,
     UnreadableInput,
+    check_kind,
     facts_hash,
+    kinds_of,
     make_encoder,
 )
 from modalign.encoding.encoders.precomputed import from_options
@@ -43,8 +47,8 @@ TEXT_COLUMNS = (
     "author", "artist", "actors", "tags", "keywords",
 )  # fmt: skip
 """Item columns that make the text if none are named, in this order."""
-PATH_COLUMNS: dict[InputKind, str] = {"image": "image"}
-"""Item columns with the paths of pictures."""
+PATH_COLUMNS: dict[FileKind, str] = {kind: kind for kind in item_files.KINDS}
+"""Item columns with the paths of files, by kind."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,6 @@ def encode(
     encoder: str | Encoder | None = None,
     *,
     columns: Sequence[str] | None = None,
-    dim: int | None = None,
     batch_size: int | None = None,
     device: str = "cpu",
     resume: bool = True,
@@ -122,13 +125,12 @@ def encode(
     Args:
         dataset: with a folder, the modality is written to `modalities/NAME.safetensors`;
             without one it is kept in memory only.
-        modality: "text", "image", or any other name: of pictures if `columns` is the column
-            `image` alone, else of texts.
+        modality: "text", "image", "audio" or "video", which say what it is made from, or any
+            other name, which is made from `columns`, or from what the encoder reads.
         encoder: a name from `modalign.encoding.encoders.encoder.ENCODERS` such as `minilm` or
             `st:MODEL`, `precomputed` (with the option `path`), or an encoder object; None takes
             the default of the kind.
         columns: item columns that make the text, or the one column of paths.
-        dim: the option `dim` of encoders that have one (tfidf).
         batch_size: inputs encoded and stored at a time; None takes the encoder's own.
         device: "cpu", "cuda", "cuda:N", or "auto".
         resume: use the chunks that an interrupted run has finished.
@@ -140,8 +142,9 @@ def encode(
         The data set with the modality, and a report.
 
     Raises:
-        ConfigError: there is no column to encode, or an option is unknown or out of its bounds.
-        DataError: no item has anything to encode.
+        ConfigError: there is no column to encode, the encoder reads another kind of input, or an
+            option is unknown or out of its bounds.
+        DataError: no item has an input that can be read.
         UnknownName: there is no such encoder or column.
     """
     start = time.perf_counter()
@@ -151,9 +154,9 @@ def encode(
     if encoder == "precomputed":
         made = from_options(modality, dataset.items, options)
         return _keep(dataset, made), _report(dataset, made, start)
-    kind, columns = _inputs(dataset, modality, columns)
-    if dim is not None:
-        options["dim"] = dim
+    kind = _kind(modality, encoder, columns)
+    check_kind(encoder, kind)
+    columns = _inputs(dataset, kind, columns)
     if encoder is None or isinstance(encoder, str):
         encoder = make_encoder(encoder, kind, str(devices.resolve(device)), **options)
     raw = item_texts(dataset, columns) if kind == "text" else _paths(dataset, columns[0])
@@ -279,24 +282,56 @@ def _read_chunk(file: Path, n: int, dim: int) -> tuple[np.ndarray, np.ndarray] |
     return (vectors, reasons) if vectors.shape == (n, dim) and len(reasons) == n else None
 
 
-def _inputs(
-    dataset: Dataset, modality: str, columns: Sequence[str] | None
-) -> tuple[InputKind, list[str]]:
-    """The kind of the input, and its columns."""
+def _kind(modality: str, encoder: str | Encoder | None, columns: Sequence[str] | None) -> InputKind:
+    """What a modality is made from: its name says it, or its column, or its encoder."""
+    named: tuple[InputKind, ...] = get_args(InputKind)
+    by_column = columns[0] if columns and len(columns) == 1 else None
+    for kind in named:
+        if modality == kind:
+            other = by_column if by_column != kind else None
+            if other in named:
+                raise ConfigError(
+                    f"a column of {kind} for the modality {modality!r}",
+                    f"column {other!r}",
+                    f"name the modality {other}, or another name than a kind",
+                )
+            return kind
+    for column in PATH_COLUMNS:
+        if by_column == column:
+            return column
+    kinds = kinds_of(encoder)
+    if len(kinds) == 1:
+        return kinds[0]
+    if columns:
+        return "text"
+    raise ConfigError(
+        f"what the modality {modality!r} is made from",
+        "neither a column nor an encoder of one kind of input",
+        f"name it {', '.join(named[:-1])} or {named[-1]}, or add --column or --encoder",
+    )
+
+
+def _inputs(dataset: Dataset, kind: InputKind, columns: Sequence[str] | None) -> list[str]:
+    """The columns with the inputs."""
     schema = dataset.item_table.schema
     for name in columns or ():
         if name not in schema:
             raise UnknownName("column of the items", name, schema)
-    for kind, column in PATH_COLUMNS.items():
-        if modality == kind or list(columns or ()) == [column]:
-            chosen = list(columns or [column])
-            if len(chosen) != 1 or chosen[0] not in schema:
-                raise ConfigError(
-                    f"one item column with the paths of the {kind} files, {column!r} by default",
-                    f"columns {', '.join(columns or schema) or '(none)'}",
-                    f"name one column, or import the data with its {kind} files",
-                )
-            return kind, chosen
+    if kind != "text":
+        chosen = list(columns or [PATH_COLUMNS[kind]])
+        words = item_files.WORDS[kind]
+        if (
+            len(chosen) != 1
+            or chosen[0] not in schema
+            or not _holds_files(dataset, chosen[0], kind)
+        ):
+            raise ConfigError(
+                f"items with {words}, named by one item column, {PATH_COLUMNS[kind]!r} by default",
+                f"{dataset.name!r} with the columns {', '.join(columns or schema) or '(none)'}",
+                f"import the data with their {words}: --{'images' if kind == 'image' else kind} "
+                "FOLDER, or a column of paths in --items",
+            )
+        return chosen
     chosen = list(columns or text_columns(dataset))
     wrong = [name for name in chosen if not _is_text(schema[name])]
     if wrong or not chosen:
@@ -304,7 +339,16 @@ def _inputs(
         got = f"column {wrong[0]!r} of {schema[wrong[0]]}" if wrong else "none with a known name"
         fix = f"name some of {', '.join(texts)}" if texts else "import the data with texts"
         raise ConfigError("item columns of text", got, fix)
-    return "text", chosen
+    return chosen
+
+
+def _holds_files(dataset: Dataset, column: str, kind: FileKind) -> bool:
+    """Whether a column has names of files of this kind."""
+    names = dataset.item_table[column].drop_nulls()
+    if not _is_text(names.dtype) or isinstance(names.dtype, pl.List):
+        return False
+    endings = names.cast(pl.String).str.to_lowercase().str.extract(r"(\.[^./]*)$", 1)
+    return column == kind or bool(endings.is_in(sorted(item_files.SUFFIXES[kind])).any())
 
 
 def _is_text(kind: Any) -> bool:
@@ -348,6 +392,7 @@ def _provenance(
     facts = {
         **encoder.provenance(),
         "kind": kind,
+        "bag": isinstance(encoder, MakesBags) and encoder.bag,
         "columns": list(columns),
         "input": digest.hexdigest()[:16],
     }

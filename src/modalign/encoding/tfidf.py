@@ -145,6 +145,8 @@ class WordsEncoder(_OfWords):
         super().__init__(name, device)
         self.options: WordsOptions = build(WordsOptions, options, f"encoder {name}")
 
+    bag = True
+
     @property
     def words(self) -> list[str]:
         """The word of each column, in alphabetical order; known after `fit`."""

@@ -42,6 +42,7 @@ class RunResult:
     Attributes:
         per_user: user_id, the metrics, and `relevant`, the ids of the user's test items.
         measured: number of users before `on_shared_users` left out some; None if it did not.
+        modalities: fingerprints by name of the modalities that the model read.
     """
 
     name: str
@@ -51,6 +52,7 @@ class RunResult:
     fingerprint: str
     split: str = "test"
     seeds: Sequence[Mapping[str, float]] = ()
+    modalities: Mapping[str, str] = field(default_factory=dict)
     measured: int | None = None
 
     @property
@@ -103,6 +105,7 @@ class Comparison:
         measured: by run the number of its users.
         fingerprints: by run the data that it was measured on; `fingerprint` is that of the first.
         remarks: what to know when reading the numbers.
+        modalities: by run, fingerprints by name of the modalities that it read.
     """
 
     runs: list[str]
@@ -119,6 +122,7 @@ class Comparison:
     measured: dict[str, int] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    modalities: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -226,7 +230,8 @@ def _read(results: Path, users: Path, name: str) -> RunResult:
         frame = pl.read_parquet(users)
         metrics = {str(key): float(value) for key, value in found["test"].items()}
         frame.select("user_id", *filter(_is_accuracy, metrics))  # raises where one is missing
-        return RunResult(name, metrics, frame, found["mask"], found["data"])
+        read = found.get("modalities", {})
+        return RunResult(name, metrics, frame, found["mask"], found["data"], modalities=read)
     except UNREADABLE as error:
         raise RunError(
             f"a finished run with {results.name} and {users.name} in {results.parent}",
@@ -376,6 +381,7 @@ def compare(
         measured={run.name: run.n_measured for run in runs},
         fingerprints={run.name: run.fingerprint for run in runs},
         remarks=[*remarks, *_remarks(runs)],
+        modalities={run.name: dict(run.modalities) for run in runs},
     )
 
 
@@ -395,6 +401,13 @@ def _remarks(runs: Sequence[RunResult]) -> list[str]:
             "the runs ranked the items of different data; `modalign evaluate RUN --data DATA` "
             "measures a run on other data, with the same items to rank"
         )
+    if len({tuple(sorted(run.modalities.items())) for run in runs if run.modalities}) > 1:
+        each = "; ".join(
+            f"{run.name} {', '.join(f'{n} ({mark[:6]})' for n, mark in run.modalities.items())}"
+            for run in runs
+            if run.modalities
+        )
+        said.append(f"the runs read different features: {each}")
     return said
 
 
@@ -422,6 +435,7 @@ def average(name: str, seeds: Sequence[RunResult]) -> RunResult:
         seeds[0].split,
         [run.metrics for run in seeds],
         None if seeds[0].measured is None else max(run.n_measured for run in seeds),
+        modalities=seeds[0].modalities,
     )
 
 

@@ -143,6 +143,11 @@ def fit_task(
             "dataset": dataset.name,
             "synthetic": bool(dataset.info.get("synthetic", False)),
             "mask": run.mask,
+            "modalities": {
+                name: mark
+                for name, mark in description["modalities"].items()
+                if name in (getattr(config, "modalities", None) or description["modalities"])
+            },
             **described,
             "best_epoch": state.best_epoch,
             "epochs": state.epoch,
@@ -192,15 +197,8 @@ def load_model(
             f"{dataset.name} with fingerprint {dataset.fingerprint}",
             "point --data at the data folder of that run",
         )
-    for name, expected in config["modalities"].items():
-        found = dataset.modalities.get(name)
-        if found is None or found.fingerprint != expected:
-            raise RunError(
-                f"modality {name!r} as {folder} was trained with ({expected})",
-                "none" if found is None else f"other features ({found.fingerprint})",
-                "encode it again as it was, or train again",
-            )
     options = settings.build(spec.config, config["options"], f"model {spec.name}")
+    dataset = store.with_modalities_of(dataset, spec, options, config["modalities"], folder)
     with seeds.torch_seed(config["seed"], "init"):
         recommender: Recommender = spec.cls(options, dataset.view())
     run_folder.read_weights(folder, recommender, spec.name)

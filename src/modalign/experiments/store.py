@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -76,11 +76,55 @@ def describe(
         "model": spec.name,
         "seed": seed,
         "data": dataset.fingerprint,
-        "modalities": {name: m.fingerprint for name, m in sorted(dataset.modalities.items())},
+        "modalities": read_modalities(spec, dataset),
         "options": config.model_dump(mode="json"),
         "precision": run.precision,
         **more,
     }
+
+
+def read_modalities(spec: ModelSpec, dataset: Dataset) -> dict[str, str]:
+    """Names and fingerprints of the modalities that a model is given; none where it reads none."""
+    if "modalities" not in spec.needs:
+        return {}
+    return {name: m.fingerprint for name, m in sorted(dataset.modalities.items())}
+
+
+def with_modalities_of(
+    dataset: Dataset, spec: ModelSpec, config: Any, recorded: Mapping[str, str], folder: Path
+) -> Dataset:
+    """The data as a run saw them: with its modalities, without those encoded since.
+
+    Args:
+        dataset: the data as they are now.
+        spec: the model of the run.
+        config: its options.
+        recorded: fingerprints of the run's modalities by name.
+        folder: of the run, for messages.
+
+    Raises:
+        RunError: a modality that the model read is missing or has other features now.
+    """
+    if "modalities" not in spec.needs:
+        return dataset
+    kept = {}
+    for name, expected in recorded.items():
+        found = dataset.modalities.get(name)
+        if found is not None and found.fingerprint == expected:
+            kept[name] = found
+        elif _may_be_read(config, name):
+            got = "none" if found is None else f"other features ({found.fingerprint})"
+            how = f"modalign encode DATA --modality {name}"
+            fix = f"encode it again as it was then ({how}), or train again with --overwrite"
+            raise RunError(f"modality {name!r} as {folder} was trained with ({expected})", got, fix)
+    return replace(dataset, modalities=kept)
+
+
+def _may_be_read(config: Any, name: str) -> bool:
+    """Whether a model can read a modality that its data have: not if it names others."""
+    chosen = getattr(config, "modalities", None)
+    borrows = getattr(config, "missing", None) == "neighbours"  # from items alike in all modalities
+    return chosen is None or name in chosen or borrows or not getattr(config, "content", True)
 
 
 def write(

@@ -15,7 +15,10 @@ ROWS = 4096
 
 
 def is_bag(modality: Modality) -> bool:
-    """Whether a modality can be read as counts of words: no negative number, at least half zeros.
+    """Whether a modality is read as weights of words.
+
+    What the encoder has declared holds (`Modality.bag`). Features that no encoder has made are
+    words if there is no negative number and at least half are zeros.
 
     Example:
         >>> every = np.ones(2, bool)
@@ -24,6 +27,8 @@ def is_bag(modality: Modality) -> bool:
         >>> is_bag(Modality("image", np.float32([[0.3, -2, 1], [1, 0, 2]]), every))
         False
     """
+    if modality.bag is not None:
+        return modality.bag
     filled = 0
     for start in range(0, len(modality), ROWS):
         rows = modality.features[start : start + ROWS]

@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
 from modalign.core.registry import Registry
 from modalign.errors import ConfigError
 
-InputKind = Literal["text", "image"]
+InputKind = Literal["text", "image", "audio", "video"]
 
 
 class UnreadableInput(Exception):
@@ -72,6 +72,16 @@ class FittedEncoder(Encoder, Protocol):
 
 
 @runtime_checkable
+class MakesBags(Protocol):
+    """An encoder that declares whether its columns are words and its numbers their weights.
+
+    Vectors of an encoder that does not declare it are dense.
+    """
+
+    bag: bool
+
+
+@runtime_checkable
 class NamesColumns(Protocol):
     """An encoder whose columns have names, which are stored with the modality for explanations."""
 
@@ -105,6 +115,44 @@ for _name, _factories in _OWN.items():
 DEFAULTS: dict[InputKind, str] = {"text": "minilm", "image": "efficientnet-lite0"}
 
 
+def kinds_of(encoder: str | Encoder | None) -> tuple[InputKind, ...]:
+    """The kinds of input that an encoder reads; all where none is named.
+
+    Raises:
+        UnknownName: there is no such encoder.
+
+    Example:
+        >>> kinds_of("minilm"), kinds_of("hf:NAME")
+        (('text',), ('text', 'image'))
+    """
+    if encoder is None:
+        return get_args(InputKind)
+    if not isinstance(encoder, str):
+        return (encoder.kind,)
+    return tuple(_factories_of(encoder))
+
+
+def check_kind(encoder: str | Encoder | None, kind: InputKind) -> None:
+    """Check that an encoder reads a kind of input.
+
+    Raises:
+        UnknownName: there is no such encoder.
+        ConfigError: it reads other kinds.
+    """
+    kinds = kinds_of(encoder)
+    if kind in kinds or encoder is None:
+        return
+    fitting = [one for one, other in ENCODERS.items() if kind in other]
+    name = encoder if isinstance(encoder, str) else encoder.name
+    got = f"{name!r}, which reads {' and '.join(kinds)}"
+    raise ConfigError(f"an encoder of {kind}", got, f"choose one of {', '.join(fitting)}")
+
+
+def _factories_of(name: str) -> Mapping[InputKind, str]:
+    prefix, colon, model = name.partition(":")
+    return ENCODERS[f"{prefix}:NAME" if colon and model else name]
+
+
 def make_encoder(name: str | None, kind: InputKind, device: str = "cpu", **options: Any) -> Encoder:
     """Build the encoder called `name`, or the default of a kind.
 
@@ -121,13 +169,8 @@ def make_encoder(name: str | None, kind: InputKind, device: str = "cpu", **optio
             or the extra `encoders` is not installed.
     """
     name = name or DEFAULTS[kind]
-    prefix, colon, model = name.partition(":")
-    factories = ENCODERS[f"{prefix}:NAME" if colon and model else name]
-    if kind not in factories:
-        fitting = [one for one, other in ENCODERS.items() if kind in other]
-        got = f"{name!r}, which reads {' and '.join(factories)}"
-        raise ConfigError(f"an encoder of {kind}", got, f"choose one of {', '.join(fitting)}")
-    module, _, factory = factories[kind].partition(":")
+    check_kind(name, kind)
+    module, _, factory = _factories_of(name)[kind].partition(":")
     made: Encoder = getattr(import_module(module), factory)(name, device, **options)
     return made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,6 +34,8 @@ class PrecomputedOptions(Config):
     """For .npy and .safetensors: the ids of the rows, .txt or .csv or .json, one per row."""
     id_column: str | None = None
     """The column of ids in a table; None takes item_id, id, ... or else the first column."""
+    bag: bool = False
+    """Whether the columns are words and the numbers their weights, as BANDVAE reads them."""
 
 
 def read_precomputed(
@@ -99,7 +102,8 @@ def from_options(name: str, items: Vocabulary, options: dict[str, Any]) -> Modal
             "the file of precomputed features", "no path", "add --set path=FILE.npy (or .parquet)"
         )
     chosen = build(PrecomputedOptions, options, "encoder precomputed")
-    return read_precomputed(chosen.path, name, items, ids=chosen.ids, id_column=chosen.id_column)
+    made = read_precomputed(chosen.path, name, items, ids=chosen.ids, id_column=chosen.id_column)
+    return replace(made, provenance={**made.provenance, "kind": "vectors", "bag": chosen.bag})
 
 
 def _join(path: Path, name: str, items: Vocabulary, ids: pl.Series, matrix: np.ndarray) -> Modality:
