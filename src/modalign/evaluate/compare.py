@@ -52,8 +52,8 @@ class RunResult:
     fingerprint: str
     split: str = "test"
     seeds: Sequence[Mapping[str, float]] = ()
-    modalities: Mapping[str, str] = field(default_factory=dict)
     measured: int | None = None
+    modalities: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n_measured(self) -> int:
