@@ -16,11 +16,15 @@ def test_kinds_of_columns() -> None:
             "maker": ["v", "w", "x", "y", "z"],
             "new": [True, False, None, True, True],
             "stock": [1, 2, None, 4, 5],
-            "when": pl.Series([None] * 5, dtype=pl.Date),
+            "when": pl.Series(["2020-03-01"] * 3 + [None, "2021-01-02"]).str.to_date(),
+            "spell": pl.Series([None] * 5, dtype=pl.Duration),
         }
     )
     found, left = columns_of(table)
-    assert left == ["when"]
+    assert left == ["spell"]
+    when = found["when"]
+    assert isinstance(when, Category)
+    assert (when.codes.tolist(), when.names) == ([0, 0, 0, -1, 1], ("2020-03-01", "2021-01-02"))
     assert isinstance(found["title"], Strings)
     assert isinstance(found["maker"], Strings)  # each value once: no category
     kind = found["kind"]

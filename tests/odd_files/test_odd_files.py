@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,47 @@ ODD = (
         rows=[("u1", "café"), ("u2", "b")],
     ),
     Odd("lines.jsonl", "JSON lines", rows=[("u1", "7", 4.5), ("u2", "8", 3)]),
+    Odd(
+        "stock_orders.csv",
+        "a catalogue of a spreadsheet: types, decimal commas, currency signs, codes with zeros",
+        paths={"items": "catalogue.tsv"},
+        rows=[("b1", "0010"), ("b1", "0011"), ("b2", "0012")],
+        items={
+            "item_id": ["0010", "0011", "0012"],
+            "title": ['12" vinyl', "1984", '"weird al" yankovic'],
+            "Price": [19.99, 1250.0, None],
+            "In stock": [True, False, None],
+            "Weight kg": [0.5, 1.0, None],
+            "released": [date(2020, 1, 2), date(2021, 3, 4), None],
+            "seen_at": [datetime(2020, 1, 2, 8), datetime(2020, 1, 2, 9, 30), None],
+            "ean": ["0012345678905", "0012345678912", "0012345678929"],
+            "category": ["101", "102", "101"],
+            "rating_note": ["good", "5", "4"],
+        },
+    ),
+    Odd(
+        "decimal_comma.csv",
+        "decimal commas and points between thousands",
+        rows=[("u1", "a", 4.5), ("u1", "b", 3), ("u2", "a", 1000.25)],
+        remarks=["'rating' have a decimal comma"],
+    ),
+    Odd(
+        "thousand_or_fraction.csv",
+        "a comma that may stand between thousands or before decimals",
+        error=["'1,234'", "--decimal"],
+    ),
+    Odd(
+        "thousand_or_fraction.csv",
+        "the same, with the sign before decimals named",
+        options={"decimal": ","},
+        rows=[("u1", "a", 3), ("u1", "b", pytest.approx(1.234))],
+    ),
+    Odd(
+        "thousand_or_fraction.csv",
+        "the same, with the other sign",
+        options={"decimal": "."},
+        rows=[("u1", "a", 3), ("u1", "b", 1234)],
+    ),
 )
 
 

@@ -107,6 +107,22 @@ class Splitting:
 
 
 @dataclass(frozen=True)
+class Keeping:
+    """How items are kept."""
+
+    text_columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Item columns that make the text of an item, in order: title,brand,features.  "
+            "[default: those with known names]"
+        ),
+    ] = None
+    link_images: Annotated[
+        bool, typer.Option("--link-images", help="Store the paths of pictures instead of copies.")
+    ] = False
+
+
+@dataclass(frozen=True)
 class TableFlags:
     """Options of the sources that read tables; short forms of `--set`."""
 
@@ -147,6 +163,10 @@ class TableFlags:
     returns: Annotated[
         str | None,
         typer.Option(help="table, split: drop or keep quantities of zero or less. [default: drop]"),
+    ] = None
+    decimal: Annotated[
+        str | None,
+        typer.Option(help="table, split: sign before decimals, . or ,.  [default: found in file]"),
     ] = None
     items: Annotated[
         Path | None,
@@ -201,12 +221,9 @@ def import_(
     filters: Filters,
     splitting: Splitting,
     columns: TableFlags,
+    kept: Keeping,
     name: Annotated[str | None, typer.Option(help="Short name of the data set.")] = None,
     source_set: Sets = None,
-    link_images: Annotated[
-        bool,
-        typer.Option("--link-images", help="Store paths of pictures, not copies."),
-    ] = False,
     json: Json = False,
 ) -> None:
     """Read files of some kind, filter and split them, and write a prepared folder.
@@ -235,7 +252,8 @@ def import_(
             split_options=parse_assignments(splitting.split_set or []) or None,
             seed=splitting.seed,
             name=name,
-            images="link" if link_images else "copy",
+            images="link" if kept.link_images else "copy",
+            text_columns=kept.text_columns,
         )
     show_dataset(dataset, json)
     if not json:

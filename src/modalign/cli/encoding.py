@@ -158,6 +158,9 @@ def _show(dataset: Any, reports: list[Any]) -> None:
     columns = ["name", "encoder", "width", "items", "missing", "time"]
     out.print(table("Modalities", columns, rows, (2, 3, 4)))
     for report in reports:
+        if texts := dataset.modalities[report.modality].provenance.get("columns"):
+            say(f"{report.modality}: from the columns {', '.join(texts)}", out)
+    for report in reports:
         for item_id, reason in report.corrupt[:SHOWN]:
             say(f"  {report.modality} of item {item_id} could not be read: {reason}", err)
         if len(report.corrupt) > SHOWN:

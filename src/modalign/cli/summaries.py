@@ -72,6 +72,8 @@ def show_dataset(dataset: Any, json: bool) -> None:
     _show_columns(found["info"])
     _show_filters(found["info"].get("filters") or [])
     _show_modalities(found["modalities"])
+    if texts := found["info"].get("text_columns"):
+        say(f"text of an item: {', '.join(texts)} (choose with `data import --text-columns`)", out)
     split = found["info"].get("split") or {}
     if split:
         seed = "" if split.get("seed") is None else f", seed {split['seed']}"

@@ -90,7 +90,10 @@ def append(
         made = replace(old, info={**old.info, "remarks": notes}, item_table=table)
         return _write(made, old, Path(out), overwrite)
     raw = _raw(old, known, fresh, items, split, remarks)
-    made = prepare(raw, split=split, seed=seed, all_items=True, allow_unmatched=True)
+    texts = old.info.get("text_columns") or None
+    made = prepare(
+        raw, split=split, seed=seed, all_items=True, allow_unmatched=True, text_columns=texts
+    )
     return _write(_told(made, old, kind, split, fresh), old, Path(out), overwrite)
 
 
@@ -173,7 +176,32 @@ def _items(old: Dataset, items: pl.DataFrame | None) -> pl.DataFrame:
         table = pl.DataFrame({"item_id": old.items.series})
     if items is None:
         return table
-    return pl.concat([table, items.join(table, on="item_id", how="anti")], how="diagonal_relaxed")
+    new = _as_before(items.join(table, on="item_id", how="anti"), table)
+    return pl.concat([table, new], how="diagonal_relaxed")
+
+
+def _as_before(new: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+    """New items with the types that the columns of the known ones have."""
+    changed = []
+    for name, kind in new.schema.items():
+        before = table.schema.get(name, kind)
+        if before == kind or (before.is_numeric() and kind.is_numeric()):
+            continue
+        try:
+            cast = new[name].cast(before, strict=False)
+        except pl.exceptions.PolarsError:
+            cast = pl.repeat(None, len(new), dtype=before, eager=True)
+        lost = (cast.is_null() & new[name].is_not_null()).arg_true()
+        if len(lost):
+            row = int(lost[0])
+            raise DataError(
+                f"values of type {before} in column {name!r} of the new items, as in the data "
+                "folder",
+                f"{new[name][row]!r} of item {new['item_id'][row]!r}",
+                "correct that value, or import all data again",
+            )
+        changed.append(cast.alias(name))
+    return new.with_columns(changed)
 
 
 def _told(

@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, Field
 
 from modalign.core import settings
 from modalign.core.interfaces import Config
-from modalign.data import filters, item_files, joining, splits
+from modalign.data import filters, item_files, item_text, joining, splits
 from modalign.data.dataset import SPLITS, Dataset
 from modalign.data.interaction_log import InteractionLog, apply_filters, read_log
 from modalign.data.interactions import Interactions
@@ -37,6 +37,10 @@ MUCH = 100
 """An account with this number of times the median of interactions is mentioned."""
 STAGES = ("reading interactions", "filtering", "splitting", "joining items and users", "writing")
 _Least = Annotated[int, Field(ge=0)]
+
+
+def _names(value: Any) -> Any:
+    return tuple(one.strip() for one in value.split(",")) if isinstance(value, str) else value
 
 
 class PrepareOptions(Config):
@@ -66,6 +70,9 @@ class PrepareOptions(Config):
     images: item_files.Placing = "copy"
     """"copy" stores the pictures, sounds and videos in the folder, "link" stores their absolute
     paths."""
+    text_columns: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = None
+    """Columns of the item table that make the text of an item, in their order; None takes those
+    with known names, such as title, category, brand and description."""
     all_items: bool = False
     """Keep items of the item table without interactions. They have no training signal but can be
     recommended by their content."""
@@ -158,6 +165,8 @@ def _joined(
         joining.check_matched(items, raw.items)
     item_table, refused = item_files.existing(joining.join_table(items, raw.items, remarks))
     remarks += refused + _unused_files(raw.items, items)
+    item_table = item_text.without_html(item_table, remarks)
+    item_table, text_columns = item_text.choose(item_table, options.text_columns)
     parts = _parts(labels, user_rows[log.users], item_rows[log.items], log.weight, log.time)
     modalities = {k: joining.join_features(k, f, items, remarks) for k, f in raw.features.items()}
     user_table = joining.join_table(users, raw.users, remarks)
@@ -167,6 +176,7 @@ def _joined(
         "licence": raw.info.get("licence"),
         "filters": log.steps,
         "split": {},
+        "text_columns": list(text_columns),
         "remarks": remarks,
     }
     return Dataset(

@@ -22,7 +22,7 @@ import polars as pl
 from modalign.core import devices
 from modalign.core.files import write_aside
 from modalign.core.modality import Modality
-from modalign.data import item_files
+from modalign.data import item_files, item_text
 from modalign.data.dataset import Dataset
 from modalign.data.item_files import FileKind
 from modalign.data.modality_file import write_modality
@@ -41,12 +41,6 @@ from modalign.encoding.encoders.encoder import (
 from modalign.encoding.encoders.precomputed import from_options
 from modalign.errors import ConfigError, DataError, UnknownName
 
-TEXT_COLUMNS = (
-    "title", "name", "genre", "genres", "category", "categories", "brand", "store",
-    "description", "abstract", "plot", "summary", "text", "features", "director", "authors",
-    "author", "artist", "actors", "tags", "keywords",
-)  # fmt: skip
-"""Item columns that make the text if none are named, in this order."""
 PATH_COLUMNS: dict[FileKind, str] = {kind: kind for kind in item_files.KINDS}
 """Item columns with the paths of files, by kind."""
 
@@ -97,9 +91,8 @@ def encodable(dataset: Dataset) -> list[str]:
 
 
 def text_columns(dataset: Dataset) -> list[str]:
-    """The item columns that make the text by default."""
-    schema = dataset.item_table.schema
-    return [name for name in TEXT_COLUMNS if name in schema and _is_text(schema[name])]
+    """The item columns that make the text by default: those that the import chose."""
+    return item_text.text_columns(dataset.item_table.schema, dataset.info.get("text_columns"))
 
 
 def encode(
@@ -333,9 +326,9 @@ def _inputs(dataset: Dataset, kind: InputKind, columns: Sequence[str] | None) ->
             )
         return chosen
     chosen = list(columns or text_columns(dataset))
-    wrong = [name for name in chosen if not _is_text(schema[name])]
+    wrong = [name for name in chosen if not item_text.is_text(schema[name])]
     if wrong or not chosen:
-        texts = [name for name in schema if _is_text(schema[name]) and name != "item_id"]
+        texts = [name for name in schema if item_text.is_text(schema[name]) and name != "item_id"]
         got = f"column {wrong[0]!r} of {schema[wrong[0]]}" if wrong else "none with a known name"
         fix = f"name some of {', '.join(texts)}" if texts else "import the data with texts"
         raise ConfigError("item columns of text", got, fix)
@@ -345,14 +338,10 @@ def _inputs(dataset: Dataset, kind: InputKind, columns: Sequence[str] | None) ->
 def _holds_files(dataset: Dataset, column: str, kind: FileKind) -> bool:
     """Whether a column has names of files of this kind."""
     names = dataset.item_table[column].drop_nulls()
-    if not _is_text(names.dtype) or isinstance(names.dtype, pl.List):
+    if not item_text.is_text(names.dtype) or isinstance(names.dtype, pl.List):
         return False
     endings = names.cast(pl.String).str.to_lowercase().str.extract(r"(\.[^./]*)$", 1)
     return column == kind or bool(endings.is_in(sorted(item_files.SUFFIXES[kind])).any())
-
-
-def _is_text(kind: Any) -> bool:
-    return bool(kind == pl.Utf8 or kind == pl.List(pl.Utf8) or isinstance(kind, pl.Categorical))
 
 
 def item_texts(dataset: Dataset, columns: Sequence[str]) -> list[str | None]:

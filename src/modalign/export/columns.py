@@ -19,7 +19,8 @@ CATEGORIES = 1_000
 def columns_of(table: pl.DataFrame) -> tuple[dict[str, Column], list[str]]:
     """Columns by name, and the names of columns of other types (lists, dates, ...).
 
-    Numbers stay numbers, Boolean values become 0 and 1. Texts with at most 1,000 different values,
+    Numbers stay numbers, Boolean values become 0 and 1, dates and times ISO texts, whose order is
+    that of time. Texts with at most 1,000 different values,
     each at least twice on average, are categories; title, description and image are texts.
 
     Example:
@@ -31,7 +32,7 @@ def columns_of(table: pl.DataFrame) -> tuple[dict[str, Column], list[str]]:
     found: dict[str, Column] = {}
     left = []
     for name in table.columns:
-        series = table[name]
+        series = _iso(table[name])
         if name == "item_id":
             continue
         if series.dtype.is_numeric() or series.dtype == pl.Boolean:
@@ -41,6 +42,14 @@ def columns_of(table: pl.DataFrame) -> tuple[dict[str, Column], list[str]]:
         else:
             left.append(name)
     return found, left
+
+
+def _iso(series: pl.Series) -> pl.Series:
+    if series.dtype == pl.Date:
+        return series.dt.to_string("%Y-%m-%d")
+    if isinstance(series.dtype, pl.Datetime):
+        return series.dt.to_string("%Y-%m-%dT%H:%M:%S")
+    return series
 
 
 def _texts(name: str, series: pl.Series) -> Column:

@@ -144,7 +144,7 @@ def test_items_and_pictures_are_joined_by_id(tmp_path):
     write(tmp_path / "pictures" / "c.jpg", "picture")
     plain = flat_table.read(log, items=tmp_path / "items.csv").items
     assert plain.columns == ["item_id", "title", "description", "image", "price"]
-    assert plain.rows() == [("b", "Bee", "hums", str(tmp_path / "b.png"), "3"),
+    assert plain.rows() == [("b", "Bee", "hums", str(tmp_path / "b.png"), 3),
                             ("a", "Ay", None, None, None)]  # fmt: skip
     both = flat_table.read(log, items=tmp_path / "items.csv", images=tmp_path / "pictures")
     assert dict(both.items.select("item_id", "image").rows()) == {

@@ -16,6 +16,7 @@ COLUMNS: dict[str, Column] = {
     "brand": Strings.of(["x", "y", None, "x"]),
     "kind": Category(np.array([0, 1, 1, -1], np.int32), ("bag", "cup")),
     "price": np.array([1.0, 5.0, np.nan, 9.0]),
+    "since": Strings.of(["2020-01-01T08:00", "2021-05-06T00:00", None, "2021-05-06T09:30"]),
 }
 
 
@@ -31,6 +32,10 @@ COLUMNS: dict[str, Column] = {
         ({"price": {"min": 5}}, [1, 3]),
         ({"price": {"min": 1, "max": 5}}, [0, 1]),
         ({"price": {"max": 5}, "kind": "cup"}, [1]),
+        ({"since": {"min": "2021"}}, [1, 3]),
+        ({"since": {"max": "2021-05-06"}}, [0, 1, 3]),  # a day holds all its times
+        ({"since": {"min": "2020-01-02", "max": "2021-05-06T08:00"}}, [1]),
+        ({"kind": {"min": "c"}}, [1, 2]),
     ],
 )
 def test_conditions(where: dict[str, object], met: list[int]) -> None:
@@ -48,6 +53,10 @@ def test_conditions(where: dict[str, object], met: list[int]) -> None:
         ({"price": {}}, ConfigError),
         ({"price": {"above": 3}}, ConfigError),
         ({"price": {"min": None}}, ConfigError),
+        ({"price": {"min": "2020"}}, ConfigError),
+        ({"since": {"min": 2020}}, ConfigError),
+        ({"since": {}}, ConfigError),
+        ({"since": {"above": "2020"}}, ConfigError),
     ],
 )
 def test_conditions_that_make_no_sense(where: dict[str, object], error: type) -> None:

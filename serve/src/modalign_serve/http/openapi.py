@@ -172,16 +172,16 @@ def _narrow(components: dict[str, Any], known: ServedFacts) -> None:
         {"required": ["where"], "properties": {"where": {"type": "object"}}},
         {"required": ["items"], "properties": {"items": {"minItems": 1}}},
     ]
-    components["Range"]["minProperties"] = 1
     if "NewItem" in components:
         _narrow_item(components["NewItem"], known)
 
 
 def _where(components: dict[str, Any], known: ServedFacts) -> dict[str, Any]:
-    number = {"type": "number", "minimum": -1e30, "maximum": 1e30}
+    number: dict[str, Any] = {"type": "number", "minimum": -1e30, "maximum": 1e30}
+    text: dict[str, Any] = {"type": "string"}
     by_kind: dict[str, list[dict[str, Any]]] = {
-        "number": [number, {"$ref": _REF.format(name="Range")}],
-        "text": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        "number": [number, _range(number)],
+        "text": [text, {"type": "array", "items": text}, _range(text)],
     }
     by_kind["category"] = by_kind["text"]
     properties = {}
@@ -190,6 +190,16 @@ def _where(components: dict[str, Any], known: ServedFacts) -> dict[str, Any]:
         ways = by_kind[next(iter(kinds))] if len({k == "number" for k in kinds}) == 1 else []
         properties[name] = {"anyOf": copy.deepcopy(ways)} if ways else {"type": "string"}
     return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _range(bound: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "Values from min to max, both included; either may be omitted.",
+        "properties": {"min": bound, "max": bound},
+        "additionalProperties": False,
+        "minProperties": 1,
+    }
 
 
 def _narrow_item(item: dict[str, Any], known: ServedFacts) -> None:

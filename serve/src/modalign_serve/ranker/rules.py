@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -15,7 +15,8 @@ from modalign_serve.errors import ConfigError, UnknownName
 Where: TypeAlias = Mapping[str, Any]
 """Conditions on item metadata, all of which must hold. For a column of categories or texts: a value
 or a list of values. For numbers: a value or `{"min": a, "max": b}`, both ends included, either
-optional. An item without a value meets no condition."""
+optional. Texts such as ISO dates take `{"min": a, "max": b}` too. An item
+without a value meets no condition."""
 
 
 @dataclass(frozen=True)
@@ -122,22 +123,40 @@ def matches(columns: Mapping[str, Column], where: Where, n: int) -> np.ndarray:
         if isinstance(column, np.ndarray):
             found &= _in_range(name, column, wanted)
         else:
-            found &= _is_one_of(column, _values(name, wanted))
+            found &= _is_one_of(column, _meaning(name, wanted))
     return found
 
 
-def _values(name: str, wanted: Any) -> set[str]:
+def _meaning(name: str, wanted: Any) -> Callable[[str], bool]:
+    """Whether a text meets a condition; a missing one, which is empty, does not."""
+    if not isinstance(wanted, Mapping):
+        return _values(name, wanted).__contains__
+    bounds = wanted.values()
+    if not wanted or set(wanted) - {"min", "max"} or not all(isinstance(b, str) for b in bounds):
+        raise ConfigError(
+            f"a text, a list of texts, or texts as min and max for {name}",
+            repr(wanted),
+            'write {"min": "2020-01-01"}',
+        )
+    low, high = wanted.get("min", ""), wanted.get("max")
+    # A day as the upper end includes the times of that day.
+    return lambda one: (
+        one != "" and low <= one and (high is None or one <= high or one.startswith(high))
+    )
+
+
+def _values(name: str, wanted: Any) -> set[Any]:
     values = [wanted] if isinstance(wanted, str) else wanted
     if not isinstance(values, Sequence) or not all(isinstance(one, str) for one in values):
         raise ConfigError(f"a text or a list of texts for {name}", repr(wanted), "quote the values")
     return set(values)
 
 
-def _is_one_of(column: Strings | Category, values: set[str]) -> np.ndarray:
+def _is_one_of(column: Strings | Category, meant: Callable[[str], bool]) -> np.ndarray:
     if isinstance(column, Category):
-        codes = [code for code, name in enumerate(column.names) if name in values]
+        codes = [code for code, name in enumerate(column.names) if meant(name)]
         return np.isin(column.codes, codes)
-    return np.fromiter((one in values for one in column), bool, len(column))
+    return np.fromiter((meant(one) for one in column), bool, len(column))
 
 
 def _in_range(name: str, column: np.ndarray, wanted: Any) -> np.ndarray:

@@ -33,10 +33,13 @@ Kind = Literal["view", "click", "like", "cart", "buy", "dislike", "hide"]
 
 
 class Range(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Numbers from min to max, both included; either may be omitted."""
+    """Values from min to max, both included; either may be omitted.
 
-    min: Finite | UnsetType = UNSET
-    max: Finite | UnsetType = UNSET
+    Numbers for a column of numbers, texts such as ISO dates for any other.
+    """
+
+    min: Finite | str | UnsetType = UNSET
+    max: Finite | str | UnsetType = UNSET
 
 
 Condition: TypeAlias = str | list[str] | Finite | Range

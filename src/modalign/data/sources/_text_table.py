@@ -45,13 +45,17 @@ Role = Literal["user", "item", "weight", "time"]
 # Names that files give to columns, in lower case without separators.
 KNOWN: Mapping[str, tuple[str, ...]] = {
     "user": (
-        "userid", "user", "uid", "reviewerid", "customerid", "customer", "visitorid", "clientid",
-        "buyerid", "memberid", "accountid",
+        "userid", "user", "uid", "reviewerid", "customerid", "customer", "visitorid", "memberid",
+        "accountid", "clientid", "buyerid", "shopperid", "personid", "learnerid", "steamid",
+        "householdkey", "customerno", "customernumber", "userno", "username", "sessionid",
     ),
     "item": (
         "itemid", "item", "iid", "asin", "parentasin", "movieid", "productid", "product",
         "articleid", "bookid", "trackid", "artistid", "businessid", "songid", "gameid", "sku",
-        "stockcode", "prodid", "goodsid", "videoid", "contentid",
+        "skuid", "stockcode", "productcode", "itemcode", "itemno", "productno", "prodid", "goodsid",
+        "videoid", "newsid", "recipeid", "courseid", "beerid", "animeid", "albumid", "showid",
+        "appid", "contentid", "offerid", "listingid", "placeid", "poiid", "venueid", "hotelid",
+        "restaurantid", "gmapid", "isbn", "isbn13",
     ),
     "weight": (
         "weight", "rating", "score", "stars", "overall", "playcount", "count", "ratings",
@@ -62,10 +66,16 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
         "eventtime", "eventtimestamp", "orderedat", "orderdate", "purchasedate", "invoicedate",
         "tdat", "reviewtime",
     ),
-    "title": ("title", "name", "itemname", "productname", "prodname", "movietitle"),
+    "title": (
+        "title", "name", "itemname", "productname", "movietitle", "prodname", "itemtitle",
+        "producttitle", "productdisplayname", "displayname", "booktitle", "moviename",
+        "articlename", "artistname", "trackname", "songname", "songtitle", "tracktitle",
+        "gamename", "headline",
+    ),
     "description": (
-        "description", "text", "plot", "summary", "abstract", "overview", "detaildesc",
-        "productdescription", "itemdescription",
+        "description", "text", "plot", "summary", "abstract", "overview", "detaildesc", "desc",
+        "productdescription", "itemdescription", "longdescription", "shortdescription", "body",
+        "bodyhtml", "content", "synopsis", "about",
     ),
     "image": ("image", "imagepath", "picture", "photo", "poster", "imagefile", "img"),
     "audio": ("audio", "audiopath", "audiofile", "sound", "soundfile", "preview"),

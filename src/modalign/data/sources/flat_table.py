@@ -23,9 +23,11 @@ from modalign.data.sources._text_table import (
     Frame,
     Role,
     TextFormat,
+    plain,
     recognise,
     table_of,
 )
+from modalign.data.sources._types import Decimal, catalogue, decimals
 from modalign.errors import ConfigError, DataError
 
 
@@ -74,10 +76,14 @@ class TableOptions(Config):
     """Whether the first line names the columns; without one, `columns` does."""
     columns: Annotated[list[str] | None, BeforeValidator(_names)] = None
     """Names of the columns of a file without a line of names: user,item,rating,time."""
+    decimal: Decimal = "auto"
+    """Sign before the decimals in text files: "." or ","; auto finds it in the cells of each column
+    of numbers, and refuses ratings that could be read in both ways."""
     items: Any = None
     """Table of items (path or frame): a column of item ids, and optionally title, description,
     image, audio, video (paths relative to the table, whose folder they may not leave) and others.
-    The source `split` takes a file `items`."""
+    Columns of numbers, ISO dates and truth values of a text file keep these types. The source
+    `split` takes a file `items`."""
     images: Any = None
     """Folder of pictures named by item id, such as `B001.jpg` or `01/B001.jpg`; the source `split`
     takes a folder called `images`."""
@@ -149,12 +155,19 @@ def read(source: str | Path | Frame, **options: Any) -> RawData:
     chosen = settings.build(TableOptions, options, "the source 'table'")
     table = table_of(source, chosen.text())
     columns = find_columns(table, chosen.given())
-    rows = typed(table, columns, chosen.rules())
+    rows = typed(decimals(table, columns.weight, chosen.decimal), columns, chosen.rules())
     path = Path(source) if isinstance(source, str | Path) else None
     return RawData(
         name=chosen.name or (_stem(path) if path else "table"),
         interactions=rows.frame,
-        items=item_table(chosen.items, chosen.folders(), chosen.encoding, rows.remarks),
+        items=item_table(
+            chosen.items,
+            chosen.folders(),
+            chosen.encoding,
+            rows.remarks,
+            decimal=chosen.decimal,
+            key=columns.item,
+        ),
         bad=rows.bad,
         info={
             "source": "table",
@@ -176,6 +189,9 @@ def item_table(
     folders: Mapping[FileKind, Path] = MappingProxyType({}),
     encoding: str | None = None,
     remarks: list[str] | None = None,
+    *,
+    decimal: Decimal = "auto",
+    key: str | None = None,
 ) -> pl.DataFrame | None:
     """What is known of items, one row per id, with absolute paths of their files.
 
@@ -184,11 +200,13 @@ def item_table(
         folders: by kind, folders of pictures, sounds and videos named by item id.
         encoding: of a text table; None is UTF-8 or UTF-16.
         remarks: gets notes on how the table was read, and on files that were not taken.
+        decimal: sign before the decimals of a text table.
+        key: name of the column of ids, if there is one of that name; else common names are tried.
 
     Raises:
         DataError: no column of ids, an id twice, an item without an id, or no such folder.
     """
-    table = None if items is None else _read_items(items, encoding, remarks)
+    table = None if items is None else _read_items(items, encoding, decimal, key, remarks)
     for kind, folder in folders.items():
         table = _with_files(table, folder, kind, remarks)
     return table
@@ -225,15 +243,20 @@ def _with_files(
 
 
 def _read_items(
-    items: str | Path | Frame, encoding: str | None, remarks: list[str] | None
+    items: str | Path | Frame,
+    encoding: str | None,
+    decimal: Decimal,
+    key: str | None,
+    remarks: list[str] | None,
 ) -> pl.DataFrame:
     table = table_of(items, TextFormat(encoding=encoding))
-    if remarks is not None:
-        remarks += table.remarks
+    remarks = [] if remarks is None else remarks
+    remarks += table.remarks
     if table.path is None and not isinstance(items, str | Path):
         table = replace(table, name="the data frame of items")
     names = table.names
-    key = recognise(names, "item") or ("id" if "id" in names else None)
+    ids = (name for name in names if plain(name) == "id")
+    key = key if key in names else recognise(names, "item") or next(ids, None)
     if key is None:
         expected = f"a column of item ids (such as item_id) in {table.name}"
         raise DataError(expected, table.shown(), "name that column item_id")
@@ -244,6 +267,8 @@ def _read_items(
             rename[found] = role
     rows = unique_ids(table, key, "item").rename(rename)
     rows = rows.with_columns(some_text(pl.col(pl.String)))
+    if table.path is not None:
+        rows = catalogue(rows, ("item_id", *rename.values()), decimal, remarks)
     base = Path(items).parent if isinstance(items, str | Path) else None
     for kind in item_files.KINDS:
         if kind in rows.columns:

@@ -12,6 +12,7 @@ from modalign.core import settings
 from modalign.data.raw import RawData
 from modalign.data.sources._columns import find_columns, typed
 from modalign.data.sources._text_table import PACKED, SUFFIXES, table_of
+from modalign.data.sources._types import decimals
 from modalign.data.sources.flat_table import TableOptions, item_table
 from modalign.errors import DataError
 
@@ -49,7 +50,7 @@ def read(folder: str | Path, **options: Any) -> RawData:
         table = table_of(path, chosen.text())
         columns = find_columns(table, chosen.given())
         used[part] = set(columns.used())
-        rows = typed(table, columns, rules)
+        rows = typed(decimals(table, columns.weight, chosen.decimal), columns, rules)
         # One unit for all files: train, the largest, shows it.
         rules = replace(rules, time_unit=rules.time_unit or rows.time_unit)
         frames.append(rows.frame.with_columns(split=pl.lit(part)))
@@ -63,7 +64,14 @@ def read(folder: str | Path, **options: Any) -> RawData:
     return RawData(
         name=chosen.name or folder.resolve().name,
         interactions=pl.concat([frame.select(keep) for frame in frames]),
-        items=item_table(item_file, chosen.folders(folder), chosen.encoding, remarks),
+        items=item_table(
+            item_file,
+            chosen.folders(folder),
+            chosen.encoding,
+            remarks,
+            decimal=chosen.decimal,
+            key=columns.item,
+        ),
         bad=pl.concat(bad, how="diagonal") if bad else None,
         info={
             "source": "split",
