@@ -2,10 +2,14 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 from safetensors import safe_open
 
 from modalign.data.dataset import Dataset
+from modalign.data.interactions import Interactions
+from modalign.data.vocabulary import Vocabulary
+from modalign.encoding.cache import cache_folder
 from modalign.encoding.encode import encodable, encode, text_columns
 from modalign.encoding.encoders.encoder import ENCODERS, UnreadableInput
 from modalign.errors import ConfigError, DataError, UnknownName
@@ -55,11 +59,10 @@ def test_rows_presence_and_report(shop):
     assert report.corrupt == (("i4", "blue things are not read"),)
     np.testing.assert_array_equal(out.modalities["text"].features, text.features)
     assert out.modalities["text"].provenance == text.provenance
-    assert not (shop.folder / ".encode").exists()
 
 
 def test_a_kill_costs_one_chunk_and_changes_nothing(shop):
-    encode(shop, "text", Lengths())
+    encode(shop, "text", Lengths(), resume=False)
     whole = content_of(shop)
     file_of(shop).unlink()
     with pytest.raises(KeyboardInterrupt):
@@ -67,25 +70,66 @@ def test_a_kill_costs_one_chunk_and_changes_nothing(shop):
     assert not file_of(shop).exists()
     second = Lengths()
     _, report = encode(shop, "text", second)
-    assert (second.calls, report.resumed) == (1, 2)
+    assert (second.calls, report.reused) == (2, 3)
     assert content_of(shop) == whole
     assert report.corrupt == (("i4", "blue things are not read"),)
 
 
-def test_a_broken_chunk_is_computed_again(shop):
+def test_a_broken_file_of_the_cache_is_computed_again(shop):
     with pytest.raises(KeyboardInterrupt):
         encode(shop, "text", Lengths(stop_after=2))
-    (chunk,) = (shop.folder / ".encode").glob("*/chunk-00001.npz")
-    chunk.write_bytes(chunk.read_bytes()[:40])
+    _, two = sorted(cache_folder().glob("*/*.rows"))
+    two.write_bytes(two.read_bytes()[:40])
     _, report = encode(shop, "text", Lengths())
-    assert report.resumed == 1
+    assert (report.reused, report.encoded) == (2, 3)
 
 
-def test_resume_false_starts_afresh(shop):
-    with pytest.raises(KeyboardInterrupt):
-        encode(shop, "text", Lengths(stop_after=2))
-    _, report = encode(shop, "text", Lengths(), resume=False)
-    assert report.resumed == 0
+def test_without_the_cache_all_is_encoded(shop, monkeypatch):
+    encode(shop, "text", Lengths())
+    file_of(shop).unlink()
+    shop = Dataset.load(shop.folder)
+    for options in ({"resume": False}, {"force": True}):
+        assert encode(shop, "text", Lengths(), **options)[1].reused == 0
+    monkeypatch.setenv("MODALIGN_CACHE", "off")
+    assert cache_folder() is None
+    assert encode(shop, "text", Lengths())[1].reused == 0
+
+
+def test_a_content_is_encoded_once_for_all_data_sets(shop, tmp_path):
+    _, report = encode(shop, "text", Lengths())
+    assert (report.reused, report.encoded) == (0, 5)
+    # The same texts at other rows, one twice, and a new one: as after an append or a new split.
+    texts = shop.item_table["title"]
+    titles = [texts[7], texts[1], texts[1], "A new thing", texts[0]]
+    ids = [f"x{n}" for n in range(5)]
+    train = Interactions(np.zeros(5, int), np.arange(5))
+    other = Dataset(
+        "other", Vocabulary(["u"], "user"), Vocabulary(ids), train, Interactions.empty(),
+        Interactions.empty(), item_table=pl.DataFrame({"item_id": ids, "title": titles}),
+    )  # fmt: skip
+    lengths = Lengths()
+    made, report = encode(other, "text", lengths)
+    assert (report.reused, report.encoded, lengths.calls) == (4, 1, 1)
+    expected = Lengths().encode(titles)
+    np.testing.assert_array_equal(made.modalities["text"].features, expected)
+    # Another revision, or another column of the same content, are other settings and the same one.
+    assert encode(other, "text", Lengths(revision=2))[1].reused == 0
+    assert encode(other, "again", Lengths(), columns=["title"])[1].encoded == 0
+
+
+def test_equal_contents_are_encoded_once_in_one_call(shop):
+    ids = [f"x{n}" for n in range(6)]
+    titles = ["red", "red", "Blue hat", None, "red", "Blue hat"]
+    train = Interactions(np.zeros(6, int), np.arange(6))
+    data = Dataset(
+        "twins", Vocabulary(["u"], "user"), Vocabulary(ids), train, Interactions.empty(),
+        Interactions.empty(), item_table=pl.DataFrame({"item_id": ids, "title": titles}),
+    )  # fmt: skip
+    lengths = Lengths()
+    made, report = encode(data, "text", lengths)
+    assert lengths.calls == 1
+    assert made.modalities["text"].present.tolist() == [True, True, False, False, True, False]
+    assert [one for one, _ in report.corrupt] == ["x2", "x5"]
 
 
 def test_same_modality_is_skipped_unless_forced_or_changed(shop):

@@ -57,7 +57,9 @@ def encode(
         int | None, typer.Option(min=1, help="Items encoded at a time. Default: the encoder's own.")
     ] = None,
     device: Device = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Encode again even if it exists.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Encode all again, without the cache.")
+    ] = False,
     sets: Sets = None,
     json: Json = False,
 ) -> None:
@@ -65,8 +67,9 @@ def encode(
 
     Without options, texts are encoded with all-MiniLM-L6-v2 and pictures with
     EfficientNet-Lite0, both from installed packages without a download. Existing modalities are
-    not encoded again, and an interrupted run is resumed. Broken pictures are listed and count
-    as absent.
+    not encoded again, nor is a content that the same encoder has met before, in any data folder
+    (`MODALIGN_CACHE` names the folder of the cache, `off` keeps none). Broken files are listed and
+    count as absent.
     """
     from modalign.core import devices
     from modalign.data.dataset import Dataset
@@ -144,7 +147,9 @@ def _show(dataset: Any, reports: list[Any]) -> None:
     rows = []
     for report in reports:
         m = dataset.modalities[report.modality]
-        note = "exists already" if report.skipped else f"{report.seconds:.1f} s"
+        note = f"{report.seconds:.1f} s"
+        if report.skipped:
+            note = "exists already"
         rows.append(
             [
                 plain(report.modality),
@@ -152,11 +157,13 @@ def _show(dataset: Any, reports: list[Any]) -> None:
                 f"{m.dim:,}",
                 f"{len(m):,}",
                 f"{report.n_missing:,}",
+                "" if report.skipped else f"{report.reused:,}",
+                "" if report.skipped else f"{report.encoded:,}",
                 note,
             ]
         )
-    columns = ["name", "encoder", "width", "items", "missing", "time"]
-    out.print(table("Modalities", columns, rows, (2, 3, 4)))
+    columns = ["name", "encoder", "width", "items", "missing", "reused", "new", "time"]
+    out.print(table("Modalities", columns, rows, (2, 3, 4, 5, 6)))
     for report in reports:
         if texts := dataset.modalities[report.modality].provenance.get("columns"):
             say(f"{report.modality}: from the columns {', '.join(texts)}", out)

