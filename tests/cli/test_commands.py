@@ -616,6 +616,30 @@ def test_a_stop_and_a_full_disk_end_in_words(
     if isinstance(raised, OSError):
         assert got.code == 2
         assert "x.bin: No space left" in got.err
+        assert "enough free space" in got.err
     else:
         assert got.code == 130
     assert "Traceback" not in got.err
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), OSError(28, "No space left", "x.bin")])
+def test_training_that_is_stopped_says_what_is_kept_and_goes_on(
+    raised: BaseException, workshop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modalign.train.callbacks import JsonLines
+
+    words = ("train", "--data", "data/toy", "--model", "bpr", "--out", "runs/new", "--set",
+             "epochs=4", "--k", "5")  # fmt: skip
+
+    def fail(self: object, record: object, state: object) -> None:
+        raise raised
+
+    with monkeypatch.context() as broken:
+        broken.setattr(JsonLines, "on_epoch", fail)
+        got = cli(*words)
+    assert got.code == (2 if isinstance(raised, OSError) else 130)
+    told = " ".join(got.err.split())
+    assert "training is kept up to epoch 0, of 1 done" in told
+    assert "to go on, repeat the command with --resume (the run is in runs/new)" in told
+    assert "Traceback" not in got.err
+    assert answer(cli, *words, "--resume")["epochs"] == 4

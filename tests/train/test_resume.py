@@ -105,3 +105,60 @@ def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         run_to_the_end(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def other_shape(payload):
+    payload["model"]["user"] = payload["model"]["user"][:-1]
+
+
+def other_optimizers(payload):
+    payload["optimizers"] = []
+
+
+def other_best(payload):
+    payload["state"]["best"] = {"user": torch.zeros(1)}
+
+
+def no_state(payload):
+    del payload["state"]["epoch"]
+    payload["state"]["wonder"] = 1
+
+
+@pytest.mark.parametrize("change", [other_shape, other_optimizers, other_best, no_state])
+def test_a_checkpoint_of_another_shape_is_told_in_three_facts(tmp_path, change):
+    path = tmp_path / "last.pt"
+    run_to_the_end(path)
+    payload = torch.load(path, weights_only=True)
+    change(payload)
+    torch.save(payload, path)
+    with pytest.raises(RunError) as caught:
+        run_to_the_end(path, resume=True)
+    assert str(path) in caught.value.expected
+    assert "--overwrite" in caught.value.fix
+    assert "\n" not in caught.value.got
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, OSError])
+def test_a_stop_says_up_to_which_epoch_training_is_kept(tmp_path, raised):
+    class Stopping(Silent):
+        def on_epoch(self, record, state):
+            if state.epoch == 3:
+                raise raised
+
+    view = tiny_view()
+    options = TrainOptions(device="cpu", epochs=5, checkpoint_every=0.0)
+    with pytest.raises(raised) as caught:
+        fit(tiny_model(view), view, options, callbacks=[Stopping()],
+            checkpoint_path=tmp_path / "last.pt")  # fmt: skip
+    assert caught.value.__notes__ == ["training is kept up to epoch 2, of 3 done"]
+
+
+class Silent:
+    def on_start(self, state, epochs):
+        pass
+
+    def on_epoch(self, record, state):
+        pass
+
+    def on_end(self, state):
+        pass

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from modalign.errors import RunError
+from modalign_serve.artifact.leftovers import part_of, swap, tidy
 
+__all__ = ["LOCK", "held", "replace_folder", "tidy", "write_aside", "write_folder_aside"]
+
+NEARLY_FULL = 2**16
+"""Free bytes below which a write that failed is taken to have failed for lack of space."""
 LOCK = ".lock"
 """Name of the lock file in a folder."""
 
@@ -20,14 +27,21 @@ LOCK = ".lock"
 def write_aside(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`.
 
-    If the block raises, `path` is unchanged and the temporary file is removed.
+    If the block raises, `path` is unchanged and the temporary file is removed. What a killed
+    process left of an earlier write is removed as well.
+
+    Raises:
+        OSError: the disk is full or read-only, with the name of the file, whatever class of error
+            the writing library has for it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    tidy(path)
+    aside = part_of(path)
     try:
-        yield aside
-        os.replace(aside, path)
+        with _system_errors(path):
+            yield aside
+            os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -44,25 +58,77 @@ def write_folder_aside(folder: str | Path, keep: tuple[str, ...] = ()) -> Iterat
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    tidy(folder)
+    aside = part_of(folder)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
-        yield aside
-        if not folder.exists():
-            os.replace(aside, folder)
-            return
-        for entry in sorted(aside.iterdir()):
-            target = folder / entry.name
-            if entry.is_dir() and entry.name in keep and target.is_dir():
-                for file in entry.iterdir():
-                    os.replace(file, target / file.name)
-            else:
-                if target.is_dir():
-                    shutil.rmtree(target)
-                os.replace(entry, target)
+        with _system_errors(folder):
+            yield aside
+            if not folder.exists():
+                os.replace(aside, folder)
+                return
+            for entry in sorted(aside.iterdir()):
+                target = folder / entry.name
+                if entry.is_dir() and entry.name in keep and target.is_dir():
+                    for file in entry.iterdir():
+                        os.replace(file, target / file.name)
+                else:
+                    if target.is_dir():
+                        shutil.rmtree(target)
+                    os.replace(entry, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder`; on success it replaces all of `folder`.
+
+    If the block raises, `folder` is unchanged. Between the two renames at the end the old folder
+    has another name for a moment; if the process is killed there, `tidy` puts it back.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    tidy(folder)
+    aside = part_of(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        with _system_errors(folder):
+            yield aside
+            swap(aside, folder)
+    except (KeyboardInterrupt, OSError) as error:
+        error.add_note(f"{folder} is as it was before")
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """A library's own error about a full or read-only disk, as an OSError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+    except Exception as error:
+        number = _errno(error, path)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _errno(error: Exception, path: Path) -> int | None:
+    """The system's number behind another error: Rust states it, torch leaves a full disk."""
+    stated = re.search(r"os error (\d+)", str(error))
+    if stated is not None:
+        return int(stated.group(1))
+    if isinstance(error, RuntimeError):
+        with suppress(OSError):
+            return errno.ENOSPC if shutil.disk_usage(path.parent).free < NEARLY_FULL else None
+    return None
 
 
 @contextmanager

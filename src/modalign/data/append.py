@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from modalign.core.files import replace_folder
 from modalign.core.modality import Modality
 from modalign.core.settings import DEFAULT_SEED
 from modalign.data import item_files, joining, splits
 from modalign.data.dataset import SPLITS, Dataset
 from modalign.data.frames import to_frame
-from modalign.data.prepare import check_target, prepare, replace_folder
+from modalign.data.prepare import check_target, prepare
 from modalign.data.raw import RawData, RawFeatures
 from modalign.data.sources._columns import Columns, typed
 from modalign.data.sources._text_table import SourceTable

@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from modalign.core.files import write_folder_aside
+from modalign.core.files import tidy, write_folder_aside
 from modalign.core.modality import Modality
 from modalign.core.sparse import row_of_entries
 from modalign.core.view import TrainView
@@ -213,6 +213,8 @@ class Dataset:
             DataError: the folder is not a prepared data set, or its parts disagree.
         """
         folder = Path(folder)
+        if not folder.exists():
+            tidy(folder)  # a killed import may have left the old folder under another name
         meta_path = folder / "dataset.json"
         if not meta_path.is_file():
             raise DataError(

@@ -6,10 +6,7 @@ Texts, pictures and feature matrices of items are joined by item id, never by po
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +16,7 @@ import polars as pl
 from pydantic import BeforeValidator, Field
 
 from modalign.core import settings
+from modalign.core.files import replace_folder
 from modalign.core.interfaces import Config
 from modalign.data import filters, item_files, item_text, joining, splits
 from modalign.data.dataset import SPLITS, Dataset
@@ -323,34 +321,3 @@ def _write(
         saved = dataset.save(aside)
         del dataset
     return replace(saved, folder=out)
-
-
-@contextmanager
-def replace_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`; on success it replaces all of `folder`.
-
-    If the block raises, `folder` is unchanged. Between the two renames at the end the old folder
-    has another name for a moment; if the process is killed there, the next import restores it.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.import")
-    old = folder.with_name(f".{folder.name}.old")
-    if old.exists() and not folder.exists():
-        os.replace(old, folder)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        yield aside
-        if folder.exists():
-            os.replace(folder, old)
-        try:
-            os.replace(aside, folder)
-        except OSError:
-            if old.exists():
-                os.replace(old, folder)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -122,7 +122,7 @@ def fit_task(
     by = getattr(config, "select_by", "recall@20")
     validator = validation_metric(dataset, by) if len(dataset.valid) else None
     # Last of all checks: a mistake above leaves an earlier run as it is, --overwrite or not.
-    with nullcontext() if folder is None else held(folder, "training"):
+    with nullcontext() if folder is None else held(folder, "training"), how_to_go_on(folder):
         if folder is not None:
             run_folder.open_new(folder, dataset, description, run)
             log.insert(0, JsonLines(folder / run_folder.HISTORY))
@@ -215,6 +215,21 @@ def load_model(
         history=store.read_history(folder),
         per_user=pl.read_parquet(per_user) if per_user.is_file() else None,
     )  # fmt: skip
+
+
+@contextmanager
+def how_to_go_on(folder: Path | None) -> Iterator[None]:
+    """Add to Ctrl-C and to errors of the disk what the run folder keeps, and how to continue.
+
+    Args:
+        folder: the run folder, or None.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as error:
+        if folder is not None and (folder / "config.yaml").is_file():
+            error.add_note(f"to go on, repeat the command with --resume (the run is in {folder})")
+        raise
 
 
 # ---------------------------------------------------------------------- inner parts

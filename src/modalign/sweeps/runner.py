@@ -222,7 +222,12 @@ def _alone(out: Path) -> Iterator[None]:
         others = any(entry.name != "data" and entry.name[0] != "." for entry in out.iterdir())
         if others and not (out / "sweep.yaml").is_file():
             raise RunError("a new or empty folder", f"{out} with other files", "choose another")
-        yield
+        try:
+            yield
+        except (KeyboardInterrupt, OSError) as error:
+            # A sweep goes on without --resume, which a single run needs.
+            error.__notes__ = [f"finished runs are kept in {out}; repeat the command to go on"]
+            raise
 
 
 def _open(out: Path, plan: SweepPlan, job: Job) -> None:

@@ -18,6 +18,11 @@ from torch import Tensor
 from modalign.core.files import write_aside
 from modalign.errors import RunError
 
+UNREADABLE = (
+    OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+
 
 @dataclass
 class TrainState:
@@ -90,14 +95,34 @@ def load(
     """
     try:
         payload = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        known, state = payload["fingerprint"], TrainState(**payload["state"])
+        parts = payload["model"], payload["optimizers"]
+    except UNREADABLE as error:
+        got = f"{type(error).__name__}: {error}".split("\n")[0]
         raise RunError(
-            f"a readable checkpoint {path}", str(error).split("\n")[0], "train again from the start"
+            f"a readable checkpoint {path}", got, "train again with --overwrite"
         ) from error
-    if payload["fingerprint"] != fingerprint:
+    if known != fingerprint:
         raise RunError(
             f"a checkpoint of this data, model, configuration and seed in {path}",
             "one of another experiment",
             "use another --out, or the options that the run was started with",
         )
-    return TrainState(**payload["state"]), payload["model"], payload["optimizers"]
+    return state, *parts
+
+
+def refuse_shape(path: Path, error: Exception) -> RunError:
+    """The error for a checkpoint whose tensors do not fit into the model or its optimizers.
+
+    Args:
+        path: the checkpoint.
+        error: what torch said.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # torch's first line says only that there are errors.
+    got = lines[1] if len(lines) > 1 else (lines or [type(error).__name__])[0]
+    return RunError(
+        f"a checkpoint of this model in {path}",
+        f"one of another shape: {got.rstrip('.')}",
+        "train again with --overwrite: the file is damaged, or of another version of modalign",
+    )

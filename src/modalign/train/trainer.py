@@ -119,6 +119,7 @@ class _TrainingLoop:
         )
         self.device = device
         self.model = task.recommender
+        self.saved = 0
         devices.keep_freed_memory(held_by(self.model))
         # A task may train more than its model, and a checkpoint must contain all of it.
         self.kept: torch.nn.Module = task if isinstance(task, torch.nn.Module) else self.model
@@ -160,11 +161,15 @@ class _TrainingLoop:
                 if self.path is not None and time.monotonic() - saved > options.checkpoint_every:
                     self._save(state)
                     saved = time.monotonic()
+            if self.path is not None:
+                self._save(state)
+        except (KeyboardInterrupt, OSError) as error:
+            if self.path is not None:
+                error.add_note(f"training is kept up to epoch {self.saved}, of {state.epoch} done")
+            raise
         finally:
             # A partial epoch is never checkpointed: the last checkpoint stays.
             self._end(state)
-        if self.path is not None:
-            self._save(state)
         if state.best:
             self.model.load_state_dict(state.best)
         best = f"best {state.metric} {state.best_metric:.4f} in epoch {state.best_epoch}"
@@ -271,13 +276,22 @@ class _TrainingLoop:
             [one.state_dict() for one in self.optimizers],
             self.fingerprint,
         )
+        self.saved = state.epoch
 
     def _load(self) -> TrainState:
         assert self.path is not None
         state, model, optimizers = checkpoint.load(self.path, self.fingerprint, self.device)
-        self.kept.load_state_dict(model)
-        for optimizer, saved in zip(self.optimizers, optimizers, strict=True):
-            optimizer.load_state_dict(saved)
+        try:
+            self.kept.load_state_dict(model)
+            for optimizer, saved in zip(self.optimizers, optimizers, strict=True):
+                optimizer.load_state_dict(saved)
+            if state.best:
+                shapes = {name: one.shape for name, one in self.model.state_dict().items()}
+                if {name: one.shape for name, one in state.best.items()} != shapes:
+                    raise ValueError("the weights of the best epoch do not fit")
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise checkpoint.refuse_shape(self.path, error) from error
+        self.saved = state.epoch
         return state
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from modalign_serve.artifact.artifact import Artifact, Category, Column, Csr
+from modalign_serve.artifact.leftovers import tidy
 from modalign_serve.artifact.manifest import Manifest, read_manifest
 from modalign_serve.artifact.strings import Ids, Strings
 from modalign_serve.artifact.write import described, restored
@@ -34,6 +35,8 @@ def read_artifact(folder: str | Path, verify: Verify = "auto") -> Artifact:
             changed. The first such file is named.
     """
     folder = Path(folder)
+    if not folder.exists():
+        tidy(folder)  # a killed export may have left the old artifact under another name
     manifest = read_manifest(folder)
     total = sum(file.size for file in manifest.files.values())
     mode: Literal["full", "quick"]

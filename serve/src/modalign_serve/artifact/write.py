@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from modalign_serve.artifact.artifact import Artifact, Category, Csr
+from modalign_serve.artifact.leftovers import part_of, swap, tidy
 from modalign_serve.artifact.manifest import NAME, Dtype, File
 from modalign_serve.artifact.strings import Strings
 from modalign_serve.errors import ArtifactError
@@ -62,9 +62,10 @@ def write_artifact(
         ArtifactError: the folder holds something else, or an artifact without `overwrite`.
     """
     folder = Path(folder)
+    tidy(folder)
     check_place(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    aside = part_of(folder)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
@@ -84,7 +85,7 @@ def write_artifact(
         listed = {path.relative_to(aside).as_posix(): described(path) for path in paths}
         manifest = replace(artifact.manifest, files=listed, columns=kinds)
         (aside / NAME).write_text(manifest.text())
-        _swap(aside, folder)
+        swap(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
@@ -112,21 +113,6 @@ def check_place(folder: Path, overwrite: bool) -> None:
         got = f"{folder}, which is {'an artifact' if ours else 'something else'}"
         fix = "add --overwrite to replace it" if ours else "choose another folder"
         raise ArtifactError("a new or empty folder to export to", got, fix)
-
-
-def _swap(aside: Path, folder: Path) -> None:
-    """Replace `folder` by `aside`; the old folder is deleted when the new one is in place."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(folder, old)
-    try:
-        os.replace(aside, folder)
-    except OSError:
-        if old.exists():
-            os.replace(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _kind(column: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 import warnings
@@ -14,9 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modalign_serve.command.terminal import err
+from modalign_serve.command.terminal import err, say
 from modalign_serve.errors import ConfigError, DataError, InputError, ModalignError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # The parser's own error class has no public name; every bad parameter is one of it.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -36,7 +39,7 @@ def run(app: typer.Typer, name: str) -> int:
             if not sys.warnoptions:
                 # Warnings of libraries are for developers; `python -W` shows them again.
                 warnings.simplefilter("ignore")
-            return int(app(standalone_mode=False, prog_name=name) or 0)
+            return int(_stoppable(app)(standalone_mode=False, prog_name=name) or 0)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 2
@@ -47,8 +50,8 @@ def run(app: typer.Typer, name: str) -> int:
         err.print("[bold red]Error:[/] ", end="")
         err.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return 1
-    except (KeyboardInterrupt, typer.Abort):
-        err.print("stopped")
+    except (_Stopped, KeyboardInterrupt, typer.Abort) as stopped:
+        say("; ".join(["stopped", *notes_of(stopped.__cause__ or stopped)]))
         return 130
     except BrokenPipeError:
         # The reader (`head`, a pager) has closed the pipe; Python would complain again at exit.
@@ -57,6 +60,25 @@ def run(app: typer.Typer, name: str) -> int:
     except OSError as error:
         show(err, from_system(error))
     return 2
+
+
+class _Stopped(Exception):
+    """Ctrl-C in a command."""
+
+
+def _stoppable(app: typer.Typer) -> Any:
+    """The command, with Ctrl-C as an error of ours: the parser would end without a word."""
+    command: Any = typer.main.get_command(app)
+    invoke = command.invoke
+
+    def stoppable(context: Any) -> Any:
+        try:
+            return invoke(context)
+        except KeyboardInterrupt as error:
+            raise _Stopped from error
+
+    command.invoke = stoppable
+    return command
 
 
 def show(console: Console, error: InputError) -> None:
@@ -97,11 +119,23 @@ def from_usage(error: Any) -> InputError:
 
 
 def from_system(error: OSError) -> InputError:
-    """A file that cannot be read or written, in three facts."""
+    """A file that cannot be read or written, in three facts; notes of the error join the fix."""
     where = error.filename or "a file"
     got = f"{where}: {error.strerror or error}"
-    fix = "check the path, its permissions and the space left"
-    return DataError("a file or folder that can be read or written", got, fix)
+    if error.errno in FULL:
+        expected, fix = "enough free space to write", "free some space, or choose another disk"
+    elif error.errno in FORBIDDEN:
+        expected = "a file or folder that may be read and written"
+        fix = "choose another folder, or change its permissions"
+    else:
+        expected = "a file or folder that can be read or written"
+        fix = "check the path, its permissions and the space left"
+    return DataError(expected, got, "; ".join([fix, *notes_of(error)]))
+
+
+def notes_of(error: BaseException | None) -> list[str]:
+    """What was added to an exception on its way: what is kept, and how to go on."""
+    return list(getattr(error, "__notes__", ()))
 
 
 def _parameter(error: Any, parameter: Any, command: str) -> InputError:
