@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -327,15 +328,15 @@ def test_a_failure_while_writing_leaves_the_old_folder(tmp_path, monkeypatch):
 def test_a_failure_at_the_last_rename_brings_the_old_folder_back(tmp_path, monkeypatch):
     out = tmp_path / "out"
     old = prepare(raw(), out)
-    real = module.os.replace
+    real = os.replace
 
     def fail(source: Path, target: Path) -> None:
-        if str(source).endswith(".import"):
+        if Path(target) == out and str(source).endswith(".part"):
             raise OSError("no")
         real(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "replace", fail)
+        patch.setattr(os, "replace", fail)
         with pytest.raises(OSError, match="no"):
             prepare(raw(9, 6, seed=4), out, overwrite=True)
     assert Dataset.load(out).fingerprint == old.fingerprint
@@ -345,7 +346,7 @@ def test_a_failure_at_the_last_rename_brings_the_old_folder_back(tmp_path, monke
 def test_what_a_killed_import_left_is_put_back(tmp_path):
     out = tmp_path / "out"
     prepare(raw(), out)
-    out.rename(tmp_path / ".out.old")
+    out.rename(tmp_path / ".out.999999999.old")
     new = prepare(raw(9, 6, seed=4), out, overwrite=True)
     assert Dataset.load(out).fingerprint == new.fingerprint
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -354,7 +355,7 @@ def test_what_a_killed_import_left_is_put_back(tmp_path):
 def test_what_a_killed_import_left_is_put_back_even_where_the_next_one_fails(tmp_path, monkeypatch):
     out = tmp_path / "out"
     old = prepare(raw(), out)
-    out.rename(tmp_path / ".out.old")
+    out.rename(tmp_path / ".out.999999999.old")
 
     def fail(*_: object) -> None:
         raise OSError("disk full")

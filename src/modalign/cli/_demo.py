@@ -82,7 +82,14 @@ def run(
         stage(f"training {name}")
         out = folder / "runs" / name
         fitted[name] = fit(
-            data, model, seed=seed, out=out, overwrite=True, callbacks=callbacks(name), **options
+            data,
+            model,
+            seed=seed,
+            out=out,
+            overwrite=True,
+            callbacks=callbacks(name),
+            progress=False,
+            **options,
         )
     stage(f"distilling {TEACHER}: teacher, assistant, student")
     distilled = distill(

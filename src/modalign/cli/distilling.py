@@ -20,7 +20,7 @@ from modalign.cli.options import (
     own_options,
     parse_weights,
 )
-from modalign.cli.render import err, out, print_json, say
+from modalign.cli.render import out, print_json, say, training
 from modalign.cli.summaries import show_comparison, show_signs, show_training
 from modalign.core.settings import DEFAULT_SEED
 from modalign.errors import ConfigError
@@ -108,7 +108,6 @@ def distill(
     from modalign.distillation.plan import VARIANTS, DistillationPlan
     from modalign.distillation.run import distill as teach
     from modalign.distillation.task import DistillConfig
-    from modalign.train.callbacks import Callback, ProgressBar
 
     choose("variant of distillation", variant, VARIANTS)
     run = flags.options(out=out_folder, **again.options())
@@ -125,9 +124,6 @@ def distill(
     }
     DistillationPlan.of(variant, options)  # refuses an unknown option before anything is read
 
-    def progress(stage: str) -> list[Callback]:
-        return [ProgressBar(err, stage)]
-
     made = teach(
         teachers.teacher or None,
         Dataset.load(data),
@@ -137,7 +133,7 @@ def distill(
         weights=parse_weights(teachers.weights),
         seed=seed,
         run=run,
-        progress=progress,
+        progress=training,
         **options,
     )
     stages = [one for one in (made.assistant, made.student) if one is not None]

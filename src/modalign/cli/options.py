@@ -66,6 +66,7 @@ class RunFlags:
             ks=ks,
             device=self.device,
             precision=self.precision,  # type: ignore[arg-type]
+            progress=False,  # commands show it on their own console, see `render.training`
             **more,
         )
 
@@ -93,8 +94,11 @@ class AgainFlags:
 
 
 RUN_FIELDS = frozenset(
-    ["out", "mask", "ks", "device", "precision", "callbacks", "tensorboard", "resume", "overwrite"]
-)
+    [
+        "out", "mask", "ks", "device", "precision", "callbacks", "tensorboard", "resume",
+        "overwrite", "progress",
+    ]
+)  # fmt: skip
 """Fields of `RunOptions`, which no model's option may be called; a test holds the two equal."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from rich.console import RenderableType
 from rich.logging import RichHandler
@@ -23,7 +24,7 @@ from modalign_serve.command.terminal import err, out, plain, print_json, say, ta
 
 __all__ = [
     "aligned", "counting", "downloading", "err", "metric_table", "out", "plain", "print_json",
-    "say", "show_logs", "table",
+    "say", "show_logs", "table", "training",
 ]  # fmt: skip
 
 
@@ -69,6 +70,17 @@ def downloading(name: str) -> AbstractContextManager[Callable[[int, int | None],
     return _bar(
         f"downloading {name}", DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     )
+
+
+def training(label: str) -> list[Any]:
+    """The callback that shows the progress of training, or none under --quiet.
+
+    Args:
+        label: what is trained.
+    """
+    from modalign.train.callbacks import shown
+
+    return shown(logging.getLogger("modalign").isEnabledFor(logging.INFO), label, err)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from modalign.cli.options import (
     own_options,
     refuse,
 )
-from modalign.cli.render import counting, err, out, plain, print_json, say
+from modalign.cli.render import counting, err, out, plain, print_json, say, training
 from modalign.cli.summaries import show_comparison, show_demo, show_signs, show_training, source_of
 from modalign.core.settings import DEFAULT_SEED
 from modalign_serve.command.grouped import grouped
@@ -98,13 +98,12 @@ def train(
     from modalign.data.dataset import Dataset
     from modalign.experiments.fit import fit
     from modalign.models import _registry as registry
-    from modalign.train.callbacks import ProgressBar
 
     spec = registry.get(choice.model)
     run = flags.options(
         out=out_folder,
         tensorboard=tensorboard,
-        callbacks=[ProgressBar(err, choice.model)],
+        callbacks=training(choice.model),
         **again.options(),
     )
     options = choice.options()
@@ -146,7 +145,6 @@ def demo(
     a small student, compares them all and writes a report to look at.
     """
     from modalign.cli import _demo as job
-    from modalign.train.callbacks import ProgressBar
 
     with ExitStack() as stack:
 
@@ -163,7 +161,7 @@ def demo(
             seed,
             stage=stage,
             encoding=encoding,
-            callbacks=lambda name: [ProgressBar(err, name)],
+            callbacks=training,
         )
     if json:
         print_json(

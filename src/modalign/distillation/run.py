@@ -36,7 +36,7 @@ from modalign.experiments.fit import fit_task, load_model
 from modalign.experiments.fitted import FittedModel
 from modalign.experiments.options import RunOptions
 from modalign.models import _registry as registry
-from modalign.train.callbacks import Callback
+from modalign.train.callbacks import Callback, shown
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def distill(
     weights: Sequence[float] | None = None,
     seed: int = settings.DEFAULT_SEED,
     run: RunOptions | None = None,
-    progress: Callable[[str], Sequence[Callback]] = lambda stage: (),
+    progress: Callable[[str], Sequence[Callback]] | None = None,
     **options: Any,
 ) -> Distilled:
     """Teach an assistant, and the assistant a student (TARec).
@@ -87,7 +87,8 @@ def distill(
         seed: of both stages.
         run: where and how. In its folder `out`, `assistant/` and `student/` (and `teacher/` where
             one is trained) are run folders; without one nothing is written.
-        progress: for the name of a stage, the callbacks of its training.
+        progress: for the name of a stage, the callbacks of its training; None shows it as
+            `run.progress` says.
         options: see `DistillationPlan.of`; and fields of `RunOptions`, which win over `run`.
 
     Raises:
@@ -105,6 +106,8 @@ def distill(
         ('mlprec', 'lightgcn')
     """
     run, options = RunOptions.split(run, options)
+    showing = run.progress
+    progress = progress or (lambda stage: shown(showing, stage))
     plan = DistillationPlan.of(variant, options)
     view = dataset.view()
     out = run.folder

@@ -148,7 +148,7 @@ class DistillJob:
             variant=str(merged.pop("variant", FULL)),
             weights=self.weights,
             seed=seed,
-            run=replace(self.run_options, out=folder, resume=True, overwrite=False),
+            run=replace(self.run_options, out=folder, resume=True, overwrite=False, progress=False),
             **merged,
         )
 

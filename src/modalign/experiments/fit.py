@@ -28,7 +28,7 @@ from modalign.experiments.options import RunOptions
 from modalign.experiments.run_folder import read_run
 from modalign.models import _registry as registry
 from modalign.models._registry import ModelSpec
-from modalign.train.callbacks import Callback, JsonLines, TensorBoard
+from modalign.train.callbacks import Callback, JsonLines, TensorBoard, shown
 from modalign.train.trainer import TrainOptions
 from modalign.train.trainer import fit as run_loop
 
@@ -77,7 +77,8 @@ def fit(
             f"data {dataset.name!r} without validation interactions",
             "set epochs, or import the data with a split that has a validation part",
         )
-    return fit_task(dataset, spec, config, seed, run)
+    shows = (*run.callbacks, *shown(run.progress, spec.name))
+    return fit_task(dataset, spec, config, seed, replace(run, callbacks=shows))
 
 
 def fit_task(

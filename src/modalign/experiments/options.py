@@ -10,7 +10,7 @@ from typing import Any
 from modalign.core.devices import Precision
 from modalign.data.user_history import Mask
 from modalign.evaluate.protocol import KS
-from modalign.train.callbacks import Callback
+from modalign.train.callbacks import Callback, Showing
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class RunOptions:
         tensorboard: also write event files for TensorBoard, into `out/tensorboard`.
         resume: continue an interrupted run in `out`.
         overwrite: replace a finished or interrupted run in `out`.
+        progress: "auto" shows a bar in a notebook or at a terminal; True also prints lines
+            elsewhere; False shows nothing; "bar" and "lines" choose.
     """
 
     out: str | Path | None = None
@@ -39,6 +41,7 @@ class RunOptions:
     tensorboard: bool = False
     resume: bool = False
     overwrite: bool = False
+    progress: Showing = "auto"
 
     @property
     def folder(self) -> Path | None:

@@ -143,7 +143,7 @@ class FitJob:
             read_dataset(self.data, self.fingerprint),
             self.model,
             seed=seed,
-            run=replace(self.run_options, out=folder, resume=True, overwrite=False),
+            run=replace(self.run_options, out=folder, resume=True, overwrite=False, progress=False),
             **{**self.options, **options},
         )
 
