@@ -112,6 +112,27 @@ ODD = (
         },
     ),
     Odd(
+        "lastfm",
+        "RecBole's files with artists as items",
+        kind="recbole",
+        rows=[("u1", "a1", 130), ("u1", "a2", 2), ("u2", "a1", 7)],
+        items={"item_id": ["a1", "a2"], "title": ["The Band", '"weird al" yankovic']},
+    ),
+    Odd(
+        "steam",
+        "RecBole's files with products as items, which are called id among the items",
+        kind="recbole",
+        rows=[("u1", "440", 1500000000), ("u2", "570", 1500000001)],
+        items={"item_id": ["440", "570"], "title": ["Fortress", "Defence"], "price": [0, 9.99]},
+    ),
+    Odd(
+        "steam",
+        "the same with a column of items that is not there",
+        kind="recbole",
+        options={"item": "app"},
+        error=["app:token", "product_id:token", "--item"],
+    ),
+    Odd(
         "decimal_comma.csv",
         "decimal commas and points between thousands",
         rows=[("u1", "a", 4.5), ("u1", "b", 3), ("u2", "a", 1000.25)],

@@ -126,8 +126,8 @@ class Keeping:
 class TableFlags:
     """Options of the sources that read tables; short forms of `--set`."""
 
-    user: Annotated[str | None, typer.Option(help="table, split: column of user ids.")] = None
-    item: Annotated[str | None, typer.Option(help="table, split: column of item ids.")] = None
+    user: Annotated[str | None, typer.Option(help="table, split, recbole: column of users.")] = None
+    item: Annotated[str | None, typer.Option(help="table, split, recbole: column of items.")] = None
     weight: Annotated[str | None, typer.Option(help="table, split: column of ratings.")] = None
     time: Annotated[str | None, typer.Option(help="table, split: column of times.")] = None
     separator: Annotated[

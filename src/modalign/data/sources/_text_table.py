@@ -70,7 +70,7 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
         "title", "name", "itemname", "productname", "movietitle", "prodname", "itemtitle",
         "producttitle", "productdisplayname", "displayname", "booktitle", "moviename",
         "articlename", "artistname", "trackname", "songname", "songtitle", "tracktitle",
-        "gamename", "headline",
+        "gamename", "appname", "headline",
     ),
     "description": (
         "description", "text", "plot", "summary", "abstract", "overview", "detaildesc", "desc",

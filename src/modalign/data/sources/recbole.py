@@ -10,7 +10,7 @@ Format: https://recbole.io/docs/user_guide/data/atomic_files.html
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import polars as pl
 
 from modalign.data.raw import RawData, RawFeatures
 from modalign.data.sources._columns import Columns, RowRules, TypedRows, typed, unique_ids
-from modalign.data.sources._text_table import SourceTable, open_table
+from modalign.data.sources._text_table import Role, SourceTable, open_table, recognise
 from modalign.errors import DataError
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -29,16 +29,19 @@ TIMES = ("timestamp", "time")
 WEIGHTS = ("rating", "weight")
 
 
-def read(path: str | Path) -> RawData:
+def read(path: str | Path, user: str | None = None, item: str | None = None) -> RawData:
     r"""Read a folder of atomic files.
 
-    The columns user_id, item_id, rating or weight, and timestamp of interactions are kept, and all
-    columns of `.item` and `.user`. A name such as `movie_title` becomes `title`, and each
-    `float_seq` column of `.item` becomes a feature matrix of that name (without the ending
-    `_feat` or `_emb`). An item with an empty cell there has no such features.
+    Users, items, ratings or weights and timestamps of interactions are kept, and all columns of
+    `.item` and `.user`. Ids are found by common names of `token` columns: user_id, session_id;
+    item_id, product_id, artist_id, business_id and others. A name such as `movie_title` becomes
+    `title`, and each `float_seq` column of `.item` becomes a feature matrix of that name (without
+    the ending `_feat` or `_emb`). An item with an empty cell there has no such features.
 
     Args:
         path: the folder, or one of its files.
+        user: name of the column of users, without its type; None finds it.
+        item: name of the column of items, as for users.
 
     Returns:
         RawData, with split if the folder holds one file for each part.
@@ -55,14 +58,19 @@ def read(path: str | Path) -> RawData:
         [('u', 'i')]
     """
     folder, name, files = _files(Path(path))
+    given: dict[Role, str | None] = {"user": user, "item": item}
     read_: list[TypedRows] = []
+    keys: dict[str, str] = {}
     for file, part in files:
         # One unit for all files: train, the largest, shows it.
         unit = next((one.time_unit for one in read_ if one.time_unit), None)
-        read_.append(_interactions(file, part, RowRules(time_unit=unit)))
+        rows, columns = _interactions(file, part, RowRules(time_unit=unit), given)
+        read_.append(rows)
+        keys = keys or {"user": columns.user, "item": columns.item}
+        described = columns.used()
     interactions = pl.concat([one.frame for one in read_], how="diagonal")
-    items, features = _entity(folder / f"{name}.item", "item_id")
-    users, _ = _entity(folder / f"{name}.user", "user_id")
+    items, features = _entity(folder / f"{name}.item", "item", keys["item"])
+    users, _ = _entity(folder / f"{name}.user", "user", keys["user"])
     others = [p for p in (folder / f"{name}.item", folder / f"{name}.user") if p.is_file()]
     return RawData(
         name=name,
@@ -72,6 +80,7 @@ def read(path: str | Path) -> RawData:
         features=features,
         info={
             "kind": "recbole",
+            "columns": described,
             "files": [p.name for p in (*(f for f, _ in files), *others)],
             "remarks": list(dict.fromkeys(note for one in read_ for note in one.remarks)),
         },
@@ -109,7 +118,7 @@ def _files(path: Path) -> tuple[Path, str, list[tuple[Path, str | None]]]:
     return folder, name, files
 
 
-def _open(path: Path, needed: Sequence[str]) -> tuple[SourceTable, dict[str, str]]:
+def _open(path: Path) -> tuple[SourceTable, dict[str, str]]:
     """The file as a table, and the type of each column by its name."""
     table = open_table(path, "\t", quote="none")
     cells = table.names
@@ -118,29 +127,56 @@ def _open(path: Path, needed: Sequence[str]) -> tuple[SourceTable, dict[str, str
         expected = f"columns as name:type, type one of {', '.join(TYPES)}, in {path}, line 1"
         fix = f"write it as {untyped[0].partition(':')[0]}:token or with another of the types"
         raise DataError(expected, f"{untyped[0]!r}", fix)
-    table.need([f"{name}:token" for name in needed])
     return table, {cell.rpartition(":")[0]: cell.rpartition(":")[2] for cell in cells}
 
 
-def _interactions(path: Path, part: str | None, rules: RowRules) -> TypedRows:
-    table, types = _open(path, ("user_id", "item_id"))
+def _interactions(
+    path: Path, part: str | None, rules: RowRules, given: Mapping[Role, str | None]
+) -> tuple[TypedRows, Columns]:
+    table, types = _open(path)
+    user, item = (_ids(table, types, role, given[role]) for role in ("user", "item"))
+    rest = [cell for cell in table.names if cell not in (user, item)]
 
-    def column(names: Sequence[str]) -> str | None:
-        return next((f"{name}:{types[name]}" for name in names if name in types), None)
+    def column(names: Sequence[str], role: Role) -> str | None:
+        first = (f"{name}:{types[name]}" for name in names if name in types)
+        return next(first, None) or recognise([c for c in rest if c.endswith(":float")], role)
 
-    columns = Columns("user_id:token", "item_id:token", column(WEIGHTS), column(TIMES))
+    columns = Columns(user, item, column(WEIGHTS, "weight"), column(TIMES, "time"))
     rows = typed(table, columns, rules, may_be_empty=part is not None)
-    if part is None:
-        return rows
-    return replace(rows, frame=rows.frame.with_columns(split=pl.lit(part)))
+    if part is not None:
+        rows = replace(rows, frame=rows.frame.with_columns(split=pl.lit(part)))
+    return rows, columns
 
 
-def _entity(path: Path, key: str) -> tuple[pl.DataFrame | None, dict[str, RawFeatures]]:
+def _ids(
+    table: SourceTable, types: Mapping[str, str], role: Role, given: str | None, like: str = ""
+) -> str:
+    """The column of ids of a role: the one given, one named as in the interactions, or known."""
+    tokens = [f"{name}:token" for name, kind in types.items() if kind == "token"]
+    if given is not None:
+        wanted = f"{given.removesuffix(':token')}:token"
+        found = wanted if wanted in tokens else None
+    else:
+        usual = (like, f"{role}_id:token", recognise(tokens, role), "id:token" if like else "")
+        found = next((one for one in usual if one and one in tokens), None)
+    if found is None:
+        raise DataError(
+            f"a column {given or f'{role}_id'}:token in {table.name}",
+            table.shown(),
+            table.hint() or f"name the column of {role}s: --{role} NAME",
+        )
+    return found
+
+
+def _entity(
+    path: Path, role: Role, like: str
+) -> tuple[pl.DataFrame | None, dict[str, RawFeatures]]:
     """The table of items or users, and the feature matrices of its `float_seq` columns."""
     if not path.is_file():
         return None, {}
-    table, types = _open(path, (key,))
-    cells = unique_ids(table, f"{key}:token", key.removesuffix("_id"))
+    table, types = _open(path)
+    key, id_column = f"{role}_id", _ids(table, types, role, None, like)
+    cells = unique_ids(table, id_column, role)
     features: dict[str, RawFeatures] = {}
     keep = []
     for name, kind in types.items():
@@ -149,14 +185,17 @@ def _entity(path: Path, key: str) -> tuple[pl.DataFrame | None, dict[str, RawFea
             short = name.removesuffix("_feat").removesuffix("_emb")
             matrix, present = _matrix(table, cells[column])
             provenance = {"source": "recbole", "file": path.name, "column": name}
-            ids = cells[f"{key}:token"].alias(key)
+            ids = cells[id_column].alias(key)
             features[short] = RawFeatures(ids, matrix, present, provenance)
+        elif column == id_column:
+            keep.insert(0, cells[column].alias(key))
         elif kind == "float":
             keep.append(_numbers(table, cells[column]).alias(name))
         else:
             keep.append(cells[column].alias(name))
     found = pl.DataFrame(keep)
-    title = next((name for name in TITLES if name in found.columns), None)
+    others = [name for name in found.columns if name != key]
+    title = next((name for name in TITLES if name in others), None) or recognise(others, "title")
     return (found.rename({title: "title"}) if title else found), features
 
 
