@@ -133,6 +133,26 @@ ODD = (
         error=["app:token", "product_id:token", "--item"],
     ),
     Odd(
+        "amazon_2023",
+        "the official parts of a category of 2023; features and details, no description",
+        kind="amazon",
+        rows=[
+            ("AU1", "B000000001", 5, 1588615855, "train"),
+            ("AU1", "B000000002", 4, 1588615856, "train"),
+            ("AU2", "B000000001", 3, 1588615857, "train"),
+            ("AU1", "B000000003", 2, 1588615858, "valid"),
+            ("AU1", "B000000004", 1, 1588615859, "test"),
+        ],
+        items={
+            "title": ["Red car & garage", "Doll", "Kite", None],
+            "description": [None, "Soft.", None, None],
+            "features": ["Rolls far. For ages <b>3</b> and up.", None, None, None],
+            "details": ["Color: Red; Material: Wood", "Style: Classic", None, None],
+            "price": [12.99, None, 9.5, None],
+        },
+        remarks=["1 of 4 items are not in meta_Toys.jsonl"],
+    ),
+    Odd(
         "decimal_comma.csv",
         "decimal commas and points between thousands",
         rows=[("u1", "a", 4.5), ("u1", "b", 3), ("u2", "a", 1000.25)],

@@ -383,7 +383,7 @@ def get(
 
 
 def _list_official(json: bool) -> None:
-    from modalign.data.official import RECORDS
+    from modalign.data.official import RECORDS, SPLITS_2023
 
     if json:
         fields = ("name", "source", "licence", "citation", "url")
@@ -392,9 +392,14 @@ def _list_official(json: bool) -> None:
     few = [one for one in RECORDS.values() if not one.name.startswith("amazon-")]
     rows = [[one.name, one.source, one.url.split("/")[2]] for one in few]
     out.print(table("Official data sets", ["name", "kind of source", "publisher"], rows))
-    for year in ("2014", "2023"):
-        start = f"amazon-{year}-"
-        names = [one.removeprefix(start) for one in RECORDS if one.startswith(start)]
+    splits = [f"amazon-2023-{split}-" for split in SPLITS_2023]
+    for start in ("amazon-2014-", "amazon-2023-", *splits):
+        others = tuple(one for one in splits if one != start)
+        names = [
+            one.removeprefix(start)
+            for one in RECORDS
+            if one.startswith(start) and not one.startswith(others)
+        ]
         say(f"{start}CATEGORY, with CATEGORY one of: {', '.join(names)}\n", out)
     say("`modalign data get NAME` downloads one and shows its licence; --json lists all details")
 

@@ -122,6 +122,23 @@ def _amazon_2023(category: str) -> DatasetRecord:
     return DatasetRecord(name, "amazon", remote, AMAZON_TERMS, AMAZON_2023_CITATION)
 
 
+SPLITS_2023 = {"last-out": "last_out", "by-time": "timestamp"}
+"""Official splits of the 5-cores of 2023, with the names of their folders: the last two items of
+each user, or all that is later than two moments."""
+
+
+def _amazon_2023_split(split: str, category: str) -> DatasetRecord:
+    base = f"{MCAULEY}/amazon_2023"
+    parts = ("train", "valid", "test")
+    cut = f"{base}/benchmark/5core/{SPLITS_2023[split]}"
+    remote = (
+        *(RemoteFile(f"{cut}/{category}.{part}.csv.gz") for part in parts),
+        RemoteFile(f"{base}/raw/meta_categories/meta_{category}.jsonl.gz"),
+    )
+    name = f"amazon-2023-{split}-{category}"
+    return DatasetRecord(name, "amazon", remote, AMAZON_TERMS, AMAZON_2023_CITATION)
+
+
 CATEGORIES_2014 = """
 Amazon_Instant_Video Apps_for_Android Automotive Baby Beauty Books CDs_and_Vinyl
 Cell_Phones_and_Accessories Clothing_Shoes_and_Jewelry Digital_Music Electronics
@@ -140,6 +157,11 @@ Musical_Instruments Office_Products Patio_Lawn_and_Garden Pet_Supplies Software
 Sports_and_Outdoors Subscription_Boxes Tools_and_Home_Improvement Toys_and_Games Unknown
 Video_Games
 """
+WITHOUT_5_CORE = {
+    "Amazon_Fashion", "Appliances", "Digital_Music", "Handmade_Products",
+    "Health_and_Personal_Care", "Subscription_Boxes",
+}  # fmt: skip
+"""Categories of 2023 of which no user and item with five reviews are left."""
 
 RECORDS: dict[str, DatasetRecord] = {
     record.name: record
@@ -161,6 +183,12 @@ RECORDS: dict[str, DatasetRecord] = {
         ),
         *map(_amazon_2014, CATEGORIES_2014.split()),
         *map(_amazon_2023, CATEGORIES_2023.split()),
+        *(
+            _amazon_2023_split(split, category)
+            for split in SPLITS_2023
+            for category in CATEGORIES_2023.split()
+            if category not in WITHOUT_5_CORE
+        ),
     )
 }
 

@@ -137,6 +137,8 @@ def test_metadata_2014_as_python_literals(tmp_path: Path) -> None:
         "brand": None,
         "price": 12.5,
         "image_url": "http://i/1.jpg",
+        "features": None,
+        "details": None,
     }
     assert raw.items["item_id"].to_list() == ["B000000001", "0000000002"]
     assert raw.info["remarks"] == ["1 of 2 items are not in meta_Baby.json"]
@@ -165,6 +167,8 @@ def test_metadata_2018_and_2023(tmp_path: Path) -> None:
                         "price": "$1,234.50 - $2,000",
                         "imageURLHighRes": ["h"],
                         "imageURL": ["s"],
+                        "feature": ["Soft &amp; warm"],
+                        "details": {"Fit:": ["slim"], "ASIN": "0000000002", "Date": "2011"},
                     },
                     {"asin": "0000000002", "title": "a repetition"},
                 ]
@@ -174,8 +178,8 @@ def test_metadata_2018_and_2023(tmp_path: Path) -> None:
     items = amazon.read(tmp_path).items
     assert items is not None
     assert items.rows() == [
-        ("B000000001", "Soft", "One two", "Baby | Bath, Body", "Shop", None, "l"),
-        ("0000000002", None, None, "Baby", "Maker", 1234.5, "h"),
+        ("B000000001", "Soft", "One two", "Baby | Bath, Body", "Shop", None, "l", None, None),
+        ("0000000002", None, None, "Baby", "Maker", 1234.5, "h", "Soft & warm", "Fit: slim"),
     ]
 
 
@@ -274,3 +278,37 @@ def test_missing_path(tmp_path: Path) -> None:
         amazon.read(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"one review file .*got none"):
         amazon.read(tmp_path)
+
+
+def split_file(part: str, row: tuple[Any, ...]) -> tuple[str, str]:
+    text = ",".join((*RECENT, "history")) + "\n" + ",".join(map(str, row)) + ",B0 B1\n"
+    return f"Baby.{part}.csv", text
+
+
+def test_the_three_files_of_an_official_split(tmp_path: Path) -> None:
+    for number, part in enumerate(("train", "valid", "test")):
+        name, text = split_file(part, ("A1", f"B{number:09d}", 5.0, 1588615855070 + number * 1000))
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "meta_Baby.jsonl").write_text('{"parent_asin": "B000000000", "title": "Cup"}\n')
+    wanted = [
+        ("A1", "B000000000", 5.0, 1588615855, "train"),
+        ("A1", "B000000001", 5.0, 1588615856, "valid"),
+        ("A1", "B000000002", 5.0, 1588615857, "test"),
+    ]
+    raw = amazon.read(tmp_path)
+    assert raw.name == "Baby"
+    assert raw.interactions.collect().rows() == wanted
+    assert raw.items is not None
+    assert raw.items["title"].to_list() == ["Cup", None, None]
+    assert raw.info["files"][:3] == [f"Baby.{part}.csv.gz" for part in ("train", "valid", "test")]
+    # One of the files stands for all; whole reviews beside them must be told apart.
+    assert amazon.read(tmp_path / "Baby.valid.csv.gz").interactions.collect().rows() == wanted
+    (tmp_path / "Baby.jsonl").write_text(lines([recent(*row) for row in ROWS]))
+    with pytest.raises(DataError, match="one review file"):
+        amazon.read(tmp_path)
+    assert amazon.read(tmp_path, reviews="Baby.jsonl").interactions.collect().rows() == ROWS
+    split = amazon.read(tmp_path, reviews="Baby.train.csv.gz").interactions.collect()
+    assert split.rows() == wanted
+    (tmp_path / "Baby.valid.csv.gz").unlink()
+    with pytest.raises(DataError, match="no file of valid"):
+        amazon.read(tmp_path / "Baby.train.csv.gz")

@@ -8,12 +8,15 @@ The three collections of the McAuley Lab name the same things differently:
     rating        overall                           rating
     time          unixReviewTime (seconds)          timestamp (milliseconds)
     metadata      asin, title, description,         parent_asin, title, description (list),
-                  categories or category, brand,    categories, store, price,
-                  price, imUrl or imageURL          images (list of sizes)
+                  categories or category, brand,    categories, store, price, features,
+                  price, feature, imUrl or          details, images (list of sizes)
+                  imageURL
 
 Metadata of 2014 are Python literals, not JSON; both are read. "Ratings only" tables are
 user,item,rating,time (2014), item,user,rating,time (2018), both without a header, and
-user_id,parent_asin,rating,timestamp with one (2023).
+user_id,parent_asin,rating,timestamp with one (2023). The official splits of 2023 are three such
+tables, <category>.train.csv, <category>.valid.csv and <category>.test.csv; some have a column
+history.
 
 Sources of the data: R. He, J. McAuley, WWW 2016; J. Ni, J. Li, J. McAuley, EMNLP 2019;
 Y. Hou et al., "Bridging Language and Items for Retrieval and Recommendation", 2024.
@@ -23,6 +26,7 @@ from __future__ import annotations
 
 import html
 import io
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -41,6 +45,14 @@ from modalign.errors import DataError
 
 COLUMNS = ("user_id", "item_id", "weight", "time")
 ENDINGS = (".json", ".jsonl", ".csv")
+PARTS = ("train", "valid", "test")
+OF_A_SPLIT = re.compile(r"(.+)\.(train|valid|test)$")
+NO_TEXT = re.compile(
+    r"\b(rank|asin|upc|isbn|isbn-1[03]|ean|number|dimensions|weight|date|discontinued|shipping|"
+    r"reviews?|reference|batteries)\b",
+    re.IGNORECASE,
+)
+"""Details of a product that say nothing of what it is like."""
 ITEM_SCHEMA = {
     "item_id": pl.Utf8,
     "title": pl.Utf8,
@@ -49,6 +61,8 @@ ITEM_SCHEMA = {
     "brand": pl.Utf8,
     "price": pl.Float64,
     "image_url": pl.Utf8,
+    "features": pl.Utf8,
+    "details": pl.Utf8,
 }
 PRICE = re.compile(r"\d[\d,]*(?:\.\d+)?")
 ITEM_ID = r"^(B[0-9A-Z]{9}|[0-9]{9}[0-9X])$"
@@ -82,18 +96,21 @@ def read(
 
     Reviews in JSON lines are read in pieces of some megabytes; only user, item, rating and time
     are kept, with ids as numbers into a table of strings: about 20 bytes per review. Items have
-    `title`, `description`, `categories` (joined by " | "), `brand`, `price`, `image_url`, and
-    `image` if `images/<asin>.jpg` exists beside the reviews. Metadata of items without reviews
-    are left out.
+    `title`, `description`, `categories` (joined by " | "), `brand`, `price`, `image_url`,
+    `features` and `details` (which say most of what an item of 2023 is like, as its description is
+    empty as a rule), and `image` if `images/<asin>.jpg` exists beside the reviews. Metadata of
+    items without reviews are left out.
 
     Args:
-        path: the review file, or its folder.
+        path: the review file, or its folder. One of the three files of an official split stands for
+            all of them.
         reviews: name or path of the review file, if the folder holds several.
         metadata: name or path of the metadata file; None takes the `meta_...` file beside the
             reviews with the name of their category.
 
     Returns:
-        RawData without split; weight is the rating, time is in seconds.
+        RawData, with split if the reviews are files of train, valid and test; weight is the rating,
+        time is in seconds.
 
     Raises:
         DataError: a file is missing, ambiguous or broken, or a line does not fit its layout; the
@@ -110,7 +127,8 @@ def read(
         [('U', 'B1', 5.0, 2)]
     """
     review_file, meta_file = _find(Path(path), reviews, metadata)
-    interactions, layout = _reviews(review_file)
+    parts = _parts(review_file)
+    interactions, layout = _split_reviews(parts) if parts else _reviews(review_file)
     ids = interactions.select(pl.col("item_id").unique(maintain_order=True))
     items = ids.collect(engine="streaming").cast(pl.String)
     remarks = []
@@ -123,8 +141,8 @@ def read(
         items = items.join(found, on="item_id", how="left", maintain_order="left")
     folder = review_file.parent / "images"
     if folder.is_dir():
-        files = item_files.find(folder, remarks=remarks)
-        items = items.join(files, on="item_id", how="left", maintain_order="left")
+        pictures = item_files.find(folder, remarks=remarks)
+        items = items.join(pictures, on="item_id", how="left", maintain_order="left")
     return RawData(
         name=category(review_file),
         interactions=interactions.with_columns(pl.col("user_id", "item_id").cast(pl.String)),
@@ -133,7 +151,7 @@ def read(
             "kind": "amazon",
             "layout": layout.name,
             "licence": AMAZON_TERMS,
-            "files": [f.name for f in (review_file, meta_file) if f is not None],
+            "files": [one.name for one in (*(parts.values() or [review_file]), meta_file) if one],
             "remarks": remarks,
         },
     )
@@ -145,10 +163,12 @@ def category(path: Path) -> str:
     Example:
         >>> [category(Path(n)) for n in ("reviews_Baby_5.json.gz", "meta_Baby.json", "Baby.csv")]
         ['Baby', 'Baby', 'Baby']
+        >>> category(Path("Baby.train.csv.gz"))
+        'Baby'
     """
-    name = path.name.removesuffix(".gz")
-    for ending in ENDINGS:
-        name = name.removesuffix(ending)
+    name = _stem(path)
+    if of_a_split := OF_A_SPLIT.fullmatch(name):
+        name = of_a_split[1]
     for start in ("reviews_", "ratings_", "meta_"):
         name = name.removeprefix(start)
     return name.removesuffix("_5")
@@ -169,7 +189,9 @@ def _find(
         review_file = path
     else:
         candidates = [p for p in tables if not p.name.startswith("meta_")]
-        if len(candidates) != 1:
+        stems = [OF_A_SPLIT.fullmatch(_stem(p)) for p in candidates]
+        one_split = len({one and one[1] for one in stems}) == 1 and all(stems)
+        if len(candidates) != 1 and not one_split:
             names = ", ".join(p.name for p in candidates[:5]) or "none"
             expected = f"one review file (.json, .jsonl or .csv, also .gz) in {folder}"
             raise DataError(expected, names, "name it with the option reviews: --set reviews=NAME")
@@ -179,6 +201,36 @@ def _find(
     wanted = category(review_file)
     metas = [p for p in tables if p.name.startswith("meta_") and category(p) == wanted]
     return review_file, metas[0] if metas else None
+
+
+def _parts(path: Path) -> dict[str, Path]:
+    """The files of the split to which a review file belongs, by part; empty if it is whole.
+
+    Raises:
+        DataError: one of the three is missing.
+    """
+    found = OF_A_SPLIT.fullmatch(_stem(path))
+    if found is None:
+        return {}
+    files: dict[str, Path] = {}
+    for other in sorted(path.parent.iterdir()):
+        one = OF_A_SPLIT.fullmatch(_stem(other))
+        if one and one[1] == found[1] and _ending(other) == ".csv":
+            files.setdefault(one[2], other)
+    missing = [part for part in PARTS if part not in files]
+    if missing:
+        raise DataError(
+            f"{found[1]}.train, {found[1]}.valid and {found[1]}.test in {path.parent}",
+            f"no file of {', '.join(missing)}",
+            "add the missing file, or import the reviews of the category and split them",
+        )
+    return {part: files[part] for part in PARTS}
+
+
+def _stem(path: Path) -> str:
+    """The file's name without its endings."""
+    name = path.name.removesuffix(".gz")
+    return name.removesuffix(_ending(path)) if _ending(path) in ENDINGS else name
 
 
 def _ending(path: Path) -> str:
@@ -212,6 +264,13 @@ def _reviews(path: Path) -> tuple[pl.LazyFrame, Layout]:
         for line, piece in chunks(path)
     ]
     return pl.concat(parts, rechunk=False).lazy(), layout
+
+
+def _split_reviews(parts: Mapping[str, Path]) -> tuple[pl.LazyFrame, Layout]:
+    """Reviews of all parts of a split, and the layout of the first."""
+    read_ = {part: _reviews(file) for part, file in parts.items()}
+    frames = [frame.with_columns(split=pl.lit(part)) for part, (frame, _) in read_.items()]
+    return pl.concat(frames), read_["train"][1]
 
 
 def _line_layout(path: Path) -> Layout:
@@ -309,7 +368,7 @@ def describe(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
     Example:
         >>> describe({"title": "A &amp; B", "price": "$1,200.50", "category": ["X", "Y"]})
-        ('A & B', None, 'X | Y', None, 1200.5, None)
+        ('A & B', None, 'X | Y', None, 1200.5, None, None, None)
     """
     title = _text([record.get("title")], " ")
     # Some titles of 2018 are a page's script that was taken for its title.
@@ -322,7 +381,28 @@ def describe(record: Mapping[str, Any]) -> tuple[Any, ...]:
         _text([record.get("brand") or record.get("store")], " "),
         _price(record.get("price")),
         _image(record),
+        _text(record.get("features") or record.get("feature"), " "),
+        _details(record.get("details")),
     )
+
+
+def _details(value: Any) -> str | None:
+    """Names and values of a product's details, without those that say nothing of what it is like.
+
+    Example:
+        >>> _details({"Colour": "Red", "Best Sellers Rank": {"Toys": 7}, "Fit": ["slim", "long"]})
+        'Colour: Red; Fit: slim, long'
+    """
+    if isinstance(value, str):  # some collections hold the object as a text
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return _text(value, " ")
+    if not isinstance(value, Mapping):
+        return _text(value, "; ")
+    said = {str(name).strip(" :"): _text(one, ", ") for name, one in value.items()}
+    kept = (f"{name}: {one}" for name, one in said.items() if one and not NO_TEXT.search(name))
+    return "; ".join(kept) or None
 
 
 def _flat(value: Any) -> Iterable[str]:

@@ -178,7 +178,7 @@ def _entity(
     key, id_column = f"{role}_id", _ids(table, types, role, None, like)
     cells = unique_ids(table, id_column, role)
     features: dict[str, RawFeatures] = {}
-    keep = []
+    keep: list[pl.Series] = []
     for name, kind in types.items():
         column = f"{name}:{kind}"
         if kind == "float_seq":
