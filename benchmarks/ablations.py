@@ -33,7 +33,7 @@ VARIANTS = {
 }
 CONTROLS = {
     "cm3": "standard-uniformity,similarity-raw,similarity-learned",
-    "mmssl": "without-views,without-cl,without-asl,own-items,no-output-matrix,unit-rows",
+    "mmssl": "without-views,without-cl,without-asl,without-own-items,plain-attention,unit-rows",
     "recgoat": "sum,without-plan,identity-plan,without-delta",
     "bandvae": "uniform-plan,printed-plan,without-transfer",
     "lightgcn-ssl": "without-asl,backbone",

@@ -30,9 +30,13 @@ VIEW = toy_dataset().view()
 SMALL = {"embedding_size": 4, "n_heads": 2, "k": 3, "critic_hidden": 8, "batch_size": 64}
 
 
+PRINTED = {"own_items": False, "output_matrix": True, "attention_views": "own"}
+"""The forms that the slow definitions below have."""
+
+
 def made(view: TrainView = VIEW, seed: int = 3, **options) -> MMSSL:
     with seeds.torch_seed(seed):
-        return MMSSL(MMSSLConfig(**{**SMALL, **options}), view)
+        return MMSSL(MMSSLConfig(**{**SMALL, **PRINTED, **options}), view)
 
 
 def first_batch(view: TrainView = VIEW, size: int = 64) -> Batch:

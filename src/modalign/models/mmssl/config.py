@@ -29,6 +29,10 @@ OFFICIAL: Mapping[str, Any] = {
     "graph": "batchwise",
     "topk_rate": 1e-4,
     "attention": "collapsed",
+    "attention_views": "own",
+    "output_matrix": True,
+    "own_items": False,
+    "eta": 0.36,
     "order": "sequential",
     "soften_last": True,
     "empty_views": "keep",
@@ -176,8 +180,11 @@ class MMSSLConfig(SelfSupervisedConfig):
     (sequential)."""
     soften_last: bool = False
     """Apply a softmax over the columns of the last layer."""
-    eta: Weight = 0.36
-    """Weight of the modality-aware vectors in layer 0; 0 also removes the attention."""
+    eta: Weight = 0.1
+    """Weight of the modality-aware vectors in layer 0; 0 also removes the attention. The released
+    configuration has 0.36, with views that are empty."""
+    own_items: bool = True
+    """Let a user's own items into the modalities' graphs, as equations 3 and 8 do."""
     omega: Weight = 0.55
     """Weight of the propagated features in the final vectors."""
     n_heads: Annotated[int, Field(ge=1, le=256)] = 4
@@ -186,10 +193,10 @@ class MMSSLConfig(SelfSupervisedConfig):
     """Let modalities attend to each other, or only apply a linear map as in the released code."""
     head_values: HeadValues = "whole"
     """Let every head mix whole vectors, or only its own columns."""
-    output_matrix: bool = True
+    output_matrix: bool = False
     """Map the joined heads by a trained matrix. Equation 9 prints none; without it the result is
     the mean of the heads."""
-    attention_views: Literal["own", "unit"] = "own"
+    attention_views: Literal["own", "unit"] = "unit"
     """Compute the attention's queries and keys from the views as they are, or scaled to one length.
     Views are short, so that as they are all weights are equal and the attention is a mean."""
     view_norm: Literal["rows", "squared"] = "rows"

@@ -75,9 +75,9 @@ class _Forward:
         "without-gt": {"densify": "observed"},
         "gae": {"self_supervision": "autoencoder"},
         "without-views": {"contrast_weight": 0.0, "eta": 0.0},
-        "own-items": {"own_items": True},
-        "no-output-matrix": {"output_matrix": False},
-        "unit-attention": {"attention_views": "unit"},
+        "without-own-items": {"own_items": False},
+        "output-matrix": {"output_matrix": True},
+        "plain-attention": {"attention_views": "own"},
         "unit-rows": {"unit_rows": True},
         "official": {"preset": "official"},
     },
@@ -118,8 +118,8 @@ class MMSSL(SelfSupervisedModel):
         VitalSign(
             "attention_focus",
             "1 - entropy of the attention between modalities over its maximum; 0 is a mean",
-            0.001,
-            "set n_heads=1 or output_matrix=false",
+            0.01,
+            "set attention_views=unit",
         ),
         VitalSign(
             "share",
