@@ -181,6 +181,43 @@ def test_the_block_changes_nothing(block: int, factorised: bool) -> None:
     np.testing.assert_array_equal(found.items, oracle(scores, 10, seen))
 
 
+@pytest.mark.parametrize("memory", [1, 64, 300, 4 * 23 * CHUNK, 4 * 23 * CHUNK * 3, 1 << 20])
+@pytest.mark.parametrize("factorised", [True, False])
+@pytest.mark.parametrize("k", [1, 10, 130])
+def test_the_memory_changes_nothing_and_is_kept(monkeypatch, memory, factorised, k) -> None:
+    """Scores are small whole numbers, so that many tie, also over the edges of blocks of items."""
+    rng = np.random.default_rng(k)
+    vectors = [torch.from_numpy(rng.integers(-1, 2, (n, 3)).astype("f4")) for n in (23, 120)]
+    factors = Factors(*vectors)
+    scores = (factors.users @ factors.items.T).numpy()
+    seen = rng.random(scores.shape) < 0.3
+    seen[4] = True
+    some = rng.permutation(120)[:50]
+    made = []
+    full = torch.full
+    monkeypatch.setattr(
+        torch, "full", lambda size, *a, **o: made.append(size) or full(size, *a, **o)
+    )
+    scorer = factors if factorised else Given(torch.from_numpy(scores))
+    options = {"seen": sp.csr_array(seen.astype("f4")), "memory": memory}
+    found = rank(scorer, np.arange(23), k, **options)
+    check(found, scores, k, seen=seen)
+    check(rank(scorer, np.arange(23), k, candidates=some, **options), scores, k, seen=seen,
+          open_=set(some.tolist()))  # fmt: skip
+    least = 23 * CHUNK if factorised else 23 * 128  # the first block shows the number of items
+    assert max(n * width for n, width in made) <= max(memory // 4, least)
+
+
+def test_one_user_takes_one_row(monkeypatch) -> None:
+    made = []
+    full = torch.full
+    monkeypatch.setattr(
+        torch, "full", lambda size, *a, **o: made.append(size) or full(size, *a, **o)
+    )
+    rank(tables(), np.array([3]), 5)
+    assert [n for n, _ in made] == [1]
+
+
 def test_permuted_items_give_permuted_lists() -> None:
     scores = np.random.default_rng(0).random((9, 200))  # no ties
     order = np.random.default_rng(1).permutation(200)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
 import oracles
 from modalign.core.interfaces import Queries
+from modalign.data.interactions import Interactions
 from modalign.models import itemknn
 from modalign.models._registry import get
 from modalign.models.itemknn import ItemKNN, ItemKNNConfig
@@ -93,3 +95,34 @@ def test_one_item_has_no_neighbours() -> None:
     alone = type(view)(2, 1, torch.tensor([0]), torch.tensor([0]))
     model = solved(alone)
     assert model.score(queries(get("itemknn"), alone, torch.tensor([0, 1]))).tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("cells", [50, 4_000_000])
+@pytest.mark.parametrize("weighting", ["none", "bm25"])
+@pytest.mark.parametrize("k", [1, 5, 39])
+def test_sparse_and_dense_blocks_find_the_same(monkeypatch, cells, weighting, k):
+    rng = np.random.default_rng(k)
+    users, items = rng.integers(0, 60, 150), rng.integers(0, 40, 150)
+    items[items == 7] = 8  # an item without users
+    matrix = Interactions(users, items).csr(60, 40)
+    weighted = sp.csc_array(itemknn._weighted(matrix, weighting))
+    found = []
+    for share in (0.0, 2.0):
+        monkeypatch.setattr(itemknn, "DENSE", share)
+        monkeypatch.setattr(itemknn, "BLOCK_CELLS", cells)
+        found.append(itemknn._neighbours(weighted, k, 3.0))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    nearest, values = found[0]
+    assert all(len({*row}) == k and item not in row for item, row in enumerate(nearest.tolist()))
+    assert (values[7] == 0).all()
+
+
+def test_items_that_share_no_user_cost_nothing():
+    """20,000 items with 40,000 interactions: what is computed grows with the pairs that meet."""
+    rng = np.random.default_rng(0)
+    matrix = Interactions(rng.integers(0, 20_000, 40_000), rng.integers(0, 20_000, 40_000))
+    items_by_users = sp.csr_array(matrix.csr(20_000, 20_000).T)
+    assert len(list(itemknn._blocks(items_by_users))) == 1
+    product = items_by_users @ items_by_users.T
+    assert product.nnz < 0.001 * 20_000**2

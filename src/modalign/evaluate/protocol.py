@@ -36,7 +36,7 @@ from modalign.data.interactions import Interactions
 from modalign.data.user_history import Mask, Split
 from modalign.errors import DataError, InputError, UnknownName
 from modalign.evaluate.metrics import JudgedLists, checked_ks, chosen_metrics, compute, hit_matrix
-from modalign.evaluate.ranking import Ranking, rank
+from modalign.evaluate.ranking import USERS, Ranking, rank
 
 Candidates = Literal["all", "cold"]
 KS = (5, 10, 20, 50)
@@ -112,7 +112,7 @@ class Evaluator:
         ks: Sequence[int] = KS,
         metrics: Sequence[str] | None = None,
         candidates: Candidates = "all",
-        block: int = 1024,
+        block: int = USERS,
         device: torch.device | str | None = None,
     ) -> None:
         for kind, name, options in (
@@ -243,7 +243,7 @@ def rank_frozen(
     history: sp.csr_array,
     unseen: np.ndarray,
     candidates: np.ndarray | None = None,
-    block: int = 1024,
+    block: int = USERS,
     device: torch.device | str | None = None,
 ) -> Ranking:
     """The lists of a recommender; its training or evaluation mode is restored afterwards.

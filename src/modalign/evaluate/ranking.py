@@ -1,11 +1,13 @@
-"""The k best items of each user among all items, a block of users at a time.
+"""The k best items of each user among all items, a block of users and of items at a time.
 
-Nothing of size users x items is held: the scores of each block are written to one buffer, masked
-by flat index, and cut to the k best.
+Nothing of size users x items is held: the scores of each block are written to one buffer of at most
+`MEMORY` bytes, masked by flat index, and cut to the k best. Of products of two tables the items are
+computed in blocks too; other scorers score all items, so that their blocks have fewer users.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +19,11 @@ from modalign.core.interfaces import Factors, Queries, Scorer
 from modalign.core.sparse import from_scipy, row_of_entries
 from modalign.core.topk import CHUNK, MASKED, top
 from modalign.errors import ConfigError, DataError, TrainingError
+
+MEMORY = 256 << 20
+"""Bytes of scores that are held at a time, whatever the numbers of users and items."""
+USERS = 1024
+"""Users of a block, if their scores fit into the memory."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,8 @@ def rank(
     history: sp.csr_array | None = None,
     unseen: np.ndarray | None = None,
     candidates: np.ndarray | None = None,
-    block: int = 1024,
+    block: int = USERS,
+    memory: int = MEMORY,
     device: torch.device | str = "cpu",
 ) -> Ranking:
     """Rank all items (or `candidates`) for each user.
@@ -68,8 +76,9 @@ def rank(
         history: users x items; passed to a scorer that reads histories, None for others.
         unseen: bool, shape (n,); these users are passed as -1 and known by their history alone.
         candidates: rows of the items that may be listed; None for all items.
-        block: number of users scored at a time. Memory is about `block` x items x 4 bytes, twice
-            that for a scorer that is not a product of two tables.
+        block: number of users scored at a time, at most.
+        memory: bytes of scores held at a time, at most; at least the scores of one user are. A
+            scorer that is not a product of two tables holds as many again.
         device: device of the scorer's tensors.
 
     Raises:
@@ -82,7 +91,7 @@ def rank(
         >>> rank(tables, np.array([0, 1]), 2).items.tolist()
         [[0, 2], [1, 2]]
     """
-    for name, value in (("k", k), ("block", block)):
+    for name, value in (("k", k), ("block", block), ("memory", memory)):
         if value < 1:
             raise ConfigError(f"{name} of at least 1", str(value), f"give a larger {name}")
     if candidates is not None and not len(candidates):
@@ -92,20 +101,24 @@ def rank(
     chosen = None if candidates is None else torch.from_numpy(np.unique(candidates)).to(device)
     items = np.full((len(users), k), -1, np.int32)
     scores = np.full((len(users), k), MASKED, np.float32)
-    buffer = _Buffer(block, device)
+    buffer = _Buffer(memory, device)
+    block = max(1, min(block, len(users)))
+    start = 0
     with torch.inference_mode():
-        for start in range(0, len(users), block):
+        while start < len(users):
+            block = min(block, buffer.users(scorer))
             part = slice(start, min(start + block, len(users)))
+            start = part.stop
             past = None if history is None else from_scipy(history[users[part]]).to(device)
             queries = Queries(torch.from_numpy(rows[part]).to(device), past)
-            filled = buffer.fill(scorer, queries)
-            if seen is not None:
-                buffer.mask(seen, users[part])
-            if chosen is None:
-                values, found = top(filled, k)
-            else:
-                values, at = top(filled.index_select(1, chosen), k)
-                found = chosen[at]
+            hidden = None if seen is None else seen[users[part]]
+            best: tuple[Tensor, Tensor] | None = None
+            for first, filled in buffer.fill(scorer, queries):
+                if hidden is not None:
+                    buffer.mask(hidden, first)
+                best = _merged(best, _cut(filled, first, chosen, k), k)
+            assert best is not None
+            values, found = best
             _refuse_nan(values, users[part])
             listed = values > MASKED
             width = values.shape[1]
@@ -114,38 +127,75 @@ def rank(
     return Ranking(users, items, scores)
 
 
+def _cut(filled: Tensor, first: int, chosen: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of a block of items that begins with item `first`: values and items."""
+    if chosen is None:
+        values, found = top(filled, k)
+        return values, found + first
+    inside = chosen[(chosen >= first) & (chosen < first + filled.shape[1])]
+    values, at = top(filled.index_select(1, inside - first), k)
+    return values, inside[at]
+
+
+def _merged(
+    best: tuple[Tensor, Tensor] | None, more: tuple[Tensor, Tensor], k: int
+) -> tuple[Tensor, Tensor]:
+    """The k best of two lists, the second of later items: of equal values the first come first."""
+    if best is None:
+        return more
+    values, items = (torch.cat(pair, dim=1) for pair in zip(best, more, strict=True))
+    kept, at = top(values, k)
+    return kept, items.gather(1, at)
+
+
 class _Buffer:
     """A buffer for a block of scores: what a scorer returns may be a view of its weights."""
 
-    def __init__(self, block: int, device: torch.device | str) -> None:
-        self.block, self.device, self.n_items = block, device, 0
+    def __init__(self, memory: int, device: torch.device | str) -> None:
+        self.cells, self.device = max(1, memory // 4), device
         self._scores = torch.empty(0, device=device)
         self._filled = self._scores
+        self._n_items: int | None = None
 
-    def fill(self, scorer: Scorer, queries: Queries) -> Tensor:
-        """Scores of a block, float32, (B, n_items and padding of minus infinity)."""
+    def users(self, scorer: Scorer) -> int:
+        """How many users' scores of all items fit; any number of a product of two tables."""
+        if isinstance(scorer, Factors):
+            return USERS
+        known = self._n_items or getattr(scorer, "n_items", None)
+        return USERS if known is None else max(1, self.cells // int(known))
+
+    def fill(self, scorer: Scorer, queries: Queries) -> Iterator[tuple[int, Tensor]]:
+        """The first item and the scores of each block of items, float32, padded with -inf."""
+        n = len(queries)
         if isinstance(scorer, Factors) and scorer.items.dtype == torch.float32:
-            target = self._rows(len(queries), len(scorer.items))
-            torch.mm(scorer.users[queries.user], scorer.items.T, out=target)
+            of_users, n_items = scorer.users[queries.user], len(scorer.items)
+            step = max(CHUNK, self.cells // n // CHUNK * CHUNK)
+            for first in range(0, n_items, step):
+                part = scorer.items[first : first + step]
+                torch.mm(of_users, part.T, out=self._rows(n, len(part)))
+                yield first, self._filled
         else:
             scores = scorer.score(queries)
-            target = self._rows(*scores.shape)
-            target.copy_(scores)
-        return self._filled
+            self._n_items = scores.shape[1]
+            self._rows(*scores.shape).copy_(scores)
+            yield 0, self._filled
 
-    def mask(self, seen: sp.csr_array, users: np.ndarray) -> None:
+    def mask(self, seen: sp.csr_array, first: int) -> None:
         """Set the scores of items that the users have seen to minus infinity."""
-        part = seen[users]
         width = self._filled.shape[1]
-        flat = torch.from_numpy(row_of_entries(part) * width + part.indices).to(self.device)
+        rows, columns = row_of_entries(seen), seen.indices.astype(np.int64) - first
+        if first or seen.shape[1] > width:
+            inside = (columns >= 0) & (columns < width)
+            rows, columns = rows[inside], columns[inside]
+        flat = torch.from_numpy(rows * width + columns).to(self.device)
         self._filled.view(-1).index_fill_(0, flat, MASKED)
 
     def _rows(self, n: int, n_items: int) -> Tensor:
-        if n_items != self.n_items:
-            width = -(-n_items // CHUNK) * CHUNK
-            self._scores = torch.full((self.block, width), MASKED, device=self.device)
-            self.n_items = n_items
+        width = -(-n_items // CHUNK) * CHUNK
+        if self._scores.shape[0] < n or self._scores.shape[1] != width:
+            self._scores = torch.full((n, width), MASKED, device=self.device)
         self._filled = self._scores[:n]
+        self._filled[:, n_items:] = MASKED  # the block before may have been wider
         return self._filled[:, :n_items]
 
 

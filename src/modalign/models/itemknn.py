@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import numpy as np
@@ -17,8 +18,10 @@ from modalign.core.view import TrainView
 from modalign.data.interactions import Interactions
 from modalign.models._registry import register
 
-# Size of the block of similarities that is computed at a time: 32 MB of float32.
-BLOCK_CELLS = 8_000_000
+BLOCK_CELLS = 4_000_000
+"""Similarities that are computed at a time."""
+DENSE = 0.1
+"""Share of pairs with a common user from which a block is sorted as a dense one."""
 
 
 class ItemKNNConfig(Config):
@@ -50,8 +53,8 @@ class ItemKNN(Recommender):
 
     Only the history is read, so a user that training never saw is scored in the same way.
 
-    Limits: the similarities of all pairs are computed, in blocks of rows; `n_items * k` of them
-    are kept.
+    Limits: the similarities of all pairs of items that have a user in common are computed, in
+    blocks of rows; `n_items * k` of them are kept.
 
     Source: Deshpande and Karypis, "Item-based top-N recommendation algorithms",
     ACM Transactions on Information Systems 22(1), 2004, section 4 (cosine, no row
@@ -135,19 +138,76 @@ def _weighted(matrix: sp.csr_array, weighting: str) -> sp.csr_array:
 
 
 def _neighbours(weighted: sp.csc_array, k: int, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (n_items, k) of each item's nearest items and their similarities, float32."""
+    """Rows (n_items, k) of each item's nearest items and their similarities, float32.
+
+    Only pairs of items with a common user are computed: the cost is the number of pairs of items
+    over the histories, not that of all pairs.
+    """
     n_items = weighted.shape[1]
     nearest = np.zeros((n_items, k), np.int64)
     values = np.zeros((n_items, k), np.float32)
     norms = np.sqrt(np.asarray((weighted * weighted).sum(axis=0), np.float32)).ravel()
-    step = max(1, BLOCK_CELLS // max(n_items, 1))
     items_by_users = sp.csr_array(weighted.T)
-    for start in range(0, n_items, step):
-        rows = np.arange(start, min(start + step, n_items))
-        block = (items_by_users[rows] @ weighted).toarray()  # (b, n_items)
-        block /= np.maximum(norms[rows, None] * norms + np.float32(shrinkage), 1e-12)
-        block[np.arange(len(rows)), rows] = -np.inf  # an item is not its own neighbour
-        best = top(torch.from_numpy(block), k)[1].sort(1).values.numpy()
-        nearest[rows] = best
-        values[rows] = np.take_along_axis(block, best, axis=1)
+    for rows in _blocks(items_by_users):
+        block = sp.csr_array(items_by_users[rows] @ weighted)  # (b, n_items)
+        block.sort_indices()
+        at = np.repeat(np.arange(len(rows)), np.diff(block.indptr))
+        scale = norms[rows][at] * norms[block.indices] + np.float32(shrinkage)
+        block.data /= np.maximum(scale, 1e-12)
+        block.data[rows[at] == block.indices] = -np.inf  # an item is not its own neighbour
+        if block.nnz > DENSE * len(rows) * n_items:
+            dense = block.toarray()
+            dense[np.arange(len(rows)), rows] = -np.inf
+            best = top(torch.from_numpy(dense), k)[1].sort(1).values.numpy()
+            nearest[rows], values[rows] = best, np.take_along_axis(dense, best, axis=1)
+        else:
+            nearest[rows], values[rows] = _best_of_sparse(block, rows, k)
     return nearest, values
+
+
+def _blocks(items_by_users: sp.csr_array) -> Iterator[np.ndarray]:
+    """Rows of items whose similarities fit into a block."""
+    n_items = items_by_users.shape[0]
+    ones = sp.csr_array(
+        (np.ones(items_by_users.nnz), items_by_users.indices, items_by_users.indptr),
+        shape=items_by_users.shape,
+    )
+    met = ones @ np.asarray(ones.sum(axis=0)).ravel()  # pairs over the histories, of each item
+    cells = np.cumsum(np.minimum(met, n_items) + 1)
+    block = (cells // BLOCK_CELLS).astype(np.int64)
+    starts = np.flatnonzero(np.diff(block, prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], n_items], strict=True):
+        yield np.arange(start, stop)
+
+
+def _best_of_sparse(block: sp.csr_array, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest of each sparse row, by columns; then the lowest columns with nothing."""
+    n, n_items = block.shape
+    of = np.repeat(np.arange(n), np.diff(block.indptr))
+    kept = block.data > 0
+    of, columns, data = of[kept], block.indices[kept], block.data[kept]
+    order = np.lexsort((columns, -data, of))
+    of, columns, data = of[order], columns[order], data[order]
+    counts = np.bincount(of, minlength=n)
+    place = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first = place < k
+    nearest = np.full((n, k), n_items, np.int64)
+    values = np.zeros((n, k), np.float32)
+    nearest[of[first], place[first]] = columns[first]
+    values[of[first], place[first]] = data[first]
+    # A row with fewer is filled up with similarities of zero. It has less than k neighbours, so
+    # that k of the first 2 k columns are free.
+    short = np.flatnonzero(counts < k)
+    if len(short):
+        width = min(2 * k + 1, n_items)
+        free = np.ones((len(short), width), bool)
+        at, column = np.nonzero(nearest[short] < width)
+        free[at, nearest[short][at, column]] = False
+        inside = rows[short] < width
+        free[np.flatnonzero(inside), rows[short][inside]] = False
+        rank = free.cumsum(axis=1)
+        free &= rank <= (k - counts[short])[:, None]
+        at, column = np.nonzero(free)
+        nearest[short[at], counts[short][at] + rank[at, column] - 1] = column
+    order = np.argsort(nearest, axis=1, kind="stable")
+    return np.take_along_axis(nearest, order, axis=1), np.take_along_axis(values, order, axis=1)
