@@ -122,6 +122,23 @@ def test_a_nan_loss_stops_with_its_name():
         fit(model, view, OPTIONS)
 
 
+def test_an_error_from_weights_that_are_not_finite_says_so():
+    """BANDVAE's plan refuses costs that are NaN: the learning rate was too large."""
+    view = tiny_view()
+    model = tiny_model(view)
+
+    def refuse(batch, phase="main"):
+        raise ValueError("expected numbers in cost")
+
+    model.loss = refuse
+    with pytest.raises(ValueError, match="in cost"):
+        fit(model, view, OPTIONS)
+    with torch.no_grad():
+        model.user[3] = float("inf")
+    with pytest.raises(TrainingError, match="numbers became NaN or infinite in epoch 1"):
+        fit(model, view, OPTIONS)
+
+
 def test_same_seed_same_weights_and_another_seed_others():
     view = tiny_view()
     models = [tiny_model(view) for _ in range(3)]

@@ -20,7 +20,7 @@ from modalign.core.interfaces import Config, Recommender, Task
 from modalign.core.view import TrainView
 from modalign.core.vital_signs import at_epoch, warning
 from modalign.data.dataset import Dataset
-from modalign.errors import ConfigError, RunError
+from modalign.errors import ConfigError, RunError, TrainingError
 from modalign.evaluate.protocol import validation_metric
 from modalign.experiments import run_folder, store
 from modalign.experiments.fitted import FittedModel
@@ -137,6 +137,11 @@ def fit_task(
             fingerprint=fingerprint,
             resume=run.resume,
         )
+        if bad := run_folder.not_finite(recommender):
+            raise TrainingError(
+                f"the weights {', '.join(bad[:3])} of {spec.name} are not finite after epoch "
+                f"{state.epoch}; try a smaller learning rate"
+            )
         results: dict[str, Any] = {
             "model": spec.name,
             "seed": seed,

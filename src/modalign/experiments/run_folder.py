@@ -102,6 +102,28 @@ def read_weights(folder: Path, model: torch.nn.Module, name: str) -> None:
         raise RunError(
             f"weights of {name} in {weights}", str(error).split("\n")[0], "train it again"
         ) from error
+    if bad := not_finite(model):
+        raise RunError(
+            f"finite weights of {name} in {weights}",
+            f"NaN or infinite numbers in {', '.join(bad[:3])}",
+            "train it again with a smaller learning rate",
+        )
+
+
+def not_finite(model: torch.nn.Module) -> list[str]:
+    """Names of the parameters and saved buffers that hold a number that is not finite.
+
+    Example:
+        >>> layer = torch.nn.Linear(1, 1)
+        >>> _ = torch.nn.init.constant_(layer.bias, float("inf"))
+        >>> not_finite(layer)
+        ['bias']
+    """
+    return [
+        name
+        for name, one in model.state_dict().items()
+        if one.is_floating_point() and not bool(one.isfinite().all())
+    ]
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

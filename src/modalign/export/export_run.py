@@ -17,6 +17,7 @@ from modalign.core import seeds
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError
 from modalign.experiments.fitted import FittedModel
+from modalign.experiments.run_folder import not_finite
 from modalign.export.columns import columns_of, picture_column, pictures_of
 from modalign.export.content import read_content, train_adapter
 from modalign.export.fidelity import best_lists, csr_of, overlap
@@ -79,6 +80,9 @@ def export_run(
     """
     start = time.perf_counter()
     dataset, seed = fitted.dataset, fitted.seed
+    if bad := not_finite(fitted.model):
+        got = f"NaN or infinite numbers in {', '.join(bad[:3])}"
+        raise ConfigError("finite weights to serve", got, "train the model again")
     log.info("reading the model")
     history, seen = dataset.history.read(), dataset.history.known
     how = scored(fitted.model, history, seed)

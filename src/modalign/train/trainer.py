@@ -208,7 +208,7 @@ class _TrainingLoop:
         n = 0
         batch: Batch | None = None
         for batch in self._batches(data, epoch):
-            for name, part in self.step(batch, state.step).items():
+            for name, part in self._checked_step(batch, state.step, epoch).items():
                 totals[name] = totals[name] + part if name in totals else part
             self.task.after_step(state.step, batch, steps_rng)
             state.step += 1
@@ -221,6 +221,18 @@ class _TrainingLoop:
                     "try a smaller learning rate"
                 )
         return {"epoch": epoch + 1, **means, **self._shares(batch), **self.task.diagnostics()}
+
+    def _checked_step(self, batch: Batch, step: int, epoch: int) -> Mapping[str, Tensor]:
+        """A step; an error that numbers which are not finite lead to says so."""
+        try:
+            return self.step(batch, step)
+        except ValueError as error:
+            known = "finite numbers" in str(error)  # of the transport, about its costs
+            if not known and all(bool(one.isfinite().all()) for one in self.model.parameters()):
+                raise
+            raise TrainingError(
+                f"numbers became NaN or infinite in epoch {epoch + 1}; try a smaller learning rate"
+            ) from error
 
     def _shares(self, batch: Batch | None) -> dict[str, float]:
         """How much each part of the loss gives to the gradient of the watched parameters."""
