@@ -1,4 +1,4 @@
-"""`modalign encode`: texts and pictures in, modalities out."""
+"""`modalign encode`: texts, pictures, sounds and videos in, modalities out."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ EPILOG = """**Encoders**
 - `tfidf`: texts by the catalogue's own words, reduced by a truncated SVD
 - `words`: texts by the catalogue's own words, a column each, as BANDVAE reads them
 - `efficientnet-lite0`: pictures, 1,280 numbers, no download; the default
-- `st:NAME`: any sentence-transformers model, by name or folder
-- `hf:NAME`: any transformers model of texts or pictures, by name or folder
+- `spectra`: sounds by statistics of their spectra, 256 numbers, no download; the default
+- `frames`: videos by eight frames and the sound track, 1,536 numbers, no download; the default
+- `st:NAME`: any sentence-transformers model of texts or sounds, by name or folder
+- `hf:NAME`: any transformers model of texts, pictures or sounds (CLAP, wav2vec2), by name or folder
 - `precomputed`: your own features, joined by item id, with `--set path=FILE`
+
+Sounds and videos need the extra `media`: `pip install "modalign[media]"`.
 
 **Examples**
 
@@ -30,6 +34,8 @@ EPILOG = """**Encoders**
     modalign encode data/cul --modality text --encoder tfidf --dim 256
 
     modalign encode data/ml --modality plot --column description
+
+    modalign encode data/music --modality clap --encoder hf:laion/clap-htsat-unfused --column audio
 
     modalign encode data/ml --modality clip --encoder precomputed --set path=clip.parquet
 """
@@ -40,7 +46,7 @@ def encode(
     modality: Annotated[
         list[str] | None,
         typer.Option(
-            help="text, image, or any other name; repeat for more. Default: all there are."
+            help="text, image, audio, video, or any other name; repeat for more. Default: all."
         ),
     ] = None,
     encoder: Annotated[
@@ -63,7 +69,7 @@ def encode(
     sets: Sets = None,
     json: Json = False,
 ) -> None:
-    """Turn the texts and pictures of items into feature matrices.
+    """Turn the texts, pictures, sounds and videos of items into feature matrices.
 
     Without options, texts are encoded with all-MiniLM-L6-v2 and pictures with
     EfficientNet-Lite0, both from installed packages without a download. Existing modalities are
@@ -138,8 +144,8 @@ def _names(dataset: Any, modality: list[str] | None, encoder: str | None) -> lis
     if not found:
         columns = ", ".join(dataset.item_table.columns)
         got = f"{dataset.name!r}, whose items have the columns {columns}"
-        fix = "import the data with --items TABLE or --images FOLDER, or name a --column"
-        raise DataError("items with texts or pictures", got, fix)
+        fix = "import the data with --items TABLE, --images, --audio or --video, or name a --column"
+        raise DataError("items with texts, pictures, sounds or videos", got, fix)
     return found
 
 

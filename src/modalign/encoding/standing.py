@@ -50,6 +50,10 @@ class Standing:
         found = {}
         for modality, how in question["wanted"].items():
             kind = how["kind"]
+            if kind not in raw:
+                got = f"an item without one; the model reads {modality!r}"
+                fix = "send the features of this modality instead"
+                raise DataError(f"a {kind} that can be encoded here", got, fix)
             encoder = self._encoder(how["encoder"], kind)
             try:
                 row = encoder.encode([encoder.read(raw[kind])])[0]

@@ -103,16 +103,24 @@ _OWN: dict[str, Mapping[InputKind, str]] = {
     "tfidf": {"text": f"{_HERE}.tfidf:TfidfEncoder"},
     "words": {"text": f"{_HERE}.tfidf:WordsEncoder"},
     "efficientnet-lite0": {"image": f"{_HERE}.encoders.image:EfficientNetEncoder"},
-    "st:NAME": {"text": f"{_HERE}.encoders.text:SentenceEncoder"},
+    "spectra": {"audio": f"{_HERE}.encoders.audio:SpectraEncoder"},
+    "frames": {"video": f"{_HERE}.encoders.video:FramesEncoder"},
+    "st:NAME": {
+        "text": f"{_HERE}.encoders.text:SentenceEncoder",
+        "audio": f"{_HERE}.encoders.audio:SentenceAudioEncoder",
+    },
     "hf:NAME": {
         "text": f"{_HERE}.encoders.text:TransformerTextEncoder",
         "image": f"{_HERE}.encoders.image:TransformerImageEncoder",
+        "audio": f"{_HERE}.encoders.audio:TransformerAudioEncoder",
     },
 }
 for _name, _factories in _OWN.items():
     ENCODERS.register(_name, _factories)
 
-DEFAULTS: dict[InputKind, str] = {"text": "minilm", "image": "efficientnet-lite0"}
+DEFAULTS: dict[InputKind, str] = {
+    "text": "minilm", "image": "efficientnet-lite0", "audio": "spectra", "video": "frames",
+}  # fmt: skip
 
 
 def kinds_of(encoder: str | Encoder | None) -> tuple[InputKind, ...]:
@@ -123,7 +131,7 @@ def kinds_of(encoder: str | Encoder | None) -> tuple[InputKind, ...]:
 
     Example:
         >>> kinds_of("minilm"), kinds_of("hf:NAME")
-        (('text',), ('text', 'image'))
+        (('text',), ('text', 'image', 'audio'))
     """
     if encoder is None:
         return get_args(InputKind)
@@ -175,10 +183,10 @@ def make_encoder(name: str | None, kind: InputKind, device: str = "cpu", **optio
     return made
 
 
-def missing_extra(library: str) -> ConfigError:
-    """The error for a library of the extra `encoders` that is not installed."""
+def missing_extra(library: str, extra: str = "encoders") -> ConfigError:
+    """The error for a library of an extra that is not installed."""
     got = "an installation without it"
-    fix = 'run pip install "modalign[encoders]"'
+    fix = f'run pip install "modalign[{extra}]"'
     return ConfigError(f"the library {library}, which this encoder uses", got, fix)
 
 

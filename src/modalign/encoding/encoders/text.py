@@ -199,7 +199,7 @@ def loading(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name)) from error
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         model = name.partition(":")[2] or name
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
         expected = f"a model {model!r} in a folder or on the Hugging Face hub{offline}"
