@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from calling import Cli, snapshot
 from modalign.core.modality import Modality
 from modalign.data.dataset import Dataset
 from modalign.data.modality_file import write_modality
+from modalign.data.vocabulary import Vocabulary
+from modalign.experiments.fit import fit
 from modalign.testing.toy import toy_dataset
 
 Break = Callable[[], Any]
@@ -119,21 +123,35 @@ def interrupted() -> None:
     Path("runs/bpr/results.json").unlink()
 
 
-def other_data() -> None:
-    toy_dataset(seed=5).save("data/other")
+def strangers_data() -> None:
+    """Data of which a run knows no user and no item."""
+    other = toy_dataset(seed=5)
+    names = {ids.kind: ["x" + one for one in ids] for ids in (other.users, other.items)}
+    users, items = Vocabulary(names["user"], "user"), Vocabulary(names["item"], "item")
+    table = other.item_table.with_columns(item_id=items.series)
+    changed_ids: dict[str, Any] = {
+        "users": users,
+        "items": items,
+        "item_table": table,
+        "user_table": pl.DataFrame(),
+    }
+    replace(other, **changed_ids).save("data/other")
 
 
-def run_of_other_data() -> None:
-    """A finished run on other data, without training one."""
-    other_data()
-    import shutil
-
+def run_on_strangers() -> None:
+    """A finished run that shares no user with the others, without training one."""
     shutil.copytree("runs/pop", "runs/other")
     fingerprint = Dataset.load("data/toy").fingerprint
-    other = Dataset.load("data/other").fingerprint
     for name in ("config.yaml", "results.json"):
-        changed(f"runs/other/{name}", fingerprint, other)()
-    changed("runs/other/config.yaml", "data/toy", "data/other")()
+        changed(f"runs/other/{name}", fingerprint, "ab" * (len(fingerprint) // 2))()
+    path = Path("runs/other/per_user.parquet")
+    users = pl.read_parquet(path).with_columns(user_id="x" + pl.col("user_id"))
+    users.write_parquet(path)
+
+
+def run_that_reads_texts_and_lost_them() -> None:
+    fit(Dataset.load("data/toy"), "vbpr", out="runs/vbpr", epochs=1, ks=(5, 10))
+    without_modalities()
 
 
 def other_mask() -> None:
@@ -589,9 +607,9 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
         ("bpr", "best.safetensors"),
     ),
     "data of another run": (
-        other_data,
+        strangers_data,
         "evaluate runs/bpr --data data/other",
-        ("fingerprint", "--data"),
+        ("data/other", "users"),
     ),
     "data gone": (
         lambda: Path("data/toy").rename("data/moved"),
@@ -599,9 +617,9 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
         ("data/toy", "--data"),
     ),
     "features changed since": (
-        without_modalities,
-        "evaluate runs/bpr",
-        ("modality", "runs/bpr"),
+        run_that_reads_texts_and_lost_them,
+        "evaluate runs/vbpr",
+        ("modality", "runs/vbpr"),
     ),
     "unknown split to measure": (
         nothing,
@@ -617,9 +635,9 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     "unknown mask to measure": (nothing, "evaluate runs/bpr --mask trian", ("mean 'train'",)),
     "compare with nothing": (nothing, "compare runs/bpr runs/gone", ("runs/gone",)),
     "compare other data": (
-        run_of_other_data,
+        run_on_strangers,
         "compare runs/bpr runs/other",
-        ("fingerprint", "other"),
+        ("the same test pairs", "other"),
     ),
     "compare other masks": (other_mask, "compare runs/bpr runs/pop", ("mask",)),
     "compare one": (nothing, "compare runs/bpr", ("two", "runs/bpr")),

@@ -406,7 +406,7 @@ MUTANTS = (
     Mutant(
         "D7",
         "no start from the source",
-        STAGE + "__init__",
+        STAGE + "_begin_from",
         "mine.data.copy_(given)",
         "pass",
         TASK + "test_warm_start_gives_the_student_the_teachers_scores",
