@@ -609,7 +609,7 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     "data of another run": (
         strangers_data,
         "evaluate runs/bpr --data data/other",
-        ("data/other", "users"),
+        ("59 of 59 users", "40 of 40 items"),
     ),
     "data gone": (
         lambda: Path("data/toy").rename("data/moved"),
