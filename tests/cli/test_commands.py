@@ -228,6 +228,21 @@ def test_drop_modality(workshop: Path, cli: Cli) -> None:
     assert set(answer(cli, "data", "info", "data/toy")["modalities"]) == before - {"image"}
 
 
+def test_info_shows_kind_width_and_share_of_modalities(workshop: Path, cli: Cli) -> None:
+    data = Dataset.load("data/toy")
+    pictures = data.modalities["image"]
+    present = np.arange(40) < 37
+    features = np.where(present[:, None], pictures.features, 0).astype(np.float32)
+    provenance = {"encoder": "mine", "kind": "image", "bag": False}
+    half = replace(pictures, features=features, present=present, provenance=provenance)
+    data.with_modality(half).save("data/toy")
+    found = answer(cli, "data", "info", "data/toy")["modalities"]["image"]
+    assert (found["kind"], found["width"]) == ("image", pictures.dim)
+    assert (found["present"], found["missing"]) == (37 / 40, 3)
+    (line,) = [one for one in shown(cli, "data", "info", "data/toy").splitlines() if "mine" in one]
+    assert line.replace("│", " ").split() == ["image", "image", "mine", str(half.dim), "92.5%", "3"]
+
+
 def test_encode_without_a_name_takes_what_the_encoder_reads(workshop: Path, cli: Cli) -> None:
     (report,) = answer(cli, "encode", "data/toy", "--encoder", "tfidf", "--dim", "3")
     assert report["modality"] == "text"

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from modalign.core.modality import Modality
-from modalign.data.modality_file import read_modality, write_modality
+from modalign.data.modality_file import drop_modalities, read_modality, write_modality
 from modalign.encoding.encoders.precomputed import read_precomputed
 from modalign.errors import DataError
 from modalign.testing.toy import toy_dataset
@@ -87,3 +87,24 @@ def test_a_file_of_other_things_is_told(tmp_path):
     save_file({"present": load_file(path)["present"]}, path, metadata=meta)
     with pytest.raises(DataError, match="it holds no features"):
         read(path)
+
+
+def test_modalities_are_dropped_together_or_not_at_all(tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    toy_dataset().save(folder)
+    before = {path.name: path.read_bytes() for path in (folder / "modalities").iterdir()}
+    assert len(before) == 2
+    rename = Path.replace
+
+    def second_fails(path: Path, target: Path) -> Path:
+        if path.name == "text.safetensors":
+            raise PermissionError(13, "Permission denied", str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", second_fails)
+    with pytest.raises(PermissionError):
+        drop_modalities(folder, ["image", "text"])
+    assert {path.name: path.read_bytes() for path in (folder / "modalities").iterdir()} == before
+    monkeypatch.undo()
+    assert drop_modalities(folder, ["image", "text", "image"]) == []
+    assert not list((folder / "modalities").iterdir())

@@ -41,6 +41,7 @@ def describe(dataset: Any) -> dict[str, Any]:
                 "kind": m.kind,
                 "width": m.dim,
                 "missing": int((~m.present).sum()),
+                "present": float(m.present.mean()) if len(m) else 0.0,
                 "fingerprint": m.fingerprint,
                 "provenance": dict(m.provenance),
             }
@@ -111,11 +112,16 @@ def _show_modalities(modalities: Mapping[str, Mapping[str, Any]]) -> None:
     if not modalities:
         say("modalities: none yet (create them with `modalign encode`)", out)
         return
-    rows = [
-        [plain(name), m["kind"], source_of(m["provenance"]), f"{m['width']:,}", f"{m['missing']:,}"]
-        for name, m in modalities.items()
-    ]
-    out.print(table("Modalities", ["name", "kind", "from", "width", "missing"], rows, (3, 4)))
+    rows = []
+    for name, m in modalities.items():
+        kind = m["kind"] + (" of users" if m["entity"] == "user" else "")
+        share = f"{m['present']:.1%}"
+        if m["missing"] and share == "100.0%":
+            share = "<100%"
+        rows.append([plain(name), kind, source_of(m["provenance"]), f"{m['width']:,}", share])
+        rows[-1].append(f"{m['missing']:,}")
+    columns = ["name", "kind", "from", "width", "present", "missing"]
+    out.print(table("Modalities", columns, rows, (3, 4, 5)))
 
 
 def source_of(provenance: Mapping[str, Any]) -> str:

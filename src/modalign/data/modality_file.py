@@ -51,6 +51,8 @@ def write_modality(folder: Path, modality: Modality, vocabulary: Vocabulary) -> 
 def drop_modalities(folder: Path, names: Sequence[str]) -> list[str]:
     """Remove modalities of a prepared folder, all of them or none.
 
+    The files get another name first; if one cannot be renamed, the others get their names back.
+
     Args:
         folder: the prepared folder.
         names: of the modalities.
@@ -61,6 +63,7 @@ def drop_modalities(folder: Path, names: Sequence[str]) -> list[str]:
     Raises:
         DataError: it is not a prepared folder.
         UnknownName: there is no such modality.
+        OSError: a file cannot be removed.
     """
     if not (folder / "dataset.json").is_file():
         fix = "make it with `modalign data import`"
@@ -69,8 +72,19 @@ def drop_modalities(folder: Path, names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in files:
             raise UnknownName("modality", name, files)
-    for name in dict.fromkeys(names):
-        files.pop(name).unlink()
+    dropped = [files.pop(name) for name in dict.fromkeys(names)]
+    aside = [path.with_suffix(".dropped") for path in dropped]
+    renamed: list[tuple[Path, Path]] = []
+    try:
+        for path, other in zip(dropped, aside, strict=True):
+            path.replace(other)
+            renamed.append((path, other))
+    except BaseException:
+        for path, other in renamed:
+            other.replace(path)
+        raise
+    for other in aside:
+        other.unlink()
     return list(files)
 
 
