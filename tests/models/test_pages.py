@@ -51,6 +51,13 @@ def test_the_page_names_every_variant(name: str) -> None:
     assert [one for one in specs()[name].variants if f"`{one}`" not in page] == []
 
 
+def test_the_list_of_models_and_the_navigation_have_every_model() -> None:
+    listed = set(re.findall(r"^\| \[([\w-]+)\]\(\1\.md\)", (PAGES / "index.md").read_text(), re.M))
+    assert listed == set(specs())
+    navigation = (PAGES.parents[1] / "mkdocs.yml").read_text()
+    assert [name for name in specs() if f": models/{name}.md\n" not in navigation] == []
+
+
 def test_a_changed_default_is_seen() -> None:
     text = (PAGES / "bpr.md").read_text()
     assert TABLE.search(text.replace("`0.01`", "`0.02`"))[0] != table(specs()["bpr"])  # type: ignore[index]
