@@ -10,6 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from modalign.graph.bipartite import BipartiteGraph
+from modalign.graph.propagate import transposing
 
 ROWS = {
     "all": None,
@@ -236,3 +237,43 @@ def test_sides_are_those_of_the_whole(n_layers, readout, rows):
         assert torch.autograd.gradcheck(
             lambda u, i, part=part: graph.propagate_sides(u, i, n_layers, readout, at)[part], (u, i)
         )
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4, 0.95])
+def test_a_thinned_graph_is_the_graph_of_its_edges(rate):
+    users, items = some_graph().edges()
+    kept = torch.rand(len(users), generator=torch.Generator().manual_seed(2)) >= rate
+    thin = some_graph().thinned(kept)
+    new = BipartiteGraph(users[kept], items[kept], 8, 6)
+    for name in ("indptr", "indices", "values"):
+        assert torch.equal(getattr(thin, name), getattr(new, name))
+        assert getattr(thin, name).dtype == getattr(new, name).dtype
+    x = torch.randn(14, 3, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(thin.propagate(x, 2), new.propagate(x, 2))
+
+
+@pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
+def test_a_masked_graph_is_its_dense_matrix_which_need_not_be_symmetric(rows):
+    graph = some_graph()
+    factors = torch.rand(len(graph.indices), generator=torch.Generator().manual_seed(4))
+    factors[::3] = 0.0
+    dense = torch.zeros(14, 14)
+    dense[graph.csr.owner, graph.indices.long()] = graph.values * factors
+    assert not torch.equal(dense, dense.T)
+    masked = graph.masked(factors, transposing(graph.csr))
+    found, expected = (
+        torch.randn(14, 3, generator=torch.Generator().manual_seed(5)).requires_grad_()
+        for _ in range(2)
+    )
+    result = graph.propagate(found, 2, "sum", rows, masked)
+    whole = expected + dense @ expected + dense @ (dense @ expected)
+    wanted = whole if rows is None else whole[rows]
+    assert_close(result, wanted)
+    pull = torch.randn(result.shape, generator=torch.Generator().manual_seed(6))
+    (result * pull).sum().backward()
+    (wanted * pull).sum().backward()
+    assert_close(found.grad, expected.grad)
+    assert_close(
+        masked.matmul(expected.detach(), rows),
+        (dense @ expected.detach())[slice(None) if rows is None else rows],
+    )

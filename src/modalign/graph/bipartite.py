@@ -8,12 +8,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from modalign.graph.normalize import normalise
 from modalign.graph.propagate import (
     CSR,
+    MaskedGraph,
     SparseGraph,
     layer_weights,
     multiply,
@@ -60,7 +61,12 @@ class BipartiteGraph(SparseGraph):
         self.n_users, self.n_items = n_users, n_items
 
     def propagate(
-        self, x: Tensor, n_layers: int, readout: Readout = "mean", rows: Tensor | None = None
+        self,
+        x: Tensor,
+        n_layers: int,
+        readout: Readout = "mean",
+        rows: Tensor | None = None,
+        masked: MaskedGraph | None = None,
     ) -> Tensor:
         """The layers `x, A x, ..., A^L x` read out as their mean, sum, or the last alone.
 
@@ -70,18 +76,25 @@ class BipartiteGraph(SparseGraph):
             readout: "mean", "sum" or "last".
             rows: int64 nodes; the result is then (len(rows), d), and layer L is computed only
                 there.
+            masked: a result of `masked` that replaces A.
 
         Returns:
             (n_users + n_items, d), or (len(rows), d); differentiable in x.
         """
         weights = layer_weights(n_layers, readout)
         if rows is not None:
-            return self.propagate_at(x, n_layers, rows, readout)[0]
-        result: Tensor = _Propagation.apply(x, self.csr, weights)  # type: ignore[no-untyped-call]
+            return self.propagate_at(x, n_layers, rows, readout, masked)[0]
+        both = masked or (self.csr, self.csr)
+        result: Tensor = _Propagation.apply(x, *both, weights)  # type: ignore[no-untyped-call]
         return result
 
     def propagate_at(
-        self, x: Tensor, n_layers: int, rows: Tensor, readout: Readout = "mean"
+        self,
+        x: Tensor,
+        n_layers: int,
+        rows: Tensor,
+        readout: Readout = "mean",
+        masked: MaskedGraph | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`propagate` at `rows` and `x[rows]`, each (len(rows), d).
 
@@ -92,10 +105,12 @@ class BipartiteGraph(SparseGraph):
             n_layers: L >= 0.
             rows: int64 nodes.
             readout: "mean", "sum" or "last".
+            masked: a result of `masked` that replaces A.
         """
         weights = layer_weights(n_layers, readout)
+        both = masked or (self.csr, self.csr)
         final, start = _PropagationAt.apply(  # type: ignore[no-untyped-call]
-            x, self.csr, self.n_users, weights, rows
+            x, *both, self.n_users, weights, rows
         )
         return final, start
 
@@ -161,9 +176,46 @@ class BipartiteGraph(SparseGraph):
             ValueError: the rate is out of bounds, or `by` is unknown.
         """
         users, items = (ends.cpu() for ends in self.edges())
-        kept = kept_edges(users, items, rate, rng, by)
-        smaller = BipartiteGraph(users[kept], items[kept], self.n_users, self.n_items)
-        return smaller.to(self.indptr.device)
+        kept = torch.zeros(len(users), dtype=torch.bool)
+        kept[kept_edges(users, items, rate, rng, by)] = True
+        return self.thinned(kept.to(self.indptr.device))
+
+    def thinned(self, kept: Tensor) -> BipartiteGraph:
+        """The graph of some of the edges, normalised by its own degrees.
+
+        It takes parts of this graph's arrays, without a search for repeats: a quarter of the time
+        of building it from the edges.
+
+        Args:
+            kept: bool, in the order of `edges()`.
+        """
+        of_users, of_items = self.halves()
+        order = torch.argsort(of_users.indices, stable=True)
+        return BipartiteGraph._of_halves(_part(of_users, kept), _part(of_items, kept[order]))
+
+    @classmethod
+    def _of_halves(cls, of_users: CSR, of_items: CSR) -> BipartiteGraph:
+        """A graph from the structure of users x items and of its transpose."""
+        graph = cls.__new__(cls)
+        nn.Module.__init__(graph)
+        graph.n_users, graph.n_items = of_users.n_rows, of_items.n_rows
+        graph.shape, graph.symmetric = (of_users.n_rows + of_items.n_rows,) * 2, True
+        indptr = torch.cat([of_users.indptr, of_items.indptr[1:] + len(of_users.indices)])
+        indices = torch.cat([of_users.indices + graph.n_users, of_items.indices])
+        degrees = indptr.diff()
+        factor = degrees.clamp(min=1).double().pow(-0.5)
+        values = torch.repeat_interleave(factor, degrees.long()) * factor[indices.long()]
+        for name, array in (("indptr", indptr), ("indices", indices), ("values", values.float())):
+            graph.register_buffer(name, array, persistent=False)
+        return graph
+
+
+def _part(half: CSR, kept: Tensor) -> CSR:
+    """The structure of some entries."""
+    before = torch.zeros(len(kept) + 1, dtype=torch.int32, device=kept.device)
+    torch.cumsum(kept, 0, out=before[1:])
+    indptr = before[half.indptr.long()]
+    return CSR(indptr, half.indices[kept], half.values[:0], half.n_columns)
 
 
 def kept_edges(
@@ -209,21 +261,23 @@ def kept_edges(
 
 
 class _Propagation(torch.autograd.Function):
-    """`sum_l weights[l] A^l x` for a symmetric A; the gradient is the same of the gradient."""
+    """`sum_l weights[l] A^l x`; the gradient is the same polynomial in the transpose of A."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: CSR, weights: Sequence[float]) -> Tensor:
-        ctx.matrix, ctx.weights = matrix, weights
+    def forward(
+        ctx: Any, x: Tensor, matrix: CSR, transpose: CSR, weights: Sequence[float]
+    ) -> Tensor:
+        ctx.transpose, ctx.weights = transpose, weights
         return _polynomial(matrix, plain(x), weights)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _polynomial(ctx.matrix, plain(gradients[0]), ctx.weights), None, None
+        return _polynomial(ctx.transpose, plain(gradients[0]), ctx.weights), None, None, None
 
 
 class _PropagationAt(torch.autograd.Function):
-    """The rows `rows` of `sum_l weights[l] A^l x` and of x itself, for a symmetric A.
+    """The rows `rows` of `sum_l weights[l] A^l x` and of x itself.
 
     One function for both, so that both gradients are added in one dense table: autograd would
     allocate a second table for the rows of x and add the two.
@@ -231,10 +285,16 @@ class _PropagationAt(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, matrix: CSR, n_users: int, weights: Sequence[float], rows: Tensor
+        ctx: Any,
+        x: Tensor,
+        matrix: CSR,
+        transpose: CSR,
+        n_users: int,
+        weights: Sequence[float],
+        rows: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.matrix, ctx.weights, ctx.rows = matrix, weights, rows
+        ctx.transpose, ctx.weights, ctx.rows = transpose, weights, rows
         x = plain(x)
         start = x.index_select(0, rows)
         result = start * weights[0]
@@ -251,21 +311,21 @@ class _PropagationAt(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         gradient, of_start = gradients
-        weights, rows, n = ctx.weights, ctx.rows, ctx.matrix.n_rows
+        weights, rows, n = ctx.weights, ctx.rows, ctx.transpose.n_rows
         if gradient is None:
             if of_start is None:
-                return None, None, None, None, None
+                return None, None, None, None, None, None
             result = scatter(plain(of_start), rows, n)
         else:
             gradient = plain(gradient)
             result = scatter(gradient * weights[-1], rows, n)
             for weight in reversed(weights[:-1]):
-                result = multiply(ctx.matrix, result)
+                result = multiply(ctx.transpose, result)
                 if weight:
                     result.index_add_(0, rows, gradient, alpha=weight)
             if of_start is not None:
                 result.index_add_(0, rows, plain(of_start))
-        return result, None, None, None, None
+        return result, None, None, None, None, None
 
 
 class _Sides(torch.autograd.Function):

@@ -252,6 +252,17 @@ class SparseGraph(nn.Module):
         result: Tensor = _Product.apply(x, self.csr, self.transposed, rows, residual)  # type: ignore[no-untyped-call]
         return result
 
+    def masked(self, factors: Tensor, order: Tensor) -> MaskedGraph:
+        """The matrix with each entry multiplied by a factor, on the same structure.
+
+        Args:
+            factors: float, (nnz,), in the order of the entries; 0 drops an entry.
+            order: `transposing(self.csr)`.
+        """
+        matrix, transpose = self.csr, self.transposed
+        values = matrix.values * factors
+        return MaskedGraph(matrix._replace(values=values), transpose._replace(values=values[order]))
+
     def scipy(self) -> sp.csr_array:
         """A copy as a scipy matrix."""
         return sp.csr_array(
@@ -267,6 +278,29 @@ class SparseGraph(nn.Module):
         """Sizes, for `repr`."""
         kind = ", symmetric" if self.symmetric else ""
         return f"{self.shape[0]} x {self.shape[1]}, {len(self.indices)} non-zeros{kind}"
+
+
+class MaskedGraph(NamedTuple):
+    """A sparse matrix (n, m) for one step of training, and its transpose."""
+
+    matrix: CSR
+    transpose: CSR
+
+    def matmul(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """`matrix @ x`, (n, d), or only its rows `rows`, (len(rows), d); differentiable in x."""
+        result: Tensor = _Product.apply(x, self.matrix, self.transpose, rows, False)  # type: ignore[no-untyped-call]
+        return result
+
+
+def transposing(matrix: CSR) -> Tensor:
+    """For each entry of the transpose its place among the entries of the matrix, int64 (nnz,).
+
+    Example:
+        >>> graph = SparseGraph(sp.csr_array(np.array([[0.0, 2.0], [1.0, 3.0]])))
+        >>> graph.values[transposing(graph.csr)].tolist(), graph.transpose_values.tolist()
+        ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    """
+    return torch.argsort(matrix.indices, stable=True)
 
 
 def _canonical(matrix: Any) -> sp.csr_array:

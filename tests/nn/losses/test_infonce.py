@@ -66,6 +66,20 @@ def test_targets_choose_columns_that_stand_once():
     torch.testing.assert_close(info_nce(a, columns, 0.2, targets=targets), expected)
 
 
+@pytest.mark.parametrize("temperature", [0.2, 0.02])
+def test_a_row_of_weight_two_is_a_row_that_stands_twice(temperature):
+    a, b = views()
+    a.requires_grad_()
+    targets = torch.tensor([5, 4, 3, 2, 1, 0])
+    twice = torch.tensor([0, 1, 2, 2, 3, 4, 5, 5])
+    weights = torch.bincount(twice).double()
+    found = info_nce(a, b, temperature, targets=targets, weights=weights)
+    expected = info_nce(a[twice], b, temperature, targets=targets[twice])
+    torch.testing.assert_close(found, expected)
+    first, second = (torch.autograd.grad(loss, a)[0] for loss in (found, expected))
+    torch.testing.assert_close(first, second)
+
+
 def test_forbidden_columns_are_as_if_they_were_not_there():
     a, b = views()
     rows, columns = torch.tensor([0, 0, 3]), torch.tensor([2, 5, 1])

@@ -25,6 +25,7 @@ def info_nce(
     *,
     targets: Tensor | None = None,
     forbidden: tuple[Tensor, Tensor] | None = None,
+    weights: Tensor | None = None,
     symmetric: bool = False,
 ) -> Tensor:
     """Cross entropy of matching each row of a with its row of b by the cosine, a scalar >= 0.
@@ -42,12 +43,14 @@ def info_nce(
         targets: t, int64, (n,); t(i) = i by default, which needs m = n.
         forbidden: indices i and j, int64 (k,) each, of pairs left out of the sums; no positive
             may be among them.
+        weights: of the rows of a in the mean, (n,), such as how often each is in a batch; equal
+            by default. Not together with `forbidden`.
         symmetric: take the mean of this loss and of the loss with a and b exchanged. Only for the
             default targets and without `forbidden`.
 
     Raises:
-        ValueError: `symmetric` together with `targets` or `forbidden`, or a and b of different
-            lengths without `targets`.
+        ValueError: `symmetric` together with `targets` or `forbidden`, `weights` together with
+            `forbidden`, or a and b of different lengths without `targets`.
 
     Source: van den Oord et al., "Representation learning with contrastive predictive coding",
     2018, equation 4.
@@ -67,22 +70,29 @@ def info_nce(
         )
     if targets is None and len(a) != len(b):
         raise ValueError(f"expected as many rows in b as in a ({len(a)}), got {len(b)}")
+    if weights is not None and forbidden is not None:
+        raise ValueError("expected weights without forbidden, which it does not support")
     if symmetric:
-        return 0.5 * (info_nce(a, b, temperature) + info_nce(b, a, temperature))
+        first = info_nce(a, b, temperature, weights=weights)
+        return 0.5 * (first + info_nce(b, a, temperature, weights=weights))
     # The temperature divides the smaller of the two sides, not the matrix.
     rows, columns = unit_rows(a) / temperature, unit_rows(b)
     own = torch.arange(len(a), device=a.device) if targets is None else targets
     if forbidden is None and temperature >= LEAST_TEMPERATURE:
-        loss: Tensor = _Contrast.apply(rows, columns, own, 1 / temperature)  # type: ignore[no-untyped-call]
+        loss: Tensor = _Contrast.apply(rows, columns, own, 1 / temperature, weights)  # type: ignore[no-untyped-call]
         return loss
     logits = rows @ columns.T
     if forbidden is not None:
         logits = logits.index_put(forbidden, logits.new_tensor(-torch.inf))
-    return functional.cross_entropy(logits, own)
+    if weights is None:
+        return functional.cross_entropy(logits, own)
+    each = functional.cross_entropy(logits, own, reduction="none")
+    return (weights * each).sum() / weights.sum()
 
 
 class _Contrast(torch.autograd.Function):
-    """Mean cross entropy of `rows @ columns.T`, no entry of which exceeds `highest`.
+    """Mean cross entropy of `rows @ columns.T`, no entry of which exceeds `highest`; weighted
+    by `weights` if there are any.
 
     A block of rows is multiplied and exponentiated once, and adds its part of both gradients while
     it is in the cache; the matrix of all pairs is never held. The backward pass multiplies the
@@ -90,13 +100,28 @@ class _Contrast(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, columns: Tensor, own: Tensor, highest: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        columns: Tensor,
+        own: Tensor,
+        highest: float,
+        weights: Tensor | None,
+    ) -> Tensor:
         with torch.autocast(rows.device.type, enabled=False):
-            return _Contrast._both(ctx, rows.detach(), columns.detach(), own, highest)
+            return _Contrast._both(ctx, rows.detach(), columns.detach(), own, highest, weights)
 
     @staticmethod
-    def _both(ctx: Any, rows: Tensor, columns: Tensor, own: Tensor, highest: float) -> Tensor:
+    def _both(
+        ctx: Any,
+        rows: Tensor,
+        columns: Tensor,
+        own: Tensor,
+        highest: float,
+        weights: Tensor | None,
+    ) -> Tensor:
         n = len(rows)
+        shares = None if weights is None else (weights / weights.sum()).to(rows.dtype) * n
         of_rows, of_columns = torch.empty_like(rows), torch.zeros_like(columns)
         total = rows.new_zeros(())
         for start in range(0, n, BLOCK):
@@ -107,9 +132,13 @@ class _Contrast(torch.autograd.Function):
             share -= highest
             share.exp_()
             sums = share.sum(1, keepdim=True)
-            total += (sums.log() + highest - positive).sum()
+            each = sums.log() + highest - positive
             share /= sums
             share.scatter_add_(1, places[:, None], share.new_full((len(block), 1), -1.0))
+            if shares is not None:
+                each *= shares[at, None]
+                share *= shares[at, None]
+            total += each.sum()
             torch.mm(share, columns, out=of_rows[at])
             of_columns.addmm_(share.T, block)
         ctx.save_for_backward(of_rows, of_columns)
@@ -121,7 +150,7 @@ class _Contrast(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         of_rows, of_columns = ctx.saved_tensors
         factor = gradients[0] / ctx.n
-        return of_rows * factor, of_columns * factor, None, None
+        return of_rows * factor, of_columns * factor, None, None, None
 
 
 __all__ = ["info_nce"]
