@@ -7,7 +7,7 @@ import pytest
 
 from modalign.core.modality import Modality
 from modalign.errors import DataError
-from modalign.features.codebook import codebook_bags, is_bag, word_bags
+from modalign.features.codebook import codebook_bags, word_bags
 
 RNG = np.random.default_rng(0)
 CENTRES = np.float32([[5, 0, 0], [0, 5, 0], [0, 0, 5]])
@@ -18,14 +18,6 @@ PRESENT = np.arange(18) != 7
 
 def modality(features=ROWS, present=PRESENT):
     return Modality("image", np.where(present[:, None], features, 0).astype(np.float32), present)
-
-
-def test_what_a_bag_is():
-    words = np.zeros((18, 40), np.float32)
-    words[:, :9] = 1
-    assert is_bag(modality(words))
-    assert not is_bag(modality(np.abs(ROWS)))  # no negative number, but nothing is zero
-    assert not is_bag(modality(words - 0.1 * np.eye(18, 40)))
 
 
 def test_words_are_kept_and_missing_rows_are_empty():
@@ -72,7 +64,8 @@ def test_the_same_seed_gives_the_same_codebook_and_sizes_are_cut():
         codebook_bags(modality(present=np.zeros(18, bool)))
 
 
-def test_what_the_encoder_declares_wins_over_the_numbers():
+def test_a_bag_is_declared_and_never_guessed_from_the_numbers():
+    # Average-pooled picture features have no negative number and many zeros.
     sparse = np.eye(18, 40, dtype=np.float32)
     dense = np.abs(np.random.default_rng(0).normal(size=(18, 40))).astype(np.float32)
     present = np.ones(18, bool)
@@ -80,9 +73,9 @@ def test_what_the_encoder_declares_wins_over_the_numbers():
     def made(features, **facts):
         return Modality("x", features, present, provenance=facts)
 
-    # Average-pooled picture features have no negative number and many zeros.
-    assert not is_bag(made(sparse, encoder="efficientnet-lite0", bag=False))
-    assert not is_bag(made(sparse, encoder="efficientnet-lite0"))
-    assert is_bag(made(dense, encoder="mine", bag=True))
-    assert is_bag(made(dense, encoder="words"))
-    assert is_bag(made(sparse))
+    assert made(dense, encoder="mine", bag=True).bag
+    assert made(dense, encoder="words").bag  # a file written before encoders declared it
+    assert not made(sparse, encoder="efficientnet-lite0", bag=False).bag
+    assert not made(sparse, encoder="efficientnet-lite0").bag
+    assert not made(sparse, file="image_feat.npy").bag
+    assert not made(sparse).bag

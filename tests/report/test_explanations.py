@@ -39,7 +39,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> FittedModel:
     words = np.zeros((toy.n_items, 8), np.float32)
     words[np.arange(toy.n_items), np.arange(toy.n_items) % 8] = 1
     named = Modality("text", words, np.ones(toy.n_items, bool),
-                     provenance={"words": [f"word{n}" for n in range(8)]})  # fmt: skip
+                     provenance={"words": [f"word{n}" for n in range(8)], "bag": True})  # fmt: skip
     table = toy.item_table.with_columns(
         title="<b>title</b> " + toy.items.series,
         image=pl.Series([str(folder / "a.png")] + [None] * (toy.n_items - 1)),

@@ -71,17 +71,23 @@ class Modality:
         return next((kind for kind in kinds if kind == self.provenance.get("kind")), "vectors")
 
     @property
-    def bag(self) -> bool | None:
+    def bag(self) -> bool:
         """Whether the columns are words and the numbers their weights, as the encoder declares it.
 
-        None for features that no encoder has made, and that do not say.
+        Never guessed from the numbers: picture features without negative numbers are vectors.
+
+        Example:
+            >>> counts, every = np.eye(2, 9, dtype=np.float32), np.ones(2, bool)
+            >>> Modality("text", counts, every).bag
+            False
+            >>> Modality("text", counts, every, provenance={"bag": True}).bag
+            True
         """
         declared = self.provenance.get("bag")
         if isinstance(declared, bool):
             return declared
-        encoder = self.provenance.get("encoder")
         # Files written before encoders declared it: `words` alone made bags.
-        return None if encoder is None else encoder == "words"
+        return self.provenance.get("encoder") == "words"
 
     def __len__(self) -> int:
         return len(self.features)

@@ -8,34 +8,8 @@ import scipy.sparse as sp
 from modalign.core.modality import Modality
 from modalign.errors import DataError
 
-EMPTY = 0.5
-"""Minimum share of zeros, among present rows without a negative number, of counts of words."""
 ROWS = 4096
 """Number of rows processed at a time."""
-
-
-def is_bag(modality: Modality) -> bool:
-    """Whether a modality is read as weights of words.
-
-    What the encoder has declared holds (`Modality.bag`). Features that no encoder has made are
-    words if there is no negative number and at least half are zeros.
-
-    Example:
-        >>> every = np.ones(2, bool)
-        >>> is_bag(Modality("text", np.float32([[0, 2, 0], [1, 0, 0]]), every))
-        True
-        >>> is_bag(Modality("image", np.float32([[0.3, -2, 1], [1, 0, 2]]), every))
-        False
-    """
-    if modality.bag is not None:
-        return modality.bag
-    filled = 0
-    for start in range(0, len(modality), ROWS):
-        rows = modality.features[start : start + ROWS]
-        if rows.size and rows.min() < 0:
-            return False
-        filled += int(np.count_nonzero(rows))
-    return filled <= (1.0 - EMPTY) * int(modality.present.sum()) * modality.dim
 
 
 def word_bags(modality: Modality, features: np.ndarray | None = None) -> sp.csr_array:

@@ -48,7 +48,7 @@ def words_view(n_users: int = 12, n_items: int = 20, n_words: int = 30) -> Train
     matrix = rng.random((n_users, n_items)) < 0.3
     matrix[:, 0] = True
     users, items = np.nonzero(matrix)
-    text = Modality("text", counts, present)
+    text = Modality("text", counts, present, provenance={"bag": True})
     return TrainView(
         n_users, n_items, torch.from_numpy(users), torch.from_numpy(items), {"text": text}
     )
@@ -701,9 +701,22 @@ def test_a_modality_without_weight_and_gates_changes_nothing(monkeypatch) -> Non
     assert_close(both.eval().score(Queries(torch.arange(20), history)), expected)
 
 
+def test_what_is_no_declared_bag_is_read_through_a_codebook() -> None:
+    # As average-pooled picture features: no negative number, mostly zeros.
+    text = VIEW.modalities["text"]
+    assert text.features.min() == 0
+    assert np.count_nonzero(text.features) < 0.5 * text.features.size
+    facts = {"encoder": "efficientnet-lite0", "kind": "image", "bag": False}
+    image = dataclasses.replace(text, name="image", provenance=facts)
+    model = made(dataclasses.replace(VIEW, modalities={"text": text, "image": image}))
+    widths = {side.name: side.bags.width for side in model.content_sides()}
+    assert widths == {"text": 30, "image": SMALL["codebook_size"]}
+
+
 def test_three_modalities_with_numbers_by_name() -> None:
     toy = toy_dataset().view()
-    words = Modality("words", np.eye(toy.n_items, 9, dtype=np.float32), np.ones(toy.n_items, bool))
+    rows, present = np.eye(toy.n_items, 9, dtype=np.float32), np.ones(toy.n_items, bool)
+    words = Modality("words", rows, present, provenance={"bag": True})
     view = dataclasses.replace(toy, modalities={**toy.modalities, "words": words})
     counts = {"text": 2, "image": 3, "words": 4}
     model = made(view, n_content_factors=counts, content_weight={"image": 0.0}, shared_gate=False)
@@ -808,7 +821,7 @@ def test_explanations_are_read_off_the_dense_mixture() -> None:
 
 def test_words_are_named_where_the_encoder_named_them() -> None:
     names = [f"w{n}" for n in range(30)]
-    text = dataclasses.replace(VIEW.modalities["text"], provenance={"words": names})
+    text = dataclasses.replace(VIEW.modalities["text"], provenance={"words": names, "bag": True})
     model = made(dataclasses.replace(VIEW, modalities={"text": text}))
     assert model.explain(HISTORY).content[0].words == tuple(names)
     bare = made(transfer="regulariser").explain(HISTORY).content[0]
@@ -838,7 +851,7 @@ def planted(each: int, n_train: int, n_fresh: int, seed: int = 0):
     users = np.repeat(np.arange(n_train), 4 * each)
     view = TrainView(
         n_train, 80, torch.from_numpy(users), torch.from_numpy(drawn[:n_train].ravel()),
-        {"text": Modality("text", features, np.ones(80, bool))},
+        {"text": Modality("text", features, np.ones(80, bool), provenance={"bag": True})},
     )  # fmt: skip
     fresh = torch.zeros(n_fresh, 80)
     fresh.scatter_(1, torch.from_numpy(known[n_train:]), 1.0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from modalign.core.modality import Modality
 from modalign.core.sparse import csr_tensor, sparse_product
 from modalign.core.view import TrainView
-from modalign.features.codebook import codebook_bags, is_bag, word_bags
+from modalign.features.codebook import codebook_bags, word_bags
 from modalign.features.fill import fill
 from modalign.models.bandvae.config import BANDVAEConfig
 from modalign.nn.bags import Bags
@@ -46,7 +46,7 @@ class ItemBags(nn.Module):
             filled = fill(modality, "neighbours", view)
             present = torch.ones_like(present)
         named = config.codebook is not None and modality.name in config.codebook
-        if named or (config.codebook is None and not is_bag(modality)):
+        if named or (config.codebook is None and not modality.bag):
             source = (
                 modality if filled is None else Modality(modality.name, filled, present.numpy())
             )
