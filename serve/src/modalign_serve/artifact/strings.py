@@ -71,7 +71,7 @@ class Strings(Sequence[str]):
     def __getitem__(self, row: int) -> str:  # type: ignore[override]
         if not 0 <= row < len(self):
             raise IndexError(row)
-        return str(self._view[self.starts[row] : self.starts[row + 1]], "utf-8")
+        return str(self._view[self.starts[row] : self.starts[row + 1]], "utf-8", "replace")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.take(range(len(self))))
@@ -80,7 +80,7 @@ class Strings(Sequence[str]):
         """Texts of `rows`, in their order."""
         at = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), np.int64)
         first, last, view = self.starts[at].tolist(), self.starts[at + 1].tolist(), self._view
-        return [str(view[a:b], "utf-8") for a, b in zip(first, last, strict=True)]
+        return [str(view[a:b], "utf-8", "replace") for a, b in zip(first, last, strict=True)]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays that are written to disk, by name."""

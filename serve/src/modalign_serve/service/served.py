@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modalign_serve.artifact.manifest import NAME
-from modalign_serve.errors import ConfigError, Failure, UnknownName
+from modalign_serve.errors import ArtifactError, ConfigError, Failure, InputError, UnknownName
 from modalign_serve.ranker.people import Person
 from modalign_serve.ranker.ranker import Ranker
 from modalign_serve.service.schemas import PLAIN
@@ -54,10 +54,19 @@ class Served:
         Raises:
             ArtifactError: it cannot be served.
         """
-        served = cls(name, folder, Ranker.open(folder))
-        users = served.ranker.artifact.user_ids
-        if len(users):
-            served.ranker.recommend([users[0]], 10)
+        try:
+            served = cls(name, folder, Ranker.open(folder))
+            users = served.ranker.artifact.user_ids
+            if len(users):
+                served.ranker.recommend([users[0]], 10)
+        except (InputError, OSError):
+            raise
+        except Exception as error:
+            # Whatever contradicts itself in the files, and was not found by name.
+            raise ArtifactError(
+                "an artifact that can be served", f"{folder}: {type(error).__name__}: {error}",
+                "export the run again, or serve the previous artifact",
+            ) from error  # fmt: skip
         return served
 
     def add_events(self, events: Iterable[tuple[str, str, str]]) -> None:
