@@ -47,6 +47,10 @@ class ArtifactError(InputError):
     """A folder to serve is missing, damaged, or of another schema."""
 
 
+class TooSlow(ModalignError):
+    """An answer was not ready within its time."""
+
+
 class UnknownName(InputError):
     """Nothing of this kind has this name; the most similar existing name is suggested.
 

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,10 @@ from served import Asked, event, serving
 from modalign_serve.errors import ConfigError, DataError, Failure
 from modalign_serve.ranker.ranker import Ranker
 from modalign_serve.service.schemas import Kind
+from modalign_serve.stores import feedback as feedback_module
 from modalign_serve.stores.export import to_parquet
 from modalign_serve.stores.feedback import KINDS, Feedback
-from modalign_serve.stores.stores import SqliteStore, StoredEvent, StoreFailed, open_store
+from modalign_serve.stores.stores import SqliteStore, StoredEvent, StoreFailed, Written, open_store
 
 
 def rows(n: int, start: int = 0) -> list[StoredEvent]:
@@ -36,7 +38,7 @@ def test_kinds_are_those_of_the_api() -> None:
 
 
 def test_events_count_once(asked: Asked) -> None:
-    events = [event("a"), event("b"), event("a", item="i2")]
+    events = [event("a"), event("b"), event("a")]
     first = asked.post("/v1/feedback", events).json()
     assert first == {"received": 3, "new": 2, "duplicates": 1, "unknown_items": 0}
     again = asked.post("/v1/feedback", [*events, event("c", item="strange")]).json()
@@ -89,7 +91,7 @@ def test_many_requests_share_a_commit(tmp_path: Path) -> None:
     class Counted(SqliteStore):
         commits = 0
 
-        def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[int]:
+        def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[Written]:
             self.commits += 1
             time.sleep(0.05)  # a slow disk, during which the others gather
             return super().write(batches)
@@ -113,7 +115,7 @@ class Failing:
     def __init__(self, store: SqliteStore, poison: str | None) -> None:
         self.store, self.poison = store, poison
 
-    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[int]:
+    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[Written]:
         if self.poison is None or any(r.event_id == self.poison for b in batches for r in b):
             raise StoreFailed("no space left")
         return self.store.write(batches)
@@ -135,18 +137,113 @@ def test_one_bad_write_does_not_spoil_the_others(tmp_path: Path) -> None:
     assert [found[0], found[1], found[3]] == [2, 2, 2]
     assert isinstance(found[2], Failure)
     assert found[2].status == 503
-    assert "no space left" in found[2].got
+    assert "no space left" not in str(found[2])
     kept = [r.event_id for chunk in SqliteStore(tmp_path / "f.sqlite").rows() for r in chunk]
     assert sorted(kept) == ["e0", "e1", "e2", "e3", "e6", "e7"]
 
 
 def test_what_was_not_kept_is_not_seen(asked: Asked) -> None:
     asked.service.feedback.store = Failing(asked.service.feedback.store, None)  # type: ignore[arg-type, assignment]
+    logged = len(asked.log())
     before = asked.recommend({"user_id": "u3"})
     answer = asked.post("/v1/feedback", [event("1", "u3", before[0])])
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
     assert asked.recommend({"user_id": "u3"}) == before
+    assert "no space left" not in answer.text
+    lines = [line for line in asked.log()[logged:] if line["level"] == "error"]
+    assert [line["reason"] for line in lines] == ["no space left"]
+
+
+class Held(SqliteStore):
+    """A store that writes nothing until it is released."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.release, self.entered = threading.Event(), threading.Event()
+
+    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[Written]:
+        self.entered.set()
+        assert self.release.wait(20)
+        return super().write(batches)
+
+    def ids(self) -> list[str]:
+        return [row.event_id for chunk in self.rows() for row in chunk]
+
+
+def test_what_is_answered_503_is_not_stored_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback_module, "PATIENCE", 0.2)
+    store = Held(tmp_path / "f.sqlite")
+
+    async def attack() -> tuple[Any, Any]:
+        feedback = Feedback(store)
+        feedback.start()
+        first = asyncio.create_task(feedback.record(rows(1)))  # the thread writes it, slowly
+        await asyncio.to_thread(store.entered.wait, 5)
+        late = await asyncio.gather(feedback.record(rows(1, 1)), return_exceptions=True)
+        assert not first.done(), "its outcome is not known yet"
+        store.release.set()
+        done = await first
+        await feedback.close()
+        return done, late[0]
+
+    done, late = asyncio.run(attack())
+    assert done == 1
+    assert isinstance(late, Failure)
+    assert late.status == 503
+    assert Held(tmp_path / "f.sqlite").ids() == ["e0"]
+
+
+def test_waiting_events_are_bounded_in_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback_module, "MAX_WAITING", 20_000)
+    store = Held(tmp_path / "f.sqlite")
+    long = [StoredEvent(f"e{k}", "u" * 250, "i" * 250, "click", 0, 0) for k in range(50)]
+
+    async def attack() -> list[Any]:
+        feedback = Feedback(store)
+        feedback.start()
+        work = [asyncio.create_task(feedback.record([row])) for row in long]
+        await asyncio.sleep(0.1)
+        store.release.set()
+        found = await asyncio.gather(*work, return_exceptions=True)
+        again = await feedback.record(long[-1:])
+        await feedback.close()
+        assert again == 1
+        return found
+
+    found = asyncio.run(attack())
+    refused = [one for one in found if isinstance(one, Failure)]
+    assert 30 < len(refused) < 50
+    assert {one.status for one in refused} == {503}
+    assert len(Held(tmp_path / "f.sqlite").ids()) == 51 - len(refused)
+
+
+def test_the_id_of_another_event_is_a_conflict(shops: Path, tmp_path: Path) -> None:
+    store = tmp_path / "f.sqlite"
+    others = [event("1", "u4", "i5"), event("1", "u3", "i6"), event("1", "u3", "i5", "hide")]
+    for _ in range(2):  # before and after a restart
+        with serving({"shop": shops / "shop"}, store) as asked:
+            assert asked.post("/v1/feedback", [event("1", "u3", "i5")]).status_code == 200
+            before = asked.recommend({"user_id": "u4"})
+            for other in others:
+                answer = asked.post("/v1/feedback", [event("2", "u4", before[0]), other])
+                assert answer.status_code == 409, answer.text
+                assert "'1'" in answer.json()["error"]["got"]
+            both = [event("3", "u4", before[0]), event("3", "u5", before[0])]
+            assert asked.post("/v1/feedback", both).status_code == 409
+            assert asked.recommend({"user_id": "u4"}) == before
+            assert len(list(asked.service.feedback.store.histories())) == 1
+
+
+def test_a_mistyped_path_is_not_exported(tmp_path: Path) -> None:
+    for address in (str(tmp_path / "none.sqlite"), f"sqlite:///{tmp_path}/none.sqlite"):
+        with pytest.raises(DataError, match="does not exist"):
+            to_parquet(address, tmp_path / "out.parquet")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

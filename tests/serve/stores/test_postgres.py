@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -17,8 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 from served import event, serving
 
+from modalign_serve.stores import stores
 from modalign_serve.stores.export import to_parquet
-from modalign_serve.stores.stores import PostgresStore, StoredEvent, StoreFailed, open_store
+from modalign_serve.stores.stores import (
+    Conflict,
+    PostgresStore,
+    StoredEvent,
+    StoreFailed,
+    open_store,
+)
 
 
 def binaries() -> Path | None:
@@ -174,6 +182,31 @@ def test_a_killed_server_has_lost_nothing_and_the_store_comes_back(
     assert store.write([rows(2, 99)]) == [1]
     kept = [row.event_id for chunk in store.rows() for row in chunk]
     assert kept == [f"e{k}" for k in range(101)]
+
+
+def test_a_frozen_server_is_not_waited_for(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "PATIENCE", 0.5)
+    assert store.write([rows(3)]) == [3]
+    pid = store._db.info.backend_pid
+    os.kill(pid, signal.SIGSTOP)
+    started = time.monotonic()
+    try:
+        assert store.write([rows(3, 2)]) == [2], "over a new connection"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert 0.4 < time.monotonic() - started < 5
+    assert [row.event_id for chunk in store.rows() for row in chunk] == [f"e{k}" for k in range(5)]
+
+
+def test_the_id_of_another_event_is_a_conflict(store: PostgresStore, tmp_path: Path) -> None:
+    lite = open_store(str(tmp_path / "f.sqlite"))
+    other = rows(1)[0]._replace(user_id="another")
+    for one in (store, lite):
+        assert one.write([rows(2)]) == [2]
+        assert one.write([rows(1, 7), [rows(1, 8)[0], other], rows(1)]) == [1, Conflict("e0"), 0]
+        assert sorted(row.event_id for chunk in one.rows() for row in chunk) == ["e0", "e1", "e7"]
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def to_parquet(address: str, out: Path, since: int = 0) -> int:
         raise ConfigError(*_NO_PARQUET) from error
     texts = [(name, pa.string()) for name in COLUMNS[:4]]
     schema = pa.schema([*texts, ("time", pa.int64()), ("received", pa.int64())])
-    store = open_store(address)
+    store = open_store(address, create=False)
     aside = out.with_name(f".{out.name}.part")
     count = 0
     try:
@@ -87,9 +87,8 @@ async def in_process(address: str, since: int) -> tuple[Path, Callable[[], None]
     if process.returncode != 0:
         done()
         lines = said.decode("utf-8", "replace").strip().splitlines()
-        raise unavailable(
-            f"an export that failed ({lines[-1] if lines else 'without a message'})", "try again"
-        )
+        cause = StoreFailed(lines[-1] if lines else "the export ended without a message")
+        raise unavailable("an export that failed; the log has the cause", "try again") from cause
     return out, done
 
 

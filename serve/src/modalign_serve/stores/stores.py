@@ -9,11 +9,14 @@ switched on, whatever the server's default is.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from modalign_serve.errors import ConfigError, DataError, ModalignError, not_installed
 
@@ -23,6 +26,14 @@ if TYPE_CHECKING:
 COLUMNS = ("event_id", "user_id", "item_id", "kind", "time", "received")
 CHUNK = 10_000
 """Rows read at a time."""
+PATIENCE = 5.0
+"""Maximum seconds for one write: to wait for a locked SQLite file, or for PostgreSQL's answer."""
+_IDS = 500
+"""Event ids compared by one query."""
+_DSN = re.compile(r"(?:^|\s)(?:host|hostaddr|port|dbname|user|password|service)\s*=")
+_SECRET = re.compile(
+    r"((?:password|passfile|sslkey|sslpassword)\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]*)", re.I
+)
 
 
 class StoredEvent(NamedTuple):
@@ -37,14 +48,36 @@ class StoredEvent(NamedTuple):
 
 
 class StoreFailed(ModalignError):
-    """The store could not write or read; nothing of that write was stored."""
+    """The store could not write or read; nothing of that write was stored.
+
+    Args:
+        message: the cause, for the log of the service and not for its callers.
+        unusable: the store itself fails, so another write at once would fail as well.
+    """
+
+    def __init__(self, message: str, unusable: bool = False) -> None:
+        super().__init__(message)
+        self.unusable = unusable
+
+
+class Conflict(NamedTuple):
+    """A batch that was not stored: another event already has the id of one of its events."""
+
+    event_id: str
+
+
+Written: TypeAlias = int | Conflict
+"""How many events of a batch were new, or why nothing of it was stored."""
 
 
 class Store(Protocol):
     """What the service needs of a store. One thread calls `write` and `put_item`."""
 
-    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[int]:
+    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[Written]:
         """Store batches of events in one durable commit; returns how many of each were new.
+
+        The same event may come again. A batch with an event whose id belongs to another event
+        (of another user, item or kind) is left out as a whole.
 
         Raises:
             StoreFailed: nothing of them is stored.
@@ -70,8 +103,12 @@ class Store(Protocol):
         """Close the connections."""
 
 
-def open_store(address: str) -> Store:
-    """The store of an address: `postgresql://...`, `sqlite:///PATH`, or a path.
+def open_store(address: str, create: bool = True) -> Store:
+    """The store of an address: `postgresql://...`, `host=... dbname=...`, `sqlite:///PATH`, a path.
+
+    Args:
+        address: of the store.
+        create: make a file that does not exist; otherwise it is refused.
 
     Raises:
         ConfigError: an address of another kind, or a driver that is not installed.
@@ -79,13 +116,48 @@ def open_store(address: str) -> Store:
     """
     kind, mark, rest = address.partition("://")
     if not mark:
-        return SqliteStore(Path(address))
+        if _DSN.search(address):
+            return PostgresStore(address)
+        return SqliteStore(Path(address), create)
     if kind == "sqlite":
-        return SqliteStore(Path(rest.removeprefix("/") if rest[1:2] != "/" else rest[1:]))
+        path = Path(rest.removeprefix("/") if rest[1:2] != "/" else rest[1:])
+        return SqliteStore(path, create)
     if kind in ("postgresql", "postgres"):
         return PostgresStore(address)
     expected = "a path, sqlite:///PATH or postgresql://USER@HOST/DATABASE"
     raise ConfigError(expected, f"{kind}://...", "give one of those with --feedback")
+
+
+def redacted(address: str) -> str:
+    """The address of a store without its passwords, for logs.
+
+    Example:
+        >>> redacted("postgresql://shop:s3cret@db/feedback?password=s3cret&port=1")
+        'postgresql://...@db/feedback?password=...&port=1'
+        >>> redacted("host=db user=shop password='s3 cret' dbname=feedback")
+        'host=db user=shop password=... dbname=feedback'
+        >>> redacted("feedback.sqlite")
+        'feedback.sqlite'
+    """
+    kind, mark, rest = address.partition("://")
+    if mark:
+        _, at, place = rest.rpartition("@")
+        address = f"{kind}://{'...@' if at else ''}{place}"
+    return _SECRET.sub(r"\1...", address)
+
+
+def _conflict(batch: Sequence[StoredEvent], stored: Iterator[Sequence[str]]) -> Conflict | None:
+    """The first event of a batch whose id is stored for another event.
+
+    Args:
+        batch: events.
+        stored: (event_id, user_id, item_id, kind) of stored events with these ids.
+    """
+    known = {row[0]: tuple(row[1:]) for row in stored}
+    for one in batch:
+        if known.get(one.event_id) != (one.user_id, one.item_id, one.kind):
+            return Conflict(one.event_id)
+    return None
 
 
 _SQLITE = """
@@ -114,10 +186,11 @@ class SqliteStore:
     """Events in one file, with its write-ahead log beside it.
 
     Args:
-        path: the file; it is created, with its folder, if it does not exist.
+        path: the file.
+        create: make the file, with its folder, if it does not exist.
 
     Raises:
-        DataError: the file is not a feedback store, or cannot be written.
+        DataError: the file is not a feedback store, cannot be written, or does not exist.
 
     Example:
         >>> import tempfile
@@ -128,8 +201,13 @@ class SqliteStore:
         >>> store.close()
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, create: bool = True) -> None:
         self.path = path
+        if not create and not path.is_file():
+            raise DataError(
+                "an existing file of feedback", f"{path}, which does not exist",
+                "give the path that the server got with --feedback",
+            )  # fmt: skip
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = self._connect()
@@ -140,7 +218,9 @@ class SqliteStore:
             raise DataError("a file for feedback, new or written by modalign", got, fix) from error
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+        )
         mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         if mode != "wal":
             db.close()
@@ -149,21 +229,43 @@ class SqliteStore:
         db.execute("PRAGMA synchronous=FULL")
         return db
 
-    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[int]:
+    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[Written]:
         """See `Store.write`."""
         db = self._db
         try:
             db.execute("BEGIN IMMEDIATE")
             try:
-                new = [db.executemany(_SQLITE_INSERT, batch).rowcount for batch in batches]
+                new = [self._insert(batch) for batch in batches]
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise StoreFailed(f"SQLite: {error}") from error
-        return [max(count, 0) for count in new]
+            raise _sqlite_failed(error) from error
+        return new
+
+    def _insert(self, batch: Sequence[StoredEvent]) -> Written:
+        db = self._db
+        db.execute("SAVEPOINT batch")
+        count = max(db.executemany(_SQLITE_INSERT, batch).rowcount, 0)
+        if count < len(batch):
+            conflict = _conflict(batch, self._same_ids(batch))
+            if conflict is not None:
+                db.execute("ROLLBACK TO batch")
+                db.execute("RELEASE batch")
+                return conflict
+        db.execute("RELEASE batch")
+        return count
+
+    def _same_ids(self, batch: Sequence[StoredEvent]) -> Iterator[Sequence[str]]:
+        for start in range(0, len(batch), _IDS):
+            ids = [one.event_id for one in batch[start : start + _IDS]]
+            marks = ", ".join("?" * len(ids))
+            yield from self._db.execute(
+                f"SELECT event_id, user_id, item_id, kind FROM events WHERE event_id IN ({marks})",
+                ids,
+            )
 
     def put_item(self, item_id: str, body: bytes) -> None:
         """See `Store.put_item`."""
@@ -174,7 +276,7 @@ class SqliteStore:
                 (item_id, body),
             )
         except sqlite3.Error as error:
-            raise StoreFailed(f"SQLite: {error}") from error
+            raise _sqlite_failed(error) from error
 
     def items(self) -> list[tuple[str, bytes]]:
         """See `Store.items`."""
@@ -202,11 +304,16 @@ class SqliteStore:
             with contextlib.closing(self._connect()) as db:
                 yield from db.execute(query, values)
         except sqlite3.Error as error:
-            raise StoreFailed(f"SQLite: {error}") from error
+            raise _sqlite_failed(error) from error
 
     def close(self) -> None:
         """See `Store.close`."""
         self._db.close()
+
+
+def _sqlite_failed(error: sqlite3.Error) -> StoreFailed:
+    # An operational error (locked, full, gone) is of the file; others are of what was written.
+    return StoreFailed(f"SQLite: {error}", isinstance(error, sqlite3.OperationalError))
 
 
 _POSTGRES = """
@@ -230,6 +337,9 @@ _POSTGRES_INSERT = (
     "INSERT INTO modalign_events (event_id, user_id, item_id, kind, time, received) "
     "SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], "
     "%s::bigint[]) ON CONFLICT (event_id) DO NOTHING"
+)
+_POSTGRES_SAME_IDS = (
+    "SELECT event_id, user_id, item_id, kind FROM modalign_events WHERE event_id = ANY(%s)"
 )
 
 
@@ -274,17 +384,12 @@ class PostgresStore:
         db.execute("SET synchronous_commit = on")
         return db
 
-    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[int]:
+    def write(self, batches: Sequence[Sequence[StoredEvent]]) -> list[Written]:
         """See `Store.write`."""
 
-        def insert(db: psycopg.Connection[Any]) -> list[int]:
+        def insert(db: psycopg.Connection[Any]) -> list[Written]:
             with db.transaction():
-                return [
-                    db.execute(_POSTGRES_INSERT, [list(c) for c in zip(*b, strict=True)]).rowcount
-                    if b
-                    else 0
-                    for b in batches
-                ]
+                return [_inserted(db, batch) if batch else 0 for batch in batches]
 
         return self._twice(insert)  # type: ignore[no-any-return]
 
@@ -302,13 +407,16 @@ class PostgresStore:
         try:
             with self._lock:
                 try:
-                    return act(self._db)
+                    with _cut_after(self._db, PATIENCE):
+                        return act(self._db)
                 except self._broken:
                     self._db.close()
                     self._db = self._connect()
-                    return act(self._db)
+                    with _cut_after(self._db, PATIENCE):
+                        return act(self._db)
         except self._errors as error:
-            raise StoreFailed(f"PostgreSQL: {str(error).strip()}") from error
+            unusable = isinstance(error, self._broken)
+            raise StoreFailed(f"PostgreSQL: {str(error).strip()}", unusable) from error
 
     def items(self) -> list[tuple[str, bytes]]:
         """See `Store.items`."""
@@ -346,3 +454,44 @@ class PostgresStore:
     def close(self) -> None:
         """See `Store.close`."""
         self._db.close()
+
+
+def _inserted(db: psycopg.Connection[Any], batch: Sequence[StoredEvent]) -> Written:
+    """Insert a batch inside a transaction, unless it is in conflict with what is stored."""
+    import psycopg
+
+    found: Written = 0
+    with db.transaction() as inside:
+        found = db.execute(_POSTGRES_INSERT, [list(c) for c in zip(*batch, strict=True)]).rowcount
+        if found < len(batch):
+            ids = [one.event_id for one in batch]
+            conflict = _conflict(batch, iter(db.execute(_POSTGRES_SAME_IDS, (ids,))))
+            if conflict is not None:
+                found = conflict
+                raise psycopg.Rollback(inside)
+    return found
+
+
+@contextlib.contextmanager
+def _cut_after(db: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
+    """Shut the connection down after some seconds: a frozen server never answers, and no setting
+    of the server or of the network ends such a wait.
+    """
+    if db.closed:
+        yield
+        return
+    # A descriptor of its own: that of the connection may be closed and used again meanwhile.
+    own = socket.socket(fileno=os.dup(db.fileno()))
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):
+            own.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        own.close()
