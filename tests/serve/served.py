@@ -109,6 +109,7 @@ class Asked:
 def serving(artifacts: dict[str, Path], feedback: Path | str, **settings: Any) -> Iterator[Asked]:
     """A service of artifacts, stopped at the end."""
     log = io.BytesIO()
+    settings.setdefault("hosts", ("shop.test",))
     told = ServiceSettings(artifacts=artifacts, feedback=str(feedback), **settings)
     asked = Asked(Service(told, JsonLog(told.log, log)), log)
     try:

@@ -28,7 +28,9 @@ LIST = "/v1/models/shop/recommend"
 
 @pytest.fixture(scope="module")
 def live(shops: Path) -> Iterator[Running]:
-    with running([str(shops / "shop")], "--timeout", "0.6", "--max-body", "100000") as found:
+    with running(
+        [str(shops / "shop")], "--timeout", "0.6", "--max-body", "100000", "--allow-host", "x"
+    ) as found:
         yield found
 
 
@@ -139,7 +141,9 @@ def test_load_from_another_process(live: Running) -> None:
 @pytest.mark.slow
 def test_sigterm_answers_what_is_in_flight(shops: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "f.sqlite")
-    with running([str(shops / "shop")], "--feedback", store, "--drain", "0.4") as live:
+    with running(
+        [str(shops / "shop")], "--feedback", store, "--drain", "0.4", "--allow-host", "x"
+    ) as live:
         answered: list[str] = []
         refused = threading.Event()
 

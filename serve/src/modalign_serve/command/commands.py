@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -68,7 +69,7 @@ class Listening:
 
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines, with --keys.")
     ] = "127.0.0.1"
     port_file: Annotated[
         Path | None, typer.Option(help="File to write the port to once the server listens.")
@@ -80,6 +81,14 @@ class Listening:
         list[str] | None,
         typer.Option(help="Origin of another site whose pages may call; may be repeated."),
     ] = None
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name that callers may address the server by; may be repeated."),
+    ] = None
+    allow_open: Annotated[
+        bool,
+        typer.Option("--allow-open", help="Let other machines call a server without keys."),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -151,6 +160,8 @@ def serve(
         rate=limits.rate,
         max_body=limits.max_body,
         cors=tuple(listening.cors or ()),
+        hosts=tuple(listening.allow_host or ()),
+        allow_open=listening.allow_open,
         timeout=limits.timeout,
         drain=limits.drain,
         log=log,
@@ -164,7 +175,8 @@ def serve(
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         names = ", ".join(settings.artifacts)
         pages = "the page at /, the API documented at /docs" if page else "API documented at /docs"
-        say(f"serving {names} at http://{host}:{port} ({pages})")
+        with contextlib.suppress(OSError):  # a full disk or a closed pipe stops no service
+            say(f"serving {names} at http://{host}:{port} ({pages})")
         if listening.port_file is not None:
             # Renamed at the end, so the file is complete when it exists.
             aside = listening.port_file.with_name(f".{listening.port_file.name}.part")

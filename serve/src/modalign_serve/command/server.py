@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
+import threading
 from types import FrameType
 from typing import Any
 
@@ -26,6 +28,8 @@ MAX_HEAD = 64 * 1024
 KEEP_ALIVE = 30
 GRACE = 30
 """Maximum seconds for requests in flight to end after SIGTERM."""
+CLOSING = 20
+"""Maximum seconds after that until the process ends, whatever a store or a thread still does."""
 
 
 def application(service: Service) -> Application:
@@ -101,12 +105,24 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         drain = self._service.settings.drain
+        if not self._service.stopping:
+            ending = threading.Timer(drain + GRACE + CLOSING, self._end)
+            ending.daemon = True
+            ending.start()
         if self._service.stopping or not drain or self._loop is None:
             self._service.stopping = True
             self.should_exit = True
             return
         self._service.stopping = True
         self._loop.call_soon_threadsafe(self._loop.call_later, drain, self._leave)
+
+    def _end(self) -> None:
+        """End a process that something holds; what was acknowledged is on disk."""
+        self._service.log.error(
+            "ended by force", reason=f"not done {GRACE + CLOSING} s after SIGTERM"
+        )
+        self._service.log.flush()
+        os._exit(1)
 
     def _leave(self) -> None:
         self.should_exit = True

@@ -33,6 +33,8 @@ Send = Callable[[Message], Awaitable[None]]
 LINGER_BYTES: Final = 8_000_000
 LINGER_SECONDS: Final = 2.0
 FILE_CHUNK: Final = 256 * 1024
+LONGEST_PATH: Final = 200
+"""Maximum characters of a path in the log and in answers."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _CLOSE = ((b"connection", b"close"),)
@@ -145,7 +147,7 @@ class _Exchange:
         found = app.table.find(raw)
         if found is None:
             self._let_in("open")
-            path = repr(self.scope["path"][:200])
+            path = repr(self.scope["path"][:LONGEST_PATH])
             raise Failure(404, "a path of this service", path, "see /docs for all paths")
         if self.origin is not None and self.service.settings.cors:
             preflight = self._preflight(found)
@@ -183,6 +185,11 @@ class _Exchange:
             self.key = service.keys.find(word)
         if access == "open" and self.route in ("/health", "/ready"):
             return
+        if self.host is not None and not service.settings.answers_for(_text(self.host)):
+            raise Failure(
+                421, "a local name or an allowed one as Host", repr(_text(self.host)[:100]),
+                "start the service with --allow-host for that name",
+            )  # fmt: skip
         if service.limit is not None:
             client = self.scope.get("client")
             address = client[0] if client else ""
@@ -297,7 +304,7 @@ class _Exchange:
     def _broken(self, error: Exception) -> Answer:
         self.service.log.error(
             "failed",
-            path=self.scope["path"],
+            path=self.scope["path"][:LONGEST_PATH],
             request_id=self.request_id,
             error=f"{type(error).__name__}: {error}",
             traceback="".join(traceback.format_exception(error)),
@@ -373,7 +380,7 @@ class _Exchange:
             service.log.info(
                 "request",
                 method=self.method,
-                path=self.scope["path"],
+                path=self.scope["path"][:LONGEST_PATH],
                 status=self.status,
                 ms=round(1000 * seconds, 2),
                 client=client[0] if client else None,

@@ -18,7 +18,7 @@ from modalign_serve.http.http import JSON, Endpoint, Table
 from modalign_serve.service import schemas
 
 _REF = "#/components/schemas/{name}"
-_ALWAYS = (429, 500, 503)
+_ALWAYS = (421, 429, 500, 503)
 _OF_BODY = (400, 408, 413, 415, 422)
 _MEANING = {
     400: "The body is not JSON, or did not arrive completely.",
@@ -30,6 +30,7 @@ _MEANING = {
     409: "Not possible in the present state, or with this model.",
     413: "The body is too large.",
     415: "The body is compressed.",
+    421: "Host is not a name of this service.",
     422: "The body or the query does not conform to this document.",
     429: "Too many requests; Retry-After says when to try again.",
     500: "An error inside the service.",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from modalign_serve.errors import Failure
+from modalign_serve.errors import Failure, TooSlow, unavailable
 from modalign_serve.http import docs, openapi
 from modalign_serve.http.http import JSON, Answer, Call, Endpoint, Parameter, Table, answer
 from modalign_serve.http.reading import read
@@ -25,6 +25,7 @@ from modalign_serve.stores import export
 NAME = Parameter("name", {"type": "string"}, description="Name of a served model.")
 ITEM = Parameter("item_id", {"type": "string", "minLength": 1}, description="Id of an item.")
 PARQUET = "application/vnd.apache.parquet"
+T = TypeVar("T")
 
 
 class Routes:
@@ -58,7 +59,8 @@ class Routes:
                      example={"item_id": "7", "k": 10}),
             Endpoint("POST", "/v1/feedback", self.feedback,
                      "Store events, before the answer; they count in the user's next list",
-                     takes=schemas.Events, gives=schemas.Received, example=[event]),
+                     takes=schemas.Events, gives=schemas.Received, statuses=[409],
+                     example=[event]),
             Endpoint("GET", "/v1/feedback/export", self.export, "All events as a Parquet file",
                      access="admin", gives=PARQUET, parameters=[since]),
             Endpoint("GET", "/v1/models", self.models, "The served models", gives=schemas.Models),
@@ -113,13 +115,14 @@ class Routes:
             return await self._of_users(choose, [str(one) for one in asked.user_ids], asked)
         assert not isinstance(asked.items, UnsetType)
         items = [str(one) for one in asked.items]
+        requests.check_work(1, asked.k)
         served = choose("\n".join(sorted(items)))
         requests.check_asked(served, asked)
         requests.need_fold_in(served)
         rules = requests.rules_of(asked)
         found = await self._in_thread(served.ranker.recommend_for_items, items, asked.k, rules)
         self.service.metrics.lists.labels(served.name, "items").inc()
-        listed = requests.scored(found, 0, asked.fields)
+        listed = await self._in_thread(requests.scored, found, 0, asked.fields)
         return answer(
             schemas.Answered(
                 model=served.name, version=served.version, basis=found.basis[0], items=listed
@@ -141,23 +144,29 @@ class Routes:
             requests.check_asked(served, asked)
             found, place = await self._recommended(served, [person], asked), 0
             self.service.metrics.lists.labels(served.name, "user").inc()
+        if asked.fields:
+            listed = await self._in_thread(requests.scored, found, place, asked.fields)
+        else:
+            listed = requests.scored(found, place, asked.fields)
         return answer(
             schemas.Answered(
                 model=served.name,
                 version=served.version,
                 user_id=user,
                 basis=found.basis[place],
-                items=requests.scored(found, place, asked.fields),
+                items=listed,
             )
         )
 
     async def _of_users(
         self, choose: Callable[[str], Served], users: Sequence[str], asked: Recommend
     ) -> Answer:
+        requests.check_work(len(users), asked.k)
         by_model: dict[Served, list[int]] = {}
         for place, user in enumerate(users):
             by_model.setdefault(choose(user), []).append(place)
         answers: list[schemas.OneUser | None] = [None] * len(users)
+        room = requests.Room()
         for served, places in by_model.items():
             requests.check_asked(served, asked)
             known = {
@@ -168,13 +177,14 @@ class Routes:
             if known:
                 found = await self._recommended(served, list(known.values()), asked)
                 self.service.metrics.lists.labels(served.name, "users").inc(len(known))
+                lists = await self._in_thread(_all_scored, found, asked.fields, room)
                 for at, place in enumerate(known):
                     answers[place] = schemas.OneUser(
                         user_id=users[place],
                         model=served.name,
                         version=served.version,
                         basis=found.basis[at],
-                        items=requests.scored(found, at, asked.fields),
+                        items=lists[at],
                     )
             for place in places:
                 if answers[place] is None:
@@ -185,7 +195,8 @@ class Routes:
                         items=[],
                         error=requests.unknown_user(served, users[place]),
                     )
-        return answer(schemas.AnsweredMany(users=[one for one in answers if one is not None]))
+        found_all = schemas.AnsweredMany(users=[one for one in answers if one is not None])
+        return await self._in_thread(answer, found_all)
 
     async def similar(self, call: Call) -> Answer:
         """Items similar to one item, or to each of several.
@@ -200,25 +211,24 @@ class Routes:
             got = "neither" if single is UNSET else "both"
             raise Failure(422, "exactly one of item_id and item_ids", got, "send one of them")
         items = [str(single)] if isinstance(several, UnsetType) else [str(o) for o in several]
+        requests.check_work(len(items), asked.k)
         requests.check_fields(served, asked.fields)
         requests.need_vectors(served, "to compare items")
         rules = requests.rules_of_similar(asked)
         found = await self._in_thread(served.ranker.similar_items, items, asked.k, rules)
         self.service.metrics.lists.labels(served.name, "similar").inc(len(items))
+        scored = await self._in_thread(_all_scored, found, asked.fields, requests.Room())
         if single is not UNSET:
-            listed = requests.scored(found, 0, asked.fields)
             return answer(
                 schemas.AnsweredSimilar(
-                    model=served.name, version=served.version, item_id=items[0], items=listed
+                    model=served.name, version=served.version, item_id=items[0], items=scored[0]
                 )
             )
-        lists = [
-            schemas.OneItem(item, requests.scored(found, place, asked.fields))
-            for place, item in enumerate(items)
-        ]
-        return answer(
-            schemas.AnsweredSimilarMany(model=served.name, version=served.version, lists=lists)
+        lists = [schemas.OneItem(item, one) for item, one in zip(items, scored, strict=True)]
+        found_all = schemas.AnsweredSimilarMany(
+            model=served.name, version=served.version, lists=lists
         )
+        return await self._in_thread(answer, found_all)
 
     async def _recommended(
         self, served: Served, people: Sequence[Person], asked: Recommend
@@ -226,10 +236,20 @@ class Routes:
         rules = requests.rules_of(asked)
         return await self._in_thread(served.ranker.recommend_people, people, asked.k, rules)
 
-    async def _in_thread(self, ask: Callable[..., Ranked], *words: Any) -> Ranked:
-        """Ask a ranker in another thread, as it may take long."""
+    async def _in_thread(self, ask: Callable[..., T], *words: Any) -> T:
+        """Rank, or make a long answer, in another thread, as it may take long.
+
+        Raises:
+            Failure: 503 if it takes too long.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.service.threads, ask, *words)
+        try:
+            return await loop.run_in_executor(self.service.threads, ask, *words)
+        except TooSlow as error:
+            raise unavailable(
+                f"a request that takes over {requests.RANK_SECONDS:g} seconds",
+                "ask for fewer lists at a time, shorter ones, or less diversity",
+            ) from error
 
     async def feedback(self, call: Call) -> Answer:
         """Events."""
@@ -239,7 +259,14 @@ class Routes:
     async def export(self, call: Call) -> Answer:
         """All events as a Parquet file, which another process writes."""
         asked = call.arguments({"since": _second})
-        path, done = await export.in_process(self.service.settings.feedback, asked.get("since", 0))
+        try:
+            path, done = await export.in_process(
+                self.service.settings.feedback, asked.get("since", 0)
+            )
+        except Failure as failure:
+            if failure.__cause__ is not None:
+                self.service.log.error("export failed", reason=str(failure.__cause__))
+            raise
         name = b'attachment; filename="feedback.parquet"'
         return Answer(200, path, PARQUET, ((b"content-disposition", name),), done)
 
@@ -359,6 +386,12 @@ class Routes:
     async def docs(self, call: Call) -> Answer:
         """The document as a page without external resources."""
         return Answer(200, docs.page(self.document()).encode(), "text/html; charset=utf-8")
+
+
+def _all_scored(
+    found: Ranked, fields: Sequence[str], room: requests.Room
+) -> list[list[schemas.Scored]]:
+    return [requests.scored(found, place, fields, room) for place in range(len(found))]
 
 
 def _second(text: str) -> int:

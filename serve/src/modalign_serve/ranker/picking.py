@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from modalign_serve.ranker.topk import best_of_rows
 
 POOL = 100
 """Minimum size of the pool, which is otherwise five times the length of the list."""
+CELLS = 2**21
+"""Numbers of the vectors of all pools at a time."""
 
 
 def picked(
@@ -31,10 +33,25 @@ def picked(
     Raises:
         UnknownName: a limit for a column that items do not have.
     """
+    pool = min(cells.shape[1], max(POOL, 5 * k))
+    width = catalogue.vectors(np.zeros(0, np.int64)).shape[1] if rules.diversity else 1
+    step = max(1, CELLS // max(1, pool * width))
+    parts = [
+        _picked(cells[start : start + step], k, rules, catalogue)
+        for start in range(0, max(1, len(cells)), step)
+    ]
+    rows, scores = zip(*parts, strict=True)
+    return np.concatenate(rows), np.concatenate(scores)
+
+
+def _picked(
+    cells: np.ndarray, k: int, rules: Rules, catalogue: Catalogue
+) -> tuple[np.ndarray, np.ndarray]:
     codes = [catalogue.codes(column) for column in rules.at_most_per]
     limits = list(rules.at_most_per.values())
     pool = min(cells.shape[1], max(POOL, 5 * k))
     while True:
+        rules.check_time()
         columns, scores = best_of_rows(cells, pool)
         of_pool = [np.where(columns >= 0, code[columns], -1) for code in codes]
         if rules.diversity:
@@ -45,6 +62,7 @@ def picked(
                 rules.diversity,
                 np.stack(of_pool) if of_pool else None,
                 np.array(limits) if limits else None,
+                rules.check_time,
             )
         else:
             places = _first(scores, of_pool, limits, k)
@@ -78,6 +96,7 @@ def marginal_relevance(
     diversity: float,
     codes: np.ndarray | None = None,
     limits: np.ndarray | None = None,
+    check_time: Callable[[], None] | None = None,
 ) -> np.ndarray:
     """Places of k items of each pool, chosen greedily by maximal marginal relevance.
 
@@ -95,6 +114,7 @@ def marginal_relevance(
         diversity: 0 keeps the order of scores; 1 considers only dissimilarity after the first.
         codes: of the categories under a limit, int (C, B, P), -1 for an item without one.
         limits: maximum number of items with one code, (C,).
+        check_time: called before each item is chosen; may raise.
 
     Returns:
         Places in the pool, int64 (B, k); -1 if nothing is left.
@@ -113,6 +133,8 @@ def marginal_relevance(
     chosen = np.full((n_rows, k), -1, np.int64)
     every = np.arange(n_rows)
     for step in range(min(k, width)):
+        if check_time is not None:
+            check_time()
         value = relevance if step == 0 else (1 - diversity) * relevance - diversity * nearest
         value = np.where(free, value, -np.inf)
         place = value.argmax(axis=1)
@@ -122,7 +144,7 @@ def marginal_relevance(
         similarity = (unit @ unit[every, place][:, :, None])[:, :, 0]
         np.maximum(nearest, similarity, out=nearest)
         if codes is not None and limits is not None:
-            _close(free, codes, limits, chosen, every)
+            _close(free, codes, limits, chosen, step)
     return chosen
 
 
@@ -134,11 +156,22 @@ def _scaled(scores: np.ndarray, free: np.ndarray) -> np.ndarray:
 
 
 def _close(
-    free: np.ndarray, codes: np.ndarray, limits: np.ndarray, chosen: np.ndarray, every: np.ndarray
+    free: np.ndarray, codes: np.ndarray, limits: np.ndarray, chosen: np.ndarray, step: int
 ) -> None:
-    """Mark the items of full categories as not available."""
-    taken = chosen >= 0
+    """Mark the items of the categories that the last choice filled as not available.
+
+    Args:
+        free: places that may still be chosen, (B, P); changed.
+        codes: of the categories, (C, B, P).
+        limits: maximum number of items with one code, (C,).
+        chosen: places chosen so far, (B, k); -1 for none.
+        step: of the last choice.
+    """
+    last = chosen[:, step]
+    before = chosen[:, : step + 1]
+    every = np.arange(len(free))
     for code, limit in zip(codes, limits, strict=True):
-        theirs = np.where(taken, code[every[:, None], np.maximum(chosen, 0)], -1)  # (B, k)
-        same = (code[:, :, None] == theirs[:, None, :]).sum(axis=2)
-        free &= (code < 0) | (same < limit)
+        new = np.where(last >= 0, code[every, np.maximum(last, 0)], -1)
+        held = np.where(before >= 0, code[every[:, None], np.maximum(before, 0)], -1)
+        full = (new >= 0) & ((held == new[:, None]).sum(axis=1) >= limit)
+        free &= ~(full[:, None] & (code == new[:, None]))

@@ -284,6 +284,7 @@ class Ranker:
         unit = _unit_items(catalogue)
         step = max(1, CELLS // max(1, len(catalogue)))
         for start in range(0, len(rows), step):
+            rules.check_time()
             some = rows[start : start + step]
             cells = unit[some] @ unit.T
             cells[np.arange(len(some)), some] = -np.inf
@@ -411,6 +412,8 @@ class Ranker:
         vector: np.ndarray | None = None,
         record: Record | None = None,
         features: Mapping[str, np.ndarray] | None = None,
+        *,
+        only_check: bool = False,
     ) -> None:
         """Add one new item; see `add_items`.
 
@@ -419,12 +422,14 @@ class Ranker:
             vector: in the item space, (width,).
             record: metadata by column.
             features: (width of the modality,) by modality.
+            only_check: raise what adding it would raise, and change nothing.
         """
         self.add_items(
             [item_id],
             None if vector is None else np.asarray(vector)[None],
             [record or {}],
             None if features is None else {k: np.asarray(v)[None] for k, v in features.items()},
+            only_check=only_check,
         )
 
     def add_items(
@@ -433,6 +438,8 @@ class Ranker:
         vectors: np.ndarray | None = None,
         records: Sequence[Record] | None = None,
         features: Mapping[str, np.ndarray] | None = None,
+        *,
+        only_check: bool = False,
     ) -> None:
         """Add new items, ranked for all users from the next call on.
 
@@ -442,6 +449,7 @@ class Ranker:
             records: metadata by column.
             features: (len(ids), width of the modality) by modality, from the encoders named in
                 the manifest; `explain` compares them.
+            only_check: raise what adding them would raise, and change nothing.
 
         Raises:
             DataError: an id of the artifact, vectors of another shape or not finite, or a model
@@ -464,7 +472,9 @@ class Ranker:
             if name in bases
         }
         with self._lock:
-            self._catalogue = self._catalogue.with_items(ids, vectors, given, reduced)
+            longer = self._catalogue.with_items(ids, vectors, given, reduced)
+            if not only_check:
+                self._catalogue = longer
 
     def _step(self) -> int:
         """How many users are scored at a time."""
@@ -545,6 +555,7 @@ class Ranker:
     def _best(
         self, block: Block, k: int, rules: Rules, catalogue: Catalogue
     ) -> tuple[np.ndarray, np.ndarray]:
+        rules.check_time()
         if self._index is not None and rules.only_hides and not block.popular:
             found = self._looked_up(self._index, block, k, rules, catalogue)
             if found is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -10,7 +11,7 @@ import numpy as np
 
 from modalign_serve.artifact.artifact import Category, Column
 from modalign_serve.artifact.strings import Strings
-from modalign_serve.errors import ConfigError, UnknownName
+from modalign_serve.errors import ConfigError, TooSlow, UnknownName
 
 Where: TypeAlias = Mapping[str, Any]
 """Conditions on item metadata, all of which must hold. For a column of categories or texts: a value
@@ -61,6 +62,7 @@ class Rules:
         diversity: from 0 (best scores) to 1 (items as different as possible); see
             `modalign_serve.ranker.picking.marginal_relevance`. Items are chosen from the best
             `max(100, 5 k)` that the other rules leave.
+        until: `time.monotonic()` at which ranking stops with `TooSlow`; infinite by default.
 
     Raises:
         ConfigError: a diversity or a limit is out of its bounds.
@@ -77,6 +79,7 @@ class Rules:
     boost: Sequence[Lift] = ()
     at_most_per: Mapping[str, int] = field(default_factory=dict)
     diversity: float = 0.0
+    until: float = float("inf")
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.diversity <= 1.0:
@@ -92,6 +95,11 @@ class Rules:
         """Whether all that is asked is to leave some items out."""
         asked = self.allow is not None or self.where or self.boost or self.at_most_per
         return not (asked or self.diversity)
+
+    def check_time(self) -> None:
+        """Raise `TooSlow` after `until`."""
+        if time.monotonic() > self.until:
+            raise TooSlow("the lists were not ready in time")
 
 
 DEFAULT = Rules()

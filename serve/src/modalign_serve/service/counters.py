@@ -57,7 +57,7 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=registry,
         )  # fmt: skip
         self.events = Counter(
-            "modalign_feedback_events", "Events of feedback: new, duplicate or failed.",
+            "modalign_feedback_events", "Events of feedback: new, duplicate, conflict or failed.",
             ["result"], registry=registry,
         )  # fmt: skip
         self.model_events = Counter(

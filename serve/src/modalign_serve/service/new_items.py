@@ -67,9 +67,11 @@ class NewItems:
             features=features,
             fields=dict(item.fields),
         )
-        self._put(served, item.item_id, stored)
+        # Checked, then stored, then served: what is refused or not on disk is in no list.
+        self._put(served, item.item_id, stored, only_check=True)
         await self._feedback.put_item(item.item_id, msgspec.json.encode(stored))
         self._stored[item.item_id] = stored
+        self._put(served, item.item_id, stored)
         made_of = ["vector"] if given is not None else sorted(features or {})
         return Added(served.name, item.item_id, len(served.ranker.catalogue), made_of)
 
@@ -89,10 +91,12 @@ class NewItems:
     def _left_out(self, served: Served, item_id: str, reason: str) -> None:
         self._log.warning("new item left out", item_id=item_id, model=served.name, reason=reason)
 
-    def _put(self, served: Served, item_id: str, stored: _Stored) -> None:
+    def _put(self, served: Served, item_id: str, stored: _Stored, only_check: bool = False) -> None:
         vector = None if stored.vector is None else np.array(stored.vector, np.float32)
         features = {name: _scaled(values) for name, values in (stored.features or {}).items()}
-        served.ranker.add_item(item_id, vector, stored.fields, features or None)
+        served.ranker.add_item(
+            item_id, vector, stored.fields, features or None, only_check=only_check
+        )
 
 
 def _scaled(values: list[float]) -> np.ndarray:

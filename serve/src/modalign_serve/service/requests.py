@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -12,6 +13,51 @@ from modalign_serve.ranker.ranker import Ranked
 from modalign_serve.ranker.rules import Lift, Rules
 from modalign_serve.service.schemas import Range, Recommend, Scored, Similar, Trouble
 from modalign_serve.service.served import Served
+
+MAX_ENTRIES: Final = 50_000
+"""Maximum number of users (or items) times k in one request."""
+MAX_FIELDS: Final = 16_000_000
+"""Maximum characters of metadata in one answer."""
+RANK_SECONDS: Final = 5.0
+"""Maximum seconds to rank for one request."""
+
+
+def check_work(asked: int, k: int) -> None:
+    """Refuse a request for too many entries.
+
+    Args:
+        asked: number of users or items.
+        k: length of the lists.
+
+    Raises:
+        Failure: 422.
+    """
+    if asked * k > MAX_ENTRIES:
+        raise Failure(
+            422, f"at most {MAX_ENTRIES:,} entries: the number of lists times k",
+            f"{asked:,} x {k:,}", "ask for fewer lists at a time, or shorter ones",
+        )  # fmt: skip
+
+
+class Room:
+    """What is left of an answer's size for metadata."""
+
+    def __init__(self) -> None:
+        self.left = MAX_FIELDS
+
+    def take(self, fields: dict[str, str | float | None]) -> dict[str, str | float | None]:
+        """The fields, if there is room for them.
+
+        Raises:
+            Failure: 422 if there is not.
+        """
+        self.left -= sum(len(one) if isinstance(one, str) else 8 for one in fields.values())
+        if self.left < 0:
+            raise Failure(
+                422, f"an answer with at most {MAX_FIELDS:,} characters of metadata", "more",
+                "ask for fewer lists at a time, shorter ones, or fewer fields",
+            )  # fmt: skip
+        return fields
 
 
 def is_plain(asked: Recommend) -> bool:
@@ -41,12 +87,17 @@ def rules_of(asked: Recommend) -> Rules:
         boost=lifts,
         at_most_per=asked.at_most_per,
         diversity=asked.diversity,
+        until=time.monotonic() + RANK_SECONDS,
     )
 
 
 def rules_of_similar(asked: Similar) -> Rules:
     """The rules of a request for similar items."""
-    return Rules(exclude=[str(one) for one in asked.exclude], where=_where(asked.where))
+    return Rules(
+        exclude=[str(one) for one in asked.exclude],
+        where=_where(asked.where),
+        until=time.monotonic() + RANK_SECONDS,
+    )
 
 
 def _where(where: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -97,20 +148,27 @@ def check_fields(served: Served, fields: Sequence[str]) -> None:
             raise UnknownName("item column", name, known or ["(none)"])
 
 
-def scored(found: Ranked, place: int, fields: Sequence[str]) -> list[Scored]:
+def scored(
+    found: Ranked, place: int, fields: Sequence[str], room: Room | None = None
+) -> list[Scored]:
     """One list as it is answered.
 
     Args:
         found: the lists.
         place: which of them.
         fields: columns of metadata to add.
+        room: what is left of the answer's size; None: this list is the whole answer.
+
+    Raises:
+        Failure: 422 for more metadata than an answer may hold.
     """
+    room = room or Room()
     pairs = found.pairs(place)
     if not fields:
         return [Scored(item, score) for item, score in pairs]
     records = map(found.catalogue.record, found.kept(place).tolist())
     return [
-        Scored(item, score, {name: finite(record.get(name)) for name in fields})
+        Scored(item, score, room.take({name: finite(record.get(name)) for name in fields}))
         for (item, score), record in zip(pairs, records, strict=True)
     ]
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from modalign_serve.errors import Failure, InputError, UnknownName
+from modalign_serve.errors import Failure, InputError, UnknownName, unavailable
 from modalign_serve.service import served as serving
 from modalign_serve.service.batching import Batcher
 from modalign_serve.service.counters import Metrics
@@ -25,7 +25,7 @@ from modalign_serve.service.schemas import Added, Event, NewItem, Received, Swap
 from modalign_serve.service.served import Served
 from modalign_serve.service.service_settings import ServiceSettings
 from modalign_serve.stores.feedback import Feedback
-from modalign_serve.stores.stores import StoredEvent, open_store
+from modalign_serve.stores.stores import StoredEvent, StoreFailed, open_store, redacted
 
 FLUSH_SECONDS = 0.25
 
@@ -49,7 +49,9 @@ class Service:
         self.limit = RateLimit(settings.rate) if settings.rate else None
         opened = [Served.open(name, folder) for name, folder in settings.artifacts.items()]
         self.models = serving.ServedModels(opened, settings.split)
-        self.feedback = Feedback(open_store(settings.feedback), self.metrics.commit_seconds.observe)
+        self.feedback = Feedback(
+            open_store(settings.feedback), self.metrics.commit_seconds.observe, self._store_failed
+        )
         self.new_items = NewItems(self.feedback, self.log)
         self.encoder = None if settings.encoder is None else EncoderProcess(settings.encoder)
         self.batcher = Batcher(self._measured)
@@ -69,7 +71,7 @@ class Service:
         self.feedback.start()
         self._flusher = asyncio.create_task(self._flush())
         shown = {one.name: one.version for one in self.models}
-        self.log.info("started", models=shown, feedback=_without_password(self.settings.feedback))
+        self.log.info("started", models=shown, feedback=redacted(self.settings.feedback))
 
     async def stop(self) -> None:
         """Write what waits and close everything."""
@@ -82,12 +84,12 @@ class Service:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._flusher
         self.log.info("stopped")
-        self.log.flush()
+        await asyncio.to_thread(self.log.flush)
 
     async def _flush(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            self.log.flush()
+            self.log.hand_over()
 
     def reload_keys(self) -> None:
         """Read the file of keys again; if it is damaged, the old keys stay."""
@@ -99,6 +101,9 @@ class Service:
         except InputError as error:
             self.log.error("keys not read again", reason=str(error))
 
+    def _store_failed(self, error: StoreFailed) -> None:
+        self.log.error("feedback not stored", reason=str(error))
+
     def _measured(self, name: str, size: int, seconds: float) -> None:
         self.metrics.rank_seconds.labels(name).observe(seconds)
         self.metrics.batch.labels(name).observe(size)
@@ -108,7 +113,8 @@ class Service:
         """Store events durably, then pass them to every model.
 
         Raises:
-            Failure: 503 if the store fails; no event is stored then.
+            Failure: 409 if another event has the id of one of them, 503 if the store fails; no
+                event is stored then.
         """
         now = int(time.time())
         rows = [
@@ -124,8 +130,9 @@ class Service:
         ]
         try:
             new = await self.feedback.record(rows)
-        except Failure:
-            self.metrics.events.labels("failed").inc(len(rows))
+        except Failure as failure:
+            result = "conflict" if failure.status == 409 else "failed"
+            self.metrics.events.labels(result).inc(len(rows))
             raise
         self.metrics.events.labels("new").inc(new)
         self.metrics.events.labels("duplicate").inc(len(rows) - new)
@@ -222,6 +229,10 @@ class Service:
                 409, "an artifact that can be read", f"{folder.name}: {error.strerror or error}",
                 "wait until it is complete, then ask again",
             ) from error  # fmt: skip
+        except StoreFailed as error:
+            self.metrics.swaps.labels(name, "refused").inc()
+            self._store_failed(error)
+            raise unavailable("a store of feedback that failed", "ask again") from error
         finally:
             self._swapping.discard(name)
             if not self._swapping:
@@ -259,8 +270,3 @@ def _check_features(served: Served, features: Mapping[str, Sequence[float]]) -> 
                 422, f"{width} numbers in features.{name}, not all of them zero", got,
                 "send what the encoder named in the model's card makes, or leave the modality out",
             )  # fmt: skip
-
-
-def _without_password(address: str) -> str:
-    head, at, tail = address.rpartition("@")
-    return f"{head.partition('://')[0]}://...@{tail}" if at else address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ class ServiceSettings:
         rate: maximum requests per second for each key (or address, without keys); 0: no limit.
         max_body: maximum size of a request's body in bytes.
         cors: origins of other sites whose pages may call.
+        hosts: names by which the service may be addressed (`Host`), besides addresses of numbers
+            and local names. Without any, a service with keys or `allow_open` takes all names.
+        allow_open: whether other machines may call a service without keys.
         timeout: maximum seconds for a request's head and body to arrive.
         drain: seconds between SIGTERM and the end of listening, for a load balancer to notice.
         log: minimum level that is written.
@@ -45,6 +49,8 @@ class ServiceSettings:
     rate: float = 0.0
     max_body: int = 2_000_000
     cors: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    allow_open: bool = False
     timeout: float = 10.0
     drain: float = 0.0
     log: str = "info"
@@ -67,7 +73,28 @@ class ServiceSettings:
         for origin in self.cors:
             valid = re.fullmatch(r"https?://[^/\s*]+", origin)
             _check(bool(valid), "an origin such as https://shop.example", origin, "--cors")
+        for host in self.hosts:
+            plain = re.fullmatch(r"[A-Za-z0-9._-]+", host)
+            _check(bool(plain), "a name of a host such as shop.example", host, "--allow-host")
+        if self.keys is None and not self.allow_open and not is_local(self.host):
+            raise ConfigError(
+                "--keys FILE for a service that other machines can reach",
+                f"--host {self.host} without keys",
+                "make a key with `modalign-serve key NAME --keys FILE`, or give --allow-open if "
+                "everyone who can reach this address may use the service",
+            )
         self._check_split()
+
+    def answers_for(self, host: str) -> bool:
+        """Whether a request may address the service by this `Host`.
+
+        A page of a stranger can make a browser call a local service by the stranger's own name
+        (DNS rebinding), but not by an address of numbers or a local name.
+        """
+        if not self.hosts and (self.keys is not None or self.allow_open):
+            return True
+        name = host_name(host)
+        return is_local(name) or is_address(name) or name in {one.lower() for one in self.hosts}
 
     def _check_split(self) -> None:
         for name, share in self.split.items():
@@ -78,6 +105,39 @@ class ServiceSettings:
             _check(0 <= share <= 1, "a share from 0 to 1", share, "--split")
         total = sum(self.split.values())
         _check(not self.split or abs(total - 1) < 1e-6, "shares that add up to 1", total, "--split")
+
+
+def host_name(host: str) -> str:
+    """The name in a `Host` header, without the port.
+
+    Example:
+        >>> host_name("Shop.example:8080"), host_name("[::1]:80"), host_name("::1")
+        ('shop.example', '::1', '::1')
+    """
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return (host if host.count(":") > 1 else host.partition(":")[0]).rstrip(".").lower()
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is an address of numbers."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def is_local(name: str) -> bool:
+    """Whether a name means this machine only.
+
+    Example:
+        >>> is_local("127.0.0.1"), is_local("shop.localhost"), is_local("0.0.0.0")
+        (True, True, False)
+    """
+    if is_address(name):
+        return ipaddress.ip_address(name).is_loopback
+    return name == "localhost" or name.endswith(".localhost")
 
 
 def _check(valid: bool, expected: str, got: object, option: str) -> None:

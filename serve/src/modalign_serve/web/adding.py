@@ -149,11 +149,15 @@ def _numbers(form: Form) -> dict[str, Any]:
     shape = '{"vector": [...]} or {"features": {"text": [...]}}'
     try:
         found = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Failure(422, f"JSON such as {shape}", str(error), "correct the JSON") from error
-    if not isinstance(found, dict) or not set(found) <= {"vector", "features"}:
-        raise Failure(422, shape, "something else", "correct the JSON")
-    return found
+    if (
+        isinstance(found, dict)
+        and set(found) <= {"vector", "features"}
+        and isinstance(found.get("features", {}), dict)
+    ):
+        return found
+    raise Failure(422, shape, "something else", "correct the JSON")
 
 
 def _fields(served: Served, form: Form) -> dict[str, Any]:

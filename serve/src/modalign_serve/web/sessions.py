@@ -48,7 +48,10 @@ def same_site(headers: Headers) -> bool:
     origin = header(headers, b"origin")
     if origin is None:
         return site is not None
-    return urlsplit(origin).netloc == header(headers, b"host")
+    try:
+        return urlsplit(origin).netloc == header(headers, b"host")
+    except ValueError:  # such as http://[
+        return False
 
 
 class Sessions:
