@@ -73,13 +73,15 @@ def test_import_of_a_table_with_items_and_pictures(workshop: Path, cli: Cli) -> 
     text = shown(cli, *command, "--out", "data/b")
     assert "interactions" in text
     assert found["fingerprint"] in text
-    assert "modalign encode data/b" in cli(*command, "--out", "data/b").err
+    again = cli(*command, "--out", "data/b", "--overwrite")
+    assert "modalign encode data/b" in again.err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["ratio", "leave-one-out", "time", "cold-items", "unseen-users"])
 def test_every_split_has_its_options_and_its_seed(split: str, workshop: Path, cli: Cli) -> None:
-    command = ["data", "import", "table", "good.csv", "--out", "data/new", "--split", split]
+    command = ["data", "import", "table", "good.csv", "--out", "data/new", "--split", split,
+               "--overwrite"]  # fmt: skip
     one = answer(cli, *command, "--seed", "1")
     assert one["info"]["split"]["kind"] == split
     assert {"train", "valid", "test"} <= set(one["interactions"])
