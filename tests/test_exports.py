@@ -134,10 +134,34 @@ def test_every_module_of_models_registers_something() -> None:
     assert there == {spec.cls.__module__.split(".")[2] for spec in specs().values()}
 
 
-def test_no_name_is_a_package_as_well() -> None:
-    # `modalign.evaluate` would be the function or the package, whichever was asked for first.
+CALLS = """
+import sys, modalign
+if {first!r}:
+    __import__({first!r})
+one = getattr(modalign, {name!r})
+assert "torch" not in sys.modules or {first!r}, "heavy"
+import importlib, inspect
+package = importlib.import_module("modalign.{name}")
+assert one is package and getattr(modalign, {name!r}) is package
+assert list(inspect.signature(one).parameters)[0] in ("run", "runs")
+run = ["nowhere/run"] if {name!r} == "report" else "nowhere/run"
+try:
+    one(run, *["x"] * ({name!r} != "evaluate"))
+except modalign.InputError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["", "modalign.report.side_by_side", "modalign.export.columns"])
+def test_a_name_that_is_a_package_as_well_is_both_whatever_was_imported_first(first: str) -> None:
     packages = {one.name for one in pkgutil.iter_modules(modalign.__path__)}
-    assert not packages & set(modalign.__all__)
+    both = sorted(packages & set(modalign.__all__))
+    assert both == ["evaluate", "export", "report"]
+    code = "\n".join(CALLS.format(name=name, first=first) for name in both[: 3 if first else 1])
+    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert got.returncode == 0, got.stderr
+    assert set(got.stdout.split()) == {"RunError"}
 
 
 def classes_defined_twice(*roots: Path) -> dict[str, list[str]]:

@@ -11,19 +11,29 @@ model.recommend(["42"], k=10)
 model.similar_items(["50"], k=5)
 model.save("runs/cm3")
 model = modalign.load_model("runs/cm3")
+modalign.compare(["runs/cm3", "runs/ease"])
+modalign.report(["runs/cm3", "runs/ease"], "report.html")
+modalign.export("runs/cm3", "artifacts/cm3")
 ```
+
+`evaluate`, `export` and `report` are packages as well, and can be called:
+`modalign.evaluate("runs/cm3", mask="train")`.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
+import sys
 from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modalign.core.interfaces import Recommender
     from modalign.core.modality import Modality
+    from modalign.data.append import append
     from modalign.data.dataset import Dataset
     from modalign.data.frames import load
     from modalign.data.prepare import prepare
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
     from modalign.experiments.fitted import FittedModel
     from modalign.models._registry import register
     from modalign.preferences.describe import describe
+    from modalign.report.side_by_side import compare_runs as compare
     from modalign.sweeps import ablate, sweep
 
 _HOMES = {
@@ -45,6 +56,8 @@ _HOMES = {
     "Modality": "modalign.core.modality",
     "Recommender": "modalign.core.interfaces",
     "ablate": "modalign.sweeps",
+    "append": "modalign.data.append:append",
+    "compare": "modalign.report.side_by_side:compare_runs",
     "describe": "modalign.preferences.describe",
     "distill": "modalign.distillation.run",
     "encode": "modalign.encoding.encode",
@@ -57,6 +70,13 @@ _HOMES = {
     "sweep": "modalign.sweeps",
 }
 
+_CALLED = {
+    "evaluate": "modalign.experiments.measuring:evaluate",
+    "export": "modalign.export.export_run:export",
+    "report": "modalign.report.page:write_report",
+}
+"""Packages that are functions as well."""
+
 __all__ = [
     "Dataset",
     "FittedModel",
@@ -65,15 +85,20 @@ __all__ = [
     "Modality",
     "Recommender",
     "ablate",
+    "append",
+    "compare",
     "describe",
     "distill",
     "encode",
+    "evaluate",
+    "export",
     "fit",
     "load",
     "load_model",
     "prepare",
     "read_source",
     "register",
+    "report",
     "sweep",
 ]
 
@@ -83,12 +108,46 @@ __version__ = version("modalign")
 logging.getLogger("modalign").addHandler(logging.NullHandler())
 
 
+def _found(home: str, name: str) -> Any:
+    module, _, attribute = home.partition(":")
+    return getattr(import_module(module), attribute or name)
+
+
+class _Called(ModuleType):
+    """A package that can be called: importing one of its modules does not hide the function."""
+
+    @property
+    def _function(self) -> Any:
+        name = self.__name__.rpartition(".")[2]
+        return _found(_CALLED[name], name)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self._function)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._function(*args, **options)
+
+
+class _Root(ModuleType):
+    """This module. The import system sets a package as an attribute of it, however it came."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _CALLED and type(value) is ModuleType:
+            value.__class__ = _Called
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Root
+
+
 def __getattr__(name: str) -> Any:
     # Imported on first use: `import modalign` costs milliseconds, torch seconds.
+    if name in _CALLED:
+        return import_module(f"modalign.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'modalign' has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    return getattr(import_module(module), attribute or name)
+    return _found(_HOMES[name], name)
 
 
 def __dir__() -> list[str]:

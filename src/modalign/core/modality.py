@@ -54,6 +54,11 @@ class Modality:
                 fix = "correct those rows, or mark them as not present"
                 raise DataError(f"finite numbers in modality {self.name!r}", got, fix)
 
+    def __repr__(self) -> str:
+        n = int(self.present.sum())
+        whose = f"{n:,} of {len(self.present):,} {self.entity}s"
+        return f"Modality({self.name}: {self.dim:,} numbers for {whose})"
+
     @property
     def dim(self) -> int:
         """Width of a row."""

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 MOST_ROWS = 30
+MAIN = ("recall@20", "ndcg@20")
+
+
+def main_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Recall and NDCG at 20, or the first two metrics.
+
+    Example:
+        >>> main_metrics({"recall@5": 0.1, "ndcg@5": 0.2, "map@5": 0.3})
+        {'recall@5': 0.1, 'ndcg@5': 0.2}
+    """
+    names = [name for name in MAIN if name in metrics] or list(metrics)[:2]
+    return {name: metrics[name] for name in names}
+
+
+def in_words(metrics: Mapping[str, float]) -> str:
+    """The main metrics in a line.
+
+    Example:
+        >>> in_words({"hit@20": 0.5, "recall@20": 0.25})
+        'recall@20 0.2500'
+    """
+    return ", ".join(f"{name} {value:.4f}" for name, value in main_metrics(metrics).items())
 
 
 def text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

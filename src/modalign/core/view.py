@@ -35,6 +35,11 @@ class TrainView:
     user_ids: str = ""
     item_ids: str = ""
 
+    def __repr__(self) -> str:
+        sizes = f"{self.n_users:,} users, {self.n_items:,} items, {len(self.users):,} interactions"
+        names = [*sorted(self.modalities), *(f"{n} of users" for n in sorted(self.user_modalities))]
+        return f"TrainView({sizes}; modalities {', '.join(names) or 'none'})"
+
     def item_counts(self) -> Tensor:
         """Training interactions of each item, int64, shape (n_items,)."""
         return torch.bincount(self.items, minlength=self.n_items)

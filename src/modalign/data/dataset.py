@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from modalign.core import showing
 from modalign.core.files import tidy, write_folder_aside
 from modalign.core.modality import Modality
 from modalign.core.sparse import row_of_entries
@@ -64,6 +65,25 @@ class Dataset:
     item_table: pl.DataFrame = field(default_factory=pl.DataFrame)
     info: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+
+    def __repr__(self) -> str:
+        sizes = f"{self.n_users:,} users, {self.n_items:,} items"
+        parts = ", ".join(f"{name} {len(self.part(name)):,}" for name in self._parts_there())
+        features = f", modalities {', '.join(sorted(self.modalities))}" if self.modalities else ""
+        return f"Dataset({self.name}: {sizes}; {parts}{features})"
+
+    def _repr_html_(self) -> str:
+        rows = [["users", f"{self.n_users:,}"], ["items", f"{self.n_items:,}"]]
+        rows += [[name, f"{len(self.part(name)):,} interactions"] for name in self._parts_there()]
+        rows += [
+            [name, f"{one.dim:,} numbers, {int((~one.present).sum()):,} missing"]
+            for name, one in sorted(self.modalities.items())
+        ]
+        rows.append(["split", str(dict(self.info.get("split") or {}).get("kind", "unknown"))])
+        return showing.html_table(f"Data set {self.name}", ["", ""], rows)
+
+    def _parts_there(self) -> list[str]:
+        return [name for name in SPLITS if len(self.part(name))]
 
     @property
     def n_users(self) -> int:

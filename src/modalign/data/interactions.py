@@ -32,6 +32,10 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.users)
 
+    def __repr__(self) -> str:
+        known = [name for name in ("weight", "time") if getattr(self, name) is not None]
+        return f"Interactions({', '.join([f'{len(self):,} pairs', *known])})"
+
     @classmethod
     def empty(cls) -> Interactions:
         """No interaction at all."""

@@ -45,3 +45,12 @@ class RawData:
     features: Mapping[str, RawFeatures] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
     bad: pl.DataFrame | None = None
+
+    def __repr__(self) -> str:
+        # The rows of a lazy frame are not counted here: that would read the files.
+        said = [f"interactions with {', '.join(self.interactions.collect_schema().names())}"]
+        for name, frame in (("items", self.items), ("users", self.users), ("bad rows", self.bad)):
+            if frame is not None:
+                said.append(f"{len(frame):,} {name}")
+        said += [f"features {name}" for name in sorted(self.features)]
+        return f"RawData({self.name}: {', '.join(said)})"

@@ -43,6 +43,10 @@ class UserHistory:
     n_items: int
     _made: dict[tuple[str, ...], sp.csr_array] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name} {len(part):,}" for name, part in self.parts.items())
+        return f"UserHistory({self.n_users:,} users, {self.n_items:,} items; {parts})"
+
     @cached_property
     def trained(self) -> np.ndarray:
         """Whether a user has training items, bool, shape (n_users,)."""

@@ -55,6 +55,10 @@ class RunResult:
     measured: int | None = None
     modalities: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        rules = f"{self.split}, mask {self.mask}, {len(self.per_user):,} users"
+        return f"RunResult({self.name}: {rules}; {showing.in_words(self.metrics)})"
+
     @property
     def n_measured(self) -> int:
         """Number of users that were measured, also if only those that runs share are left."""

@@ -43,6 +43,9 @@ class Ranking:
     def __len__(self) -> int:
         return len(self.users)
 
+    def __repr__(self) -> str:
+        return f"Ranking({len(self):,} users, {self.k} items each)"
+
     @property
     def k(self) -> int:
         """Length of the lists."""

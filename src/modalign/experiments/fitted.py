@@ -13,7 +13,7 @@ import polars as pl
 import scipy.sparse as sp
 import torch
 
-from modalign.core import devices
+from modalign.core import devices, showing
 from modalign.core.interfaces import Factors, Recommender, Scorer
 from modalign.core.vital_signs import STUDENT, Reading, VitalSign, at_epoch
 from modalign.data.dataset import Dataset
@@ -51,7 +51,22 @@ class FittedModel:
     per_user: pl.DataFrame | None = None
 
     def __repr__(self) -> str:
-        return f"FittedModel({self.spec.name} on {self.dataset.name}, seed {self.seed})"
+        test = self.results.get("test")
+        on = f"{self.spec.name} on {self.dataset.name}, seed {self.seed}"
+        return f"FittedModel({on}{f'; test {showing.in_words(test)}' if test else ''})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [part, *(f"{value:.4f}" for value in showing.main_metrics(self.results[part]).values())]
+            for part in ("valid", "test")
+            if self.results.get(part)
+        ]
+        part = self.results.get("test") or self.results.get("valid") or {}
+        notes = [f"mask {self.results.get('mask')}"]
+        if self.folder is not None:
+            notes.append(f"in {self.folder}")
+        title = f"{self.spec.name} on {self.dataset.name}, seed {self.seed}"
+        return showing.html_table(title, ["", *showing.main_metrics(part)], rows, notes)
 
     @property
     def signs(self) -> tuple[VitalSign, ...]:

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from modalign.core import seeds
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError
+from modalign.experiments.fit import load_model
 from modalign.experiments.fitted import FittedModel
 from modalign.experiments.run_folder import not_finite
 from modalign.export.columns import columns_of, picture_column, pictures_of
@@ -50,6 +51,26 @@ class Exported:
     manifest: Manifest
     left_out: list[str]
     seconds: float
+
+    def __repr__(self) -> str:
+        one = self.manifest
+        sizes = f"{one.n_users:,} users, {one.n_items:,} items"
+        return f"Exported({self.folder}: {one.model}, {one.kind}; {sizes})"
+
+
+def export(run: str | Path | FittedModel, folder: str | Path, **options: Any) -> Exported:
+    """Write the artifact of a run, which `modalign serve` serves.
+
+    Args:
+        run: a run folder, or a fitted model.
+        folder: to write.
+        options: of `export_run`: dtype, index, adapter, images, overwrite.
+
+    Raises:
+        RunError: no finished run there.
+        ConfigError, ArtifactError: as `export_run`.
+    """
+    return export_run(run if isinstance(run, FittedModel) else load_model(run), folder, **options)
 
 
 def export_run(

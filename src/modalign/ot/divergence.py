@@ -14,7 +14,7 @@ from modalign.ot import _checks
 from modalign.ot._line_solve import line_problems
 from modalign.ot.cost import power_cost
 from modalign.ot.one_dimensional import sorted_potentials
-from modalign.ot.result import Transport
+from modalign.ot.result import Transport, as_html, numbers
 from modalign.ot.sinkhorn import (
     Scale,
     Solver,
@@ -43,6 +43,12 @@ class Divergence:
     cross: Transport
     self_x: Transport
     self_y: Transport
+
+    def __repr__(self) -> str:
+        return f"Divergence(value {numbers(self.value)}; cross: {self.cross!r})"
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
 
 def sinkhorn_divergence(
@@ -192,6 +198,13 @@ class Flow:
     points: Tensor
     gradients: Tensor
     losses: Tensor
+
+    def __repr__(self) -> str:
+        steps, n, d = self.gradients.shape
+        return f"Flow({steps} steps of {n} points in {d} dimensions; losses {numbers(self.losses)})"
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
 
 def gradient_flow(x: Tensor, loss: Callable[[Tensor], Tensor], *, steps: int, rate: float) -> Flow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,6 +42,12 @@ class Transport:
     converged: Tensor
     make_cost: Callable[[], Tensor] = field(repr=False)
 
+    def __repr__(self) -> str:
+        return f"Transport({_facts(self)})"
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
     @cached_property
     def cost(self) -> Tensor:
         """The cost, (..., n, m): as given, or for points on the line computed when first read."""
@@ -58,6 +65,35 @@ class Transport:
     def linear_value(self) -> Tensor:
         """`<plan, C>`, (...): the cost of transport without the regularisation."""
         return (self.plan * self.cost).sum((-2, -1))
+
+
+def numbers(values: Tensor) -> str:
+    """A tensor in a few words: its only number, or its shape and range.
+
+    Example:
+        >>> numbers(torch.tensor(0.5)), numbers(torch.tensor([1.0, 3.0]))
+        ('0.5', '(2,) from 1 to 3')
+    """
+    values = values.detach()
+    if values.numel() == 0:
+        return f"{tuple(values.shape)}, empty"
+    if values.dim() == 0:
+        return f"{values.item():.5g}"
+    low, high = values.min().item(), values.max().item()
+    return f"{tuple(values.shape)} from {low:.5g} to {high:.5g}"
+
+
+def as_html(result: object) -> str:
+    """A result's `repr` for a notebook."""
+    return f"<pre>{html.escape(repr(result))}</pre>"
+
+
+def _facts(one: Transport) -> str:
+    n, total = int(one.converged.sum()), one.converged.numel()
+    done = "converged" if n == total else f"{n} of {total} converged"
+    sides = f"{one.f.shape[-1]} x {one.g.shape[-1]} points"
+    steps = int(one.iterations.max()) if one.iterations.numel() else 0
+    return f"value {numbers(one.value)}, {sides}, {done} after {steps} iterations"
 
 
 def plan_of(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, reg: Tensor) -> Tensor:

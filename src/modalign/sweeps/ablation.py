@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from modalign.core import showing
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, DataError, UnknownName
 from modalign.evaluate.compare import MetricDifference, RunResult, average, compare
@@ -16,7 +17,7 @@ from modalign.models import _registry as registry
 from modalign.sweeps import runner
 from modalign.sweeps.job import FitJob, Job, check_metric
 from modalign.sweeps.plan import SweepPlan
-from modalign.sweeps.table import Progress, Sweep, SweepRow, rows_of
+from modalign.sweeps.table import Progress, Sweep, SweepRow, rows_of, shown_rows
 
 FULL = "full"
 
@@ -42,6 +43,21 @@ class Ablation:
         """The test of a variant; None where it has no finished run."""
         found = (t for t in self.tests if (t.second, t.metric) == (variant, metric))
         return next(found, None)
+
+    def _heading(self) -> str:
+        return f"Ablation of {len(self.rows)} variants, {len(self.sweep.runs)} runs"
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        columns, rows = shown_rows(self.rows, self.sweep.metric)
+        found = [self.test(row[0], self.sweep.metric) for row in rows]
+        tests = ["" if one is None else f"{one.corrected:.2g}" for one in found]
+        return [*columns, "p"], [[*row, p] for row, p in zip(rows, tests, strict=True)]
+
+    def __repr__(self) -> str:
+        return showing.text_table(self._heading(), *self._cells())
+
+    def _repr_html_(self) -> str:
+        return showing.html_table(self._heading(), *self._cells())
 
     def to_dict(self) -> dict[str, Any]:
         """As `results.json` has it."""

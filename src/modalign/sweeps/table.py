@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from modalign.core import showing
 from modalign.errors import RunError
 from modalign.sweeps.plan import SweepPlan, text
 
@@ -32,6 +33,11 @@ class SweepRun:
     folder: Path
     results: Mapping[str, Any] | None
     error: str | None = None
+
+    def __repr__(self) -> str:
+        valid = (self.results or {}).get("valid") or {}
+        came = f"failed: {self.error}" if self.results is None else showing.in_words(valid)
+        return f"SweepRun({self.name}, seed {self.seed}; {came})"
 
     def value(self, metric: str, part: str = "valid") -> float | None:
         """A metric of the run."""
@@ -78,6 +84,11 @@ class SweepRow:
     parameters: int | None
     seconds: float | None
 
+    def __repr__(self) -> str:
+        means = showing.in_words({name: stat.mean for name, stat in self.valid.items()})
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        return f"SweepRow({self.name}; {len(self.seeds)} seeds{failed}; valid {means})"
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -123,6 +134,19 @@ class Sweep:
         """Runs without a result."""
         return [run for run in self.runs if run.results is None]
 
+    def __repr__(self) -> str:
+        return showing.text_table(self._heading(), *shown_rows(self.rows, self.metric))
+
+    def _repr_html_(self) -> str:
+        notes = [f"{run.name}, seed {run.seed} failed: {run.error}" for run in self.failed]
+        return showing.html_table(
+            self._heading(), *shown_rows(self.rows, self.metric), notes[: showing.MOST_ROWS]
+        )
+
+    def _heading(self) -> str:
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        return f"Sweep of {len(self.runs)} runs{failed} in {self.folder}, by {self.metric}"
+
     def to_dict(self) -> dict[str, Any]:
         """As `results.json` has it."""
         runs = [
@@ -137,6 +161,19 @@ class Sweep:
             "table": [asdict(row) for row in self.rows],
             "runs": runs,
         }
+
+
+def shown_rows(rows: Sequence[SweepRow], metric: str) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells: the set, its seeds, and the metric on validation and test."""
+
+    def cell(stats: Mapping[str, Stat]) -> str:
+        if metric not in stats:
+            return ""
+        one = stats[metric]
+        return f"{one.mean:.4f}" + ("" if one.std is None else f" ± {one.std:.4f}")
+
+    cells = [[row.name, str(len(row.seeds)), cell(row.valid), cell(row.test)] for row in rows]
+    return ["set", "seeds", f"valid {metric}", f"test {metric}"], cells
 
 
 def rows_of(settings: Mapping[str, Mapping[str, Any]], runs: Sequence[SweepRun]) -> list[SweepRow]:
