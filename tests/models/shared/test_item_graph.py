@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import oracles
+from modalign.core import seeds
 from modalign.core.modality import Modality
 from modalign.errors import ConfigError, UnknownName
-from modalign.models._shared.item_graph import item_graph, modality_weights
+from modalign.models._shared.item_graph import cosine_graph, item_graph, modality_weights
 from modalign.testing.toy import toy_dataset
 
 VIEW = toy_dataset().view()
@@ -74,3 +75,17 @@ def test_wrong_weights_are_refused(
 ) -> None:
     with pytest.raises(error, match=says):
         modality_weights(given, ["image", "text"], VIEW.modalities)
+
+
+def test_weights_of_the_cosine_graph_are_cosines_by_the_sums_of_rows() -> None:
+    rng = seeds.numpy_generator(0, "cosines")
+    features, present = rng.normal(size=(20, 5)).astype(np.float32), np.arange(20) % 7 != 3
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True) * present[:, None]
+    cosines = unit.astype(float) @ unit.T.astype(float)
+    kept = np.zeros_like(cosines)
+    for i in np.flatnonzero(present):
+        near = [j for j in np.argsort(-cosines[i]) if present[j]][:15]
+        kept[i, near] = np.maximum(cosines[i, near], 0)
+    sums = np.where(present, kept.sum(1), 1)
+    graph = cosine_graph(Modality("x", features, present), 15, block=6).toarray()
+    np.testing.assert_allclose(graph, kept / np.sqrt(np.outer(sums, sums)), rtol=1e-4, atol=1e-6)

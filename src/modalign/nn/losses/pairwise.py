@@ -27,6 +27,22 @@ def bpr_loss(positive_scores: Tensor, negative_scores: Tensor) -> Tensor:
     return functional.softplus(negative_scores - positive_scores).mean()
 
 
+def bpr_of_vectors(users: Tensor, items: Tensor) -> Tensor:
+    """`bpr_loss` of the inner products of users (B, d) with items (2 B, d), a scalar.
+
+    Args:
+        users: one row for each pair.
+        items: the B positives, then the B negatives.
+
+    Example:
+        >>> users, items = torch.tensor([[1.0]]), torch.tensor([[3.0], [1.0]])
+        >>> round(bpr_of_vectors(users, items).item(), 4)
+        0.1269
+    """
+    scores = torch.linalg.vecdot(users, items.view(2, *users.shape))  # (2, B)
+    return bpr_loss(scores[0], scores[1])
+
+
 def l2_penalty(*tensors: Tensor, batch_size: int) -> Tensor:
     """Half the sum of squares of all entries over the batch size, `sum |t|^2 / (2 B)`, a scalar.
 
