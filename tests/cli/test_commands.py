@@ -199,7 +199,7 @@ def test_import_of_citeulike_and_its_words(workshop: Path, cli: Cli) -> None:
     assert (report["modality"], report["n"], report["skipped"]) == ("text", 10, False)
     (again,) = answer(cli, *command)
     assert again["skipped"]
-    assert "exists already" in shown(cli, *command)
+    assert "existed already, nothing was done" in shown(cli, *command)
     (forced,) = answer(cli, *command, "--force")
     assert not forced["skipped"]
     assert answer(cli, "data", "info", "data/cul")["modalities"]["text"]["width"] == 3

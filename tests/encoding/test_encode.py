@@ -138,6 +138,7 @@ def test_same_modality_is_skipped_unless_forced_or_changed(shop):
     _, report = encode(shop, "text", again)
     assert report.skipped
     assert again.calls == 0
+    assert (report.reused, report.encoded, report.n_missing) == (5, 0, shop.n_items - 5)
     assert report.corrupt == (("i4", "blue things are not read"),)
     assert not encode(shop, "text", Lengths(), force=True)[1].skipped
     assert not encode(shop, "text", Lengths(revision=2))[1].skipped

@@ -153,9 +153,6 @@ def _show(dataset: Any, reports: list[Any]) -> None:
     rows = []
     for report in reports:
         m = dataset.modalities[report.modality]
-        note = f"{report.seconds:.1f} s"
-        if report.skipped:
-            note = "exists already"
         rows.append(
             [
                 plain(report.modality),
@@ -163,13 +160,15 @@ def _show(dataset: Any, reports: list[Any]) -> None:
                 f"{m.dim:,}",
                 f"{len(m):,}",
                 f"{report.n_missing:,}",
-                "" if report.skipped else f"{report.reused:,}",
-                "" if report.skipped else f"{report.encoded:,}",
-                note,
+                f"{report.reused:,}",
+                f"{report.encoded:,}",
+                f"{report.seconds:.1f} s",
             ]
         )
     columns = ["name", "encoder", "width", "items", "missing", "reused", "new", "time"]
     out.print(table("Modalities", columns, rows, (2, 3, 4, 5, 6)))
+    if there := [plain(report.modality) for report in reports if report.skipped]:
+        say(f"{', '.join(there)}: existed already, nothing was done (--force encodes again)", out)
     for report in reports:
         if texts := dataset.modalities[report.modality].provenance.get("columns"):
             say(f"{report.modality}: from the columns {', '.join(texts)}", out)

@@ -49,9 +49,9 @@ class EncodeReport:
 
     Attributes:
         n_missing: number of items without features, including unreadable ones.
-        corrupt: id and reason of each item whose input could not be read.
+        corrupt: id and reason of each item whose input could not be read; with the file, if any.
         skipped: the same modality existed already, and nothing was done.
-        reused: number of items whose features came from the cache.
+        reused: number of items whose features came from the cache, or existed already.
         encoded: number of items whose features were computed.
     """
 
@@ -163,6 +163,9 @@ def encode(
         encoder.fit([one for one in raw if one is not None])
     cache = None if force or not resume else _cache_of(encoder, kind)
     features, present, corrupt, reused = job.run(keys, cache)
+    if kind != "text":
+        files = dataset.item_table[columns[0]]
+        corrupt = [(row, f"{why} ({files[row]})") for row, why in corrupt]
     if not present.any():
         raise _nothing_to_encode(dataset, modality, columns, corrupt)
     provenance["unreadable"] = [[dataset.items.ids([row])[0], why] for row, why in corrupt]
@@ -446,13 +449,16 @@ def _keep(dataset: Dataset, modality: Modality) -> Dataset:
 def _report(
     dataset: Dataset, modality: Modality, start: float, skipped: bool = False, reused: int = 0
 ) -> EncodeReport:
+    n_present = int(modality.present.sum())
+    if skipped:
+        reused = n_present
     return EncodeReport(
         modality.name,
         dataset.n_items,
-        int((~modality.present).sum()),
+        dataset.n_items - n_present,
         tuple((one_id, reason) for one_id, reason in modality.provenance.get("unreadable", ())),
         time.perf_counter() - start,
         skipped,
         reused,
-        0 if skipped else int(modality.present.sum()) - reused,
+        n_present - reused,
     )

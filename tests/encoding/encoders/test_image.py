@@ -15,7 +15,9 @@ def test_efficientnet_rows_presence_and_broken_pictures(shop):
     image = out.modalities["image"]
     assert image.dim == 1280
     assert image.present.tolist() == [True, True, False, True, False, True, True, True]
-    assert report.corrupt == (("i4", "not a picture of JPEG, PNG, WEBP, GIF or BMP"),)
+    assert report.corrupt == (
+        ("i4", "not a picture of JPEG, PNG, WEBP, GIF or BMP (images/i4.png)"),
+    )
     encoder = make_encoder(None, "image")
     alone = encoder.encode([shop.image_path(5)])[0]
     np.testing.assert_allclose(image.features[5], alone, atol=2e-5)

@@ -160,8 +160,10 @@ def test_broken_files_are_named_and_the_others_encoded(tmp_path):
     assert made.modalities["audio"].present.tolist() == [True] * 3 + [False] * 7
     known = "not a sound or video of wav, w64, mp3, flac, ogg"
     reasons = dict(report.corrupt)
-    assert reasons["3"] == "nothing but silence"
-    assert reasons["8"] == "no sound track"
+    files = made.item_table["audio"]
+    assert reasons["3"] == f"nothing but silence ({files[3]})"
+    assert reasons["8"] == f"no sound track ({files[8]})"
+    assert all((made.folder / files[row]).is_file() for row in (3, 8))
     for one in ("4", "6", "7"):
         assert reasons[one].startswith(known)
     assert set(reasons) == {"3", "4", "5", "6", "7", "8"}
