@@ -13,8 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.core.interfaces import Batch
 from modalign.core.view import TrainView
 from modalign.nn.bags import Bags
+
+SMALL = TrainView(2, 3, users=torch.tensor([0, 0, 1, 1]), items=torch.tensor([0, 1, 1, 2]))
+"""Two users, three items, four interactions; the numbers of several tests were computed by hand."""
+SMALL_VECTORS = torch.tensor([[1, 0], [0, 1], [1, 1], [0, 2], [2, -1]], dtype=torch.float64)
+"""Vectors of its users, then of its items."""
+SMALL_TRIPLES = Batch(torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor([2, 0]))
+"""Users, chosen items and unseen items."""
 
 
 def interaction_matrix(view: TrainView) -> np.ndarray:
