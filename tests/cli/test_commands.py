@@ -20,6 +20,7 @@ import pytest
 import typer
 import yaml
 from calling import Cli
+from polars.testing import assert_frame_equal
 
 import modalign
 from modalign.cli import main
@@ -503,13 +504,63 @@ def test_recommend(workshop: Path, cli: Cli) -> None:
         assert len(before) == 8
         assert not before & {row["item_id"] for row in one["recommended"]}
     text = shown(cli, "recommend", "runs/bpr", "--user", "u1", "-k", "20")
-    assert "liked before (8 in total)" in text
+    assert "liked before (8)" in text
     assert "blue [hat] no. i" in text  # square brackets are no markup
     for rank, row in enumerate(found[0]["recommended"], start=1):
         assert re.search(rf"^ +{rank} .*{re.escape(row['title'])} .*{row['score']:.3f}", text, re.M)
     assert max(map(len, text.splitlines())) <= 80
     everything = answer(cli, "recommend", "runs/bpr", "--user", "u1", "-k", "40", "--keep-seen")
     assert len(everything[0]["recommended"]) == 40
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_recommend_writes_lists_of_some_and_of_all(
+    ending: str, workshop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modalign.experiments.fitted import FittedModel
+
+    read = pl.read_csv if ending == "csv" else pl.read_parquet
+    every = FittedModel.recommend_all
+    monkeypatch.setattr(FittedModel, "recommend_all", lambda *a: every(*a, block=7))
+    told = answer(cli, "recommend", "runs/bpr", "--all", "-k", "3", "--out", f"all.{ending}")
+    frame = read(f"all.{ending}")
+    assert frame.columns == ["user_id", "rank", "item_id", "score", "title"]
+    assert told["rows"] == len(frame) == 3 * frame["user_id"].n_unique()
+    shown(cli, "recommend", "runs/bpr", "--user", "u2", "-k", "3", "--out", f"one.{ending}")
+    one = read(f"one.{ending}")
+    # Another block of users: the last bits of the scores may differ.
+    assert_frame_equal(one, frame.filter(pl.col("user_id") == "u2"), rel_tol=1e-4)
+    listed = answer(cli, "recommend", "runs/bpr", "--user", "u2", "-k", "3")[0]["recommended"]
+    assert [row["item_id"] for row in listed] == one["item_id"].to_list()
+
+
+def test_recommend_shows_ids_beside_titles(workshop: Path, cli: Cli) -> None:
+    listed = answer(cli, "recommend", "runs/bpr", "--user", "u2", "-k", "3")[0]["recommended"]
+    # A user is listed once, however often named.
+    text = shown(cli, "recommend", "runs/bpr", "--user", "u2", "--user", "u2", "-k", "3")
+    assert text.count("bpr for user u2") == 1
+    lines = text.splitlines()[3:6]
+    for row, line in zip(listed, lines, strict=True):
+        assert line.split()[:2] == [str(row["rank"]), row["item_id"]]
+        assert row["title"][:10] in line
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "a user with --user ID, one of 60 such as"),
+        (("--all",), "--all without --out"),
+        (("--all", "--user", "u1", "--out", "l.csv"), "both"),
+        (("--all", "--out", "l.txt"), "ends with .csv or .parquet"),
+    ],
+)
+def test_recommend_asks_for_whom(
+    words: tuple[str, ...], told: str, workshop: Path, cli: Cli
+) -> None:
+    got = cli("recommend", "runs/bpr", *words)
+    assert got.code == 2
+    assert told in got.err
+    assert not list(Path().glob("l.*"))
 
 
 @pytest.mark.slow

@@ -161,38 +161,52 @@ def _cutoff(metric: str) -> int:
 
 def recommend(
     run: Run,
-    user: Annotated[list[str], typer.Option(help="User id; repeat it for several.")],
+    user: Annotated[list[str] | None, typer.Option(help="User id; repeat it for several.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All users of the data; needs --out.")
+    ] = False,
     k: HowMany = 10,
     keep_seen: Annotated[
         bool, typer.Option("--keep-seen", help="Also list items that the user already had.")
     ] = False,
+    out_file: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write the lists to this file, .csv or .parquet."),
+    ] = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Recommend items to a user: titles and scores, beside the items that the user liked.
+    """Recommend items to users: ids, titles and scores, beside the items that the user liked.
 
-    Items of the user's test part are marked: they were hidden in training.
+    Items of the user's test part are marked: they were hidden in training. A file has the columns
+    user_id, rank, item_id, score and title.
     """
     from modalign.experiments.fit import load_model
-    from modalign.report.gallery import hidden_items, liked
 
+    users = list(dict.fromkeys(user or []))
+    _check_users(users, every, out_file)
     fitted = load_model(run, data)
-    frame = fitted.recommend(user, k, filter_seen=not keep_seen)
-    documents = []
-    for one in user:
-        mine = frame.filter(frame["user_id"] == one)
-        before = liked(fitted.dataset, one)
-        hits = hidden_items(fitted.dataset, one)
-        documents.append(
-            {
-                "user": one,
-                "liked": [{k: v for k, v in had.items() if k != "item"} for had in before],
-                "recommended": [
-                    {**row, "hit": row["item_id"] in hits}
-                    for row in mine.drop("user_id").to_dicts()
-                ],
-            }
+    if not users and not every:
+        known = fitted.dataset.users.series
+        some = ", ".join(repr(one) for one in known.head(3))
+        raise ConfigError(
+            f"a user with --user ID, one of {len(known):,} such as {some}",
+            "none",
+            f"write --user {known[0]}, or --all --out lists.csv for all users",
         )
+    if out_file is not None:
+        frames = (
+            fitted.recommend_all(k, not keep_seen)
+            if every
+            else iter([fitted.recommend(users, k, filter_seen=not keep_seen)])
+        )
+        n = _write_lists(frames, out_file)
+        if json:
+            print_json({"lists": str(out_file), "rows": n})
+        else:
+            say(f"{n:,} rows written to {out_file}", out)
+        return
+    documents = _lists(fitted, users, k, keep_seen)
     if json:
         print_json(documents)
         return
@@ -200,22 +214,105 @@ def recommend(
         _show_list(fitted.spec.name, document, k)
 
 
+FORMATS = (".csv", ".parquet")
+LONGEST_ID = 16
+"""Longer ids are cut on a narrow terminal, as titles are."""
+
+
+def _check_users(users: list[str], every: bool, out_file: Path | None) -> None:
+    if users and every:
+        raise ConfigError("--user or --all", "both", "drop one of them")
+    if every and out_file is None:
+        fix = "add --out lists.csv or --out lists.parquet"
+        raise ConfigError("a file for the lists of all users", "--all without --out", fix)
+    if out_file is not None and out_file.suffix.lower() not in FORMATS:
+        fix = "end the name with .csv or .parquet"
+        raise ConfigError("a file that ends with .csv or .parquet", repr(out_file.name), fix)
+
+
+def _write_lists(frames: Any, path: Path) -> int:
+    """Write frames one after another, complete or not at all; the number of rows."""
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    from modalign.core.files import write_aside
+
+    n, writer = 0, None
+    with write_aside(path) as aside:
+        try:
+            for frame in frames:
+                table = frame.to_arrow(compat_level=None).cast(_plain_schema(frame))
+                if writer is None:
+                    make: Any = (
+                        pyarrow.csv.CSVWriter
+                        if path.suffix.lower() == ".csv"
+                        else pyarrow.parquet.ParquetWriter
+                    )
+                    writer = make(aside, table.schema)
+                writer.write_table(table)
+                n += len(frame)
+        finally:
+            if writer is not None:
+                writer.close()
+    return n
+
+
+def _plain_schema(frame: Any) -> Any:
+    """Types that every reader of Parquet knows."""
+    import pyarrow as pa
+
+    text = pa.large_string()
+    kinds = {"rank": pa.int64(), "score": pa.float32()}
+    return pa.schema([(name, kinds.get(name, text)) for name in frame.columns])
+
+
+def _lists(fitted: Any, users: list[str], k: int, keep_seen: bool) -> list[dict[str, Any]]:
+    """The recommendations of each user, with what the user liked and which were hits."""
+    from modalign.report.gallery import hidden_items, liked
+
+    frame = fitted.recommend(users, k, filter_seen=not keep_seen)
+    documents = []
+    for one in users:
+        mine = frame.filter(frame["user_id"] == one)
+        hits = hidden_items(fitted.dataset, one)
+        documents.append(
+            {
+                "user": one,
+                "liked": [
+                    {key: v for key, v in had.items() if key != "item"}
+                    for had in liked(fitted.dataset, one)
+                ],
+                "recommended": [
+                    {**row, "hit": row["item_id"] in hits}
+                    for row in mine.drop("user_id").to_dicts()
+                ],
+            }
+        )
+    return documents
+
+
 def _show_list(model: str, document: dict[str, Any], k: int) -> None:
     got, before = document["recommended"], document["liked"]
+    titled = any(one["title"] != one["item_id"] for one in got)
     rows = []
     for place in range(max(len(got), min(len(before), k))):
-        cells = ["", "", "", ""]
+        cells = [""] * 5
         if place < len(got):
             one = got[place]
             mark = "[bold green]*[/] " if one["hit"] else "  "
-            cells[:3] = [str(one["rank"]), mark + plain(one["title"]), f"{one['score']:.3f}"]
+            title = plain(one["title"]) if titled else ""
+            cells[:4] = [str(one["rank"]), plain(one["item_id"]), mark + title,
+                         f"{one['score']:.3f}"]  # fmt: skip
         if place < len(before):
-            cells[3] = plain(before[place]["title"])
+            cells[4] = plain(before[place]["title"])
         rows.append(cells)
     title = f"{model} for user {document['user']}"
-    heading = f"liked before ({len(before)} in total)"
-    columns = ["", "recommended", "score", heading]
-    out.print(table(title, columns, rows, numbers=(0, 2), cut=(1, 3)))
+    heading = f"liked before ({len(before):,})"
+    columns = ["", "item", "recommended" if titled else "", "score", heading]
+    cut = [2, 4] if titled else [4]
+    if max((len(one["item_id"]) for one in got), default=0) > LONGEST_ID:
+        cut.insert(0, 1)
+    out.print(table(title, columns, rows, numbers=(0, 3), cut=cut))
     if any(one["hit"] for one in got):
         say("* in the user's test part, which was hidden in training", out)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -124,6 +124,23 @@ class FittedModel:
             device=devices.of(self.model),
         )
         return self._frame(ranking)
+
+    def recommend_all(
+        self, k: int = 10, filter_seen: bool = True, block: int = 20_000
+    ) -> Iterator[pl.DataFrame]:
+        """`recommend` for all users that the model can score, some of them at a time.
+
+        Args:
+            k: how many items.
+            filter_seen: leave out what the user had, as `recommend` does.
+            block: number of users in a frame.
+        """
+        rows = np.arange(self.dataset.n_users)
+        if not self.model.unseen_users:
+            rows = rows[self.dataset.history.trained]
+        for start in range(0, len(rows), block):
+            ids = self.dataset.users.series.gather(rows[start : start + block])
+            yield self.recommend(ids, k, filter_seen)
 
     def recommend_for(
         self, histories: Mapping[str, Ids], k: int = 10, filter_seen: bool = True

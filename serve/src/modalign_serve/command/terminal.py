@@ -74,7 +74,7 @@ def table(
         cut: indices of columns that are shortened with an ellipsis on a narrow terminal.
     """
     made = Table(box=box.SIMPLE_HEAD, show_header=any(columns), show_edge=False)
-    width = _room(columns, rows, cut) if cut else None
+    widths = _room(columns, rows, cut)
     for index, name in enumerate(columns):
         number = index in numbers
         cells = [Text.from_markup(str(row[index])).cell_len for row in rows] if number else []
@@ -83,7 +83,7 @@ def table(
             justify="right" if number else "left",
             overflow="ellipsis" if index in cut else "fold",
             no_wrap=bool(cut) or index == 0,
-            max_width=width if index in cut else None,
+            max_width=widths.get(index),
             min_width=max(cells, default=None),
         )
     for row in rows:
@@ -91,10 +91,17 @@ def table(
     return Group(Text(title, "bold"), made, "")
 
 
-def _room(columns: Sequence[str], rows: Sequence[Sequence[Any]], cut: Sequence[int]) -> int:
-    """The width left for each shortened column when the others keep theirs."""
-    taken = 0
-    for index, name in enumerate(columns):
-        cells = [Text.from_markup(str(row[index])).cell_len for row in rows]
-        taken += 3 + (0 if index in cut else max([len(name), *cells]))
-    return max((out.width - taken) // len(cut), 8)
+def _room(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], cut: Sequence[int]
+) -> dict[int, int]:
+    """Widths of the shortened columns: what one does not need is left to the others."""
+    wanted = [
+        max(Text.from_markup(str(cell)).cell_len for cell in (escape(name), *cells))
+        for name, *cells in zip(columns, *rows, strict=True)
+    ]
+    left = out.width - sum(3 + (0 if index in cut else w) for index, w in enumerate(wanted))
+    widths = {}
+    for done, index in enumerate(sorted(cut, key=lambda index: wanted[index])):
+        widths[index] = max(min(wanted[index], left // (len(cut) - done)), 8)
+        left -= widths[index]
+    return widths
