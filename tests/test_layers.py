@@ -44,6 +44,8 @@ ROOTS = {
     "modalign_serve": Path(modalign_serve.__file__).parent,
     "modalign": Path(modalign.__file__).parent,
 }
+# Files of a root that are no rooms: what `import` and what `python -m` read.
+DOORS = {"__init__", "__main__"}
 PICTURE = Path(__file__).parents[1] / "docs" / "img" / "rooms.svg"
 # What a room never imports, not even inside a function.
 NEVER = {
@@ -87,7 +89,7 @@ def violations(package: str, root: Path) -> list[str]:
     found = []
     for path in sorted(root.rglob("*.py")):
         room = path.relative_to(root).parts[0].removesuffix(".py")
-        if room == "__init__":
+        if room in DOORS:
             continue
         for line, name in imports(path):
             why = why_not(package, room, name)
@@ -129,12 +131,15 @@ def test_every_room_stands_in_a_row(package: str) -> None:
         for path in ROOTS[package].iterdir()
         if path.suffix == ".py" or (path / "__init__.py").is_file()
     }
-    assert rooms - {"__init__"} == {room for row in ROWS[package] for room in row}
+    assert rooms - DOORS == {room for row in ROWS[package] for room in row}
 
 
 @pytest.mark.parametrize("package", ROWS)
 def test_the_root_holds_no_loose_module(package: str) -> None:
-    assert {path.name for path in ROOTS[package].glob("*.py")} == {"__init__.py", "errors.py"}
+    assert {path.stem for path in ROOTS[package].glob("*.py")} == {*DOORS, "errors"}
+    room = {"modalign": "cli", "modalign_serve": "command"}[package]
+    called = [name for _, name in imports(ROOTS[package] / "__main__.py") if name[0] != "_"]
+    assert called == [f"{package}.{room}.main.run"]
 
 
 def files_of(package: str) -> dict[str, set[str]]:

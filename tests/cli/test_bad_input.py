@@ -215,7 +215,7 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     "missing user column": (
         csv("who,item_id\na,b\n"),
         f"{IMPORT} bad.csv {TO}",
-        ("column of users", "who, item_id", "user=NAME"),
+        ("column of users", "who, item_id", "--user NAME"),
     ),
     "missing item column": (csv("user_id,x\na,b\n"), f"{IMPORT} bad.csv {TO}", ("of items",)),
     "named column missing": (

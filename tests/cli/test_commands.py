@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
+import logging
+import os
 import re
 import subprocess
 import sys
@@ -21,9 +24,10 @@ import typer
 import yaml
 from calling import Cli
 from polars.testing import assert_frame_equal
+from rich.console import Console
 
 import modalign
-from modalign.cli import main
+from modalign.cli import main, render
 from modalign.core.settings import DEFAULT_SEED
 from modalign.data.dataset import Dataset
 from modalign.data.sources import SOURCES
@@ -561,6 +565,107 @@ def test_recommend_asks_for_whom(
     assert got.code == 2
     assert told in got.err
     assert not list(Path().glob("l.*"))
+
+
+BAD = "\x1b]0;owned\x07 \x9b31m red \u202eshoe"
+ABOUT = ["linen \x1b shirt", "running shoe", "enamel mug"] * 4
+
+
+@pytest.mark.slow
+def test_what_a_terminal_obeys_is_shown_as_an_escape(workshop: Path, cli: Cli) -> None:
+    pairs = [(f"u{u}{BAD}", f"i{(u * 3 + j) % 12}{BAD}") for u in range(12) for j in range(8)]
+    pl.DataFrame(pairs, ["user_id", "item_id"], orient="row").write_parquet("bad.parquet")
+    ids = [f"i{n}{BAD}" for n in range(12)]
+    titles = pl.DataFrame({"item_id": ids, "title": [BAD] * 12, "about": ABOUT, BAD: ids})
+    titles.write_parquet("items.parquet")
+    Path("rows.csv").write_text(f"user_id,item_id,rating\na,b,{BAD}\n{BAD},,1\n")
+    table = ["data", "import", "table"]
+    seen = [
+        cli(*table, "bad.parquet", "--items", "items.parquet", "--name", BAD, "--out", "bad"),
+        cli(*table, "rows.csv", "--out", "none"),
+        cli(*table, f"[b]{BAD}.csv", "--out", "none"),
+        cli("data", "info", "bad"),
+        cli("train", "--data", "bad", "--model", "popularity", "--out", f"runs/{BAD}"),
+        cli("train", "--data", "bad", "--model", "ease", "--out", "runs/bad"),
+        cli("compare", f"runs/{BAD}", "runs/bad"),
+        cli("recommend", "runs/bad", "--user", f"u1{BAD}"),
+        cli("recommend", "runs/bad", "--user", f"u1{BAD}", "--json"),
+        cli("recommend", "runs/bad"),
+        cli("similar", "runs/bad", "--item", f"i1{BAD}"),
+        cli("recommend", "runs/bad", "--user", BAD),
+        cli("describe", "bad"),
+        cli("describe", "bad", "--show", "2"),
+        cli("train", "--data", "bad", "--model", BAD, "--out", "none"),
+        cli(BAD),
+    ]
+    assert [one.code for one in seen] == [0, 2, 2, 0, 0, 0, 0, 0, 0, 2, 0, 2, 0, 0, 2, 2], seen
+    for one in seen:
+        assert not set("\x1b\x07\x9b\u202e") & set(one.out + one.err), one
+    assert "\\x1b]0;owned" in seen[7].out
+    # JSON has escapes of its own, so that a program reads what was there.
+    assert json.loads(seen[8].out)[0]["recommended"][0]["title"] == BAD
+
+
+def test_a_message_is_shown_without_what_a_terminal_obeys(cli: Cli) -> None:
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(render, "err", Console(file=printed, width=70))
+        with render.show_logs(logging.INFO):
+            logging.getLogger("modalign.data").warning("item %s has no title", BAD)
+    assert not set("\x1b\x07\x9b\u202e") & set(printed.getvalue())
+    assert "\\x1b]0;owned" in printed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["trian"], "train"),
+        (["data", "improt"], "import"),
+        (["train", "--modle", "bpr"], "--model"),
+        (["train", "--data", "d", "--model", "lightgnc", "--out", "x"], "lightgcn"),
+        (["train", "--data", "d", "--model", "bpr", "--set", "epoch=3", "--out", "x"], "epochs"),
+        (["data", "import", "tabel", "good.csv", "--out", "x"], "table"),
+        (["data", "import", "table", "good.csv", "--user", "userid", "--out", "x"], "user_id"),
+        (["data", "import", "table", "good.csv", "--time", "raiting", "--out", "x"], "rating"),
+        (["compare", "runs/bpr", "runs/pop", "--metric", "recal@10"], "recall@10"),
+        (["evaluate", "runs/bpr", "--mask", "stric"], "strict"),
+    ],
+)
+def test_the_nearest_name_is_suggested(
+    words: list[str], meant: str, workshop: Path, cli: Cli
+) -> None:
+    got = cli(*words)
+    assert got.code == 2
+    assert f"did you mean {meant!r}?" in got.err
+
+
+@pytest.mark.slow
+def test_python_m_is_the_command() -> None:
+    for name in ("modalign", "modalign_serve"):
+        got = subprocess.run(
+            [sys.executable, "-m", name, "--version"], capture_output=True, text=True, check=True
+        )
+        assert got.stdout.split()[0] == name.replace("_", "-")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "typed", "completed"),
+    [
+        ("modalign", "modalign rec", "recommend"),
+        ("modalign", "modalign train --mod", "--model"),
+        ("modalign_serve", "modalign-serve fee", "feedback"),
+    ],
+)
+def test_a_shell_completes_commands(program: str, typed: str, completed: str) -> None:
+    name = program.upper()
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    got = subprocess.run(
+        [sys.executable, "-m", program],
+        env={**os.environ, f"_{name}_COMPLETE": "complete_bash", **words},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert got.stdout.split() == [completed]
 
 
 @pytest.mark.slow

@@ -242,7 +242,7 @@ def import_(
     if given.pop("no_header", False):
         given["header"] = False
     given |= parse_assignments(source_set or [])
-    with err.status(f"reading {path}") as status:
+    with err.status(f"reading {plain(path)}") as status:
         dataset = prepare(
             sources.read(kind, path, **given),
             out_folder,
@@ -303,7 +303,7 @@ def append(
 
     table = new_items.table()
     kinds = tuple(kind or KINDS)
-    with err.status(f"reading {folder}"):
+    with err.status(f"reading {plain(folder)}"):
         dataset = append_feedback(
             folder,
             feedback,

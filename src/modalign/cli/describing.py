@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modalign.cli.options import Device, Json, Sets, own_options
-from modalign.cli.render import counting, err, out, plain, print_json, say, table
+from modalign.cli.render import counting, err, out, plain, print_json, printable, say, table
 from modalign.errors import ConfigError
 from modalign_serve.command.grouped import grouped
 
@@ -329,8 +329,12 @@ def _show_user(one: dict[str, Any]) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("text", Text(one["text"] or "none"))
-    grid.add_row("source", Text(one["source"] or "none: no training items or no words"))
-    listed = "\n".join(titles[:SHOWN_ITEMS]) or "none in training"
+    grid.add_row("text", _shown(one["text"] or "none"))
+    grid.add_row("source", _shown(one["source"] or "none: no training items or no words"))
+    listed = "\n".join(map(printable, titles[:SHOWN_ITEMS])) or "none in training"
     grid.add_row("items", Text(listed + (f"\nand {more:,} more" if more > 0 else "")))
-    out.print(Text(f"user {one['user']}", "bold"), grid, Text(""), sep="\n")
+    out.print(Text(printable(f"user {one['user']}"), "bold"), grid, Text(""), sep="\n")
+
+
+def _shown(text: str) -> Text:
+    return Text(printable(text, keep="\n"))

@@ -53,7 +53,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.add_typer(data.app, name="data", rich_help_panel="Data")
 for _panel, _command, _epilog in (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import ConsoleRenderable, RenderableType
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
@@ -20,19 +20,27 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from modalign_serve.command.terminal import err, out, plain, print_json, say, table
+from modalign_serve.command.terminal import err, out, plain, print_json, printable, say, table
 
 __all__ = [
     "aligned", "counting", "downloading", "err", "metric_table", "out", "plain", "print_json",
-    "say", "show_logs", "table", "training",
+    "printable", "say", "show_logs", "table", "training",
 ]  # fmt: skip
+
+
+class _Messages(RichHandler):
+    """Messages may quote titles and ids: what a terminal would obey is escaped."""
+
+    def render_message(self, record: logging.LogRecord, message: str) -> ConsoleRenderable:
+        """The message of a record, safe to show."""
+        return super().render_message(record, printable(message, keep="\n\t"))
 
 
 @contextmanager
 def show_logs(level: int) -> Iterator[None]:
     """Print messages of the library from this level on to standard error, above progress bars."""
     logger = logging.getLogger("modalign")
-    handler = RichHandler(console=err, show_time=False, show_path=False, rich_tracebacks=True)
+    handler = _Messages(console=err, show_time=False, show_path=False, rich_tracebacks=True)
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(level)
@@ -87,5 +95,5 @@ def training(label: str) -> list[Any]:
 def _bar(text: str, *columns: ProgressColumn) -> Iterator[Callable[[int, int | None], None]]:
     shown = TextColumn("[bold]{task.description}"), BarColumn(bar_width=24), *columns
     with Progress(*shown, console=err) as bar:
-        task = bar.add_task(text, total=None)
+        task = bar.add_task(plain(text), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -154,7 +154,7 @@ def demo(
 
         def stage(text: str) -> None:
             stack.close()
-            err.print(f"[bold]{text}[/]", highlight=False)
+            err.print(f"[bold]{plain(text)}[/]", highlight=False)
 
         made = job.run(
             out_folder,

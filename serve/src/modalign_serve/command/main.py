@@ -13,7 +13,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 commands.register(app, commands.Names("modalign-serve", "run", "bench", "key", "feedback"))
 app.callback(

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modalign_serve.command.terminal import err, say
+from modalign_serve.command.terminal import err, printable, say
 from modalign_serve.errors import ConfigError, DataError, InputError, ModalignError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -48,7 +48,7 @@ def run(app: typer.Typer, name: str) -> int:
         show(err, error)
     except ModalignError as error:
         err.print("[bold red]Error:[/] ", end="")
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        err.print(printable(str(error), keep="\n"), markup=False, highlight=False, soft_wrap=True)
         return 1
     except (_Stopped, KeyboardInterrupt, typer.Abort) as stopped:
         say("; ".join(["stopped", *notes_of(stopped.__cause__ or stopped)]))
@@ -83,7 +83,8 @@ def _stoppable(app: typer.Typer) -> Any:
 
 def show(console: Console, error: InputError) -> None:
     """Print the three facts; at a terminal with a hanging indent, else one line each."""
-    facts = (("Error: expected", error.expected), ("got", error.got), ("To fix:", error.fix))
+    said = (("Error: expected", error.expected), ("got", error.got), ("To fix:", error.fix))
+    facts = [(label, printable(fact, keep="\n\t")) for label, fact in said]
     if not console.is_terminal:
         for label, fact in facts:
             console.print(f"{label:>15} {fact}", markup=False, highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,6 +18,9 @@ from rich.text import Text
 
 out = Console()
 err = Console(stderr=True)
+
+OBEYED = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
+"""Characters that a terminal obeys instead of showing them."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -41,20 +45,45 @@ def program_options(version: Version = False) -> None:
     """Register it with `app.callback(help=...)`: the options that stand before a command."""
 
 
+def printable(text: str, keep: str = "") -> str:
+    r"""A text without characters that a terminal obeys: they are written as escapes.
+
+    Those are control characters, and the ones that turn the direction of writing.
+
+    Args:
+        text: an id, a title, a message.
+        keep: control characters that stay, such as line breaks.
+
+    Example:
+        >>> print(printable("red\x1b[31m shoe"))
+        red\x1b[31m shoe
+    """
+    return OBEYED.sub(
+        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(),
+        text,
+    )
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    json.dump(value, sys.stdout, indent=2, default=str, ensure_ascii=False)
-    sys.stdout.write("\n")
+    text = json.dumps(value, indent=2, default=str, ensure_ascii=False)
+    # JSON escapes the characters below U+0020 by itself.
+    sys.stdout.write(OBEYED.sub(lambda found: _json_escape(found[0]), text) + "\n")
+
+
+def _json_escape(character: str) -> str:
+    return character if character == "\n" else f"\\u{ord(character):04x}"
 
 
 def say(text: str, console: Console = err) -> None:
     """Print a sentence as it is: ids, paths and titles are not read as markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+    shown = printable(text, keep="\n\t")
+    console.print(shown, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def plain(text: Any) -> str:
     """A cell of a table as it is: rich would read square brackets in a title as markup."""
-    return escape(str(text))
+    return escape(printable(str(text)))
 
 
 def table(
@@ -87,8 +116,8 @@ def table(
             min_width=max(cells, default=None),
         )
     for row in rows:
-        made.add_row(*("" if cell is None else str(cell) for cell in row))
-    return Group(Text(title, "bold"), made, "")
+        made.add_row(*("" if cell is None else printable(str(cell), keep="\n") for cell in row))
+    return Group(Text(printable(title), "bold"), made, "")
 
 
 def _room(

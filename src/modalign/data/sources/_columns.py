@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import polars as pl
@@ -113,7 +114,9 @@ def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Column
         wanted = given.get(role)
         if wanted is not None and wanted not in names:
             got = table.shown()
-            fix = table.hint() or f"name an existing column as {role}="
+            close = get_close_matches(wanted, names, n=1, cutoff=0.5)
+            meant = f"did you mean {close[0]!r}?" if close else f"choose one: --{role} NAME"
+            fix = table.hint() or meant
             raise DataError(f"a column {wanted!r} for the {role} in {table.name}", got, fix)
         rest = [n for n in names if n not in given.values()]
         found[role] = wanted or recognise(rest, role)
@@ -121,7 +124,7 @@ def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Column
     if user is None or item is None:
         role = "user" if user is None else "item"
         expected = f"a column of {role}s (such as {role}_id) in {table.name}"
-        raise DataError(expected, table.shown(), table.hint() or f"name the column: {role}=NAME")
+        raise DataError(expected, table.shown(), table.hint() or f"name the column: --{role} NAME")
     columns = Columns(user, item, found["weight"], found["time"])
     if columns.time is not None:
         return columns
