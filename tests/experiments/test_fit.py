@@ -356,3 +356,20 @@ def test_a_comparison_says_which_modalities_runs_read(tmp_path):
     assert any(one.startswith(said) for one in found.remarks)
     alike = compare_runs([tmp_path / "both", tmp_path / "ids"])
     assert not any("features" in one for one in alike.remarks)
+
+
+def test_a_run_below_popularity_says_so_and_what_to_try(data, caplog):
+    counts = modalign.fit(data, "popularity", ks=(20,)).results["valid"]["recall@20"]
+    assert not caplog.records
+    weak = modalign.fit(data, "bpr", epochs=1, learning_rate=1e-6, ks=(20,)).results["valid"][
+        "recall@20"
+    ]
+    assert weak < counts
+    (said,) = [one.message for one in caplog.records if "below popularity" in one.message]
+    assert f"recall@20 {weak:.4f} against {counts:.4f}" in said
+    assert "more epochs" in said
+    assert "learning_rate" in said
+    caplog.clear()
+    strong = modalign.fit(data, "ease", reg=50.0, ks=(20,)).results["valid"]["recall@20"]
+    assert strong > counts
+    assert not [one for one in caplog.records if "below popularity" in one.message]

@@ -14,6 +14,7 @@ from modalign.core.interfaces import Queries
 from modalign.core.view import TrainView
 from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError
+from modalign.experiments.fit import fit, load_model
 from modalign.models import ease
 from modalign.models._registry import get
 from modalign.models.ease import EASE, EASEConfig
@@ -134,3 +135,45 @@ def test_the_arrays_agree_with_the_oracle() -> None:
     seen, wanted = dataset.train.csr(*shape), dataset.test.csr(*shape)
     expected = oracles.recall_and_ndcg(scores, seen.toarray() > 0, wanted.toarray() > 0, 20)
     np.testing.assert_allclose(recall_and_ndcg(scores, seen, wanted), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (200, [100, 200, 400]),
+        (800, [200, 400, 800, 1600]),
+        (50, [25, 50, 100, 200, 400]),
+    ],
+)
+def test_auto_climbs_to_the_best_penalty_and_keeps_its_weights(best: int, tried: list[int]) -> None:
+    by_weights = {
+        float(solved(reg=float(one)).weights.abs().sum()): one for one in (25, *tried, 3200)
+    }
+    measured: list[int] = []
+
+    def measure() -> float:
+        reg = by_weights[float(model.weights.abs().sum())]
+        measured.append(reg)
+        return -abs(np.log(reg / best))
+
+    model = EASE(EASEConfig(), VIEW)
+    assert model.choose(VIEW, measure) == {"reg": best}
+    assert sorted(measured) == tried
+    torch.testing.assert_close(model.weights, solved(reg=float(best)).weights, rtol=0, atol=0)
+
+
+def test_auto_is_200_without_validation_and_for_many_items(monkeypatch) -> None:
+    torch.testing.assert_close(solved().weights, solved(reg=200.0).weights, rtol=0, atol=0)
+    monkeypatch.setattr(ease, "AUTO_ITEMS", 10)
+    model = EASE(EASEConfig(), VIEW)
+    assert model.choose(VIEW, lambda: pytest.fail("nothing to measure")) == {"reg": 200.0}
+    torch.testing.assert_close(model.weights, solved(reg=200.0).weights, rtol=0, atol=0)
+
+
+def test_a_run_says_which_penalty_validation_chose(tmp_path: Path) -> None:
+    fitted = fit(toy_dataset(), "ease", out=tmp_path / "run", ks=(5,), progress=False)
+    chosen = fitted.results["chosen"]["reg"]
+    again = fit(toy_dataset(), "ease", reg=chosen, ks=(5,), progress=False)
+    assert "chosen" not in again.results
+    assert again.results["valid"] == fitted.results["valid"]
+    assert load_model(tmp_path / "run", toy_dataset()).results["chosen"] == {"reg": chosen}

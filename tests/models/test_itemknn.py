@@ -22,7 +22,7 @@ ALL = queries(get("itemknn"), VIEW, torch.arange(VIEW.n_users))
 
 
 def solved(view=VIEW, **options) -> ItemKNN:
-    model = ItemKNN(ItemKNNConfig(**options), view)
+    model = ItemKNN(ItemKNNConfig(**{"shrinkage": 0, "weighting": "none"} | options), view)
     model.solve(view)
     return model
 

@@ -60,7 +60,7 @@ def test_the_list_of_models_and_the_navigation_have_every_model() -> None:
 
 def test_a_changed_default_is_seen() -> None:
     text = (PAGES / "bpr.md").read_text()
-    assert TABLE.search(text.replace("`0.01`", "`0.02`"))[0] != table(specs()["bpr"])  # type: ignore[index]
+    assert TABLE.search(text.replace("`0.03`", "`0.02`"))[0] != table(specs()["bpr"])  # type: ignore[index]
 
 
 if __name__ == "__main__":

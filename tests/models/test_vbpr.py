@@ -49,6 +49,8 @@ def by_the_formula(model: VBPR, view) -> np.ndarray:
     for place, name in enumerate(sorted(view.modalities)):
         modality = view.modalities[name]
         x = modality.features.astype(np.float64)
+        if model.config.feature_norm == "centred":
+            x[modality.present] -= x[modality.present].mean(axis=0)
         x[modality.present] /= np.linalg.norm(x[modality.present], axis=1, keepdims=True)
         x[~modality.present] = x[modality.present].mean(axis=0)
         projection = p[f"projections.{place}"]
@@ -59,10 +61,17 @@ def by_the_formula(model: VBPR, view) -> np.ndarray:
     return scores
 
 
-@pytest.mark.parametrize("item_bias", [True, False])
-@pytest.mark.parametrize("content_bias", [True, False])
-def test_scores_are_those_of_the_formula(item_bias: bool, content_bias: bool) -> None:
-    model = made(item_bias=item_bias, content_bias=content_bias)
+@pytest.mark.parametrize(
+    ("item_bias", "content_bias", "norm"),
+    [
+        (True, True, "centred"),
+        (True, False, "centred"),
+        (False, True, "l2"),
+        (False, False, "centred"),
+    ],
+)
+def test_scores_are_those_of_the_formula(item_bias: bool, content_bias: bool, norm: str) -> None:
+    model = made(item_bias=item_bias, content_bias=content_bias, feature_norm=norm)
     expected = torch.from_numpy(by_the_formula(model, VIEW))
     torch.testing.assert_close(
         score_all(get("vbpr"), model, VIEW).double(), expected, rtol=1e-4, atol=1e-5

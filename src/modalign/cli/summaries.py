@@ -145,6 +145,9 @@ def show_training(results: Mapping[str, Any]) -> None:
         f"{r['parameters']:,} parameters, {trained}",
         highlight=False,
     )
+    if r.get("chosen"):
+        chosen = ", ".join(f"{name} = {value:g}" for name, value in r["chosen"].items())
+        say(f"chosen on validation: {chosen}", out)
     if r["valid"]:
         shown = [name for name in ("recall@20", "ndcg@20") if name in r["valid"]]
         shown = shown or list(r["valid"])[:2]

@@ -8,7 +8,7 @@ by the interface that it implements: `PairScorer` and `Student` for distillation
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -286,6 +286,21 @@ class Recommender(nn.Module):
 
     def solve(self, view: TrainView) -> None:
         """Compute the buffers of a closed-form model; called once, before the first epoch."""
+
+    def choose(self, view: TrainView, measure: Callable[[], float]) -> Mapping[str, float]:
+        """Solve with each value of an option that is left to validation, and keep the best.
+
+        Called instead of `solve` where the data have a validation part.
+
+        Args:
+            view: training data.
+            measure: measures the model as it is on validation; larger is better.
+
+        Returns:
+            The values chosen, by option; none by default, after one `solve`.
+        """
+        self.solve(view)
+        return {}
 
     def phases(self) -> Sequence[Phase]:
         """One phase with all trainable parameters; no phase for a closed-form model."""

@@ -21,7 +21,7 @@ from modalign.core.view import TrainView
 from modalign.core.vital_signs import at_epoch, warning
 from modalign.data.dataset import Dataset
 from modalign.errors import ConfigError, RunError, TrainingError
-from modalign.evaluate.protocol import validation_metric
+from modalign.evaluate.protocol import Evaluator, validation_metric
 from modalign.experiments import run_folder, store
 from modalign.experiments.fitted import FittedModel
 from modalign.experiments.options import RunOptions
@@ -164,8 +164,13 @@ def fit_task(
         idle = warning(signs, spec.name)
         if idle is not None:
             LOG.warning(idle)
+        results |= {"chosen": state.chosen} if state.chosen else {}
         results |= {"vital_signs": {one.title: one.value for one in signs}} if signs else {}
         measured = store.measure(recommender, dataset, run)
+        if validator is not None and (
+            weak := _below_popularity(spec, view, validator, by, state.best_metric)
+        ):
+            LOG.warning(weak)
         results |= {"valid": measured.valid, "test": measured.test}
         if folder is not None:
             store.write(folder, recommender, results, state.history, measured.per_user)
@@ -174,6 +179,43 @@ def fit_task(
         run=replace(run, callbacks=(), resume=False, overwrite=False),
         described=described, history=state.history, per_user=measured.per_user,
     )  # fmt: skip
+
+
+def _below_popularity(
+    spec: ModelSpec, view: TrainView, validator: Evaluator, by: str, reached: float
+) -> str | None:
+    """One sentence where counts of interactions are better on validation than the model.
+
+    Args:
+        spec: the model.
+        view: training data.
+        validator: measures on the validation part.
+        by: the metric that selects epochs.
+        reached: the model's value of it.
+    """
+    if spec.name == "popularity":
+        return None
+    counts = registry.get("popularity")
+    popularity: Recommender = counts.cls(counts.config(), view)
+    popularity.solve(view)
+    bar = validator.run(popularity).metrics[by]
+    if reached >= bar:
+        return None
+    fields = spec.config.model_fields
+    tries = [
+        text
+        for name, text in (
+            ("epochs", "more epochs or more patience"),
+            ("learning_rate", "another learning_rate"),
+            ("reg", "a larger reg"),
+        )
+        if name in fields
+    ]
+    hint = f"{', '.join(tries)}, " if tries else "other options, "
+    return (
+        f"{spec.name} is below popularity on validation: {by} {reached:.4f} against {bar:.4f}; "
+        f"try {hint}or `modalign sweep`, or compare with ease and itemknn"
+    )
 
 
 def load_model(

@@ -19,7 +19,7 @@ from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 class BPRConfig(TrainedConfig):
     """Options of BPR-MF."""
 
-    reg: Annotated[float, Field(ge=0)] = 1e-2
+    reg: Annotated[float, Field(ge=0)] = 3e-2
     """Weight of the squared vectors of the batch."""
 
 

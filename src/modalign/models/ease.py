@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import logging
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,15 +19,22 @@ from modalign.data.interactions import Interactions
 from modalign.errors import ConfigError
 from modalign.models._registry import register
 
+log = logging.getLogger(__name__)
+
 BLOCK_ROWS = 1024
+REG = 200.0
+"""Where `reg=auto` starts, and what it takes where it cannot try several."""
+AUTO_ITEMS = 10_000
+"""Maximum number of items for which `reg=auto` solves more than once."""
 BYTES_PER_PAIR = 8 + 4  # the float64 inverse and the float32 weights
 
 
 class EASEConfig(Config):
     """Options of EASE."""
 
-    reg: Annotated[float, Field(gt=0)] = 200.0
-    """Weight of the squared weights; about 200 for dense data, about 50 for sparse data."""
+    reg: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """Weight of the squared weights. auto starts at 200 and doubles or halves it as long as that
+    is better on validation; it takes 200 without a validation part or above 10,000 items."""
     max_items: Annotated[int, Field(ge=1, le=46_340)] = 40_000
     """Maximum number of items: the weights are a dense items x items matrix."""
 
@@ -45,6 +54,9 @@ class EASE(Recommender):
     `B_ij = -P_ij / P_jj` for i != j, and `score(u) = x_u B`.
 
     Only the history is read, so a user that training never saw is scored in the same way.
+
+    The best `reg` depends on how dense the data are, and it is the only option: with `auto` a few
+    values are solved for, and `chosen` says which one was best on validation.
 
     Limits: time grows with n_items^3 and memory with n_items^2: 12 bytes for each pair of items
     while it is solved (in float64, on the CPU), 4 afterwards. Catalogues with more than
@@ -88,16 +100,55 @@ class EASE(Recommender):
         # only for its description takes no memory.
         self.register_buffer("weights", torch.from_numpy(np.zeros((n_items, n_items), np.float32)))
 
-    def solve(self, view: TrainView) -> None:
-        """Invert the regularised Gram matrix and scale its columns.
+    def choose(self, view: TrainView, measure: Callable[[], float]) -> Mapping[str, float]:
+        """Solve with `reg`, or for auto climb from 200 in steps of a factor of two.
+
+        Args:
+            view: training data.
+            measure: measures the model as it is on validation; larger is better.
+
+        Returns:
+            `reg`, the value that was chosen; nothing where it was given.
 
         Raises:
             ConfigError: `reg` is too small for the matrix to be invertible.
         """
+        if self.config.reg != "auto":
+            self.solve(view)
+            return {}
+        if view.n_items > AUTO_ITEMS:
+            log.info("reg = %g: auto tries several values up to %d items", REG, AUTO_ITEMS)
+            self.solve(view)
+            return {"reg": REG}
+        self._solve(view, REG)
+        found = {REG: measure()}
+        best, weights = REG, self.weights.clone()
+        for step in (2.0, 0.5):
+            while (value := best * step) not in found:
+                self._solve(view, value)
+                found[value] = measure()
+                if found[value] <= found[best]:
+                    break
+                best = value
+                weights.copy_(self.weights)
+        self.weights.copy_(weights)
+        tried = ", ".join(f"{reg:g}: {found[reg]:.4f}" for reg in sorted(found))
+        log.info("reg = %g is the best on validation (%s)", best, tried)
+        return {"reg": best}
+
+    def solve(self, view: TrainView) -> None:
+        """Invert the regularised Gram matrix and scale its columns; `reg=auto` counts as 200.
+
+        Raises:
+            ConfigError: `reg` is too small for the matrix to be invertible.
+        """
+        self._solve(view, REG if self.config.reg == "auto" else self.config.reg)
+
+    def _solve(self, view: TrainView, reg: float) -> None:
         matrix = Interactions(view.users.numpy(), view.items.numpy()).csr(
             view.n_users, view.n_items
         )
-        inverse = _inverse(_gram(matrix, self.config.reg), self.config.reg)
+        inverse = _inverse(_gram(matrix, reg), reg)
         diagonal = inverse.diagonal().copy()
         for start in range(0, view.n_items, BLOCK_ROWS):
             end = min(start + BLOCK_ROWS, view.n_items)

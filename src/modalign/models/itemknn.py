@@ -29,9 +29,9 @@ class ItemKNNConfig(Config):
 
     neighbours: Annotated[int, Field(ge=1)] = 100
     """Number of most similar items kept for each item."""
-    shrinkage: Annotated[float, Field(ge=0)] = 0.0
+    shrinkage: Annotated[float, Field(ge=0)] = 100.0
     """Constant in the denominator of the cosine: shrinks similarities that rest on few users."""
-    weighting: Literal["none", "tfidf", "bm25"] = "none"
+    weighting: Literal["none", "tfidf", "bm25"] = "tfidf"
     """Weight of an interaction before the cosine: one, smaller for users with many items (tfidf),
     or also smaller for popular items (bm25)."""
 
@@ -62,7 +62,7 @@ class ItemKNN(Recommender):
 
     Example:
         >>> view = TrainView(2, 3, users=torch.tensor([0, 0, 1]), items=torch.tensor([0, 1, 1]))
-        >>> model = ItemKNN(ItemKNNConfig(neighbours=2), view)
+        >>> model = ItemKNN(ItemKNNConfig(shrinkage=0, weighting="none"), view)
         >>> model.solve(view)
         >>> one = torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1)
         >>> history = csr_tensor(*one, (1, 3))  # the first item

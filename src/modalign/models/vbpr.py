@@ -24,7 +24,7 @@ from modalign.models._shared.batch_items import distinct
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 from modalign.nn.modality_input import ModalityInput
 
-FeatureNorm = Literal["none", "l2", "standard"]
+FeatureNorm = Literal["none", "centred", "l2", "standard"]
 
 
 class VBPRConfig(MultimodalConfig):
@@ -40,9 +40,9 @@ class VBPRConfig(MultimodalConfig):
     """Use one bias per item, for its popularity."""
     content_bias: bool = True
     """Use a direction in each modality that all users share, the visual bias of the paper."""
-    feature_norm: FeatureNorm = "l2"
-    """Scale the rows of the features to unit length (l2), the columns to mean 0 and standard
-    deviation 1 (standard), or keep them (none)."""
+    feature_norm: FeatureNorm = "centred"
+    """Subtract the mean row and scale rows to unit length (centred), only scale them (l2), scale
+    columns to mean 0 and standard deviation 1 (standard), or keep the features (none)."""
 
 
 def normalised(modality: Modality, how: FeatureNorm) -> Modality:
@@ -56,7 +56,11 @@ def normalised(modality: Modality, how: FeatureNorm) -> Modality:
     if how == "none" or not modality.present.any():
         return modality
     features, present = modality.features, modality.present[:, None]
-    if how == "l2":
+    if how == "centred":
+        features = (features - features[modality.present].mean(axis=0, dtype=np.float64)).astype(
+            np.float32
+        )
+    if how in ("centred", "l2"):
         norms = np.sqrt(np.einsum("nd,nd->n", features, features))[:, None]
         features = features * (present / np.maximum(norms, 1e-12)).astype(np.float32)
     else:
@@ -82,6 +86,7 @@ def normalised(modality: Modality, how: FeatureNorm) -> Modality:
     variants={
         "without-biases": {"item_bias": False, "content_bias": False},
         "raw-features": {"feature_norm": "none"},
+        "uncentred": {"feature_norm": "l2"},
     },
 )
 class VBPR(Recommender):

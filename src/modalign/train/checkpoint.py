@@ -38,6 +38,7 @@ class TrainState:
         bad: number of evaluations since the best one.
         history: one flat mapping per epoch.
         seconds: duration of training so far.
+        chosen: options of a closed-form model that validation decided.
     """
 
     epoch: int = 0
@@ -49,6 +50,7 @@ class TrainState:
     bad: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+    chosen: dict[str, float] = field(default_factory=dict)
 
 
 def save(

@@ -178,11 +178,16 @@ class _TrainingLoop:
 
     def _solve(self, state: TrainState) -> TrainState:
         began = time.monotonic()
-        self.model.solve(self.view)
-        self.model.to(self.device)
         record: dict[str, float] = {"epoch": 0}
-        if self.validate is not None:
-            self._validate(state, record)
+        validate, metric = self.validate, self.options.metric
+        if validate is None:
+            self.model.solve(self.view)
+        else:
+            state.chosen = dict(
+                self.model.choose(self.view, lambda: dict(validate(self.model))[metric])
+            )
+        self.model.to(self.device)
+        self._validate(state, record)
         state.seconds = record["seconds"] = time.monotonic() - began
         state.history = [record]
         self._start(state, 0)
