@@ -36,6 +36,8 @@ class SMOREConfig(Fused):
     """Neighbours of an item, the item itself included, in modalities without a number in `k_of`."""
     k_of: dict[str, Annotated[int, Field(ge=1, le=1000)]] = {"text": 15}
     """Neighbours of an item in some modalities, by name."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-3
+    """Learning rate of the optimizer; the release has 1e-3, which starts slowly."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout of the gates that the LightGCN gives to each view."""
 
