@@ -27,18 +27,22 @@ MODELS = (
 )
 LEVEL = 0.05
 ABLATED = ("mmssl", "bandvae", "recgoat")
+TAUGHT = (("bench-ml", "cm3"), ("synthetic-shop", "cm3"), ("synthetic-shop", "mmrec"))
+"""Data sets and teachers of the tables of distillation."""
 DISTILLED = (
-    "cm3",
     "ease",
     "vanilla",
-    "no-assistant-no-wasserstein",
-    "no-assistant",
-    "no-wasserstein",
-    "no-embedding",
-    "full: assistant",
+    "warm-start-only",
     "full",
-    "sort",
+    "full: assistant",
+    "per-user",
+    "masses",
+    "no-wasserstein",
+    "paired",
+    "no-assistant",
+    "no-embedding",
     "with-ease",
+    "from-random",
     "as-printed",
 )
 
@@ -54,17 +58,25 @@ def cell(row: dict | None, best: dict[str, float]) -> str:
     return f"{parts[0]}{spread} / {parts[1]}"
 
 
-def table(kind: str, key: str, order: tuple[str, ...]) -> None:
-    """Print rows with the results on all data sets, the best of each in bold."""
-    found = {
-        name: json.loads(path.read_text())[key]
-        for name in DATA
-        if (path := HERE / "results" / f"{kind}-{name}.json").is_file()
-    }
+def table(names: dict[str, str], key: str, order: tuple[str, ...]) -> None:
+    """Print rows with the results of all files, the best of each in bold.
+
+    Args:
+        names: the heading of each file of results, by its name.
+        key: of the rows in a file.
+        order: of the rows; "teacher" is the row that the file names so.
+    """
+    found = {}
+    for name, heading in names.items():
+        path = HERE / "results" / f"{name}.json"
+        if path.is_file():
+            content = json.loads(path.read_text())
+            rows = content[key]
+            found[heading] = rows | {"teacher": rows.get(content.get("teacher"))}
     print("| Recall@20 / NDCG@20 | " + " | ".join(found) + " |")
     print("| --- |" + " --- |" * len(found))
     best = {
-        name: {m: max(row[m] for row in rows.values()) for m in ("recall@20", "ndcg@20")}
+        name: {m: max(row[m] for row in rows.values() if row) for m in ("recall@20", "ndcg@20")}
         for name, rows in found.items()
     }
     for row in order:
@@ -100,9 +112,10 @@ def ablations(model: str) -> None:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
-    table("leaderboard", "models", MODELS)
+    table({f"leaderboard-{name}": name for name in DATA}, "models", MODELS)
     print()
-    table("distillation", "rows", DISTILLED)
+    taught = {f"distillation-{data}-{model}": f"{data}, {model}" for data, model in TAUGHT}
+    table(taught, "rows", ("teacher", *DISTILLED))
     for model in ABLATED:
         print()
         ablations(model)
