@@ -62,7 +62,9 @@ def test_a_body_of_a_hundred_megabytes_is_refused_before_it_is_read(live: Runnin
     begun, sent = time.monotonic(), 0
     with socket.create_connection(("127.0.0.1", live.port), timeout=10) as sock:
         sock.sendall(head(100_000_000))
-        answer = sock.recv(65536)
+        answer = b""
+        while b"}}" not in answer:
+            answer += sock.recv(65536)
         try:
             while sent < 100_000_000:
                 sent += sock.send(bytes(65536))
@@ -85,12 +87,12 @@ def test_a_body_without_a_length_is_cut_at_the_limit(live: Running) -> None:
 
 @pytest.mark.slow
 def test_slow_callers_are_not_waited_for(live: Running) -> None:
-    assert exchange(live, b"POST /v1").startswith(b"HTTP/1.1 408")
+    assert exchange(live, b"POST /v1") == b""
     assert exchange(live, head(10), b"{").startswith(b"HTTP/1.1 408")
-    assert exchange(live, b"").startswith(b"HTTP/1.1 408")
+    assert exchange(live, b"") == b""
     # A letter now and then does not put it off.
     begun = time.monotonic()
-    assert exchange(live, b"G", b"E", b"T", pause=0.15).startswith(b"HTTP/1.1 408")
+    assert exchange(live, b"G", b"E", b"T", pause=0.15) == b""
     assert time.monotonic() - begun < 0.9
 
 
@@ -102,15 +104,21 @@ def test_slow_callers_are_not_waited_for(live: Running) -> None:
         (b"HELLO\r\n\r\n", 400),
         (b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\ncontent-length: -5\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n", 400),
     ],
-    ids=["long head", "TLS", "words", "raw path", "negative length", "two lengths"],
+    ids=["long head", "TLS", "words", "raw path", "negative length"],
 )
 def test_what_is_no_request(live: Running, sent: bytes, status: int) -> None:
     answer = exchange(live, sent)
     assert answer.startswith(f"HTTP/1.1 {status}".encode())
-    body = json.loads(answer.partition(b"\r\n\r\n")[2])
-    assert body["error"]["status"] == status
+    assert b"connection: close" in answer
+
+
+def test_two_lengths_are_one_request(live: Running) -> None:
+    hidden = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+    sent = head(len(hidden) + 5, "transfer-encoding: chunked") + b"0\r\n\r\n" + hidden
+    answer = exchange(live, sent)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in answer
 
 
 def test_a_connection_serves_many_requests(live: Running) -> None:

@@ -264,7 +264,9 @@ async def call(
     made = []
     for body in bodies:
         data = body.encode()
-        head = f"POST {path} HTTP/1.1\r\nhost: x\r\n{key}content-length: {len(data)}\r\n\r\n"
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{key}content-length: {len(data)}\r\n\r\n"
+        )
         made.append(head.encode() + data)
 
     def again() -> Iterator[bytes]:

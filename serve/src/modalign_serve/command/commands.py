@@ -175,14 +175,17 @@ def serve(
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         names = ", ".join(settings.artifacts)
         pages = "the page at /, the API documented at /docs" if page else "API documented at /docs"
-        with contextlib.suppress(OSError):  # a full disk or a closed pipe stops no service
-            say(f"serving {names} at http://{host}:{port} ({pages})")
-        if listening.port_file is not None:
-            # Renamed at the end, so the file is complete when it exists.
-            aside = listening.port_file.with_name(f".{listening.port_file.name}.part")
-            aside.write_text(f"{port}\n")
-            aside.replace(listening.port_file)
-        server.run(service, sock)
+
+        def listening_now() -> None:
+            with contextlib.suppress(OSError):  # a full disk or a closed pipe stops no service
+                say(f"serving {names} at http://{host}:{port} ({pages})")
+            if listening.port_file is not None:
+                # Renamed at the end, so the file is complete when it exists.
+                aside = listening.port_file.with_name(f".{listening.port_file.name}.part")
+                aside.write_text(f"{port}\n")
+                aside.replace(listening.port_file)
+
+        server.run(service, sock, listening_now)
 
 
 def bench(

@@ -15,27 +15,36 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+from urllib.parse import unquote
+
+from starlette.responses import Response
+from starlette.routing import Route, Router
 
 from modalign_serve.artifact.strings import UnknownIds
 from modalign_serve.errors import Failure, InputError
-from modalign_serve.http.http import JSON, Answer, Call, Endpoint, Found, Table, error_body
+from modalign_serve.http.bounds import (
+    MAX_ANSWERS,
+    MAX_BODIES,
+    PIECE,
+    Body,
+    Paced,
+    Receive,
+    Shared,
+    Scope,
+    Send,
+    Unread,
+    too_large,
+)
+from modalign_serve.http.http import JSON, Answer, Call, Endpoint, Table, error_body
 from modalign_serve.service.keys import Key, presented
 from modalign_serve.service.service import Service
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-LINGER_BYTES: Final = 8_000_000
-LINGER_SECONDS: Final = 2.0
-FILE_CHUNK: Final = 256 * 1024
 LONGEST_PATH: Final = 200
 """Maximum characters of a path in the log and in answers."""
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _CLOSE = ((b"connection", b"close"),)
 
@@ -44,78 +53,84 @@ class Application:
     """The service as an ASGI application.
 
     Args:
-        service: that answers.
+        service: that answers; it is started and stopped by the server.
         table: of the endpoints.
     """
 
     def __init__(self, service: Service, table: Table) -> None:
-        self.service, self.table = service, table
+        self.service = service
+        self.bodies, self.answers = Shared(MAX_BODIES), Shared(MAX_ANSWERS)
         self._serial = itertools.count(1)
         self._run = secrets.token_hex(4)
+        paths = table.by_path().items()
+        routes = [Route(path, _Path(self, methods)) for path, methods in paths]
+        self._router = Router(routes, redirect_slashes=False, default=_Path(self, {}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or start and stop with the server.
+        """Answer one request.
 
         Args:
             scope: of ASGI.
             receive: of ASGI.
             send: of ASGI.
         """
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        elif scope["type"] == "http":
-            await _Exchange(self, scope, receive, send).run()
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                try:
-                    await self.service.start()
-                except InputError as error:
-                    await send({"type": "lifespan.startup.failed", "message": str(error)})
-                    return
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self.service.stop()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
+        if scope["type"] == "http":
+            # Paths are matched as they were sent, so that an id may contain a slash (%2F).
+            raw: bytes = scope.get("raw_path") or scope["path"].encode()
+            sent = {**scope, "path": raw.decode("latin-1"), "root_path": "", _PATH: scope["path"]}
+            await self._router(sent, receive, send)
 
     def new_id(self) -> str:
         """An id for a request without one: unique in all runs of all services."""
         return f"{self._run}-{next(self._serial):x}"
 
 
+_PATH: Final = "modalign.path"
+
+
+class _Path:
+    """The methods of one path; without any, of a path that does not exist."""
+
+    def __init__(self, app: Application, methods: Mapping[str, Endpoint]) -> None:
+        self._app, self._methods = app, methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _Exchange(self._app, self._methods, scope, receive, send).run()
+
+
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, app: Application, scope: Scope, receive: Receive, send: Send) -> None:
-        self.app, self.service = app, app.service
+    def __init__(
+        self,
+        app: Application,
+        methods: Mapping[str, Endpoint],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self.app, self.service, self.methods = app, app.service, methods
         self.scope, self.receive, self.send = scope, receive, send
+        self.body = Body(receive, app.bodies)
         self.method: str = scope["method"]
+        self.path: str = scope[_PATH]
         self.started = time.perf_counter()
         self.status = 0
         self.route = "other"
         self.key: Key | None = None
         self.failed: Callable[[Failure, str], Answer] | None = None
-        self.unread = True
-        self.host = self.origin = self.authorization = self.length = None
-        self.encoding: bytes | None = None
-        self.request_id = ""
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                self.length = value
-            elif name == b"authorization":
-                self.authorization = value
-            elif name == b"origin":
-                self.origin = value
-            elif name == b"host":
-                self.host = value
-            elif name == b"content-encoding":
-                self.encoding = value
-            elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-                self.request_id = value.decode()
-        self.request_id = self.request_id or app.new_id()
+        # The first of several with one name counts.
+        self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        self.origin = self._header(b"origin")
+        self.host = self._header(b"host")
+        self.authorization = self.headers.get(b"authorization")
+        given = self._header(b"x-request-id")
+        fit = given is not None and _REQUEST_ID.fullmatch(given)
+        self.request_id = given if given is not None and fit else app.new_id()
+
+    def _header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
     async def run(self) -> None:
         """Answer, count and log the request."""
@@ -134,37 +149,38 @@ class _Exchange:
                 found = self._broken(error)
             try:
                 await self._write(found)
+            except Unread:
+                service.metrics.limited.labels("unread").inc()
             finally:
                 if found.after is not None:
                     found.after()
         finally:
+            self.body.free()
             service.metrics.in_flight.dec()
             self._note()
 
     async def _answer(self) -> Answer:
-        app = self.app
-        raw: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
-        found = app.table.find(raw)
-        if found is None:
+        if not self.methods:
             self._let_in("open")
-            path = repr(self.scope["path"][:LONGEST_PATH])
+            path = repr(self.path[:LONGEST_PATH])
             raise Failure(404, "a path of this service", path, "see /docs for all paths")
         if self.origin is not None and self.service.settings.cors:
-            preflight = self._preflight(found)
+            preflight = self._preflight()
             if preflight is not None:
                 return preflight
-        endpoint = self._endpoint(found)
+        endpoint = self._endpoint()
         self._let_in(endpoint.access)
         body = await self._body() if self.method == "POST" else b""
         query: bytes = self.scope["query_string"]
+        params = {name: unquote(value) for name, value in self.scope["path_params"].items()}
         call = Call(
-            self.method, self.scope["path"], found.params, query, self.scope["headers"], body,
+            self.method, self.path, params, query, self.scope["headers"], body,
             self.key, self.request_id,
         )  # fmt: skip
         return await endpoint.handler(call)
 
-    def _endpoint(self, found: Found) -> Endpoint:
-        methods = found.methods
+    def _endpoint(self) -> Endpoint:
+        methods = self.methods
         some = next(iter(methods.values()))
         self.route, self.failed = some.path, some.failed
         endpoint = methods.get("GET" if self.method == "HEAD" else self.method)
@@ -180,14 +196,16 @@ class _Exchange:
     def _let_in(self, access: str) -> None:
         """Limit the caller's rate and check the key."""
         service = self.service
-        word = presented(self.authorization) if service.keys is not None else None
+        word = None
+        if service.keys is not None and self.authorization is not None:
+            word = presented(self.authorization)
         if service.keys is not None and word is not None:
             self.key = service.keys.find(word)
         if access == "open" and self.route in ("/health", "/ready"):
             return
-        if self.host is not None and not service.settings.answers_for(_text(self.host)):
+        if self.host is not None and not service.settings.answers_for(self.host):
             raise Failure(
-                421, "a local name or an allowed one as Host", repr(_text(self.host)[:100]),
+                421, "a local name or an allowed one as Host", repr(self.host[:100]),
                 "start the service with --allow-host for that name",
             )  # fmt: skip
         if service.limit is not None:
@@ -204,7 +222,7 @@ class _Exchange:
             return
         if self.method not in ("GET", "HEAD") and not self._same_site():
             raise Failure(
-                403, "a call from this site", f"one from a page of {_text(self.origin)}",
+                403, "a call from this site", f"one from a page of {self.origin}",
                 "start the service with --cors for that origin",
             )  # fmt: skip
         self._check_key(access)
@@ -235,17 +253,17 @@ class _Exchange:
         """Whether no page of another site sent this; programs send no Origin."""
         if self.origin is None or self._allowed_origin():
             return True
-        return self.host is not None and self.origin.partition(b"://")[2] == self.host
+        return self.host is not None and self.origin.partition("://")[2] == self.host
 
     def _allowed_origin(self) -> bool:
-        return self.origin is not None and _text(self.origin) in self.service.settings.cors
+        return self.origin is not None and self.origin in self.service.settings.cors
 
-    def _preflight(self, found: Found) -> Answer | None:
+    def _preflight(self) -> Answer | None:
         """The answer to a preflight request of a browser; None if it is not one."""
         if self.method != "OPTIONS" or not self._allowed_origin():
             return None
-        self.route = next(iter(found.methods.values())).path
-        allowed = ", ".join(found.methods).encode()
+        self.route = next(iter(self.methods.values())).path
+        allowed = ", ".join(self.methods).encode()
         return Answer(
             204, b"", "",
             (
@@ -257,44 +275,26 @@ class _Exchange:
 
     async def _body(self) -> bytes:
         """The complete body."""
-        most = self.service.settings.max_body
-        if self.encoding not in (None, b"identity"):
+        settings = self.service.settings
+        encoding = self._header(b"content-encoding") or "identity"
+        if encoding != "identity":
             raise Failure(
-                415, "a body that is not compressed", f"Content-Encoding {_text(self.encoding)}",
+                415, "a body that is not compressed", f"Content-Encoding {encoding}",
                 "send it uncompressed",
             )  # fmt: skip
-        if self.length is not None and int(self.length) > most:
-            raise self._too_large(f"{int(self.length):,} bytes", most)
-        parts, size = [], 0
         try:
-            async with asyncio.timeout(self.service.settings.timeout):
-                while True:
-                    message = await self.receive()
-                    if message["type"] == "http.disconnect":
-                        self.unread = False
-                        raise Failure(400, "a complete body", "a broken connection", "try again")
-                    part: bytes = message.get("body", b"")
-                    size += len(part)
-                    if size > most:
-                        raise self._too_large("more", most)
-                    parts.append(part)
-                    if not message.get("more_body", False):
-                        break
-        except TimeoutError as error:
-            seconds = self.service.settings.timeout
-            raise Failure(
-                408, f"a body within {seconds:g} seconds", f"{size:,} bytes of it", "send it faster"
-            ) from error
-        self.unread = False
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _too_large(self, got: str, most: int) -> Failure:
-        self.service.metrics.limited.labels("body").inc()
-        return Failure(413, f"a body of at most {most:,} bytes", got, "send it in smaller parts")
+            length = self.headers.get(b"content-length")
+            if length is not None and int(length) > settings.max_body:
+                raise too_large(f"{int(length):,} bytes", settings.max_body)
+            return await self.body.read(settings.max_body, settings.timeout)
+        except Failure as error:
+            if error.status in (413, 503):
+                self.service.metrics.limited.labels("body").inc()
+            raise
 
     def _failed(self, error: Failure) -> Answer:
         headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
-        if self.unread and self.method not in ("GET", "HEAD"):
+        if not self.body.ended and self.method not in ("GET", "HEAD"):
             headers += _CLOSE
         if self.failed is not None:
             page = self.failed(error, self.request_id)
@@ -304,7 +304,7 @@ class _Exchange:
     def _broken(self, error: Exception) -> Answer:
         self.service.log.error(
             "failed",
-            path=self.scope["path"][:LONGEST_PATH],
+            path=self.path[:LONGEST_PATH],
             request_id=self.request_id,
             error=f"{type(error).__name__}: {error}",
             traceback="".join(traceback.format_exception(error)),
@@ -316,9 +316,20 @@ class _Exchange:
         return self._failed(failure)
 
     async def _write(self, found: Answer) -> None:
+        size = found.body.stat().st_size if isinstance(found.body, Path) else len(found.body)
+        held = size if size > PIECE and not isinstance(found.body, Path) else 0
+        try:
+            self.app.answers.take(held)
+        except Failure as error:
+            found, held = self._failed(error), 0
+            size = len(found.body) if isinstance(found.body, bytes) else 0
+        try:
+            await self._send(found, size)
+        finally:
+            self.app.answers.give(held)
+
+    async def _send(self, found: Answer, size: int) -> None:
         self.status = found.status
-        body = found.body
-        size = body.stat().st_size if isinstance(body, Path) else len(body)
         headers = [
             (b"content-length", str(size).encode()),
             (b"x-request-id", self.request_id.encode()),
@@ -330,46 +341,35 @@ class _Exchange:
         headers += found.headers
         if found.status == 204:
             del headers[0]
-        if self._allowed_origin():
-            assert self.origin is not None
-            headers += [(b"access-control-allow-origin", self.origin), (b"vary", b"Origin")]
+        if self.origin is not None and self._allowed_origin():
+            origin = self.origin.encode("latin-1")
+            headers += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
         if self.service.stopping and b"connection" not in given:
             headers += _CLOSE
-        await self.send({"type": "http.response.start", "status": found.status, "headers": headers})
-        if isinstance(body, Path):
-            await self._write_file(body)
+        send = Paced(self.send, self.service.settings.timeout, size)
+        # A caller that is still sending would lose the connection before it reads the answer.
+        linger = not self.body.ended and found.status >= 400 and found.status != 408
+        if isinstance(found.body, Path):
+            await send({"type": "http.response.start", "status": found.status, "headers": headers})
+            await self._send_file(found.body, send)
+        elif linger and self.method not in ("GET", "HEAD"):
+            await send({"type": "http.response.start", "status": found.status, "headers": headers})
+            await send({"type": "http.response.body", "body": found.body, "more_body": True})
+            await self.body.linger()
+            await send({"type": "http.response.body", "body": b""})
         else:
-            # A caller that is still sending would lose the connection before it reads the answer.
-            linger = self.unread and found.status >= 400 and found.status != 408
-            linger = linger and self.method not in ("GET", "HEAD")
-            await self.send({"type": "http.response.body", "body": body, "more_body": linger})
-            if linger:
-                await self._linger()
-                await self.send({"type": "http.response.body", "body": b""})
+            answer = Response(b"" if self.method == "HEAD" else found.body, found.status)
+            answer.raw_headers = headers
+            await answer(self.scope, self.receive, send)
 
-    async def _write_file(self, path: Path) -> None:
+    async def _send_file(self, path: Path, send: Send) -> None:
         with path.open("rb") as file:
             while self.method != "HEAD":
-                chunk = await asyncio.to_thread(file.read, FILE_CHUNK)
-                if not chunk:
+                piece = await asyncio.to_thread(file.read, PIECE)
+                if not piece:
                     break
-                await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await self.send({"type": "http.response.body", "body": b""})
-
-    async def _linger(self) -> None:
-        """Read some of what is still sent: if the connection were closed at once, a caller that is
-        still sending would see a broken connection instead of the answer.
-        """
-        size = 0
-        try:
-            async with asyncio.timeout(LINGER_SECONDS):
-                while size < LINGER_BYTES:
-                    message = await self.receive()
-                    size += len(message.get("body", b""))
-                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                        return
-        except TimeoutError:
-            return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
     def _note(self) -> None:
         service, seconds = self.service, time.perf_counter() - self.started
@@ -380,7 +380,7 @@ class _Exchange:
             service.log.info(
                 "request",
                 method=self.method,
-                path=self.scope["path"][:LONGEST_PATH],
+                path=self.path[:LONGEST_PATH],
                 status=self.status,
                 ms=round(1000 * seconds, 2),
                 client=client[0] if client else None,
@@ -390,7 +390,3 @@ class _Exchange:
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
-
-
-def _text(value: bytes | None) -> str:
-    return (value or b"").decode("latin-1")

@@ -1,17 +1,12 @@
-"""A request, an answer, and the table of the functions that answer requests.
-
-The table is the only list of endpoints: requests are matched against it, and the OpenAPI document
-is written from it.
-"""
+"""A request, an answer, and the table of the functions that answer requests."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -143,52 +138,18 @@ class Endpoint:
     failed: Callable[[Failure, str], Answer] | None = None
 
 
-@dataclass
-class Found:
-    """The methods of a path, and the values of its parameters."""
-
-    methods: Mapping[str, Endpoint]
-    params: Mapping[str, str]
-
-
-@dataclass
+@dataclass(frozen=True)
 class Table:
-    """Endpoints by path; `{name}` in a path stands for one part, `{name:path}` for all the rest.
+    """All endpoints. `{name}` in a path stands for one part, `{name:path}` for all the rest.
 
-    Example:
-        >>> async def hello(call): return answer({})
-        >>> table = Table([Endpoint("GET", "/v1/models/{name}", hello, "One model")])
-        >>> table.find(b"/v1/models/a%2Fb").params, table.find(b"/v1/models/a/b")
-        ({'name': 'a/b'}, None)
+    Requests are matched against it, and the OpenAPI document is written from it.
     """
 
     endpoints: Sequence[Endpoint]
-    _exact: dict[bytes, dict[str, Endpoint]] = field(default_factory=dict)
-    _patterns: list[tuple[re.Pattern[bytes], dict[str, Endpoint]]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        by_path: dict[str, dict[str, Endpoint]] = {}
+    def by_path(self) -> dict[str, dict[str, Endpoint]]:
+        """Endpoints by path, and then by method."""
+        found: dict[str, dict[str, Endpoint]] = {}
         for one in self.endpoints:
-            by_path.setdefault(one.path, {})[one.method] = one
-        for path, methods in by_path.items():
-            if "{" not in path:
-                self._exact[path.encode()] = methods
-                continue
-            pattern = re.sub(r"\{(\w+):path\}", r"(?P<\1>.+)", path)
-            pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern)
-            self._patterns.append((re.compile(pattern.encode()), methods))
-
-    def find(self, raw_path: bytes) -> Found | None:
-        """The methods of a path as it was sent, and its parameters; None if there is none."""
-        methods = self._exact.get(raw_path)
-        if methods is not None:
-            return Found(methods, {})
-        for pattern, templated in self._patterns:
-            fits = pattern.fullmatch(raw_path)
-            if fits is not None:
-                params = {
-                    name: unquote(value.decode("latin-1"))
-                    for name, value in fits.groupdict().items()
-                }
-                return Found(templated, params)
-        return None
+            found.setdefault(one.path, {})[one.method] = one
+        return found

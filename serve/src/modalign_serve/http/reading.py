@@ -1,19 +1,35 @@
-"""Bodies are read by their types; errors state what was expected, what was sent, and the fix."""
+"""Bodies are read by their types; errors state what was expected, what was sent, and the fix.
+
+msgspec reads a body. If it refuses one, the same type is compared with the body once more, step by
+step, to find the first place that does not conform and what is expected there.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from modalign_serve.errors import Failure
 
 T = TypeVar("T")
-_TEXT = r"(?P<what>.*?)(?:, got (?P<got>.*?))?(?: - at `(?P<where>[^`]*)`)?"
-_MESSAGE = re.compile(_TEXT, re.DOTALL)
-_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _LONGEST = 80
+
+
+class Fault(NamedTuple):
+    """The first place of a body that does not conform to its type.
+
+    Attributes:
+        where: such as `boost[1].amount`; empty for the body as a whole.
+        expected, got: there.
+    """
+
+    where: str
+    expected: str
+    got: str
 
 
 def read(decoder: msgspec.json.Decoder[T], body: bytes, docs: str) -> T:
@@ -40,10 +56,13 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes, docs: str) -> T:
     try:
         try:
             return decoder.decode(body)
-        except msgspec.ValidationError as error:
-            if "`int" not in str(error):
-                raise _misshapen(str(error), body, docs) from error
-            return _with_whole_numbers(decoder, body, docs)
+        except msgspec.ValidationError:
+            value = _whole(msgspec.json.decode(body))
+            return _converted(decoder, value, docs)
+    except msgspec.ValidationError as error:
+        # Without a type, only a number such as 1e999 is refused.
+        got, fix = "a number out of range", f"see {docs} in /docs"
+        raise Failure(422, "a number in the range of its type", got, fix) from error
     except UnicodeDecodeError as error:
         raise Failure(400, "a JSON body in UTF-8", str(error), "encode it in UTF-8") from error
     except msgspec.DecodeError as error:
@@ -53,11 +72,14 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes, docs: str) -> T:
         raise Failure(400, "a JSON body", "one nested too deeply", "nest it less") from error
 
 
-def _with_whole_numbers(decoder: msgspec.json.Decoder[T], body: bytes, docs: str) -> T:
+def _converted(decoder: msgspec.json.Decoder[T], value: Any, docs: str) -> T:
     try:
-        found: T = msgspec.convert(_whole(msgspec.json.decode(body)), decoder.type)
+        found: T = msgspec.convert(value, decoder.type)
     except msgspec.ValidationError as error:
-        raise _misshapen(str(error), body, docs) from error
+        fault = first_fault(inspect.type_info(decoder.type), value)
+        fault = fault or Fault("", "a body as documented", "another")
+        place = f" in {fault.where}" if fault.where else ""
+        raise Failure(422, f"{fault.expected}{place}", fault.got, f"see {docs} in /docs") from error
     return found
 
 
@@ -71,58 +93,138 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _misshapen(message: str, body: bytes, docs: str) -> Failure:
-    fix = f"see {docs} in /docs"
-    unknown = re.search(r"unknown field `(.*?)`", message)
-    if unknown:
-        return Failure(422, "known fields only", f"{unknown.group(1)!r}{_at(message)}", fix)
-    missing = re.search(r"missing required field `(.*?)`", message)
-    if missing:
-        return Failure(422, f"the field {missing.group(1)}{_at(message)}", "none", fix)
-    parts = _MESSAGE.fullmatch(message)
-    assert parts is not None
-    where = parts["where"] or "$"
-    expected = _plain(parts["what"].removeprefix("Expected "))
-    if "matching regex" in expected:
-        plain = "A-Za-z0-9" in expected
-        expected = "a plain name" if plain else "a text without control characters"
-    if expected == "Number out of range":
-        expected = "a number in the range of its type"
-    field = where.removeprefix("$").removeprefix(".")
-    got = _value(body, where)
-    if got is None:
-        got = _plain(parts["got"] or "another")
-    return Failure(422, f"{expected}{f' in {field}' if field else ''}", got, fix)
+def first_fault(kind: inspect.Type, value: Any, where: str = "") -> Fault | None:
+    """Where a value does not conform to a type; None if it does.
+
+    Args:
+        kind: of `msgspec.inspect`.
+        value: of JSON.
+        where: it is, for the fault.
+
+    Example:
+        >>> kind = inspect.type_info(dict[str, list[int]])
+        >>> first_fault(kind, {"a": [1, "x"]})
+        Fault(where='a[1]', expected='an integer', got="'x'")
+    """
+    if isinstance(kind, inspect.Metadata):
+        return first_fault(kind.type, value, where)
+    if isinstance(kind, inspect.UnionType):
+        return _of_union(kind, value, where)
+    if not _fits(kind, value):
+        return Fault(where, _named(kind), shown(value))
+    limit = next(_broken_limits(kind, value), None)
+    if limit is not None:
+        return Fault(where, limit, shown(value))
+    for inner, one, place in _parts(kind, value, where):
+        if isinstance(inner, Fault):
+            return inner
+        fault = first_fault(inner, one, place)
+        if fault is not None:
+            return fault
+    return None
 
 
-def _plain(message: str) -> str:
-    words = {"str": "a text", "int": "an integer", "float": "a number", "bool": "true or false",
-             "object": "an object", "array": "an array", "null": "null"}  # fmt: skip
-
-    def one(found: re.Match[str]) -> str:
-        return " or ".join(words.get(part.strip(), part) for part in found.group(1).split("|"))
-
-    return re.sub(r"`([^`]*)`", one, message)
-
-
-def _at(message: str) -> str:
-    found = re.search(r" - at `\$\.?([^`]+)`", message)
-    return f" in {found.group(1)}" if found else ""
+def _of_union(kind: inspect.UnionType, value: Any, where: str) -> Fault | None:
+    known = [one for one in kind.types if not _is_unset(one)]
+    for one in known:
+        bare = one.type if isinstance(one, inspect.Metadata) else one
+        if _fits(bare, value):
+            return first_fault(bare, value, where)
+    return Fault(where, " or ".join(dict.fromkeys(map(_named, known))), shown(value))
 
 
-def _value(body: bytes, where: str) -> str | None:
-    """The value at a path of the body, shortened; None if the path has wildcards."""
-    if "..." in where:
-        return None
-    try:
-        value: Any = msgspec.json.decode(body)
-        for name, index in _STEP.findall(where):
-            value = value[name] if name else value[int(index)]
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        return None
+def _is_unset(kind: inspect.Type) -> bool:
+    return isinstance(kind, inspect.CustomType) and kind.cls is msgspec.UnsetType
+
+
+_JSON: dict[type[inspect.Type], tuple[tuple[type, ...], str]] = {
+    inspect.NoneType: ((type(None),), "null"),
+    inspect.BoolType: ((bool,), "true or false"),
+    inspect.IntType: ((int,), "an integer"),
+    inspect.FloatType: ((int, float), "a number"),
+    inspect.StrType: ((str,), "a text"),
+    inspect.ListType: ((list,), "an array"),
+    inspect.DictType: ((dict,), "an object"),
+    inspect.StructType: ((dict,), "an object"),
+}
+
+
+def _fits(kind: inspect.Type, value: Any) -> bool:
+    """Whether a value is of the JSON type, whatever its limits."""
+    if isinstance(kind, inspect.LiteralType):
+        return value in kind.values
+    known = _JSON.get(type(kind))
+    if known is None:
+        return True
+    return isinstance(value, known[0]) and (not isinstance(value, bool) or bool in known[0])
+
+
+def _named(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.Metadata):
+        return _named(kind.type)
+    if isinstance(kind, inspect.LiteralType):
+        return f"one of {', '.join(map(repr, kind.values))}"
+    known = _JSON.get(type(kind))
+    return known[1] if known else "another value"
+
+
+def _broken_limits(kind: inspect.Type, value: Any) -> Iterator[str]:
+    """What the limits of a type expect of a value that is outside of them."""
+    name = _named(kind)
+    low, high = getattr(kind, "ge", None), getattr(kind, "le", None)
+    if low is not None and value < low:
+        yield f"{name} >= {low}"
+    if high is not None and value > high:
+        yield f"{name} <= {high}"
+    low, high = getattr(kind, "min_length", None), getattr(kind, "max_length", None)
+    if low is not None and len(value) < low:
+        yield f"{name} of length >= {low}"
+    if high is not None and len(value) > high:
+        yield f"{name} of length <= {high}"
+    pattern = getattr(kind, "pattern", None)
+    if pattern is not None and not re.search(pattern, value):
+        plain = "A-Za-z0-9" in pattern
+        yield "a plain name" if plain else "a text without control characters"
+
+
+def _parts(
+    kind: inspect.Type, value: Any, where: str
+) -> Iterator[tuple[inspect.Type | Fault, Any, str]]:
+    """What a value consists of, each with its type, or the fault of its names."""
+    if isinstance(kind, inspect.ListType):
+        for at, one in enumerate(value):
+            yield kind.item_type, one, f"{where}[{at}]"
+    elif isinstance(kind, inspect.DictType):
+        for name, one in value.items():
+            yield kind.key_type, name, f"the names of {where}" if where else "its names"
+            yield kind.value_type, one, _inside(where, name)
+    elif isinstance(kind, inspect.StructType):
+        known = {field.encode_name: field for field in kind.fields}
+        for name, one in value.items():
+            if name in known:
+                yield known[name].type, one, _inside(where, name)
+            elif kind.forbid_unknown_fields:
+                yield Fault(where, "known fields only", shown(name)), None, where
+        for name, field in known.items():
+            if field.required and name not in value:
+                yield Fault(where, f"the field {name}", "none"), None, where
+
+
+def _inside(where: str, name: str) -> str:
+    short = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
+    return f"{where}.{short}" if where else short
+
+
+def shown(value: Any) -> str:
+    """A value in an error, shortened.
+
+    Example:
+        >>> shown("x"), shown([1, 2]), shown(None), shown({})
+        ("'x'", 'an array of 2', 'null', 'an object')
+    """
     if isinstance(value, list):
         return f"an array of {len(value):,}"
     if isinstance(value, dict):
         return "an object"
-    shown = repr(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}... ({len(shown):,} characters)"
+    text = repr(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"

@@ -17,7 +17,7 @@ from modalign_serve.ranker.people import Person
 from modalign_serve.ranker.ranker import Ranked
 from modalign_serve.service import requests, schemas
 from modalign_serve.service.counters import CONTENT_TYPE
-from modalign_serve.service.schemas import Recommend
+from modalign_serve.service.schemas import Recommend, Similar
 from modalign_serve.service.served import IMAGES, Served
 from modalign_serve.service.service import Service
 from modalign_serve.stores import export
@@ -112,10 +112,11 @@ class Routes:
         if not isinstance(asked.user_id, UnsetType):
             return await self._of_user(choose, str(asked.user_id), asked)
         if not isinstance(asked.user_ids, UnsetType):
-            return await self._of_users(choose, [str(one) for one in asked.user_ids], asked)
+            users = [str(one) for one in asked.user_ids]
+            with self.service.work.held(requests.entries(len(users), asked.k)):
+                return await self._of_users(choose, users, asked)
         assert not isinstance(asked.items, UnsetType)
         items = [str(one) for one in asked.items]
-        requests.check_work(1, asked.k)
         served = choose("\n".join(sorted(items)))
         requests.check_asked(served, asked)
         requests.need_fold_in(served)
@@ -161,7 +162,6 @@ class Routes:
     async def _of_users(
         self, choose: Callable[[str], Served], users: Sequence[str], asked: Recommend
     ) -> Answer:
-        requests.check_work(len(users), asked.k)
         by_model: dict[Served, list[int]] = {}
         for place, user in enumerate(users):
             by_model.setdefault(choose(user), []).append(place)
@@ -211,14 +211,17 @@ class Routes:
             got = "neither" if single is UNSET else "both"
             raise Failure(422, "exactly one of item_id and item_ids", got, "send one of them")
         items = [str(single)] if isinstance(several, UnsetType) else [str(o) for o in several]
-        requests.check_work(len(items), asked.k)
         requests.check_fields(served, asked.fields)
         requests.need_vectors(served, "to compare items")
+        with self.service.work.held(requests.entries(len(items), asked.k)):
+            return await self._similar(served, items, asked)
+
+    async def _similar(self, served: Served, items: Sequence[str], asked: Similar) -> Answer:
         rules = requests.rules_of_similar(asked)
         found = await self._in_thread(served.ranker.similar_items, items, asked.k, rules)
         self.service.metrics.lists.labels(served.name, "similar").inc(len(items))
         scored = await self._in_thread(_all_scored, found, asked.fields, requests.Room())
-        if single is not UNSET:
+        if asked.item_id is not UNSET:
             return answer(
                 schemas.AnsweredSimilar(
                     model=served.name, version=served.version, item_id=items[0], items=scored[0]

@@ -1,8 +1,9 @@
 """Requests that arrive together are answered by one matrix product.
 
-The event loop reads all sockets that have data before it runs deferred calls. Each request for the
-plain list of a user waits for such a call. Under load one product and one selection of the best
-items then serve many requests; without load no request waits for another.
+The server hands over requests from a thread of its own, which needs Python's lock to do so. While
+requests keep coming, the event loop rests for a moment and lets go of that lock, so that those that
+have arrived are there. Under load one product and one selection of the best items then serve many
+requests; without load no request waits for another.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from modalign_serve.service.served import Served
 
 LARGEST = 32
 """Maximum number of requests in one product: more scores exceed the processor's caches."""
+REST = 50e-6
+"""Seconds to rest until more requests are handed over."""
+TURNS = 3
+"""Turns of the event loop from a request that is handed over to its place in the batch."""
 
 
 class _Waiting(NamedTuple):
@@ -27,7 +32,7 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Gathers the requests of one iteration of the event loop.
+    """Gathers requests until no more are handed over.
 
     Args:
         measured: called with the model's name, the size of a batch and its seconds.
@@ -36,6 +41,8 @@ class Batcher:
     def __init__(self, measured: Callable[[str, int, float], None]) -> None:
         self._measured = measured
         self._waiting: dict[tuple[Served, int, bool], list[_Waiting]] = {}
+        self._count, self._last = 0, 0
+        self._gathering: asyncio.Task[None] | None = None
 
     async def ask(
         self, served: Served, person: Person, k: int, filter_seen: bool
@@ -51,12 +58,23 @@ class Batcher:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[tuple[Ranked, int]] = loop.create_future()
         if not self._waiting:
-            loop.call_soon(self._flush)
+            self._gathering = loop.create_task(self._gather())
+        self._count += 1
         self._waiting.setdefault((served, k, filter_seen), []).append(_Waiting(person, answer))
         return await answer
 
+    async def _gather(self) -> None:
+        had = 0
+        while had < self._count < LARGEST and (self._count > 1 or self._last > 1):
+            had = self._count
+            time.sleep(REST)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+        self._last = self._count
+        self._flush()
+
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting, self._count = self._waiting, {}, 0
         for (served, k, filter_seen), many in waiting.items():
             for start in range(0, len(many), LARGEST):
                 self._answer(served, k, filter_seen, many[start : start + LARGEST])

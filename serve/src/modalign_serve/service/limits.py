@@ -1,9 +1,12 @@
-"""The rate limit: a bucket of tokens for each caller."""
+"""The rate limit, a bucket of tokens for each caller, and the limit of work at the same time."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from modalign_serve.errors import unavailable
 
 MAX_CALLERS = 10_000
 """Maximum number of buckets, so that forged addresses cannot fill the memory."""
@@ -46,3 +49,44 @@ class RateLimit:
         if len(self._buckets) > MAX_CALLERS:
             del self._buckets[next(iter(self._buckets))]
         return 0.0 if allowed else (1 - tokens) / self.rate
+
+
+MAX_WORK = 400_000
+"""Maximum number of entries (lists times their length) that are made at the same time."""
+SMALL_WORK = 1000
+"""Entries of a request that is never refused: connections bound how many there are."""
+
+
+class WorkLimit:
+    """What large requests may hold in memory together.
+
+    Args:
+        most: entries.
+
+    Example:
+        >>> limit = WorkLimit(5000)
+        >>> with limit.held(4000), limit.held(10):
+        ...     limit.free
+        1000
+    """
+
+    def __init__(self, most: int = MAX_WORK) -> None:
+        self.free = most
+
+    @contextlib.contextmanager
+    def held(self, entries: int) -> Iterator[None]:
+        """Hold some entries while a request is answered.
+
+        Raises:
+            Failure: 503 if they are not free.
+        """
+        if entries <= SMALL_WORK:
+            yield
+            return
+        if entries > self.free:
+            raise unavailable("too many large requests at the same time", "ask again in a moment")
+        self.free -= entries
+        try:
+            yield
+        finally:
+            self.free += entries

@@ -22,8 +22,8 @@ RANK_SECONDS: Final = 5.0
 """Maximum seconds to rank for one request."""
 
 
-def check_work(asked: int, k: int) -> None:
-    """Refuse a request for too many entries.
+def entries(asked: int, k: int) -> int:
+    """The entries that a request asks for.
 
     Args:
         asked: number of users or items.
@@ -37,6 +37,7 @@ def check_work(asked: int, k: int) -> None:
             422, f"at most {MAX_ENTRIES:,} entries: the number of lists times k",
             f"{asked:,} x {k:,}", "ask for fewer lists at a time, or shorter ones",
         )  # fmt: skip
+    return asked * k
 
 
 class Room:

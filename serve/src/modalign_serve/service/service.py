@@ -18,7 +18,7 @@ from modalign_serve.service.batching import Batcher
 from modalign_serve.service.counters import Metrics
 from modalign_serve.service.encoder_process import EncoderProcess
 from modalign_serve.service.keys import Keys
-from modalign_serve.service.limits import RateLimit
+from modalign_serve.service.limits import RateLimit, WorkLimit
 from modalign_serve.service.logs import JsonLog
 from modalign_serve.service.new_items import NewItems
 from modalign_serve.service.schemas import Added, Event, NewItem, Received, Swapped
@@ -47,6 +47,7 @@ class Service:
         self.metrics = Metrics()
         self.keys = None if settings.keys is None else Keys.load(settings.keys)
         self.limit = RateLimit(settings.rate) if settings.rate else None
+        self.work = WorkLimit()
         opened = [Served.open(name, folder) for name, folder in settings.artifacts.items()]
         self.models = serving.ServedModels(opened, settings.split)
         self.feedback = Feedback(

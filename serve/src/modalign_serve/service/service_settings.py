@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -94,7 +95,7 @@ class ServiceSettings:
         if not self.hosts and (self.keys is not None or self.allow_open):
             return True
         name = host_name(host)
-        return is_local(name) or is_address(name) or name in {one.lower() for one in self.hosts}
+        return name in {one.lower() for one in self.hosts} or is_safe(name)
 
     def _check_split(self) -> None:
         for name, share in self.split.items():
@@ -117,6 +118,12 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return (host if host.count(":") > 1 else host.partition(":")[0]).rstrip(".").lower()
+
+
+@functools.lru_cache(64)
+def is_safe(name: str) -> bool:
+    """Whether a name cannot be given to this machine by a stranger: local, or an address."""
+    return is_local(name) or is_address(name)
 
 
 def is_address(name: str) -> bool:
