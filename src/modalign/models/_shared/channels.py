@@ -88,7 +88,9 @@ class Channels(nn.Module):
         self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(view.n_users, size)))
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(view.n_items, size)))
         self.graph = TwoWayGraph(view.users, view.items, view.n_users, view.n_items, "symmetric")
-        self.content = Projections(prepared(config, view), config, view, size)
+        modalities = prepared(config, view)
+        self.names = list(modalities)
+        self.content = Projections(modalities, config, view, size)
         width = (1 + len(self.content)) * size
         self.fuse_users, self.fuse_items = nn.Linear(width, size), nn.Linear(width, size)
         for layer in (*self.content.layers, self.fuse_users, self.fuse_items):
