@@ -175,6 +175,93 @@ ODD = (
         options={"decimal": "."},
         rows=[("u1", "a", 3), ("u1", "b", 1234)],
     ),
+    Odd(
+        "nested.jsonl",
+        "objects within objects, and a list that is no id",
+        rows=[("u1", "a"), ("u2", "b")],
+    ),
+    Odd("bom.jsonl", "JSON lines with the mark of UTF-8", rows=[("u1", "a", 5), ("u2", "b", 3)]),
+    Odd(
+        "not_a_number.jsonl",
+        "NaN, which is Python's and no JSON",
+        error=["'rating'", "nan in row 1"],
+    ),
+    Odd(
+        "not_a_number.jsonl",
+        "the same, with bad rows left out; there is no other",
+        options={"skip_bad": True},
+        error=["'rating'", "nan in row 1"],
+    ),
+    Odd("without_user.jsonl", "a null for a user", error=["user id", "row 2 of"]),
+    Odd(
+        "without_user.jsonl",
+        "the same, left out",
+        options={"skip_bad": True},
+        rows=[("1", "2"), ("4", "5")],
+        remarks=["1 of 3 rows were left out"],
+    ),
+    Odd("objects.txt", "JSON lines under another name", rows=[("u1", "a", 5), ("u2", "b", 3)]),
+    Odd("packed.jsonl.bz2", "JSON lines, compressed", rows=[("u1", "a", 5), ("u2", "b", 3)]),
+    Odd(
+        "columns.json",
+        "one object with a list for each column",
+        error=["one object with user_id, item_id", "orient='records'"],
+    ),
+    Odd(
+        "packed.csv.zst",
+        "zstd",
+        rows=[("u1", "a", 5, 1600000000), ("u2", "b", 3, 1600000001)],
+    ),
+    Odd(
+        "parquet.dat",
+        "Parquet under another name",
+        rows=[("u1", "a", 5, 1600000000), ("u2", "b", 3, 1600000001)],
+    ),
+    Odd("page.csv", "an error page in place of the file", error=["a web page", "download"]),
+    Odd("pointer.csv", "a pointer of Git LFS", error=["Git LFS", "download the file itself"]),
+    Odd("archive.csv.gz", "a compressed tar archive", error=["a tar archive", "unpack"]),
+    Odd("two.zip", "an archive of two files", error=["2: a.csv, b.csv", "unpack"]),
+    Odd("sheet.ods", "a spreadsheet's own file", error=["a workbook", "as CSV"]),
+    Odd("cut.csv.bz2", "a download that broke off", error=["a complete bz2 file", "again"]),
+    Odd(
+        "carriage_returns.csv",
+        "lines that end in carriage returns alone",
+        rows=[("u1", "a", 5, 1600000000), ("u2", "b", 3, 1600000001)],
+    ),
+    Odd(
+        "utf16_without_mark.csv",
+        "UTF-16 that does not say so",
+        error=["zero in line 1", "--encoding utf-16-le"],
+    ),
+    Odd(
+        "utf16_without_mark.csv",
+        "the same, named",
+        options={"encoding": "utf-16-le"},
+        rows=[("u1", "a", 5, 1600000000), ("u2", "b", 3, 1600000001)],
+    ),
+    Odd(
+        "utf32.csv",
+        "UTF-32 with its mark",
+        rows=[("u1", "a", 5, 1600000000), ("u2", "b", 3, 1600000001)],
+    ),
+    Odd("name_twice.csv", "two columns of one name", error=["'item_id' in several"]),
+    Odd(
+        "lists.csv",
+        "a list of items in each row",
+        error=["column 'item_id'", "'[1, 2, 3]'", "a row for each value"],
+    ),
+    Odd("comment.csv", "a comment above the names", error=["remove the comment"]),
+    Odd(
+        "aligned.txt",
+        "columns aligned with blanks",
+        rows=[("u1", "a", 5), ("u2", "b", 3)],
+    ),
+    Odd(
+        "no_header_colons.dat",
+        "a name that stands twice among those given",
+        options={"header": False, "columns": "user,item,item,time"},
+        error=["each name once", "user, item, item, time"],
+    ),
 )
 
 

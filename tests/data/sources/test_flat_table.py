@@ -174,7 +174,7 @@ BAD = {
     ),
     "no separator": ("user,item\n1,2\n", {"separator": ""}, "a separator between fields, got ''"),
     "no users": ("person,item\n1,2\n", {}, "column of users .*person, item"),
-    "no items": ("user,thing\n1,2\n", {}, "column of items .*item=NAME"),
+    "no items": ("user,thing\n1,2\n", {}, "column of items .*--item NAME"),
     "no header": ("1,2,5\n1,3,4\n", {}, "add a first line"),
     "named column missing": ("user,item\n1,2\n", {"user": "buyer"}, "column 'buyer'"),
     "bad rating": ("user,item,rating\n1,2,3\n1,3,good\n", {}, "'rating', got 'good' in line 3"),

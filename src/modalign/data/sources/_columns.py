@@ -23,6 +23,7 @@ LOOKED_AT = 1000
 """Rows that show whether a column holds times."""
 TIMES = 0.99
 """Share of them that must be times."""
+LIST = r"^\s*\[.*\]\s*$"
 SHOWN = 10
 """Bad rows that a message lists."""
 Returns = Literal["drop", "keep"]
@@ -120,6 +121,8 @@ def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Column
             raise DataError(f"a column {wanted!r} for the {role} in {table.name}", got, fix)
         rest = [n for n in names if n not in given.values()]
         found[role] = wanted or recognise(rest, role)
+        if (column := found[role]) is not None:
+            _check_values(table, column, ids=role in ("user", "item"))
     user, item = found["user"], found["item"]
     if user is None or item is None:
         role = "user" if user is None else "item"
@@ -131,6 +134,31 @@ def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Column
     others = [one for one in names if one not in columns.used().values()]
     like = tuple(one for one in others if _holds_times(table, one))
     return replace(columns, time=like[0]) if len(like) == 1 else replace(columns, like_times=like)
+
+
+def _check_values(table: SourceTable, column: str, ids: bool) -> None:
+    """Refuse a column whose name stands twice, or that holds lists or objects.
+
+    Args:
+        table: the table.
+        column: a column of it.
+        ids: whether texts such as "[1, 2]" are refused, too.
+
+    Raises:
+        DataError: it does.
+    """
+    table.once(column)
+    kind = table.frame.collect_schema()[column]
+    got = f"values of type {kind}" if kind.is_nested() else ""
+    if column in table.lists:
+        got = "lists"
+    elif ids and kind == pl.String:
+        texts = table.collect(table.frame.select(column).head(LOOKED_AT))[column].drop_nulls()
+        if len(texts) and texts.str.contains(LIST).all() and texts.str.contains(",").any():
+            got = f"lists such as {texts[0][:40]!r}"
+    if got:
+        expected = f"one text or number in each row of column {column!r} of {table.name}"
+        raise DataError(expected, got, "write a row for each value, such as with pandas' explode")
 
 
 def _holds_times(table: SourceTable, column: str) -> bool:

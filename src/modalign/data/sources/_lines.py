@@ -19,7 +19,8 @@ from typing import Any, BinaryIO, cast
 from modalign.errors import DataError
 
 CHUNK = 16 << 20
-
+SAMPLE = 1 << 16
+"""Bytes at the start of a file that show how it is written."""
 
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
@@ -28,6 +29,26 @@ _MAGIC = (
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"PK\x03\x04", "zip"),
 )
+_OTHERS = (
+    (b"PK\x05\x06", "an empty zip archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!\x1a\x07", "a rar archive"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Excel workbook"),
+    (b"ARROW1\0\0", "an Arrow or Feather file"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"\x89HDF\r\n", "an HDF5 file"),
+    (b"Obj\x01", "an Avro file"),
+    (b"%PDF-", "a PDF document"),
+    (b"\x80\x04\x95", "a pickle of Python"),
+    (b"\x80\x05\x95", "a pickle of Python"),
+    (b"version https://git-lfs", "a pointer of Git LFS in place of the file"),
+    (b"<!doctype html", "a web page"),
+    (b"<html", "a web page"),
+    (b"<?xml", "an XML document"),
+)
+"""How files start that are no tables; letters in lower case."""
+_TAR = slice(257, 262)
+"""Where a tar archive says that it is one."""
 COMMON = ("cp1252", "cp1251", "gb18030", "shift_jis", "euc_kr", "big5", "cp1253")
 """Encodings of old files, the most common one first, that a guess is made of."""
 BROKEN = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
@@ -92,6 +113,9 @@ def _only_member(path: Path) -> BinaryIO:
         for one in archive.infolist()
         if not one.is_dir() and not one.filename.startswith("__MACOSX/")
     ]
+    if any(name.startswith("xl/") or name == "content.xml" for name in names):
+        got = f"{path}, which is a workbook of a spreadsheet program"
+        raise DataError("a table as text", got, "save the sheet as CSV in UTF-8, or as Parquet")
     if len(names) != 1:
         some = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         raise DataError(f"one file in the archive {path}", f"{len(names)}: {some}", fix)
@@ -164,10 +188,13 @@ def in_utf8(path: Path, encoding: str | None = None) -> bytes | None:
     """
     if encoding is None:
         with complete(path), open_bytes(path) as file:
-            start = file.read(2)
-        if start not in (b"\xff\xfe", b"\xfe\xff"):
+            start = file.read(SAMPLE)
+        _refuse_others(path, start)
+        found = _marked(start)
+        if found is None:
+            _refuse_nul(path, start)
             return None
-        encoding = "utf-16"
+        encoding = found
     try:
         name = codecs.lookup(encoding).name
     except LookupError as error:
@@ -179,6 +206,52 @@ def in_utf8(path: Path, encoding: str | None = None) -> bytes | None:
     except UnicodeDecodeError as error:
         raise not_encoded(path, raw, name, error) from error
     return text.encode()
+
+
+def _marked(start: bytes) -> str | None:
+    """UTF-16 or UTF-32 where a text starts with its mark."""
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else None
+
+
+def _refuse_others(path: Path, start: bytes) -> None:
+    """Refuse a file of a known format that is no table, by how it starts.
+
+    Raises:
+        DataError: it is one.
+    """
+    head = start[:64].lstrip(b"\xef\xbb\xbf \t\r\n") if start[:1] != b"\0" else start
+    found = (n for magic, n in _OTHERS if start.startswith(magic) or head.lower().startswith(magic))
+    name = "a tar archive" if start[_TAR] == b"ustar" else next(found, None)
+    if name is None:
+        return
+    if "archive" in name:
+        fix = "unpack it and name one file"
+    elif "page" in name or "LFS" in name:
+        fix = "download the file itself"
+    else:
+        fix = "write the table as CSV in UTF-8, or as Parquet"
+    raise DataError("a table as text, JSON lines or Parquet", f"{path}, which is {name}", fix)
+
+
+def _refuse_nul(path: Path, start: bytes) -> None:
+    """Refuse a file whose first bytes hold zeros, which no text in UTF-8 does.
+
+    Raises:
+        DataError: they do; UTF-16 without its mark is guessed from where the zeros are.
+    """
+    if b"\0" not in start:
+        return
+    odd, even = start[1::2].count(0), start[::2].count(0)
+    guess = "utf-16-le" if odd > even else "utf-16-be"
+    fix = (
+        f"try --encoding {guess}"
+        if 3 * max(odd, even) > len(start) // 2
+        else "check that the right file was given"
+    )
+    line = start.count(b"\n", 0, start.index(b"\0")) + 1
+    raise DataError(f"text in UTF-8 in {path}", f"a byte of zero in line {line}", fix)
 
 
 def not_encoded(path: Path, raw: bytes, name: str, error: UnicodeDecodeError) -> DataError:

@@ -6,8 +6,10 @@ that an unreadable value is found here, with its line, and not inside a parser.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,13 +23,14 @@ import pyarrow as pa
 
 from modalign.data.sources import _quotes
 from modalign.data.sources._lines import (
+    SAMPLE,
     check_utf8,
     complete,
     compression,
     decoded,
     in_utf8,
-    json_records,
     open_bytes,
+    parsed,
     whole,
 )
 from modalign.data.sources._quotes import Quoting
@@ -90,10 +93,16 @@ CALLED = {
 JSON = (".jsonl", ".ndjson", ".json")
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 SUFFIXES = {".csv", ".tsv", ".txt", ".tab", ".data", ".parquet", ".pq", *JSON, *PACKED}
+MOST_FIELDS = 50
+"""Fields of a JSON object that become columns; one with more stays a single column."""
 LONGEST = 1 << 20
 """Bytes of a line of column names; a longer one is no table."""
+COMMENTS = ("#", "%", "//", "@")
 _UNIT = "\x1f"
 """Stands for a separator of several characters; ASCII's "unit separator"."""
+_PARQUET = re.compile(rb"PAR1")
+_OBJECT = re.compile(rb'(\xef\xbb\xbf)?\s*(\[\s*)?\{\s*"')
+"""A JSON object, or an array of them."""
 _SEP_LINE = re.compile(r'"?sep=(.|\\t)"?', re.IGNORECASE)
 """What spreadsheets write above the names of the columns to say which separator follows."""
 
@@ -132,6 +141,8 @@ class SourceTable:
         expected: number of records that the file holds, its names not counted; None if unknown.
         remarks: what was done to read the file, to show.
         written_as: the separator in the file, where `content` has another in its place.
+        lists: columns that held lists, whose entries were joined to a text.
+        first_row: number of the first row in messages, where there are no lines.
     """
 
     frame: pl.LazyFrame
@@ -145,6 +156,8 @@ class SourceTable:
     expected: int | None = None
     remarks: tuple[str, ...] = ()
     written_as: str | None = None
+    lists: tuple[str, ...] = ()
+    first_row: int = 0
 
     @property
     def between(self) -> str:
@@ -220,6 +233,17 @@ class SourceTable:
                 f"the columns {', '.join(columns)} in {self.name}", self.shown(), self.hint() or fix
             )
 
+    def once(self, column: str) -> None:
+        """Refuse a column whose name stands twice in the first line.
+
+        Raises:
+            DataError: it does.
+        """
+        if f"{column}_duplicated_0" in self.names:
+            got = f"{column!r} in several"
+            fix = "give each column its own name"
+            raise DataError(f"columns of different names in {self.name}", got, fix)
+
     def check_count(self, read: int) -> None:
         """Refuse a reading with more or fewer rows than the file has records.
 
@@ -236,13 +260,13 @@ class SourceTable:
     def place(self, row: int) -> str:
         """The `row`-th record (from 0) as people count it: "line 3 of log.csv"."""
         if self.path is None:
-            return f"row {row} of {self.name}"
+            return f"row {row + self.first_row} of {self.name}"
         return f"line {self._line(row)} of {self.name}"
 
     def places(self, rows: Sequence[int]) -> list[str]:
         """Where some records stand, ascending: "line 3", or "row 3" of a frame; one pass."""
         if self.path is None:
-            return [f"row {row}" for row in rows]
+            return [f"row {row + self.first_row}" for row in rows]
         if not self.quoted:
             return [f"line {row + 1 + self.header + self.skipped}" for row in rows]
         found: list[str] = []
@@ -281,6 +305,8 @@ class SourceTable:
         if self.path is None or not self.header:
             return None
         first = _first_line(self.path, self.content, self.skipped).replace(_UNIT, self.between)
+        if first.lstrip().startswith(COMMENTS):
+            return "remove the comment in the first line"
         better = sniff(first)
         if better != self.between and better in first:
             return (
@@ -375,15 +401,22 @@ def open_table(
         DataError: no such file, an empty file, fewer fields than `columns`, quotes that do not
             pair up with `quote="double"`, or not a Parquet file.
     """
-    kind = path.name.lower().removesuffix(".gz")
-    if kind.endswith((".parquet", ".pq")):
+    if columns and len(set(columns)) < len(columns):
+        fix = "give each column its own name"
+        raise DataError("each name once among the columns", ", ".join(columns), fix)
+    name = path.name.lower()
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    if name.endswith((".parquet", ".pq")) or _starts_with(path, _PARQUET):
         return _open_parquet(path)
-    if kind.endswith(JSON):
-        return _open_json(path, encoding)
-    _must_be_file(path)
-    content = decoded(path).encode() if latin else in_utf8(path, encoding)
+    if latin:
+        _must_be_file(path)
+    content = decoded(path).encode() if latin else _text(path, encoding)
+    if name.endswith(JSON) or (separator is None and _starts_with(path, _OBJECT, content)):
+        return _open_json(path, content)
     if content is None and compression(path) not in (None, "gzip"):
         content = whole(path)
+    content = _with_line_feeds(path, content)
     first, skipped = _first_line(path, content), 0
     if named := _SEP_LINE.fullmatch(first):
         separator = separator or named[1].replace("\\t", "\t")
@@ -432,6 +465,29 @@ def open_table(
         remarks,
         between,
     )
+
+
+def _text(path: Path, encoding: str | None) -> bytes | None:
+    _must_be_file(path)
+    return in_utf8(path, encoding)
+
+
+def _starts_with(path: Path, what: re.Pattern[bytes], content: bytes | None = None) -> bool:
+    """Whether a file, once decompressed, starts like that; False where there is none."""
+    if not path.is_file():
+        return False
+    with complete(path), open_bytes(path) if content is None else io.BytesIO(content) as file:
+        return what.match(file.read(SAMPLE)) is not None
+
+
+def _with_line_feeds(path: Path, content: bytes | None) -> bytes | None:
+    """The text of a file whose lines end in carriage returns alone, as old programs write them."""
+    with complete(path), open_bytes(path) if content is None else io.BytesIO(content) as file:
+        start = file.read(SAMPLE)
+    if b"\n" in start or b"\r" not in start.rstrip(b"\r"):
+        return content
+    raw = whole(path) if content is None else content
+    return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def _fields(line: str, separator: str, quote: Quoting) -> list[str]:
@@ -486,29 +542,79 @@ def _cut(raw: bytes, lines: int) -> tuple[bytes, bytes]:
     return raw[:at], raw[at:]
 
 
-def _open_json(path: Path, encoding: str | None) -> SourceTable:
+def _open_json(path: Path, content: bytes | None) -> SourceTable:
     """A file with a JSON object in each line, or a JSON array of them."""
-    _must_be_file(path)
-    content = in_utf8(path, encoding)
-    raw = whole(path) if content is None else content
+    raw = (whole(path) if content is None else content).removeprefix(codecs.BOM_UTF8)
     if not raw.strip():
         raise DataError(f"a JSON object in each line of {path}", "an empty file", "check the path")
+    array = raw.lstrip().startswith(b"[")
     try:
-        if raw.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-            frame = pl.read_json(io.BytesIO(raw), infer_schema_length=None)
-        else:
-            frame = pl.read_ndjson(io.BytesIO(raw), infer_schema_length=None)
+        read = pl.read_json if array else pl.read_ndjson
+        frame = read(io.BytesIO(raw), infer_schema_length=None)
     except pl.exceptions.PolarsError as error:
-        for _ in json_records(path):  # names the line
-            pass
-        got = str(error).split("\n")[0][:200]
-        raise DataError(f"JSON objects with the same fields in {path}", got, "check it") from error
-    lists = [
-        pl.col(name).list.eval(pl.element().cast(pl.String)).list.join(" ").alias(name)
+        frame = _by_python(path, raw, array, error)
+    if len(frame) == 1 and all(kind.is_nested() for kind in frame.dtypes):
+        raise _one_object(path, frame.columns)
+    frame = _flat(frame)
+    lists = tuple(
+        name
         for name, kind in frame.schema.items()
         if isinstance(kind, pl.List) and not kind.inner.is_nested()
-    ]
-    return SourceTable(frame.with_columns(lists).lazy(), str(path))
+    )
+    joined = pl.col(lists).list.eval(pl.element().cast(pl.String)).list.join(" ")
+    frame = frame.with_columns(joined) if lists else frame
+    return SourceTable(frame.lazy(), str(path), lists=lists, first_row=1)
+
+
+def _by_python(path: Path, raw: bytes, array: bool, error: Exception) -> pl.DataFrame:
+    """What polars cannot read, such as `NaN` and literals of Python; names the line if none can."""
+    records: Any
+    if array:
+        try:
+            records = json.loads(raw)
+        except ValueError as wrong:
+            fix = "correct it there"
+            raise DataError(f"a JSON array of objects in {path}", str(wrong), fix) from wrong
+    else:
+        with suppress(ValueError):
+            if isinstance(one := json.loads(raw), dict) and raw.strip().count(b"\n"):
+                raise _one_object(path, one)
+        records = [record for _, record in parsed(path, 1, raw)]
+    try:
+        return pl.from_dicts(records, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, TypeError, ValueError, AttributeError) as wrong:
+        got = str(error).split("\n")[0][:200]
+        fix = "write every field with one type in all objects"
+        raise DataError(f"JSON objects with the same fields in {path}", got, fix) from wrong
+
+
+def _one_object(path: Path, names: Iterable[str]) -> DataError:
+    some = list(names)
+    return DataError(
+        f"a JSON object for each row of {path}",
+        f"one object with {', '.join(some[:5])}{', ...' if len(some) > 5 else ''}",
+        "write an array of objects, or one object a line; in pandas: "
+        "to_json(path, orient='records', lines=True)",
+    )
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """Objects within objects as columns of their own: `user.id`."""
+    while objects := [
+        name
+        for name, kind in frame.schema.items()
+        if isinstance(kind, pl.Struct)
+        and len(kind.fields) <= MOST_FIELDS
+        and not {f"{name}.{field.name}" for field in kind.fields} & set(frame.columns)
+    ]:
+        columns: list[pl.Series] = []
+        for one in frame:
+            if one.name in objects:
+                columns += [part.alias(f"{one.name}.{part.name}") for part in one.struct.unnest()]
+            else:
+                columns.append(one)
+        frame = pl.DataFrame(columns)
+    return frame
 
 
 def _inference(names: Sequence[str], texts: Sequence[str] | None) -> dict[str, Any]:
@@ -522,8 +628,9 @@ def _inference(names: Sequence[str], texts: Sequence[str] | None) -> dict[str, A
 def _open_parquet(path: Path) -> SourceTable:
     if not path.is_file():
         raise DataError("a table", f"{path}, which is not a file", "check the path")
+    source = path if compression(path) is None else io.BytesIO(whole(path))
     try:
-        frame = pl.scan_parquet(path)
+        frame = pl.scan_parquet(source)
         frame.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(

@@ -260,6 +260,7 @@ def _read_items(
     if key is None:
         expected = f"a column of item ids (such as item_id) in {table.name}"
         raise DataError(expected, table.shown(), "name that column item_id")
+    table.once(key)
     rename = {key: "item_id"}
     for role in ("title", "description", *item_files.KINDS):
         found = recognise([n for n in names if n not in rename], role)
