@@ -11,12 +11,13 @@ import os
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import polars as pl
 
 from modalign.data import pictures
 
+T = TypeVar("T", pl.DataFrame, pl.DataFrame | None)
 Placing = Literal["copy", "link"]
 FileKind = Literal["image", "audio", "video"]
 
@@ -153,6 +154,22 @@ def within(
     if remarks is not None:
         remarks += refused.remarks()
     return pl.Series(names.name, paths, pl.String)
+
+
+def beside(items: T, folder: Path, remarks: list[str]) -> T:
+    """A table of items of a folder with the paths of its files made absolute, see `within`.
+
+    Args:
+        items: the table, or None.
+        folder: where the table lies, which no path may leave.
+        remarks: gets a note on what was not taken.
+    """
+    if items is None:
+        return items
+    for kind in KINDS:
+        if kind in items.columns:
+            items = items.with_columns(within(items[kind], folder, kind, remarks))
+    return items
 
 
 def existing(items: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:

@@ -268,7 +268,7 @@ def test_unseen_users_are_refused(tmp_path: Path, export: Any, read: Any) -> Non
 def test_ids_that_would_break_the_format(tmp_path: Path) -> None:
     data = replace(dataset(), users=Vocabulary([f"u{i}" for i in range(5)] + ["a\tb"], "user"))
     data = replace(data, user_table=pl.DataFrame())
-    with pytest.raises(DataError, match=r"ids without tabs .*user_id 'a\\tb'"):
+    with pytest.raises(DataError, match=r"ids without tabs, .*user_id 'a\\tb'"):
         export_recbole(data, tmp_path / "toy")
     assert not (tmp_path / "toy").exists()
 

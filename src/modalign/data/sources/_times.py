@@ -21,7 +21,10 @@ milliseconds begin in February 1970."""
 COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _DAY = r"^(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})"
 _ZONE = r"\s*(?:Z|UTC|GMT|([+-]\d{2}):?(\d{2}))$"
-INVISIBLE = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff"
+INVISIBLE = (
+    " \t\r\n\f\v\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff"
+)
 """White space and characters without width, which stand around values that look empty."""
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from modalign.data import item_files
 from modalign.data.raw import RawData, RawFeatures
 from modalign.data.sources._columns import unique_ids
 from modalign.data.sources._quotes import Quoting
@@ -91,7 +92,7 @@ def read(path: str | Path) -> RawData:
     return RawData(
         name=Path(inter.name).stem,
         interactions=interactions,
-        items=_item_table(folder, items),
+        items=_item_table(folder, items, remarks),
         users=pl.DataFrame({"user_id": users}),
         features=features,
         info={
@@ -207,8 +208,8 @@ def _features(path: Path, n_items: int) -> tuple[np.ndarray, np.ndarray]:
     return features, np.asarray(features.any(axis=1), dtype=bool)
 
 
-def _item_table(folder: Path, ids: pl.Series) -> pl.DataFrame:
-    """Ids in row order, joined with `items.csv` if it exists."""
+def _item_table(folder: Path, ids: pl.Series, remarks: list[str]) -> pl.DataFrame:
+    """Ids in row order, joined with `items.csv` if it exists; adds notes on files not taken."""
     table = pl.DataFrame({"item_id": ids})
     path = folder / "items.csv"
     if not path.is_file():
@@ -217,6 +218,7 @@ def _item_table(folder: Path, ids: pl.Series) -> pl.DataFrame:
     items = _tab_or_comma(path, infer_except=texts)
     items.need(("item_id",))
     known = unique_ids(items, "item_id", "item")
+    known = item_files.beside(known, folder, remarks)
     return table.join(known, on="item_id", how="left", maintain_order="left")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from modalign.data import item_files
 from modalign.data.raw import RawData, RawFeatures
 from modalign.data.sources._columns import Columns, RowRules, TypedRows, typed, unique_ids
 from modalign.data.sources._text_table import Role, SourceTable, open_table, recognise
@@ -70,6 +71,8 @@ def read(path: str | Path, user: str | None = None, item: str | None = None) -> 
         described = columns.used()
     interactions = pl.concat([one.frame for one in read_], how="diagonal")
     items, features = _entity(folder / f"{name}.item", "item", keys["item"])
+    files_told: list[str] = []
+    items = item_files.beside(items, folder, files_told)
     users, _ = _entity(folder / f"{name}.user", "user", keys["user"])
     others = [p for p in (folder / f"{name}.item", folder / f"{name}.user") if p.is_file()]
     return RawData(
@@ -82,7 +85,8 @@ def read(path: str | Path, user: str | None = None, item: str | None = None) -> 
             "kind": "recbole",
             "columns": described,
             "files": [p.name for p in (*(f for f, _ in files), *others)],
-            "remarks": list(dict.fromkeys(note for one in read_ for note in one.remarks)),
+            "remarks": list(dict.fromkeys(note for one in read_ for note in one.remarks))
+            + files_told,
         },
     )
 
