@@ -1,8 +1,9 @@
 """A prepared data set in the layouts of other libraries: RecBole's atomic files, and MMRec's.
 
 Both keep the original ids, the split, every item modality, and pictures, sounds and videos, so that
-reading the folder with `modalign.data.sources` gives the same data again. Neither can express the
-unseen-users protocol, whose histories are outside train, valid and test; such data sets are refused.
+reading the folder with `modalign.data.sources` gives the same data again. Neither can express
+the unseen-users protocol, whose histories are outside train, valid and test; such data sets are
+refused.
 """
 
 from __future__ import annotations
