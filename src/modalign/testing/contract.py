@@ -216,7 +216,8 @@ def check_needs(spec: ModelSpec) -> None:
     if batch.negatives is not None:
         changed.append(("negatives", dataclasses.replace(batch, negatives=batch.positives)))
     if batch.history is not None:
-        rolled = torch.roll(batch.history.to_dense(), 1, dims=0).to_sparse_csr()
+        # By items: the loss of other users' histories is the same where it is their plain mean.
+        rolled = torch.roll(batch.history.to_dense(), 1, dims=1).to_sparse_csr()
         changed.append(("history", dataclasses.replace(batch, history=rolled)))
     if batch.positives is not None:
         rolled = torch.roll(batch.positives, 1)
