@@ -34,6 +34,7 @@ class SideOptions:
         dropout_in_rounds: apply dropout also while prototypes are moved.
         per_user_noise: draw the noise of the first round for each user, not once per batch.
         unit_samples: scale drawn factors to length 1.
+        shared_noise: add noise to a first round that is alike for all users.
         prototype_gradient: the gradient of the first prototypes where they are moved.
         raw_updates: move prototypes by rows of the table as they are, not by unit rows.
     """
@@ -49,6 +50,7 @@ class SideOptions:
     unit_samples: bool
     prototype_gradient: Through
     raw_updates: bool
+    shared_noise: bool = True
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class FactorEncoder(nn.Module):
     def _shared(self, start: Tensor, unit_table: Tensor, noise: Noise | None) -> Tensor:
         """A of the first round, alike for all users, (width, K)."""
         logits = unit_table @ start.t() / self.options.temperature
-        if noise is not None:
+        if noise is not None and self.options.shared_noise:
             logits = logits - noise.exponential("round-1", logits, *logits.shape).log()
         return torch.softmax(logits, dim=1)
 
