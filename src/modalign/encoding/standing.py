@@ -15,18 +15,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import json
 import os
 import sys
 from typing import Any, TextIO
 
 from modalign.encoding.encoders.encoder import Encoder, FittedEncoder, UnreadableInput, make_encoder
+from modalign.encoding.picture_process import decoded_apart
 from modalign.errors import ConfigError, DataError, InputError
-
-FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 40_000_000
-"""Maximum size of a picture of a new item."""
 
 
 class Standing:
@@ -80,34 +76,11 @@ class Standing:
 def _read(kind: str, sent: str) -> Any:
     if kind == "text":
         return sent
-    from modalign.encoding.encoders.image import read_picture
-
     try:
         plain = base64.b64decode(sent, validate=True)
     except binascii.Error as error:
         raise DataError("a picture in base64", str(error), "encode its bytes in base64") from error
-    _check_picture(plain)
-    try:
-        return read_picture(io.BytesIO(plain))
-    except UnreadableInput as error:
-        raise DataError("a PNG or JPEG", str(error), "send another picture") from error
-
-
-def _check_picture(plain: bytes) -> None:
-    """Refuse formats and sizes that a stranger may use to exhaust the process, before decoding."""
-    from PIL import Image
-
-    fix = "send a smaller picture"
-    try:
-        with Image.open(io.BytesIO(plain), formats=FORMATS) as picture:
-            pixels = picture.width * picture.height
-    except Image.DecompressionBombError as error:
-        raise DataError(f"a picture of at most {MAX_PIXELS:,} pixels", "more", fix) from error
-    except (OSError, ValueError, SyntaxError) as error:
-        got = "not a picture of PNG, JPEG or WebP"
-        raise DataError("a PNG, JPEG or WebP", got, "send another picture") from error
-    if pixels > MAX_PIXELS:
-        raise DataError(f"a picture of at most {MAX_PIXELS:,} pixels", f"{pixels:,}", fix)
+    return decoded_apart(plain)
 
 
 def serve(questions: TextIO, answers: TextIO) -> None:

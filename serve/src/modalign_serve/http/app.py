@@ -32,9 +32,9 @@ from modalign_serve.http.bounds import (
     Body,
     Paced,
     Receive,
-    Shared,
     Scope,
     Send,
+    Shared,
     Unread,
     too_large,
 )

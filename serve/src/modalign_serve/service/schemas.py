@@ -206,7 +206,7 @@ class NewItem(Struct, forbid_unknown_fields=True, kw_only=True):
     ) = UNSET
     text: Annotated[str, Meta(min_length=1, max_length=20_000)] | UnsetType = UNSET
     image: (
-        Annotated[str, Meta(min_length=1, description="A PNG or JPEG in base64.")] | UnsetType
+        Annotated[str, Meta(min_length=1, description="A PNG, JPEG or WebP in base64.")] | UnsetType
     ) = UNSET
     fields: Annotated[
         dict[str, str | Finite | None], Meta(max_length=64, description="Metadata by column.")
