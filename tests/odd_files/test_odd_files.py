@@ -250,6 +250,16 @@ ODD = (
         "a list of items in each row",
         error=["column 'item_id'", "'[1, 2, 3]'", "a row for each value"],
     ),
+    Odd(
+        "postgres_times.csv",
+        "times of a database's dump, whose offsets are hours alone",
+        rows=[("u1", "a", 1572609600), ("u2", "b", 1572638400), ("u3", "c", 1572566400)],
+    ),
+    Odd(
+        "one_bad_time.csv",
+        "one time of another form",
+        error=["'Fri, 01 Nov 2019'", "line 3", "--skip-bad", "--time-format"],
+    ),
     Odd("comment.csv", "a comment above the names", error=["remove the comment"]),
     Odd(
         "aligned.txt",

@@ -116,7 +116,7 @@ def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Column
         if wanted is not None and wanted not in names:
             got = table.shown()
             close = get_close_matches(wanted, names, n=1, cutoff=0.5)
-            meant = f"did you mean {close[0]!r}?" if close else f"choose one: --{role} NAME"
+            meant = f"did you mean {close[0]!r}?" if close else _named(role)
             fix = table.hint() or meant
             raise DataError(f"a column {wanted!r} for the {role} in {table.name}", got, fix)
         rest = [n for n in names if n not in given.values()]
@@ -127,13 +127,17 @@ def find_columns(table: SourceTable, given: Mapping[Role, str | None]) -> Column
     if user is None or item is None:
         role = "user" if user is None else "item"
         expected = f"a column of {role}s (such as {role}_id) in {table.name}"
-        raise DataError(expected, table.shown(), table.hint() or f"name the column: --{role} NAME")
+        raise DataError(expected, table.shown(), table.hint() or _named(role))
     columns = Columns(user, item, found["weight"], found["time"])
     if columns.time is not None:
         return columns
     others = [one for one in names if one not in columns.used().values()]
     like = tuple(one for one in others if _holds_times(table, one))
     return replace(columns, time=like[0]) if len(like) == 1 else replace(columns, like_times=like)
+
+
+def _named(role: Role) -> str:
+    return f"name the column with --{role} NAME; in Python {role}=NAME"
 
 
 def _check_values(table: SourceTable, column: str, ids: bool) -> None:
@@ -180,7 +184,7 @@ def _holds_times(table: SourceTable, column: str) -> bool:
 
 
 def text_id(column: str, dtype: pl.DataType) -> pl.Expr:
-    """Ids as text: 42, 42.0 and " 42 " are all "42"; the empty text is null.
+    """Ids as text: 42, 42.0 (also as a decimal) and " 42 " are all "42"; the empty text is null.
 
     Args:
         column: name of the column.
@@ -192,6 +196,8 @@ def text_id(column: str, dtype: pl.DataType) -> pl.Expr:
         whole = one.cast(pl.Int64, strict=False)
         text = pl.when(whole == one).then(whole.cast(pl.String)).otherwise(one.cast(pl.String))
         return pl.when(one.is_not_nan()).then(text)
+    if dtype.is_decimal():
+        return one.cast(pl.String).str.replace(r"\.0+$", "")
     return some_text(one.cast(pl.String))
 
 
@@ -370,7 +376,8 @@ def _refused(
     )
     if summary["bad"] == 1:
         row, name = first["__row"][0], first["__reason"][0]
-        return table.bad_cell(int(row), _column_of(name, columns), WANTED[name])
+        one = table.bad_cell(int(row), _column_of(name, columns), WANTED[name])
+        return DataError(one.expected, one.got, _remedy("this row", "it", summary))
     places = table.places(first["__row"].to_list())
     listed = []
     for place, row in zip(places, first.iter_rows(named=True), strict=True):
@@ -383,10 +390,14 @@ def _refused(
         listed.append(f"  and {summary['bad'] - len(listed):,} more")
     expected = f"an id of user and item and readable values in every row of {table.name}"
     got = f"{summary['bad']:,} bad rows of {summary['rows']:,}: {_by_reason(summary, columns)}"
-    fix = "correct these rows, or leave them out with --skip-bad"
+    return DataError(expected, "\n".join([got, *listed]), _remedy("these rows", "them", summary))
+
+
+def _remedy(rows: str, them: str, summary: Mapping[str, int]) -> str:
+    fix = f"correct {rows}, or leave {them} out with --skip-bad"
     if summary.get("time"):
         fix += "; for times of another form give --time-format or --time-unit"
-    return DataError(expected, "\n".join([got, *listed]), fix)
+    return fix
 
 
 def _left_out(table: SourceTable, wrong: Mapping[str, pl.Expr], columns: Columns) -> pl.DataFrame:

@@ -555,7 +555,7 @@ def _open_json(path: Path, content: bytes | None) -> SourceTable:
         frame = _by_python(path, raw, array, error)
     if len(frame) == 1 and all(kind.is_nested() for kind in frame.dtypes):
         raise _one_object(path, frame.columns)
-    frame = _flat(frame)
+    frame = _flat(frame.lazy()).collect()
     lists = tuple(
         name
         for name, kind in frame.schema.items()
@@ -598,23 +598,29 @@ def _one_object(path: Path, names: Iterable[str]) -> DataError:
     )
 
 
-def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+def _flat(frame: pl.LazyFrame) -> pl.LazyFrame:
     """Objects within objects as columns of their own: `user.id`."""
-    while objects := [
-        name
-        for name, kind in frame.schema.items()
-        if isinstance(kind, pl.Struct)
-        and len(kind.fields) <= MOST_FIELDS
-        and not {f"{name}.{field.name}" for field in kind.fields} & set(frame.columns)
-    ]:
-        columns: list[pl.Series] = []
-        for one in frame:
-            if one.name in objects:
-                columns += [part.alias(f"{one.name}.{part.name}") for part in one.struct.unnest()]
-            else:
-                columns.append(one)
-        frame = pl.DataFrame(columns)
-    return frame
+    while True:
+        schema = frame.collect_schema()
+        inner = {
+            name: [field.name for field in kind.fields]
+            for name, kind in schema.items()
+            if isinstance(kind, pl.Struct) and len(kind.fields) <= MOST_FIELDS
+        }
+        inner = {
+            n: some for n, some in inner.items() if not {f"{n}.{one}" for one in some} & set(schema)
+        }
+        if not inner:
+            return frame
+        frame = frame.select(
+            column
+            for name in schema
+            for column in (
+                [pl.col(name).struct.field(one).alias(f"{name}.{one}") for one in inner[name]]
+                if name in inner
+                else [pl.col(name)]
+            )
+        )
 
 
 def _inference(names: Sequence[str], texts: Sequence[str] | None) -> dict[str, Any]:
@@ -636,7 +642,7 @@ def _open_parquet(path: Path) -> SourceTable:
         raise DataError(
             f"a readable Parquet file {path}", str(error).split("\n")[0], "write the file again"
         ) from error
-    return SourceTable(frame, str(path))
+    return SourceTable(_flat(frame), str(path))
 
 
 def table_of(source: str | Path | Frame, text: TextFormat = TextFormat()) -> SourceTable:
@@ -666,17 +672,32 @@ def table_of(source: str | Path | Frame, text: TextFormat = TextFormat()) -> Sou
             )
         return SourceTable(source.lazy(), "the data frame")
     if type(source).__module__.split(".")[0] == "pandas":
-        return SourceTable(_from_pandas(source.rename(columns=str)).lazy(), "the data frame")
+        return SourceTable(_from_pandas(source).lazy(), "the data frame")
     raise DataError(
         "a path, a polars or a pandas data frame", f"a {type(source).__name__}", "give one of those"
     )
 
 
 def _from_pandas(frame: pd.DataFrame) -> pl.DataFrame:
-    """A frame whose columns of mixed types, such as 1 beside "1", and of UUIDs are text."""
+    """A frame whose columns of mixed types, such as 1 beside "1", and of UUIDs are text.
+
+    Levels of the index that have a name are columns; periods are their first moment.
+
+    Raises:
+        DataError: two columns have one name.
+    """
+    frame = frame.rename(columns=str)
+    levels = [one for one in frame.index.names if one is not None and one not in frame.columns]
+    frame = frame.reset_index(levels) if levels else frame
+    if not frame.columns.is_unique:
+        twice = str(frame.columns[frame.columns.duplicated()][0])
+        fix = "give each column its own name"
+        raise DataError("columns of different names in the data frame", repr(twice), fix)
     made: dict[str, pl.Series] = {}
     for name in frame.columns:
         column: Any = frame[name]
+        if str(column.dtype).startswith("period"):
+            column = column.dt.to_timestamp()
         try:
             made[name] = cast(pl.Series, pl.from_pandas(column))
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError):

@@ -20,7 +20,7 @@ A number above the latest second is in a finer unit, so that the ranges of the u
 milliseconds begin in February 1970."""
 COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _DAY = r"^(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})"
-_ZONE = r"\s*(?:Z|UTC|GMT|([+-]\d{2}):?(\d{2}))$"
+_ZONE = r"\s*(?:Z|UTC|GMT|([+-]\d{2})(?::?(\d{2}))?)$"
 INVISIBLE = (
     " \t\r\n\f\v\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff"
@@ -145,8 +145,8 @@ def _iso(text: pl.Expr) -> pl.Expr:
 
 def _signed(text: pl.Expr, hours: pl.Expr, minutes: pl.Expr) -> pl.Expr:
     """An offset in seconds: -03:30 is less than minus three hours."""
-    sign = pl.when(text.str.contains(r"-\d{2}:?\d{2}$")).then(-1.0).otherwise(1.0)
-    return sign * (hours.abs() * 3600 + minutes * 60)
+    sign = pl.when(text.str.contains(r"-\d{2}(?::?\d{2})?$")).then(-1.0).otherwise(1.0)
+    return sign * (hours.abs() * 3600 + minutes.fill_null(0) * 60)
 
 
 def _compact(value: pl.Expr) -> pl.Expr:

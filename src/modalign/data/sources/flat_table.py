@@ -264,6 +264,8 @@ def _read_items(
     rename = {key: "item_id"}
     for role in ("title", "description", *item_files.KINDS):
         found = recognise([n for n in names if n not in rename], role)
+        if found is not None:
+            table.once(found)
         if found is not None and role not in names:
             rename[found] = role
     rows = unique_ids(table, key, "item").rename(rename)
