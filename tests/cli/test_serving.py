@@ -47,7 +47,9 @@ def test_feedback_to_parquet_to_data(cli: Cli, workshop: Path) -> None:
     assert made.code == 0, made.err
     assert json.loads(made.out)["info"]["appended"][0]["interactions"] == 4
     assert snapshot(workshop / "data" / "toy") == before
-    assert cli("data", "append", "data/next", "f.parquet", "--out", "data/next").code == 2
+    again = cli("data", "append", "data/next", "f.parquet", "--out", "data/next", "--overwrite")
+    assert again.code == 0, again.err  # a night without new pairs
+    assert "all of them known" in again.out
     none = cli("data", "append", "data/toy", "f.parquet", "--out", "x", "--split", "rate")
     assert none.code == 2
     assert "did you mean 'ratio'" in none.err
