@@ -130,7 +130,8 @@ class IALS(Recommender):
         for rows in _blocks(counts, size):
             places = _padded(starts[rows], counts[rows], members, len(table))
             result[rows] = _solved(padded[places], shared + penalty[rows, None])
-        return result @ axes.T
+        vectors: Tensor = result @ axes.T
+        return vectors
 
     def _penalty(self, counts: Tensor, n_others: int) -> Tensor:
         """`reg (n + alpha_0 N)^nu`."""
