@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from modalign.nn.bags import Bags
@@ -41,6 +45,47 @@ def normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
         0.5
     """
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
+
+
+def composite_divergence(
+    drawn: Tensor,
+    posterior: tuple[Tensor, Tensor],
+    earlier: tuple[Tensor, Tensor],
+    shares: Sequence[float],
+) -> Tensor:
+    """`sum_j (log q(z_j) - log p(z_j))` of one draw from q, a divergence from a mixed prior, (n,).
+
+        p(z_j) = w_1 N(z_j; 0, 1) + w_2 N(z_j; earlier posterior) + w_3 N(z_j; 0, e^10)
+
+    Args:
+        drawn: z, (n, d), drawn from q.
+        posterior: mean and log-variance of q, (n, d) each.
+        earlier: mean and log-variance of the earlier posterior, (n, d) each.
+        shares: w; a component with share 0 is left out.
+
+    Source: Shenbin et al., "RecVAE", WSDM 2020, with the authors' code: components are mixed in
+    each coordinate, not as whole vectors.
+
+    Example:
+        >>> import torch
+        >>> zeros = torch.zeros(1, 2)
+        >>> composite_divergence(zeros, (zeros, zeros), (zeros, zeros), (0.4, 0.6, 0.0)).item()
+        0.0
+    """
+    zeros = torch.zeros_like(drawn)
+    parts = [(zeros, zeros), earlier, (zeros, zeros + 10.0)]
+    mixed = [
+        _log_normal(drawn, *part) + math.log(share)
+        for share, part in zip(shares, parts, strict=True)
+        if share
+    ]
+    own = _log_normal(drawn, *posterior)
+    return (own - torch.logsumexp(torch.stack(mixed), dim=0)).sum(-1)
+
+
+def _log_normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    square = (x - mean).square() * (-log_variance).exp()
+    return -0.5 * (square + log_variance + math.log(2 * math.pi))
 
 
 def scale_kl(log_precision: Tensor) -> Tensor:
