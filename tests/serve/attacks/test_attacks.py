@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacking import ask
 from served import event
 
 from modalign_serve.artifact.sample import small_artifact
@@ -32,18 +33,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     write_artifact(folder, small_artifact(1000, 4000, 32, mean_seen=4), {})
     with running([str(folder)]) as found:
         yield found
-
-
-def ask(
-    live: Running, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=60)
-    try:
-        connection.request(method, path, None if body is None else json.dumps(body), headers or {})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from attacking import peak
 
 from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
@@ -59,12 +60,6 @@ def rest(sock: socket.socket, seconds: float) -> bytes:
         if not piece:
             return found
         found += piece
-
-
-def peak(live: Running) -> int:
-    """Highest resident memory of the server so far, in bytes."""
-    lines = Path(f"/proc/{live.pid}/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
 def held(live: Running, sock: socket.socket) -> bool:
