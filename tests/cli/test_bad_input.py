@@ -186,6 +186,11 @@ CASES: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     # -------------------------------------------------- the command itself
     "unknown command": (nothing, "trian", ("'trian'", "did you mean 'train'")),
     "unknown subcommand": (nothing, "data imprt", ("'imprt'", "did you mean 'import'")),
+    "an option of the model as a flag": (
+        nothing,
+        "train --data data/toy --model bpr --out runs/new --epochs 20",
+        ("'--epochs'", "--set epochs=VALUE"),
+    ),
     "unknown flag": (nothing, "train --modle bpr", ("'--modle'", "did you mean '--model'")),
     "missing argument": (nothing, "data info", ("FOLDER", "modalign data info --help")),
     "missing option": (nothing, f"{IMPORT} good.csv", ("--out", "--help")),

@@ -13,7 +13,9 @@ from PIL import Image
 from modalign.core.modality import Modality
 from modalign.data.append import append
 from modalign.data.dataset import Dataset
+from modalign.data.frames import to_frame
 from modalign.data.prepare import prepare
+from modalign.data.sources._columns import RowRules
 from modalign.data.sources.flat_table import read
 from modalign.errors import ConfigError, DataError
 from modalign.testing.toy import toy_dataset
@@ -194,3 +196,70 @@ def test_no_copy_of_the_old_data_is_changed(shop: Dataset, tmp_path: Path) -> No
         tmp_path / "out",
     )  # fmt: skip
     assert before.fingerprint == Dataset.load(tmp_path / "shop").fingerprint
+
+
+ORDERS = "customer;sku;qty;ordered_at\n"
+
+
+def a_shop(folder: Path) -> Dataset:
+    rows = [f"c{u};s{(u * 3 + k) % 20};1;2025-01-{1 + k:02d}" for u in range(12) for k in range(8)]
+    (folder / "orders.csv").write_text(ORDERS + "\n".join(rows))
+    return prepare(read(folder / "orders.csv"), folder / "shop", split="ratio", seed=1)
+
+
+def test_orders_of_the_next_night_are_read_like_those_of_the_import(tmp_path: Path) -> None:
+    shop = a_shop(tmp_path)
+    user, item = unseen_pair(shop)
+    (tmp_path / "night.csv").write_text(
+        f"{ORDERS}{user};{item};2;2025-03-02T10:00:00\n{user};{item};5;2025-03-01\n"
+        f"new;s1;3;2025-03-03\n{user};s99;-1;2025-03-03\n"
+    )
+    made = append(tmp_path / "shop", tmp_path / "night.csv", tmp_path / "out")
+    assert pairs(made, "train") == pairs(shop, "train") | {(user, item), ("new", "s1")}
+    rows = to_frame(made).filter(user_id=user, item_id=item)
+    # The latest row of a pair counts, with its own quantity.
+    assert rows["weight"].to_list() == [2.0]
+    assert rows["time"].to_list() == [1740909600]
+    assert any("1 returns" in one for one in made.info["remarks"])
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("customer;sku;qty\nc1;s1;1\n", ("column of times", "--time NAME")),
+        ("who;what\nc1;s1\n", ("column of users", "who")),
+        (ORDERS + "c1;s1;1;2025-03-01\nc1;;1;2025-03-01\n", ("line 3", "'sku'")),
+        (ORDERS + "c1;s1;1;yesterday\n", ("line 2", "yesterday")),
+    ],
+)
+def test_bad_orders_are_refused_and_nothing_is_written(
+    tmp_path: Path, text: str, facts: tuple[str, str]
+) -> None:
+    a_shop(tmp_path)
+    (tmp_path / "night.csv").write_text(text)
+    with pytest.raises(DataError) as refused:
+        append(tmp_path / "shop", tmp_path / "night.csv", tmp_path / "out")
+    assert all(fact in str(refused.value) for fact in facts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_orders_can_be_left_out_and_are_kept_in_a_file(tmp_path: Path) -> None:
+    shop = a_shop(tmp_path)
+    user, item = unseen_pair(shop)
+    (tmp_path / "night.csv").write_text(
+        f"{ORDERS}{user};{item};1;2025-03-01\nc1;;1;2025-03-01\nc2;s2;1;yesterday\n"
+    )
+    rules = RowRules(skip_bad=True)
+    made = append(tmp_path / "shop", tmp_path / "night.csv", tmp_path / "out", rules=rules)
+    assert pairs(made, "train") == pairs(shop, "train") | {(user, item)}
+    bad = pl.read_csv(tmp_path / "out" / "bad_rows.csv", infer_schema=False)
+    assert bad["ordered_at"].to_list() == ["2025-03-01", "yesterday"]
+
+
+def test_columns_of_another_export_are_named(tmp_path: Path) -> None:
+    shop = a_shop(tmp_path)
+    user, item = unseen_pair(shop)
+    (tmp_path / "n.jsonl").write_text(f'{{"w": "{user}", "p": "{item}", "t": "2025-03-01"}}\n')
+    columns = {"user": "w", "item": "p", "time": "t"}
+    made = append(tmp_path / "shop", tmp_path / "n.jsonl", tmp_path / "out", columns=columns)
+    assert pairs(made, "train") == pairs(shop, "train") | {(user, item)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -212,6 +212,39 @@ class ItemFlags:
         return found
 
 
+@dataclass(frozen=True)
+class RowFlags:
+    """Columns and rows of a table that is appended."""
+
+    user: Annotated[str | None, typer.Option(help="Column of users in the file.")] = None
+    item: Annotated[str | None, typer.Option(help="Column of items in the file.")] = None
+    time: Annotated[str | None, typer.Option(help="Column of times in the file.")] = None
+    time_unit: Annotated[
+        str | None, typer.Option(help="Unit of numbers that are times: s, ms, us, ns.")
+    ] = None
+    time_format: Annotated[
+        str | None, typer.Option(help="Form of times, such as '%d/%m/%Y %H:%M'.")
+    ] = None
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Leave out bad rows and write them to bad_rows.csv."),
+    ] = False
+    returns: Annotated[
+        Literal["drop", "keep"],
+        typer.Option(help="Drop or keep rows whose quantity is zero or less."),
+    ] = "drop"
+
+    def names(self) -> dict[Any, str | None]:
+        """Names of columns by role."""
+        return {"user": self.user, "item": self.item, "time": self.time}
+
+    def rules(self) -> Any:
+        """How the rows are read."""
+        from modalign.data.sources._columns import RowRules
+
+        return RowRules(self.time_unit, self.time_format, self.skip_bad, self.returns)
+
+
 @app.command("import", cls=_WithKinds)
 @grouped
 def import_(
@@ -269,22 +302,28 @@ def import_(
 
 @app.command(
     epilog="**Example**\n\n    modalign data append data/shop feedback.parquet --out data/shop-2"
+    "\n\n    modalign data append data/shop orders-of-today.csv --out data/shop-2 --split time"
 )
 @grouped
 def append(
     folder: Annotated[Path, typer.Argument(help="Prepared folder.")],
     feedback: Annotated[
-        Path, typer.Argument(help="Parquet file from `modalign serve-feedback` or the API.")
+        Path,
+        typer.Argument(
+            help="Parquet file from `modalign serve-feedback` or the API, or a table like that of "
+            "the import, such as new-orders.csv."
+        ),
     ],
     out_folder: Annotated[
         Path, typer.Option("--out", help="Folder to write; may be the prepared folder itself.")
     ],
     new_items: ItemFlags,
+    rows: RowFlags,
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            help="Kind of event that becomes an interaction; repeat for more.  [default: "
-            "click, like, cart, buy]"
+            help="Kind of event that becomes an interaction, where the file has a column kind; "
+            "repeat for more.  [default: click, like, cart, buy]"
         ),
     ] = None,
     split: Annotated[
@@ -297,7 +336,10 @@ def append(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Add recorded feedback to a prepared folder, for the next training."""
+    """Add recorded feedback or new orders to a prepared folder, for the next training.
+
+    Columns of a table are found as in the import, first by the names that it has used.
+    """
     from modalign.data.append import KINDS
     from modalign.data.append import append as append_feedback
 
@@ -310,6 +352,8 @@ def append(
             out_folder,
             kinds=kinds,
             items=table,
+            columns=rows.names(),
+            rules=rows.rules(),
             split=split,
             seed=seed,
             overwrite=overwrite,

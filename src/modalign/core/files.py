@@ -122,9 +122,9 @@ def _system_errors(path: Path) -> Iterator[None]:
 
 def _errno(error: Exception, path: Path) -> int | None:
     """The system's number behind another error: Rust states it, torch leaves a full disk."""
-    stated = re.search(r"os error (\d+)", str(error))
+    stated = re.search(r"os error (\d+)|Os \{ code: (\d+)", str(error))
     if stated is not None:
-        return int(stated.group(1))
+        return int(stated.group(1) or stated.group(2))
     if isinstance(error, RuntimeError):
         with suppress(OSError):
             return errno.ENOSPC if shutil.disk_usage(path.parent).free < NEARLY_FULL else None

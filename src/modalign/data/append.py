@@ -1,10 +1,11 @@
-"""Adding recorded feedback to a prepared folder, for the next training."""
+"""Adding recorded feedback or new orders to a prepared folder, for the next training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -15,17 +16,19 @@ from modalign.core.settings import DEFAULT_SEED
 from modalign.data import item_files, joining, splits
 from modalign.data.dataset import SPLITS, Dataset
 from modalign.data.frames import to_frame
-from modalign.data.prepare import check_target, prepare
+from modalign.data.prepare import BAD_ROWS, check_target, prepare
 from modalign.data.raw import RawData, RawFeatures
-from modalign.data.sources._columns import Columns, typed
-from modalign.data.sources._text_table import SourceTable
+from modalign.data.sources._columns import ROLES, RowRules, find_columns, typed
+from modalign.data.sources._text_table import Role, table_of
 from modalign.errors import ConfigError, DataError
 
 KINDS = ("click", "like", "cart", "buy")
 """Kinds of events that show that a user wanted an item."""
+AS_IT_IS = RowRules()
+"""Times of any known form, no bad row, no returns."""
+KIND = "kind"
+"""The column that says what an event is."""
 _KEYS = ("user_id", "item_id")
-EVENT = Columns("user_id", "item_id", None, "time")
-"""The columns of an event that are read like those of any table."""
 
 
 def append(
@@ -35,11 +38,13 @@ def append(
     *,
     kinds: Sequence[str] = KINDS,
     items: pl.DataFrame | None = None,
+    columns: Mapping[Role, str | None] = MappingProxyType({}),
+    rules: RowRules = AS_IT_IS,
     split: str | None = None,
     seed: int = DEFAULT_SEED,
     overwrite: bool = False,
 ) -> Dataset:
-    """A prepared folder with the events of a feedback file as further interactions.
+    """A prepared folder with the rows of another file as further interactions.
 
     If the split is kept, valid and test do not change and every new pair of user and item goes to
     train, so that a new model is measured on the test part of the old one. Events that would
@@ -49,21 +54,27 @@ def append(
 
     Args:
         folder: prepared folder.
-        feedback: Parquet file with user_id, item_id, kind and time, as the service exports it.
+        feedback: a table like that of the import (CSV, JSON lines, Parquet, ...), or the Parquet
+            file with user_id, item_id, kind and time that the service exports.
         out: folder to write; `folder` itself is replaced once the new one is complete.
-        kinds: kinds of events that become interactions; a pair counts once, at its latest time.
+        kinds: kinds of events that become interactions, where the file has a column `kind`; a pair
+            counts once, at its latest time.
         items: table of new items (item_id, title, ...); rows of known items are ignored.
+        columns: names of the columns of the file by role (user, item, weight, time); those that the
+            import has used come next, and then common names.
+        rules: how the rows are read: times, bad rows, returns.
         split: name of the split for splitting all interactions again; None keeps the split.
         seed: seed of a new split.
         overwrite: replace another prepared folder at `out`.
 
     Returns:
         The new data set; the old one with a remark if the file has nothing new. New items lack all
-        features until they are encoded. If the data have weights, new interactions get the median
-        of the old weights.
+        features until they are encoded. If the data have weights and the file has none, new
+        interactions get the median of the old weights.
 
     Raises:
-        DataError: no such folder or file, or `out` holds something else.
+        DataError: no such folder or file, a row that cannot be read, no times where the data have
+            times, or `out` holds something else.
         ConfigError: the folder's split cannot be kept.
         UnknownName: there is no such split.
     """
@@ -74,7 +85,9 @@ def append(
         got = f"{folder} with a split by time, and events that are later than its test part"
         raise ConfigError("a new split, as the old one is by time", got, "add --split time")
     known = to_frame(old)
-    events, remarks = _events(Path(feedback), kinds)
+    events, bad, remarks = _events(Path(feedback), kinds, old, columns, rules)
+    if bad is not None:
+        remarks.append(f"the rows that were left out are in {Path(out) / BAD_ROWS}")
     total = len(events)
     if split is None:
         events, left_out = _without_held_out(events, old, known, kind)
@@ -82,44 +95,56 @@ def append(
     fresh = events.join(known.select(_KEYS).unique(), on=_KEYS, how="anti")
     if fresh.is_empty():
         remarks.append(
-            f"{Path(feedback).name} has nothing new: {total} pairs of kind {', '.join(kinds)}, all "
-            "of them known or held out"
+            f"{Path(feedback).name} has nothing new: {total} pairs, all of them known or held out"
         )
     if fresh.is_empty() and split is None and items is None:
         notes = [*old.info.get("remarks", []), *remarks]
         table = item_files.under(old.item_table, Path(folder))
         made = replace(old, info={**old.info, "remarks": notes}, item_table=table)
-        return _write(made, old, Path(out), overwrite)
+        return _write(made, old, Path(out), overwrite, bad)
     raw = _raw(old, known, fresh, items, split, remarks)
     texts = old.info.get("text_columns") or None
     made = prepare(
         raw, split=split, seed=seed, all_items=True, allow_unmatched=True, text_columns=texts
     )
-    return _write(_told(made, old, kind, split, fresh), old, Path(out), overwrite)
+    return _write(_told(made, old, kind, split, fresh), old, Path(out), overwrite, bad)
 
 
-def _events(path: Path, kinds: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
-    """Distinct pairs of the wanted kinds, each with its latest time."""
-    fix = "write it with `modalign serve-feedback STORE --out FILE`"
-    if not path.is_file():
-        raise DataError("a Parquet file of feedback", f"{path}, which is not a file", fix)
-    try:
-        frame = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
+def _events(
+    path: Path,
+    kinds: Sequence[str],
+    old: Dataset,
+    given: Mapping[Role, str | None],
+    rules: RowRules,
+) -> tuple[pl.DataFrame, pl.DataFrame | None, list[str]]:
+    """Distinct pairs of the wanted kinds, each with its latest time; bad rows; remarks."""
+    table = table_of(path)
+    used = dict(old.info.get("columns", {}))
+    asked = {
+        role: given.get(role) or (used.get(role) if used.get(role) in table.names else None)
+        for role in ROLES
+    }
+    columns = find_columns(table, asked)
+    timed = "time" in to_frame(old).columns
+    if timed and columns.time is None:
         raise DataError(
-            f"a readable Parquet file {path}", str(error).split("\n")[0], fix
-        ) from error
-    missing = [name for name in (*_KEYS, "kind", "time") if name not in frame.columns]
-    if missing:
-        got = f"{path} without {' and '.join(missing)}"
-        raise DataError("columns user_id, item_id, kind and time", got, fix)
-    wanted = frame.filter(pl.col("kind").is_in(list(kinds)))
-    rows = typed(SourceTable(wanted.lazy(), str(path)), EVENT, may_be_empty=True)
+            f"a column of times in {path}, as the data have times",
+            table.shown(),
+            "name it with --time NAME",
+        )
+    more = (KIND,) if KIND in table.names and KIND not in columns.used().values() else ()
+    rows = typed(table, columns, rules, also=more, may_be_empty=True)
     remarks = rows.remarks
-    if len(wanted) < len(frame):
-        remarks.append(f"{len(frame) - len(wanted)} events of other kinds were dropped")
-    pairs = rows.frame.collect().group_by(_KEYS, maintain_order=True)
-    return pairs.agg(pl.col("time").max()), remarks
+    frame = rows.frame.collect()
+    if more:
+        wanted = frame.filter(pl.col(KIND).cast(pl.String).is_in(list(kinds))).drop(KIND)
+        if len(wanted) < len(frame):
+            remarks.append(f"{len(frame) - len(wanted)} events of other kinds were dropped")
+        frame = wanted
+    if "time" in frame.columns:
+        frame = frame.sort("time", maintain_order=True)
+    pairs = frame.unique(_KEYS, keep="last", maintain_order=True)
+    return pairs, rows.bad, remarks
 
 
 def _without_held_out(
@@ -148,9 +173,8 @@ def _raw(
     remarks: list[str],
 ) -> RawData:
     new = fresh.with_columns(split=pl.lit("train"))
-    if "time" not in known.columns:
-        new = new.drop("time")
-    if "weight" in known.columns:
+    new = new.drop(one for one in ("time", "weight") if one in new and one not in known)
+    if "weight" in known.columns and "weight" not in new.columns:
         middle = float(np.median(known["weight"].drop_nulls().to_numpy()))
         new = new.with_columns(weight=pl.lit(middle, pl.Float32))
         remarks = [*remarks, f"new interactions have weight {middle:g}, the median of the old ones"]
@@ -221,7 +245,7 @@ def _told(
             "interactions": len(fresh),
             "users": sum(one not in old.users for one in fresh["user_id"].unique()),
             "items": sum(one not in old.items for one in fresh["item_id"].unique()),
-            "latest": int(fresh["time"].cast(pl.Int64).max() or 0),  # type: ignore[arg-type]
+            "latest": int(fresh["time"].max() or 0) if "time" in fresh else 0,  # type: ignore[arg-type]
         },
     ]
     return replace(made, info=info, modalities={**made.modalities, **_of_users(made, old)})
@@ -237,11 +261,15 @@ def _of_users(made: Dataset, old: Dataset) -> dict[str, Modality]:
     return found
 
 
-def _write(dataset: Dataset, old: Dataset, out: Path, overwrite: bool) -> Dataset:
+def _write(
+    dataset: Dataset, old: Dataset, out: Path, overwrite: bool, bad: pl.DataFrame | None
+) -> Dataset:
     own = old.folder is not None and out.resolve() == old.folder.resolve()
     if not own:
         check_target(out, overwrite)
     with replace_folder(out) as aside:
         placed = item_files.place(dataset.item_table, aside)
         saved = replace(dataset, item_table=placed).save(aside)
+        if bad is not None:
+            bad.write_csv(aside / BAD_ROWS)
     return replace(saved, folder=out)

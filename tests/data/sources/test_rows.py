@@ -69,7 +69,7 @@ def test_one_odd_value_does_not_change_the_unit_of_the_others(unit, per):
         assert values[:99] == [pytest.approx(NOON + i, abs=1e-3) for i in range(99)]
         assert values[99] is None
         assert (remark is None) == (unit == "s")
-    assert seconds([7, 8], unit=unit)[0] == [7 / per, 8 / per]
+    assert seconds([7, 8], unit=unit)[0] == pytest.approx([7 / per, 8 / per], rel=1e-12)
 
 
 def test_numbers_that_are_no_times_count_as_an_order_and_say_so():

@@ -163,8 +163,15 @@ def _option(error: Any, option: str, context: Any) -> InputError:
     if option in known:
         got = _sentence(error.format_message())
         return ConfigError(f"a value for {option} of {command}", got, f"see {command} --help")
-    close = difflib.get_close_matches(option, known, n=1, cutoff=0.5)
-    fix = f"did you mean {close[0]!r}?" if close else f"see {command} --help"
+    sets = "--set" in known
+    close = difflib.get_close_matches(option, known, n=1, cutoff=0.75 if sets else 0.5)
+    if close:
+        fix = f"did you mean {close[0]!r}?"
+    elif sets and option.startswith("--"):
+        name = option.lstrip("-").partition("=")[0].replace("-", "_")
+        fix = f"give options of a model as --set {name}=VALUE; {command} --help lists the others"
+    else:
+        fix = f"see {command} --help"
     return ConfigError(f"an option of {command}: {', '.join(known) or 'none'}", repr(option), fix)
 
 

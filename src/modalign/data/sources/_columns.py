@@ -257,6 +257,7 @@ def typed(
     columns: Columns,
     rules: RowRules = RowRules(),
     *,
+    also: Sequence[str] = (),
     may_be_empty: bool = False,
 ) -> TypedRows:
     """The interactions of a table: user_id, item_id (text), and weight and time if there are any.
@@ -268,6 +269,7 @@ def typed(
         table: the table.
         columns: which of its columns are what.
         rules: how its rows are read.
+        also: names of further columns that are kept as they are.
         may_be_empty: whether a table without rows is allowed.
 
     Raises:
@@ -327,7 +329,8 @@ def typed(
         exprs["time"] = exprs["time"].floor().cast(pl.Int64)
     if "weight" in exprs:
         exprs["weight"] = exprs["weight"].cast(pl.Float32)
-    return TypedRows(table.frame.filter(kept).select(**exprs), remarks, left_out, unit)
+    rows = table.frame.filter(kept).select(*also, **exprs)
+    return TypedRows(rows, remarks, left_out, unit)
 
 
 def _returned(exprs: Mapping[str, pl.Expr], columns: Columns, rules: RowRules) -> pl.Expr:
