@@ -28,6 +28,10 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("bandvae", {"transfer": "none"}),
     ("bandvae", {"rounds": 1}),
     ("bandvae", {"rounds": 3, "content_rounds": 2, "raw_updates": True, "cost_scale": "user_std"}),
+    ("macridvae", {}),
+    ("recvae", {}),
+    ("elsa", {}),
+    ("ials", {}),
 ]
 
 
@@ -35,6 +39,8 @@ def built(name: str, options: dict[str, Any]) -> Recommender:
     spec = registry.get(name)
     with seeds.torch_seed(1, "init"):
         model: Recommender = spec.cls(spec.config(**{**spec.toy, **options}), toy_dataset().view())
+    if not model.phases():
+        model.solve(toy_dataset().view())
     return model.eval()
 
 
@@ -59,7 +65,7 @@ def test_an_encoder_scores_as_its_model(name: str, options: dict[str, Any]) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), [VARIANTS[0], VARIANTS[3]])
+@pytest.mark.parametrize(("name", "options"), [VARIANTS[0], VARIANTS[3], *VARIANTS[-4:]])
 def test_onnx_computes_what_torch_does(name: str, options: dict[str, Any]) -> None:
     encoder = built(name, options).history_encoder()  # type: ignore[operator]
     runner = session(onnx_bytes(encoder, "encoder"))
