@@ -134,12 +134,11 @@ def test_pictures_go_along(bpr: FittedModel, tmp_path: Path) -> None:
     table = bpr.dataset.item_table.with_columns(image=pl.Series(names, dtype=pl.Utf8))
     given = replace(bpr, dataset=replace(bpr.dataset, item_table=table, folder=folder))
     found = read_artifact(export_run(given, tmp_path / "a", adapter=False).folder)
-    paths = [found.image_path(row) for row in range(4)]
-    assert paths[0] is not None
-    assert paths[0].read_bytes() == b"picture"
-    assert paths[1:] == [None] * 3
+    assert [found.picture_name(row) for row in range(4)] == ["images/a.png", *[None] * 3]
+    assert found.pictures is not None
+    assert found.pictures.read("images/a.png") == b"picture"
     without = export_run(given, tmp_path / "b", adapter=False, images=False)
-    assert read_artifact(without.folder).image_path(0) is None
+    assert read_artifact(without.folder).pictures is None
 
 
 SERVE = """

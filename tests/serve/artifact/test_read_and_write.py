@@ -187,6 +187,29 @@ def test_pictures_outside_the_folder_are_not_given(tmp_path: Path) -> None:
     given = small_artifact(n_items=5)
     given = replace(given, columns={"image": Strings.of(names)})
     found = read_artifact(write_artifact(tmp_path / "a", given, {"images/a.png": b"picture"}))
-    paths = [found.image_path(row) for row in range(5)]
-    assert paths[0] == (tmp_path / "a" / "images" / "a.png").resolve()
-    assert paths[1:] == [None] * 4
+    assert [found.picture_name(row) for row in range(5)] == ["images/a.png", *[None] * 4]
+    assert found.pictures is not None
+    assert found.pictures.read("images/a.png") == b"picture"
+
+
+def test_many_pictures_are_one_file_that_is_read_when_one_is_asked_for(tmp_path: Path) -> None:
+    n = 5000
+    names = [f"images/{row}.png" for row in range(n)]
+    given = small_artifact(n_items=n)
+    given = replace(given, columns={"image": Strings.of(names)})
+    files: dict[str, bytes | Path] = {name: name.encode() * 3 for name in names}
+    (tmp_path / "one").write_bytes(b"from a file")
+    files[names[7]] = tmp_path / "one"
+    folder = write_artifact(tmp_path / "a", given, files)
+    assert len(list(folder.rglob("*"))) < 40
+    found = read_artifact(folder, "quick")
+    assert found.pictures is not None
+    assert found.pictures._index is None
+    assert found.pictures.read("images/7.png") == b"from a file"
+    assert found.pictures.read("images/4999.png") == b"images/4999.png" * 3
+    assert len(found.pictures) == n
+    with (folder / "pictures.bin").open("r+b") as file:
+        file.seek(9)
+        file.write(b"!")
+    with pytest.raises(ArtifactError, match=r"pictures\.bin"):
+        read_artifact(folder, "full")

@@ -11,6 +11,7 @@ from served import Asked, event, serving
 
 from modalign_serve.artifact import strings
 from modalign_serve.artifact.artifact import Csr
+from modalign_serve.artifact.read import read_artifact
 from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
 from modalign_serve.ranker.ranker import Ranker
@@ -148,7 +149,9 @@ def test_items_models_and_card(common: Asked) -> None:
 def test_a_picture_is_sent_from_the_artifact(common: Asked, shops: Path) -> None:
     answer = common.get("/images/shop/i3")
     assert answer.headers["content-type"] == "image/png"
-    assert answer.content == (shops / "shop" / "images" / "3.png").read_bytes()
+    pictures = read_artifact(shops / "shop").pictures
+    assert pictures is not None
+    assert answer.content == pictures.read("images/3.png")
     assert common.get("/images/shop/i30").status_code == 404
 
 

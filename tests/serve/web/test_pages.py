@@ -13,6 +13,7 @@ from looking import NASTY, SITE, look, read
 from served import Asked, event, serving
 
 from modalign_serve.artifact.artifact import Csr
+from modalign_serve.artifact.read import read_artifact
 from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
 
@@ -197,7 +198,9 @@ def test_pictures_are_the_artifacts_and_drawn_where_there_is_none(
     page = look(web, "item?item=i5")
     address = page.all("img", class_="picture")[0]["src"]
     answer = web.get(f"/page/{address}")
-    assert answer.content == (web_shops / "shop" / "images" / "5.png").read_bytes()
+    pictures = read_artifact(web_shops / "shop").pictures
+    assert pictures is not None
+    assert answer.content == pictures.read("images/5.png")
     assert answer.headers["content-type"] == "image/png"
     assert "immutable" in answer.headers["cache-control"]
     missing = look(web, "item?item=i8")

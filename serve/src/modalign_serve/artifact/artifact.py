@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from modalign_serve.artifact.manifest import Manifest
+from modalign_serve.artifact.pictures import PackedPictures
 from modalign_serve.artifact.strings import Ids, Strings
 
 
@@ -80,6 +81,7 @@ class Artifact:
         bases: that reduce the unit rows of each modality, (width of the modality, at most 64).
         fold_in: matrices of the fold-in.
         adapter: matrices of the content adapter, or None.
+        pictures: of items; the column "image" holds their names.
         folder: where it was read from.
         verified: whether reading compared the hashes of all files ("full"), or the sizes of all
             and the hashes of the small ones ("quick"); None if it was not read from disk.
@@ -99,6 +101,7 @@ class Artifact:
     bases: Mapping[str, np.ndarray] = field(default_factory=dict)
     fold_in: Mapping[str, np.ndarray] = field(default_factory=dict)
     adapter: Mapping[str, np.ndarray] | None = None
+    pictures: PackedPictures | None = None
     folder: Path | None = None
     verified: Literal["full", "quick"] | None = None
 
@@ -132,14 +135,12 @@ class Artifact:
         """
         return {name: _cell(column, row) for name, column in self.columns.items()}
 
-    def image_path(self, row: int) -> Path | None:
-        """The picture of an item inside the artifact, or None if it has none."""
+    def picture_name(self, row: int) -> str | None:
+        """The name of an item's picture in `pictures`, or None if it has none."""
         column = self.columns.get("image")
-        if self.folder is None or not isinstance(column, Strings) or not column[row]:
+        if self.pictures is None or not isinstance(column, Strings):
             return None
-        root = (self.folder / "images").resolve()
-        path = (self.folder / column[row]).resolve()
-        return path if path.is_relative_to(root) and path.is_file() else None
+        return column[row] if column[row] in self.pictures else None
 
 
 def _cell(column: Column, row: int) -> str | float | None:

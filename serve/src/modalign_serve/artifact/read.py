@@ -12,6 +12,7 @@ import numpy as np
 from modalign_serve.artifact.artifact import Artifact, Category, Column, Csr
 from modalign_serve.artifact.leftovers import tidy
 from modalign_serve.artifact.manifest import Manifest, read_manifest
+from modalign_serve.artifact.pictures import FILE, NAMES, STARTS, PackedPictures
 from modalign_serve.artifact.strings import Ids, Strings
 from modalign_serve.artifact.write import described, restored
 from modalign_serve.errors import ArtifactError
@@ -34,8 +35,8 @@ def read_artifact(folder: str | Path, verify: Verify = "auto") -> Artifact:
     Args:
         folder: written by `modalign export`.
         verify: "full" compares the hash of every file; "quick" the size of every file and the
-            hash of those up to 1 MB, without pictures, which is fast for any catalogue; "auto" is
-            "full" up to 256 MB in all and "quick" above. `Artifact.verified` says which it was.
+            hash of those up to 1 MB, which is fast for any catalogue; "auto" is "full" up to 256 MB
+            in all and "quick" above. `Artifact.verified` says which it was.
 
     Raises:
         ArtifactError: there is no artifact, it has another schema, or a file is missing, cut or
@@ -49,8 +50,6 @@ def read_artifact(folder: str | Path, verify: Verify = "auto") -> Artifact:
     mode: Literal["full", "quick"]
     mode = "full" if verify == "full" or (verify == "auto" and total <= FULL_UP_TO) else "quick"
     for name, file in manifest.files.items():
-        if mode == "quick" and name.startswith("images/"):
-            continue
         path = folder / name
         if not path.is_file():
             raise _damaged(path, "no such file")
@@ -182,6 +181,23 @@ class _Reader:
         inside = sorted(one for one in self.names if one.startswith(f"{name}/"))
         return [one.removeprefix(f"{name}/") for one in inside]
 
+    def pictures(self) -> PackedPictures | None:
+        if FILE not in self.manifest.files:
+            return None
+        path = self.folder / FILE
+        size = self.manifest.files[FILE].size
+        data = np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)
+
+        def index() -> tuple[Ids, np.ndarray]:
+            starts = self.array(STARTS, (None,))
+            self.check_offsets(STARTS, starts, size)
+            return self.ids(NAMES, len(starts) - 1, "picture"), starts
+
+        found = PackedPictures(data.view(np.ndarray), index)
+        if self.mode == "full":
+            found.index()
+        return found
+
     def features(self) -> dict[str, np.ndarray]:
         shape = (self.manifest.n_items, None)
         return {
@@ -247,6 +263,7 @@ class _Reader:
             bases=self.bases(features),
             fold_in=self.fold_in(),
             adapter=self.adapter(),
+            pictures=self.pictures(),
             folder=self.folder,
             verified=self.mode,
         )

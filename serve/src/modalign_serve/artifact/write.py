@@ -13,6 +13,7 @@ import numpy as np
 from modalign_serve.artifact.artifact import Artifact, Category, Csr
 from modalign_serve.artifact.leftovers import part_of, swap, tidy
 from modalign_serve.artifact.manifest import NAME, Dtype, File
+from modalign_serve.artifact.pictures import pack
 from modalign_serve.artifact.strings import Strings
 from modalign_serve.errors import ArtifactError
 
@@ -55,7 +56,8 @@ def write_artifact(
     Args:
         folder: must not exist, or be empty, or hold an artifact that is replaced.
         artifact: its vectors are stored in `manifest.dtype`.
-        files: contents of further files by name, or paths to copy them from.
+        files: contents of further files by name, or paths to copy them from. Pictures, whose names
+            begin with `images/`, are packed into one file.
         overwrite: replace an artifact in the folder.
 
     Raises:
@@ -73,7 +75,14 @@ def write_artifact(
             path = aside / f"{name}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, array, allow_pickle=False)
-        for name, content in (files or {}).items():
+        given = files or {}
+        pictures = {name: one for name, one in given.items() if name.startswith("images/")}
+        if pictures:
+            for name, array in pack(pictures, aside).items():
+                np.save(aside / f"{name}.npy", array, allow_pickle=False)
+        for name, content in given.items():
+            if name in pictures:
+                continue
             path = aside / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, Path):

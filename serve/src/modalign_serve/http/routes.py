@@ -18,7 +18,7 @@ from modalign_serve.ranker.ranker import Ranked
 from modalign_serve.service import requests, schemas
 from modalign_serve.service.counters import CONTENT_TYPE
 from modalign_serve.service.schemas import Recommend, Similar
-from modalign_serve.service.served import IMAGES, Served
+from modalign_serve.service.served import Served
 from modalign_serve.service.service import Service
 from modalign_serve.stores import export
 
@@ -303,28 +303,28 @@ class Routes:
         served = self.service.models.get(call.params["name"])
         item_id, catalogue = call.params["item_id"], served.ranker.catalogue
         row = int(catalogue.rows([item_id])[0])
-        has = served.picture(row) is not None
+        has = served.picture_name(row) is not None
         image = f"/images/{served.name}/{docs.quoted(item_id)}" if has else None
         fields = {name: requests.finite(value) for name, value in catalogue.record(row).items()}
         return answer(schemas.ItemRecord(item_id, fields, image))
 
     async def image(self, call: Call) -> Answer:
         """Picture of an item. No part of the address is used as a path: a column of the artifact
-        names the file, which must be in the artifact's own folder of pictures.
+        names the picture.
 
         Raises:
             Failure: the item has no picture.
         """
         served = self.service.models.get(call.params["name"])
         row = int(served.ranker.catalogue.rows([call.params["item_id"]])[0])
-        path = served.picture(row)
-        if path is None:
+        found = await asyncio.to_thread(served.picture, row)
+        if found is None:
             raise Failure(
                 404, "an item with a picture", f"{call.params['item_id']!r}, which has none",
                 "ask for another item",
             )  # fmt: skip
         kept = ((b"cache-control", b"private, max-age=3600"),)
-        return Answer(200, path, IMAGES[path.suffix.lower()], kept)
+        return Answer(200, *found, kept)
 
     async def add_item(self, call: Call) -> Answer:
         """Add an item."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -105,9 +104,9 @@ class Catalogue:
         """Whether an item is in the artifact, not added later."""
         return self.artifact.item_ids.row(item_id) >= 0
 
-    def image_path(self, row: int) -> Path | None:
-        """The picture of an item inside the artifact; None if it has none, or was added."""
-        return self.artifact.image_path(row) if row < self.n_trained else None
+    def picture_name(self, row: int) -> str | None:
+        """The name of an item's picture in the artifact; None if it has none, or was added."""
+        return self.artifact.picture_name(row) if row < self.n_trained else None
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Vectors of rows: an array of rows of shape (...) gives (..., width).

@@ -88,10 +88,17 @@ class Served:
             self._fold_in(user, pending)
         return self.ranker.find(user)
 
-    def picture(self, row: int) -> Path | None:
-        """The file of an item's picture, if it has one of a type that browsers show."""
-        path = self.ranker.catalogue.image_path(row)
-        return path if path is not None and path.suffix.lower() in IMAGES else None
+    def picture_name(self, row: int) -> str | None:
+        """The name of an item's picture, if it has one of a type that browsers show."""
+        name = self.ranker.catalogue.picture_name(row)
+        return name if name is not None and Path(name).suffix.lower() in IMAGES else None
+
+    def picture(self, row: int) -> tuple[bytes, str] | None:
+        """Content and type of an item's picture, if it has one."""
+        name, pictures = self.picture_name(row), self.ranker.artifact.pictures
+        if name is None or pictures is None:
+            return None
+        return pictures.read(name), IMAGES[Path(name).suffix.lower()]
 
     def _fold_in(self, user: str, pending: _Pending) -> None:
         liked, hidden = self._known(pending.liked), self._known(pending.hidden)

@@ -11,8 +11,12 @@ from modalign_serve.artifact.manifest import Manifest
 FIRST = ("recall", "ndcg", "hit", "precision", "map", "mrr", "coverage", "novelty", "popularity")
 
 
-def tables(manifest: Manifest) -> dict[str, Any]:
+def tables(manifest: Manifest, n_pictures: int = 0) -> dict[str, Any]:
     """Values for the card's template.
+
+    Args:
+        manifest: of the artifact.
+        n_pictures: in it.
 
     Returns:
         metrics: by split, a row of each metric with a value at each cutoff; cutoffs; facts about
@@ -36,12 +40,8 @@ def tables(manifest: Manifest) -> dict[str, Any]:
             "Approximate search": _pairs(manifest.index),
         },
         "config": sorted(manifest.config.items()),
-        "files": sorted(
-            (name, one.size, one.sha256)
-            for name, one in manifest.files.items()
-            if not name.startswith("images/")
-        ),
-        "n_pictures": sum(name.startswith("images/") for name in manifest.files),
+        "files": sorted((name, one.size, one.sha256) for name, one in manifest.files.items()),
+        "n_pictures": n_pictures,
         "size": sum(one.size for one in manifest.files.values()),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,6 @@ from modalign_serve.http.http import Answer, Call
 from modalign_serve.ranker.people import Person
 from modalign_serve.ranker.ranker import Ranked
 from modalign_serve.ranker.rules import Rules
-from modalign_serve.service.served import IMAGES
 from modalign_serve.web import adding, card, templating
 from modalign_serve.web.door import form_of
 from modalign_serve.web.forms import Form, State, read_query
@@ -127,7 +127,7 @@ class ItemPages:
         return to(State(state.model).to("reach", ("item", item.item_id), ("added", "1")))
 
     async def picture(self, call: Call) -> Answer:
-        """An item's picture, from the artifact's own folder.
+        """An item's picture, from the artifact.
 
         Raises:
             Failure: the item has none.
@@ -135,21 +135,22 @@ class ItemPages:
         form = read_query(call.query)
         served = self.site.service.models.get(form.text("model"))
         row = int(served.ranker.catalogue.rows([form.text("item")])[0])
-        path = served.picture(row)
-        if path is None:
+        found = await asyncio.to_thread(served.picture, row)
+        if found is None:
             raise Failure(404, "an item with a picture", "one without", "ask for another item")
         headers = [*templating.HEADERS, *(YEAR if form.text("v") else HOUR)]
-        return Answer(200, path, IMAGES[path.suffix.lower()], headers)
+        return Answer(200, *found, headers)
 
     async def card(self, call: Call) -> Answer:
         """The description of the artifact."""
         state, service = self.site.state(call), self.site.service
         served = service.models.get(state.model)
         manifest = served.ranker.manifest
+        pictures = served.ranker.artifact.pictures
         return self.site.page(
             "card", state, served=served, manifest=manifest,
             share=service.models.shares[served.name], added=served.ranker.catalogue.n_added,
-            **card.tables(manifest),
+            **card.tables(manifest, 0 if pictures is None else len(pictures)),
         )  # fmt: skip
 
 

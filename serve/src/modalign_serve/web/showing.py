@@ -162,7 +162,7 @@ class Shower:
             title = str(record.get(self.title) or one) if self.title else one
             lines = [str(record[name]) for name in self._lines if record.get(name) is not None]
             address = [("model", self.served.name), ("item", one), ("v", self.served.version)]
-            has = self.served.picture(row) is not None
+            has = self.served.picture_name(row) is not None
             self._known[row] = Shown(
                 one,
                 title,
