@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from test_slmrec import unit_rows
 from torch.testing import assert_close
 from toys import BATCH, ITEMS, OPTIONS, USERS, W_T, W_V, T, V, linear, put, toy_view
 
+from modalign.core.interfaces import Batch
 from modalign.models.clcrec import CLCRec, CLCRecConfig
 
 
@@ -42,6 +44,21 @@ def test_content_and_loss_of_the_toy():
     expected = {"agreement": 0.5 * 0.810997, "ranking": 0.5 * 0.689172, "reg": 0.1 * 0.302664}
     assert parts_of(model) == pytest.approx(expected, abs=1e-6)
     assert parts_of(made(replaced=1.0))["ranking"] == pytest.approx(0.5 * 0.866745, abs=1e-6)
+
+
+def test_agreement_with_several_negatives_against_a_loop():
+    model = made(agreement_weight=1.0, reg=0.0)
+    listed = [[1, 0, 2], [0, 2, 1]]
+    batch = Batch(BATCH.users, torch.tensor([1, 0]), torch.tensor([row[1:] for row in listed]))
+    found = model.loss(batch)["agreement"].item()
+    ids, contents = (
+        torch.nn.functional.normalize(one.detach()) for one in (model.items, model._content())
+    )
+    total = 0.0
+    for row in listed:
+        scores = [float(ids[row[0]] @ contents[i]) / 0.5 for i in row]
+        total += math.log(sum(math.exp(x) for x in scores)) - scores[0]
+    assert found == pytest.approx(total / 2, abs=1e-6)
 
 
 def test_a_cold_item_is_ranked_by_its_content():

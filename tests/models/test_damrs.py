@@ -93,7 +93,7 @@ def test_agreeing_neighbours_against_loops(monkeypatch):
 
 
 def test_neighbours_by_common_users():
-    users = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2])
-    items = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
-    graph = common_users(TrainView(3, 4, users, items), 1).toarray() > 0
+    users = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 3, 3])
+    items = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 0, 3])  # one user of item 3 is not enough
+    graph = common_users(TrainView(4, 4, users, items), 1).toarray() > 0
     assert graph.astype(int).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]

@@ -41,6 +41,9 @@ def test_contrast_of_the_toy(hard, of_items):
     users, _ = model.channels.fuse(model.channels.channels(clean, masked=1))
     expected = [[0.250888, 0.386872], [0.473627, 0.201284]]
     assert_close(users, torch.tensor(expected), atol=1e-6, rtol=0)
+    first = model.channels.channels(thinned)[1]
+    expected = [[0.387132, 0.295711], [0.593263, 0.255929]]
+    assert_close(model._hard(first, ITEMS, AT), torch.tensor(expected), atol=1e-6, rtol=0)
     found = [one.item() for one in model._contrast(clean, thinned, 1, ITEMS, AT)]
     assert found == pytest.approx([0.561071, of_items], abs=2e-6)
 

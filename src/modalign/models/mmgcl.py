@@ -143,14 +143,19 @@ class MMGCL(SeededLoss):
         chosen = at[0].unique()
         columns = items_two[chosen]
         if config.hard_negatives:
-            size, there = config.embedding_size, channels.content.present[-1, items]
-            usable = there[at[0]] & there[at[1]]
-            own, other = first[1][at[0][usable]], first[1][at[1][usable]]
-            swapped = torch.cat([own[:, :-size], other[:, -size:]], dim=1)
-            columns = torch.cat([columns, channels.fuse_items(swapped)])
+            columns = torch.cat([columns, self._hard(first[1], items, at)])
         targets = torch.arange(len(chosen), device=chosen.device)
         of_items = info_nce(items_one[chosen], columns, config.temperature, targets=targets)
         return of_users, of_items
+
+    def _hard(self, channels: Tensor, items: Tensor, at: Tensor) -> Tensor:
+        """Hard negatives of the pairs whose items both have the last modality, (b, d)."""
+        size, there = self.config.embedding_size, self.channels.content.present[-1, items]
+        usable = there[at[0]] & there[at[1]]
+        own, other = channels[at[0][usable]], channels[at[1][usable]]
+        swapped = torch.cat([own[:, :-size], other[:, -size:]], dim=1)
+        fused: Tensor = self.channels.fuse_items(swapped)
+        return fused
 
     def tables(self) -> tuple[Tensor, Tensor]:
         """Fused vectors of all users and items."""
