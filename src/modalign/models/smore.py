@@ -23,6 +23,7 @@ from modalign.models._shared.schedule import decaying
 from modalign.models._shared.seeded_loss import SeededLoss
 from modalign.models.mgcn import Fused, fused_losses, linears
 from modalign.nn.dropout import kept
+from modalign.nn.rows import wide
 
 
 class SMOREConfig(Fused):
@@ -120,7 +121,7 @@ class SMORE(SeededLoss):
     def _filtered(self) -> list[Tensor]:
         """T_m of each modality and T_f, each (n_items, d)."""
         size = self.config.embedding_size
-        spectra = [torch.fft.rfft(content, norm="ortho") for content in self.content()]
+        spectra = [torch.fft.rfft(wide(content), norm="ortho") for content in self.content()]
         fused = spectra[0]
         for spectrum in spectra[1:]:
             fused = fused * spectrum
