@@ -16,6 +16,7 @@ from modalign_serve.artifact.artifact import Csr
 from modalign_serve.artifact.read import read_artifact
 from modalign_serve.artifact.sample import small_artifact
 from modalign_serve.artifact.write import write_artifact
+from modalign_serve.service import requests
 
 PAGES = {
     "recommend": "What would you like?",
@@ -208,6 +209,16 @@ def test_pictures_are_the_artifacts_and_drawn_where_there_is_none(
     assert "I8" in missing.text
     look(web, "picture?item=i8", 404)
     look(web, "picture?item=../../manifest.json", 404)
+
+
+def test_a_page_that_takes_too_long_is_given_up(
+    web: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "RANK_SECONDS", -1.0)
+    answer = web.get("/page/reach?item=i5")
+    assert answer.status_code == 503
+    assert "too long" in answer.text
+    assert "retry-after" in answer.headers
 
 
 def test_reach_is_the_rankers(web: Asked) -> None:

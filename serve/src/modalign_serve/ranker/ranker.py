@@ -336,22 +336,24 @@ class Ranker:
         parts = parts_of(self.artifact, person.vector, vector)
         return Why(item_id, float(person.vector @ vector), nearest, parts)
 
-    def reach(self, item_id: str, k: int = 20, sample: int = 1000) -> Reach:
+    def reach(self, item_id: str, k: int = 20, sample: int = 1000, rules: Rules = DEFAULT) -> Reach:
         """Which users have an item in their list, among evenly spaced users of the artifact.
 
         Args:
             item_id: an item, which may have been added.
             k: length of the lists.
             sample: maximum number of users.
+            rules: of the lists.
 
         Raises:
             UnknownIds: an unknown item.
+            TooSlow: after `rules.until`.
         """
         row = int(self._catalogue.rows([item_id])[0])
         n = self.artifact.n_users
         asked = np.unique(np.linspace(0, n - 1, min(sample, n)).astype(np.int64))
         users = self.artifact.user_ids.take(asked)
-        who, place = np.nonzero(self.recommend(users, k).rows == row)
+        who, place = np.nonzero(self.recommend(users, k, rules).rows == row)
         order = np.lexsort((who, place))
         found = ((users[int(who[at])], int(place[at]) + 1) for at in order)
         return Reach(len(users), tuple(found))

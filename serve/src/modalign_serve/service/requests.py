@@ -22,6 +22,11 @@ RANK_SECONDS: Final = 5.0
 """Maximum seconds to rank for one request."""
 
 
+def deadline() -> float:
+    """When ranking for a request that comes now must end, for `Rules.until`."""
+    return time.monotonic() + RANK_SECONDS
+
+
 def entries(asked: int, k: int) -> int:
     """The entries that a request asks for.
 
@@ -88,7 +93,7 @@ def rules_of(asked: Recommend) -> Rules:
         boost=lifts,
         at_most_per=asked.at_most_per,
         diversity=asked.diversity,
-        until=time.monotonic() + RANK_SECONDS,
+        until=deadline(),
     )
 
 
@@ -97,7 +102,7 @@ def rules_of_similar(asked: Similar) -> Rules:
     return Rules(
         exclude=[str(one) for one in asked.exclude],
         where=_where(asked.where),
-        until=time.monotonic() + RANK_SECONDS,
+        until=deadline(),
     )
 
 

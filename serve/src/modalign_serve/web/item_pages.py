@@ -14,6 +14,7 @@ from modalign_serve.http.http import Answer, Call
 from modalign_serve.ranker.people import Person
 from modalign_serve.ranker.ranker import Ranked
 from modalign_serve.ranker.rules import Rules
+from modalign_serve.service import requests
 from modalign_serve.web import adding, card, templating
 from modalign_serve.web.door import form_of
 from modalign_serve.web.forms import Form, State, read_query
@@ -89,7 +90,8 @@ class ItemPages:
         state, form = self.site.state(call), read_query(call.query)
         served = self.site.service.models.get(state.model)
         row = int(served.ranker.catalogue.rows([form.text("item")])[0])
-        found = await self.site.in_thread(_reached, Shower(served, state), row)
+        rules = Rules(until=requests.deadline())
+        found = await self.site.in_thread(_reached, Shower(served, state), row, rules)
         kept, added = [("item", form.text("item"))], form.text("added") == "1"
         return self.site.page("reach", state, kept=kept, k=REACHED, added=added, **found)
 
@@ -154,10 +156,10 @@ class ItemPages:
         )  # fmt: skip
 
 
-def _reached(shower: Shower, row: int) -> dict[str, Any]:
+def _reached(shower: Shower, row: int, rules: Rules) -> dict[str, Any]:
     ranker, catalogue = shower.served.ranker, shower.catalogue
     one = catalogue.id(row)
-    reach = ranker.reach(one, REACHED, ASKED)
+    reach = ranker.reach(one, REACHED, ASKED, rules)
     first = reach.users[:SHOWN_USERS]
     users = []
     if first:

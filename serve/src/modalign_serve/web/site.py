@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from modalign_serve.artifact.artifact import Category
-from modalign_serve.errors import Failure
+from modalign_serve.errors import Failure, TooSlow, unavailable
 from modalign_serve.http.http import Answer, Call
 from modalign_serve.ranker.foldin import InterestEncoder, interests_of
 from modalign_serve.ranker.people import Person
@@ -84,9 +84,16 @@ class Site:
         return self.plain("failed", failure.status, failure=failure, request_id=request_id)
 
     async def in_thread(self, ask: Callable[..., T], *words: Any) -> T:
-        """Call a function that may take long in another thread."""
+        """Call a function that may take long in another thread.
+
+        Raises:
+            Failure: 503 if it takes too long.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.service.threads, ask, *words)
+        try:
+            return await loop.run_in_executor(self.service.threads, ask, *words)
+        except TooSlow as error:
+            raise unavailable("a page that takes too long to make", "try again later") from error
 
     def found(self, served: Served, asked: str, n: int) -> list[int]:
         """Rows of at most n items found by words of their title.
