@@ -46,11 +46,13 @@ def objective(users: np.ndarray, items: np.ndarray, c: IALSConfig) -> float:
     return float(fit + c.reg * penalty)
 
 
+# With eight items for each user, systems of 8 unknowns where the width is 24.
+@pytest.mark.parametrize("size", [6, 24])
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("cells", [1, ials.CELLS])
-def test_scores_are_those_of_the_normal_equations(monkeypatch, exponent, cells):
+def test_scores_are_those_of_the_normal_equations(monkeypatch, exponent, cells, size):
     monkeypatch.setattr(ials, "CELLS", cells)
-    model = made(reg_exponent=exponent, sweeps=2)
+    model = made(reg_exponent=exponent, sweeps=2, embedding_size=size)
     users = torch.tensor([0, 5, 59])  # the last has no interaction
     scores = model.score(Queries(users, VIEW.rows().history(users)))
     expected = np.stack([slow_user(model, SEEN[u]) for u in users]) @ model.items.numpy().T
