@@ -70,3 +70,15 @@ def test_a_missing_library_is_an_error_that_names_the_extra(name, library, monke
     monkeypatch.setitem(sys.modules, f"{library}.utils", None)
     with pytest.raises(ConfigError, match=rf"the library {library}.*modalign\[encoders\]"):
         make_encoder(name, "text")
+
+
+@pytest.mark.slow
+def test_minilm_is_loaded_by_the_first_text_alone():
+    encoder = make_encoder("minilm", "text", max_tokens=16)
+    facts = encoder.provenance()
+    assert "_model" not in vars(encoder)
+    assert len(encoder.encode(TEXTS)[0]) == encoder.dim
+    assert encoder._model.max_seq_length == 16
+    # What is said without the model is what the model says.
+    assert encoder.provenance() == facts
+    assert encoder._model.get_embedding_dimension() == encoder.dim

