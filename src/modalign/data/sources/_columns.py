@@ -24,6 +24,8 @@ LOOKED_AT = 1000
 TIMES = 0.99
 """Share of them that must be times."""
 LIST = r"^\s*\[.*\]\s*$"
+RULER = r"^[-=+:]{3,}$"
+"""What separates the names of columns from the rows in tables that are drawn."""
 SHOWN = 10
 """Bad rows that a message lists."""
 Returns = Literal["drop", "keep"]
@@ -277,8 +279,9 @@ def typed(
             message lists the first ones.
     """
     schema = table.frame.collect_schema()
+    no_ids = _names_or_rulers(columns, schema)
     exprs = {
-        "user_id": text_id(columns.user, schema[columns.user]),
+        "user_id": pl.when(~no_ids).then(text_id(columns.user, schema[columns.user])),
         "item_id": text_id(columns.item, schema[columns.item]),
     }
     remarks = list(table.remarks)
@@ -292,8 +295,8 @@ def typed(
             remarks.append(reading.remark)
     if columns.like_times:
         remarks.append(f"no column of times; these look like one: {', '.join(columns.like_times)}")
-    # Without quotes all columns are parsed, so that a line with too many fields is found.
-    looked_at: Sequence[str] = list(columns.used().values()) if table.quoted else table.names
+    # All columns of a text are parsed, so that a line with too many fields is found.
+    looked_at: Sequence[str] = list(columns.used().values()) if table.path is None else table.names
     kept = ~pl.all_horizontal(pl.col(c).is_null() for c in looked_at)
     wrong = {name: kept & one.is_null() for name, one in exprs.items()}
     bad = pl.any_horizontal(*wrong.values())
@@ -331,6 +334,16 @@ def typed(
         exprs["weight"] = exprs["weight"].cast(pl.Float32)
     rows = table.frame.filter(kept).select(*also, **exprs)
     return TypedRows(rows, remarks, left_out, unit)
+
+
+def _names_or_rulers(columns: Columns, schema: Mapping[str, pl.DataType]) -> pl.Expr:
+    """Rows that repeat the names of the columns, as joined files have them, or draw a line."""
+    pair = (columns.user, columns.item)
+    if any(schema[name] != pl.String for name in pair):
+        return pl.lit(value=False)
+    user, item = (pl.col(name).str.strip_chars(INVISIBLE) for name in pair)
+    names = (user == columns.user.strip(INVISIBLE)) & (item == columns.item.strip(INVISIBLE))
+    return (names | (user.str.contains(RULER) & item.str.contains(RULER))).fill_null(value=False)
 
 
 def _returned(exprs: Mapping[str, pl.Expr], columns: Columns, rules: RowRules) -> pl.Expr:

@@ -12,7 +12,7 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -204,7 +204,11 @@ def in_utf8(path: Path, encoding: str | None = None) -> bytes | None:
     try:
         text = raw.decode("utf-8-sig" if name == "utf-8" else name)
     except UnicodeDecodeError as error:
-        raise not_encoded(path, raw, name, error) from error
+        wrong = not_encoded(path, raw, name, error)
+        with suppress(UnicodeDecodeError):
+            raw.decode()
+            wrong = DataError(wrong.expected, wrong.got, "leave out --encoding: the file is UTF-8")
+        raise wrong from error
     return text.encode()
 
 

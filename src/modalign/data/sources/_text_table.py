@@ -86,9 +86,13 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 SEPARATORS = (",", "\t", ";", "|", "::")
+RARE = ("\x01", "^", "~")
+"""Separators where there is none of those; the first is Hive's."""
+WORDS = {"\\t": "\t", "tab": "\t", "\\x01": "\x01", "\\001": "\x01", "space": " ", "blank": " "}
+"""How separators are written on a command line that cannot be seen there."""
 CALLED = {
     ",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar", " ": "blanks",
-    "::": "'::'",
+    "::": "'::'", "\x01": "'\\x01'", "^": "'^'", "~": "'~'",
 }  # fmt: skip
 JSON = (".jsonl", ".ndjson", ".json")
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -134,8 +138,7 @@ class SourceTable:
         name: path of the file, or "the data frame".
         path: the text file; None for other tables.
         header: whether the first line of the file names the columns.
-        quoted: whether fields may stand in double quotes. In a file without quotes, a line with
-            more fields than columns is always refused.
+        quoted: whether fields may stand in double quotes.
         content: the text of the file where it is not parsed as it is.
         skipped: lines before the first that belongs to the table.
         expected: number of records that the file holds, its names not counted; None if unknown.
@@ -307,6 +310,9 @@ class SourceTable:
         first = _first_line(self.path, self.content, self.skipped).replace(_UNIT, self.between)
         if first.lstrip().startswith(COMMENTS):
             return "remove the comment in the first line"
+        inner = sniff(self.names[0])
+        if len(self.names) == 1 and first.startswith('"') and inner in self.names[0]:
+            return f"remove the quotes around whole lines, which hold {CALLED[inner]}"
         better = sniff(first)
         if better != self.between and better in first:
             return (
@@ -421,7 +427,7 @@ def open_table(
     if named := _SEP_LINE.fullmatch(first):
         separator = separator or named[1].replace("\\t", "\t")
         skipped, first = 1, _first_line(path, content, 1)
-    chosen = sniff(first) if separator is None else separator
+    chosen = sniff(first) if separator is None else WORDS.get(separator, separator)
     if not chosen or "\n" in chosen or '"' in chosen:
         got = repr(separator)
         raise DataError("a separator between fields", got, "use ',', ';', '|', '::' or a tab")
@@ -772,8 +778,10 @@ def sniff(header: str) -> str:
         return found, len(names)
 
     # Blanks stand in names too, so they separate only where nothing else can.
-    if " " in header.strip() and not any(one in header for one in SEPARATORS):
-        return " "
+    if not any(one in header for one in SEPARATORS):
+        rare = next((one for one in RARE if one in header), None)
+        if rare or " " in header.strip():
+            return rare or " "
     return max(SEPARATORS, key=worth)
 
 
