@@ -43,8 +43,9 @@ class _InOrder(TyperGroup):
         return sorted(self.commands, key=lambda name: name != "demo")
 
 
-def _example(line: str) -> str:
-    return f"**Example**\n\n    modalign {line}"
+def _example(*lines: str) -> str:
+    shown = "\n\n".join(f"    modalign {line}" for line in lines)
+    return f"**Example{'s' * (len(lines) > 1)}**\n\n{shown}"
 
 
 app = typer.Typer(
@@ -67,7 +68,11 @@ for _panel, _command, _epilog in (
     ("Results", results.evaluate, _example("evaluate runs/cm3 --mask train --k 10,20,50")),
     ("Results", results.compare, _example("compare runs/cm3 runs/lightgcn")),
     ("Results", profiling.profile, profiling.EPILOG),
-    ("Results", results.recommend, _example("recommend runs/cm3 --user 42 -k 10")),
+    (
+        "Results",
+        results.recommend,
+        _example("recommend runs/cm3 --user 42 -k 10", "recommend runs/cm3 --all --out lists.csv"),
+    ),
     ("Results", results.similar, _example("similar runs/cm3 --item 50 -k 5")),
     ("Results", explaining.explain, explaining.EPILOG),
     ("Results", results.report, _example("report runs/cm3 runs/lightgcn --out report.html")),
