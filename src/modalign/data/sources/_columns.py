@@ -324,8 +324,9 @@ def typed(
         kept &= ~bad
     if summary["returned"]:
         remarks.append(
-            f"{summary['returned']:,} returns ({columns.weight} of zero or less) were left out; "
-            "--returns keep keeps them"
+            f"{summary['returned']:,} {'returns were' if summary['returned'] > 1 else 'return was'} "
+            "left out "
+            f"({columns.weight} of zero or less); --returns keep keeps them"
         )
         kept &= ~_returned(exprs, columns, rules).fill_null(value=False)
     if "time" in exprs:

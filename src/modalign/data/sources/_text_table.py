@@ -86,8 +86,9 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 SEPARATORS = (",", "\t", ";", "|", "::")
-RARE = ("\x01", "^", "~")
-"""Separators where there is none of those; the first is Hive's."""
+RARE = ("^", "~")
+"""Separators where there is none of those."""
+HIVES = "\x01"
 WORDS = {"\\t": "\t", "tab": "\t", "\\x01": "\x01", "\\001": "\x01", "space": " ", "blank": " "}
 """How separators are written on a command line that cannot be seen there."""
 CALLED = {
@@ -765,8 +766,8 @@ def sniff(header: str) -> str:
     """The separator of a header line: the one under which most columns are recognised.
 
     Example:
-        >>> sniff("user_id;item_id;a,b,c")
-        ';'
+        >>> sniff("user_id;item_id;a,b,c"), sniff("user id^item id"), sniff("u1 a~b 5")
+        (';', '^', ' ')
     """
 
     def worth(separator: str) -> tuple[int, int]:
@@ -777,12 +778,15 @@ def sniff(header: str) -> str:
         found = sum(recognise(names, role) is not None for role in ("user", "item"))
         return found, len(names)
 
-    # Blanks stand in names too, so they separate only where nothing else can.
+    if HIVES in header:
+        return HIVES
+    usual, rare = max(SEPARATORS, key=worth), max(RARE, key=worth)
+    if worth(rare)[0] > worth(usual)[0]:
+        return rare
     if not any(one in header for one in SEPARATORS):
-        rare = next((one for one in RARE if one in header), None)
-        if rare or " " in header.strip():
-            return rare or " "
-    return max(SEPARATORS, key=worth)
+        # Blanks stand in names too, so they separate only where nothing else can.
+        return " " if " " in header.strip() else rare if rare in header else usual
+    return usual
 
 
 def plain(name: str) -> str:
