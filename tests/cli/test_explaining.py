@@ -50,3 +50,15 @@ def test_an_unknown_user_is_named(cli: Cli, run: str) -> None:
     told = cli("explain", run, "--user", "nobody")
     assert told.code == 2
     assert "nobody" in told.err
+
+
+@pytest.mark.slow
+def test_a_model_without_content_has_factors_alone(cli: Cli, workshop: Path) -> None:
+    small = {"embedding_size": 4, "hidden_size": 6, "n_factors": 2, "temperature": 0.2}
+    fit(Dataset.load("data/toy"), "macridvae", out="runs/macridvae", epochs=1, **small)
+    told = cli("explain", "runs/macridvae", "--user", "u3", "--items", 2, "--out", "page.html")
+    assert told.code == 0, told.err
+    assert "interests of user u3" in told.out
+    assert "weight of content" not in told.out
+    assert "Averages" not in told.out
+    assert "User u3" in Path("page.html").read_text()

@@ -21,7 +21,9 @@ EPILOG = """**Examples**
 
 
 def explain(
-    run: Annotated[Path, typer.Argument(help="Run folder of a model that explains (bandvae).")],
+    run: Annotated[
+        Path, typer.Argument(help="Run folder of a model that explains (bandvae, macridvae).")
+    ],
     user: Annotated[list[str], typer.Option(help="User id; repeat the option for several users.")],
     items: Annotated[int, typer.Option(min=1, help="Best items shown per rating factor.")] = 3,
     words: Annotated[int, typer.Option(min=1, help="Best words shown per content factor.")] = 10,
@@ -53,9 +55,10 @@ def explain(
         [one["modality"], f"{one['entropy_bits']:.4f}", f"{one['word_overlap']:.4f}"]
         for one in document["average"]["modalities"]
     ]
-    title = f"Averages over {document['average']['users']} users"
-    columns = ["modality", "plan entropy, bits", "shared words"]
-    console.print(table(title, columns, rows, numbers=(1, 2)))
+    if rows:
+        title = f"Averages over {document['average']['users']} users"
+        columns = ["modality", "plan entropy, bits", "shared words"]
+        console.print(table(title, columns, rows, numbers=(1, 2)))
     if out is not None:
         say(f"Written to {out}.", console)
 
@@ -76,6 +79,8 @@ def _show(model: str, person: dict[str, Any]) -> None:
             )
     title = f"{model}: interests of user {person['user']}"
     columns = ["factor", "best items", "score", "weight of content"]
+    if not person["content"]:
+        columns, rows = columns[:3], [row[:3] for row in rows]
     console.print(table(title, columns, rows, numbers=(2,), cut=(1,)))
     if any(item["liked"] for factor in person["factors"] for item in factor["items"]):
         say("* an item of the user's history", console)

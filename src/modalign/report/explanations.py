@@ -50,7 +50,7 @@ def explain_users(
     """
     model, dataset = fitted.model, fitted.dataset
     if not isinstance(model, Explains):
-        fix = "explain a run of bandvae; `modalign recommend` works with any model"
+        fix = "explain a run of bandvae or macridvae; `modalign recommend` works with any model"
         raise ConfigError("a model that explains interests", fitted.spec.name, fix)
     rows = dataset.users.rows(user_ids)
     known = dataset.history.read()
