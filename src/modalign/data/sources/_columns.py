@@ -322,11 +322,10 @@ def typed(
             f"{_by_reason(summary, columns)}"
         )
         kept &= ~bad
-    if summary["returned"]:
+    if n := summary["returned"]:
         remarks.append(
-            f"{summary['returned']:,} {'returns were' if summary['returned'] > 1 else 'return was'} "
-            "left out "
-            f"({columns.weight} of zero or less); --returns keep keeps them"
+            f"{n:,} {'returns were' if n > 1 else 'return was'} left out ({columns.weight} of zero "
+            "or less); --returns keep keeps them"
         )
         kept &= ~_returned(exprs, columns, rules).fill_null(value=False)
     if "time" in exprs:
