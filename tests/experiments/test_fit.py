@@ -358,6 +358,19 @@ def test_a_comparison_says_which_modalities_runs_read(tmp_path):
     assert not any("features" in one for one in alike.remarks)
 
 
+def test_a_run_from_before_an_option_existed_loads_as_it_was_trained(tmp_path):
+    data = toy_dataset().save(tmp_path / "data")
+    small = {"epochs": 1, "embedding_size": 8, "feature_scale": "raw"}
+    expected = modalign.fit(data, "mmrec", out=tmp_path / "run", **small).recommend(k=3)
+    path = tmp_path / "run" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    assert config["options"].pop("feature_scale") == "raw"
+    path.write_text(yaml.safe_dump(config))
+    loaded = load_model(tmp_path / "run")
+    assert loaded.config.feature_scale == "raw"
+    assert loaded.recommend(k=3).equals(expected)
+
+
 def test_a_run_below_popularity_says_so_and_what_to_try(data, caplog):
     counts = modalign.fit(data, "popularity", ks=(20,)).results["valid"]["recall@20"]
     assert not caplog.records

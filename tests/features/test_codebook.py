@@ -41,7 +41,8 @@ def test_a_codebook_finds_the_groups_and_weighs_by_rarity():
 def test_soft_weights_item_by_item():
     bags = codebook_bags(modality(), size=3, neighbours=2, temperature=0.5).toarray()
     there = np.flatnonzero(PRESENT)
-    unit = ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True)
+    unit = ROWS - ROWS[PRESENT].mean(0)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     word = bags.argmax(1)
     # Centroids are the means of unit rows of a group.
     centres = np.stack([unit[there][word[there] == w].mean(0) for w in range(3)])
@@ -54,6 +55,18 @@ def test_soft_weights_item_by_item():
         np.testing.assert_allclose(
             bags[item, best], weight / np.linalg.norm(weight), rtol=1e-4, atol=1e-5
         )
+
+
+def test_a_shift_of_all_features_changes_no_codebook():
+    here, there = (
+        codebook_bags(modality(ROWS + np.float32(shift)), size=3, neighbours=2).toarray()
+        for shift in (0, 20)
+    )
+    np.testing.assert_allclose(here, there, rtol=1e-3, atol=1e-4)
+    bare = [
+        codebook_bags(modality(ROWS + np.float32(shift)), 3, 2, centre=False) for shift in (0, 20)
+    ]
+    assert abs(bare[0] - bare[1]).max() > 0.1
 
 
 def test_the_same_seed_gives_the_same_codebook_and_sizes_are_cut():

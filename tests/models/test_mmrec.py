@@ -49,9 +49,13 @@ def mean_of_layers(a: Tensor, first: Tensor, n_layers: int) -> Tensor:
 
 
 def features() -> list[Tensor]:
-    """Image, then text; the last text is missing and stands as the mean of the others."""
+    """Image, then text, rows less their mean, of length 1; the last text is missing and stands as
+    the mean of the others.
+    """
     image, text = (torch.tensor(VIEW.modalities[name].features) for name in ("image", "text"))
-    return [image, torch.cat([text[:3], text[:3].mean(0, keepdim=True)])]
+    image = functional.normalize(image - image.mean(0), dim=1)
+    text = functional.normalize(text[:3] - text[:3].mean(0), dim=1)
+    return [image, torch.cat([text, text.mean(0, keepdim=True)])]
 
 
 def by_the_equations(model: MMRec) -> tuple[Tensor, Tensor]:
@@ -158,6 +162,14 @@ def test_a_learned_stand_in_is_trained():
     model = made(missing="learned")
     sum(model.loss(BATCH).values()).backward()
     assert bool(model.inputs[1].vector.grad.abs().sum() > 0)
+
+
+def test_raw_features_are_read_as_they_are_also_by_earlier_runs():
+    image, text = (VIEW.modalities[name].features for name in ("image", "text"))
+    raw = made(feature_scale="raw")
+    assert_close(raw.inputs[0](), torch.from_numpy(image))
+    assert_close(raw.inputs[1]()[:3], torch.from_numpy(text[:3]))
+    assert MMRecConfig.earlier == {"feature_scale": "raw"}
 
 
 def test_neither_graph_nor_features_are_part_of_the_weights():

@@ -29,6 +29,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    earlier: ClassVar[Mapping[str, Any]] = {}
+    """Values of newer options in runs that were made before these options existed."""
+
 
 class TrainedConfig(Config):
     """Options of every model that is trained by gradient descent."""

@@ -245,7 +245,8 @@ def load_model(
             f"{dataset.name} with fingerprint {dataset.fingerprint}",
             "point --data at the data folder of that run",
         )
-    options = settings.build(spec.config, config["options"], f"model {spec.name}")
+    stored = {**spec.config.earlier, **config["options"]}
+    options = settings.build(spec.config, stored, f"model {spec.name}")
     dataset = store.with_modalities_of(dataset, spec, options, config["modalities"], folder)
     with seeds.torch_seed(config["seed"], "init"):
         recommender: Recommender = spec.cls(options, dataset.view())

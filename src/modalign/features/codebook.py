@@ -42,14 +42,15 @@ def codebook_bags(
     neighbours: int = 8,
     temperature: float = 0.1,
     seed: int = 0,
+    centre: bool = True,
 ) -> sp.csr_array:
     """Soft assignments of the items to centroids of their features, float32 CSR (n, size).
 
-    K-means of the rows, scaled to length 1, gives `size` centroids. The weights of an item's
-    `neighbours` nearest centroids by cosine c are `softmax(c / temperature)` times
-    `ln((1 + N) / (1 + df)) + 1`, as tf-idf weights a word, where N is the number of items and df
-    the number of those with the centroid; rows are scaled to length 1. Rows of items without
-    features are empty.
+    K-means of the rows, less their mean and scaled to length 1, gives `size` centroids. The
+    weights of an item's `neighbours` nearest centroids by cosine c are `softmax(c / temperature)`
+    times `ln((1 + N) / (1 + df)) + 1`, as tf-idf weights a word, where N is the number of items
+    and df the number of those with the centroid; rows are scaled to length 1. Rows of items
+    without features are empty.
 
     Args:
         modality: features (n, d), of any sign.
@@ -57,6 +58,7 @@ def codebook_bags(
         neighbours: number of centroids of an item.
         temperature: of the softmax, positive.
         seed: of k-means.
+        centre: subtract the mean row; a shift of all features then changes nothing.
 
     Raises:
         DataError: no item has features.
@@ -75,7 +77,10 @@ def codebook_bags(
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     there = np.flatnonzero(modality.present)
-    rows = _unit(modality.features[there].astype(np.float32))
+    rows = modality.features[there].astype(np.float32)
+    if centre and len(rows):
+        rows = rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    rows = _unit(rows)
     distinct = len(np.unique(rows, axis=0)) if len(rows) <= 2 * size else len(rows)
     if not distinct:
         raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,6 +22,7 @@ from modalign.core.view import TrainView
 from modalign.graph.bipartite import BipartiteGraph
 from modalign.graph.propagate import SparseGraph
 from modalign.models._registry import register
+from modalign.models._shared.content import FeatureScale, scaled
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 from modalign.nn.modality_input import ModalityInput
 
@@ -41,6 +42,11 @@ class MMRecConfig(MultimodalConfig):
     (left)."""
     reg: Annotated[float, Field(ge=0)] = 1e-4
     """Weight of the squared layer-0 vectors of the batch."""
+    feature_scale: FeatureScale = "unit"
+    """Subtract the mean row, then scale rows to length 1 (unit) or all rows by one number to a mean
+    square of 1 per column (width); or keep the features (raw)."""
+
+    earlier: ClassVar[Mapping[str, Any]] = {"feature_scale": "raw"}
 
 
 @register(
@@ -65,8 +71,8 @@ class MMRecConfig(MultimodalConfig):
 class MMRec(Recommender):
     """LightGCN over items whose layer 0 adds their features: the teacher of TARec.
 
-    With x_i^m the frozen features of item i in modality m, M modalities, A the normalised graph
-    of training interactions over users and items, and L layers,
+    With x_i^m the frozen features of item i in modality m, centred and scaled, M modalities, A the
+    normalised graph of training interactions over users and items, and L layers,
 
         h_i^m = W_m x_i^m + b_m
         e_i   = id_i + (1 / M) sum_m h_i^m,   e_u = id_u
@@ -99,7 +105,8 @@ class MMRec(Recommender):
         self.config: MMRecConfig = config
         size = config.embedding_size
         names = chosen_modalities(config, view.modalities)
-        sources = [ModalityInput(view.modalities[name], config.missing, view) for name in names]
+        read = [scaled(view.modalities[name], config.feature_scale) for name in names]
+        sources = [ModalityInput(one, config.missing, view) for one in read]
         self.inputs = cast("Sequence[ModalityInput]", nn.ModuleList(sources))
         self.projections = cast(
             "Sequence[nn.Linear]", nn.ModuleList(nn.Linear(source.dim, size) for source in sources)

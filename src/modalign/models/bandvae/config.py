@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -105,10 +106,14 @@ class BANDVAEConfig(MultimodalConfig):
     """Modalities that are read through a codebook; null takes those that are not bags of words."""
     codebook_size: Annotated[int, Field(ge=2)] = 512
     """Number of centroids of a codebook, which are the words of such a modality."""
+    codebook_centre: bool = True
+    """Subtract the mean row of the features before the codebook is made."""
     codebook_neighbours: Annotated[int, Field(ge=1)] = 8
     """Number of centroids of an item."""
     codebook_temperature: Annotated[float, Field(gt=0)] = 0.1
     """Temperature of the weights of an item's centroids."""
+
+    earlier: ClassVar[Mapping[str, Any]] = {"codebook_centre": False}
 
     @model_validator(mode="after")
     def _pairs_need_equal_counts(self) -> BANDVAEConfig:

@@ -51,7 +51,13 @@ class ItemBags(nn.Module):
                 modality if filled is None else Modality(modality.name, filled, present.numpy())
             )
             size, neighbours = config.codebook_size, config.codebook_neighbours
-            bags = codebook_bags(source, size, neighbours, config.codebook_temperature)
+            bags = codebook_bags(
+                source,
+                size,
+                neighbours,
+                config.codebook_temperature,
+                centre=config.codebook_centre,
+            )
             known: tuple[str, ...] = ()
         else:
             bags = word_bags(modality, filled)
