@@ -25,12 +25,12 @@ from modalign.nn.losses.pairwise import bpr_of_vectors
 
 
 class MMGCLConfig(ContentConfig):
-    """Options of MMGCL; the defaults are those of the authors' release where it has one."""
+    """Options of MMGCL; weight of the contrast, learning rate and decay were chosen here."""
 
     n_layers: Annotated[int, Field(ge=0, le=8)] = 3
     """Number of propagation steps in every channel."""
-    contrast_weight: Annotated[float, Field(ge=0)] = 0.4
-    """Weight of the contrast between the two views, for users and items."""
+    contrast_weight: Annotated[float, Field(ge=0)] = 0.01
+    """Weight of the contrast between the two views, for users and items; 0.4 in the release."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.2
     """Temperature of the contrast."""
     edge_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -39,8 +39,8 @@ class MMGCLConfig(ContentConfig):
     """Weights with which a modality is drawn to be masked in the second view; null: all equal."""
     hard_negatives: bool = True
     """Contrast items also with copies of themselves whose last modality is another item's."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Weight decay of the optimizer, on all parameters."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-3
+    """Learning rate of the optimizer; 1e-3 in the release."""
 
 
 @register(
