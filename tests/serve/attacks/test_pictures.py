@@ -72,6 +72,7 @@ picture_process.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("memory", "more"),
     [(2**24, ""), (2**30, "while True: pass"), (2**30, "import os; os.abort()")],
