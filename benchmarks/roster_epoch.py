@@ -1,4 +1,4 @@
-"""Seconds of an epoch of the multimodal models on data of the size of amazon-baby.
+"""Seconds of an epoch of the graph models of the roster on data of the size of amazon-baby.
 
     python benchmarks/roster_epoch.py [--models bm3,lattice] [--steps 4]
 
@@ -43,6 +43,12 @@ BARS = {
     "mmgcl": 8.0,
     "clcrec": 3.0,
     "promptmm": 6.0,
+    "ngcf": 0.6,
+    "sgl": 0.7,
+    "ncl": 0.7,
+    "hccf": 0.9,
+    "selfcf": 0.25,
+    "directau": 0.4,
 }
 """Seconds that an epoch may take on the reference machine."""
 
