@@ -47,7 +47,8 @@ def test_a_run_folder_holds_what_it_promises(run, data):
     assert {"recall@20", "ndcg@20"} <= set(results["test"])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
-    best = max(lines, key=lambda line: line["valid/recall@20"])
+    # Of 40 items few are left to rank, and NDCG selects.
+    best = max(lines, key=lambda line: line["valid/ndcg@20"])
     assert results["best_epoch"] == best["epoch"]
     assert results["valid"]["recall@20"] == pytest.approx(best["valid/recall@20"])
     per_user = pl.read_parquet(folder / "per_user.parquet")
@@ -127,11 +128,11 @@ def test_a_saved_model_is_the_run_folder_that_training_leaves(data, tmp_path):
 
 
 def test_a_configuration_names_its_model(data):
-    config = BPRConfig(epochs=1, embedding_size=8)
+    config = BPRConfig(epochs=1, embedding_size=8, select_by="ndcg@20")
     fitted = modalign.fit(data, config, seed=3)
     assert fitted.spec.name == "bpr"
     assert fitted.config == config
-    named = modalign.fit(data, "bpr", seed=3, epochs=1, embedding_size=8)
+    named = modalign.fit(data, "bpr", seed=3, epochs=1, embedding_size=8, select_by="ndcg@20")
     assert fitted.results["test"] == named.results["test"]
     with pytest.raises(ConfigError, match="a configuration with all options in it"):
         modalign.fit(data, config, epochs=2)
@@ -371,10 +372,43 @@ def test_a_run_from_before_an_option_existed_loads_as_it_was_trained(tmp_path):
     assert loaded.recommend(k=3).equals(expected)
 
 
+def small_and_large():
+    """Data with 8 training items a user: of 107 items 99 are left to rank, of 108 items 100."""
+    return {few: toy_dataset(n_items=107 if few else 108) for few in (True, False)}
+
+
+def test_few_items_left_to_rank_are_selected_by_ndcg_with_one_warning(caplog):
+    small = {"epochs": 2, "embedding_size": 8, "ks": (20,)}
+    for few, data in small_and_large().items():
+        caplog.clear()
+        found = modalign.fit(data, "bpr", **small)
+        said = [one.message for one in caplog.records if "left to rank" in one.message]
+        if few:
+            assert found.config.select_by == "ndcg@20"
+            (message,) = said
+            assert "99 items are left to rank" in message
+            assert "NDCG@20 selects the best epoch" in message
+            best = max(found.history, key=lambda record: record["valid/ndcg@20"])
+            assert found.results["best_epoch"] == best["epoch"]
+        else:
+            assert found.config.select_by == "recall@20"
+            assert not said
+    # What was chosen is kept, and another K has other bounds.
+    caplog.clear()
+    few = small_and_large()[True]
+    assert modalign.fit(few, "bpr", select_by="recall@20", **small).config.select_by == "recall@20"
+    assert "select_by=ndcg@20 would tell epochs apart" in caplog.text
+    caplog.clear()
+    modalign.fit(few, "bpr", select_by="recall@10", **small)
+    modalign.fit(few, "popularity", ks=(20,))
+    assert "left to rank" not in caplog.text
+
+
 def test_a_run_below_popularity_says_so_and_what_to_try(data, caplog):
+    by = {"select_by": "recall@20", "ks": (20,)}
     counts = modalign.fit(data, "popularity", ks=(20,)).results["valid"]["recall@20"]
     assert not caplog.records
-    weak = modalign.fit(data, "bpr", epochs=1, learning_rate=1e-6, ks=(20,)).results["valid"][
+    weak = modalign.fit(data, "bpr", epochs=1, learning_rate=1e-6, **by).results["valid"][
         "recall@20"
     ]
     assert weak < counts

@@ -91,9 +91,9 @@ def train(
     """Train a model; the best epoch is picked on validation, the test split opened once.
 
     Training stops when validation Recall@20, or the metric `select_by` names, has not improved
-    for `patience` evaluations. The run folder holds the options, the curves, the weights, and
-    results.json. Data without any modality are encoded first where the model needs one, with
-    the encoders it is made for.
+    for `patience` evaluations; where few items are left to rank, NDCG takes the place of Recall.
+    The run folder holds the options, the curves, the weights, and results.json. Data without any
+    modality are encoded first where the model needs one, with the encoders it is made for.
     """
     from modalign.data.dataset import Dataset
     from modalign.experiments.fit import fit

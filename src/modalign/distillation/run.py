@@ -32,7 +32,7 @@ from modalign.distillation.teachers import (
 from modalign.errors import ConfigError, RunError
 from modalign.evaluate.protocol import validation_metric
 from modalign.experiments import run_folder
-from modalign.experiments.fit import fit_task, load_model
+from modalign.experiments.fit import fit_task, load_model, watched
 from modalign.experiments.fitted import FittedModel
 from modalign.experiments.options import RunOptions
 from modalign.models import _registry as registry
@@ -209,7 +209,7 @@ def _finished(
     facts = {
         "model": spec.name,
         "seed": seed,
-        "options": config.model_dump(mode="json"),
+        "options": watched(config, dataset).model_dump(mode="json"),
         "fingerprint": dataset.fingerprint,
         "mask": run.mask,
         "k": list(run.ks),

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from modalign.core import devices, seeds, settings
@@ -107,6 +108,9 @@ def fit_task(
         ConfigError: TensorBoard's files are wanted, and there is no folder for them.
         RunError, TrainingError: as `fit`.
     """
+    if (left := _few_left(config, dataset)) is not None:
+        LOG.warning("%s: %s", spec.name, _of_few(config, left))
+    config = watched(config, dataset)
     description = store.describe(spec, config, seed, dataset, run, described)
     fingerprint = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
     folder = run.folder
@@ -281,7 +285,46 @@ def how_to_go_on(folder: Path | None) -> Iterator[None]:
         raise
 
 
+def watched(config: Any, dataset: Dataset) -> Any:
+    """The configuration with NDCG in place of Recall where Recall tells no epochs apart.
+
+    Lists of K items out of little more hold nearly all relevant items whatever their order, so that
+    the first epoch would be the best. A metric that was chosen is kept.
+
+    Args:
+        config: options of a model.
+        dataset: its items, and the training items of its users with validation items, count.
+    """
+    if _few_left(config, dataset) is None or "select_by" in config.model_fields_set:
+        return config
+    return config.model_copy(update={"select_by": config.select_by.replace("recall", "ndcg")})
+
+
 # ---------------------------------------------------------------------- inner parts
+
+FEW = 5
+"""Recall@K selects epochs where at least this many times K items are left to rank."""
+
+
+def _few_left(config: Any, dataset: Dataset) -> int | None:
+    """The number of items left to rank for a typical user, if Recall selects among too few."""
+    name, _, k = getattr(config, "select_by", "").partition("@")
+    if name != "recall" or not len(dataset.valid):
+        return None
+    users = np.unique(dataset.valid.users)
+    left = dataset.n_items - int(np.median(np.diff(dataset.history.train.indptr)[users]))
+    return left if left < FEW * int(k) else None
+
+
+def _of_few(config: Any, left: int) -> str:
+    k = config.select_by.partition("@")[2]
+    advice = f"NDCG@{k} selects the best epoch (choose with select_by)"
+    if "select_by" in config.model_fields_set:
+        advice = f"select_by=ndcg@{k} would tell epochs apart"
+    return (
+        f"{left} items are left to rank for a typical user, fewer than {FEW} times {k}, so that "
+        f"Recall@{k} is high for any order; {advice}"
+    )
 
 
 def _configured(model: str | Config, options: Mapping[str, Any]) -> tuple[ModelSpec, Config]:
