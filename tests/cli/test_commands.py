@@ -319,6 +319,25 @@ def test_models(workshop: Path, cli: Cli) -> None:
         assert all(variant in page for variant in one["variants"])
 
 
+def test_models_are_filtered(cli: Cli) -> None:
+    def names(*words: str) -> set[str]:
+        return {one["name"] for one in answer(cli, "models", *words)}
+
+    every = names()
+    content = names("--needs", "content")
+    assert {"cm3", "vbpr", "bandvae"} <= content
+    assert names("--needs", "text") == content == names("--family", "multimodal")
+    assert names("--needs", "ids") == every - content
+    assert names("--needs", "history") >= {"ease", "multivae", "bandvae"}
+    assert "bpr" not in names("--needs", "history")
+    # BM3 and PromptMM read content in training alone.
+    assert content - names("--cold-items") >= {"bm3", "promptmm"}
+    assert names("--unseen-users", "--cold-items") == {"bandvae"}
+    got = shown(cli, "models", "--family", "baseline")
+    assert "ease" in got
+    assert "cm3" not in got
+
+
 @pytest.mark.slow
 def test_train_judges_the_mechanism_in_words(workshop: Path, cli: Cli) -> None:
     words = ("train", "--data", "data/toy", "--model", "mmssl", "--set", "epochs=1")

@@ -63,6 +63,23 @@ def test_a_changed_default_is_seen() -> None:
     assert TABLE.search(text.replace("`0.03`", "`0.02`"))[0] != table(specs()["bpr"])  # type: ignore[index]
 
 
+def test_the_list_of_models_says_what_each_declares() -> None:
+    rows = re.findall(r"^\| \[([\w-]+)\].*$", (PAGES / "index.md").read_text(), re.M)
+    lines = {
+        name: [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (PAGES / "index.md").read_text().splitlines()
+        for name in re.findall(r"^\| \[([\w-]+)\]", line)
+    }
+    assert len(rows) == len(lines)
+    said = {True: "yes", False: "no"}
+    for name, cells in lines.items():
+        spec = specs()[name]
+        assert spec.family in cells[1], name
+        assert ("modalities" in cells[3]) == ("modalities" in spec.needs), name
+        assert ("histories" in cells[3]) == ("history" in spec.needs), name
+        assert cells[4:6] == [said[spec.cls.unseen_users], said[spec.cold_items]], name
+
+
 if __name__ == "__main__":
     for name, spec in specs().items():
         page = PAGES / f"{name}.md"

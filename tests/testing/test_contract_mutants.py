@@ -360,6 +360,18 @@ class ReadsMissingRows(SoundContent):
             getattr(self, f"x{place}").copy_(torch.from_numpy(modality.features.copy()))
 
 
+class ScoresColdItemsInSecret(SoundContent):
+    cold_items = False
+
+
+class IgnoresTheContentOfColdItems(SoundContent):
+    def __init__(self, config: MultimodalConfig, view: TrainView) -> None:
+        super().__init__(config, view)
+        taken = (view.item_counts() > 0)[:, None]
+        for place in range(len(view.modalities)):
+            getattr(self, f"x{place}").mul_(taken)
+
+
 class NoSummary(Sound):
     pass
 
@@ -428,6 +440,8 @@ MUTANTS: list[tuple[Any, type[Recommender], dict[str, Any]]] = [
     (contract.check_item_order, MindsTheOrder, {}),
     (contract.check_modalities_are_read, IgnoresAModality, {}),
     (contract.check_missing_rows_are_not_read, ReadsMissingRows, {}),
+    (contract.check_cold_items, ScoresColdItemsInSecret, {}),
+    (contract.check_cold_items, IgnoresTheContentOfColdItems, {}),
 ]
 
 

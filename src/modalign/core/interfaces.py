@@ -265,6 +265,8 @@ class Recommender(nn.Module):
     queries and in batches, which then go over users instead of pairs; item "modalities"."""
     unseen_users: ClassVar[bool] = False
     """The model scores users from their history alone (`queries.user` may be -1)."""
+    cold_items: ClassVar[bool] = True
+    """An item without interactions is scored by its content (where the model reads modalities)."""
     factorised: ClassVar[bool] = True
     """Scores are the inner products of user vectors and item vectors."""
     resamples: ClassVar[bool] = False

@@ -53,6 +53,11 @@ class ModelSpec:
         return declared
 
     @property
+    def cold_items(self) -> bool:
+        """Whether items without interactions are scored by their content."""
+        return "modalities" in self.needs and bool(self.cls.cold_items)
+
+    @property
     def summary(self) -> str:
         """First line of the class's documentation."""
         return (self.cls.__doc__ or "").strip().split("\n")[0].rstrip(".")

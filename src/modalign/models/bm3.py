@@ -73,6 +73,7 @@ class BM3(SeededLoss):
     """
 
     needs = ("modalities",)
+    cold_items = False
 
     def __init__(self, config: BM3Config, view: TrainView) -> None:
         super().__init__(config, view)

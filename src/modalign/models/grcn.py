@@ -13,7 +13,7 @@ from torch.nn import functional
 from modalign.core.interfaces import Batch, Recommender
 from modalign.core.view import TrainView
 from modalign.models._registry import register
-from modalign.models._shared.adjacency import Edges
+from modalign.models._shared.adjacency import InteractionEdges
 from modalign.models._shared.content import ContentConfig, Projections, prepared
 from modalign.models._shared.unit import unit
 from modalign.nn.bags import Bags, bag_dots, bag_sums
@@ -87,7 +87,7 @@ class GRCN(Recommender):
         )
         for table in (self.ids, self.confidence, *self.tastes):
             nn.init.xavier_normal_(table)
-        self.edges = Edges(view)
+        self.edges = InteractionEdges(view)
 
     def _vectors(self) -> Tensor:
         """Vectors of all users and items, (n_users + n_items, d + M content_size)."""

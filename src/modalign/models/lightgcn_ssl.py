@@ -157,6 +157,8 @@ class LightGCNSSL(SelfSupervised):
         [(60, 8), (40, 8)]
     """
 
+    cold_items = False
+
     def __init__(self, config: LightGCNSSLConfig, view: TrainView) -> None:
         own = LightGCNConfig(
             embedding_size=config.embedding_size, n_layers=config.n_layers, reg=config.reg

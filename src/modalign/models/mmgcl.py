@@ -16,7 +16,7 @@ from modalign.errors import UnknownName
 from modalign.graph.bipartite import kept_edges
 from modalign.graph.one_sided import TwoWayGraph
 from modalign.models._registry import register
-from modalign.models._shared.adjacency import Edges
+from modalign.models._shared.adjacency import InteractionEdges
 from modalign.models._shared.channels import Channels, Propagated
 from modalign.models._shared.content import ContentConfig
 from modalign.models._shared.seeded_loss import SeededLoss
@@ -92,7 +92,7 @@ class MMGCL(SeededLoss):
         super().__init__(config, view)
         self.config: MMGCLConfig = config
         self.channels = Channels(config, view, config.n_layers)
-        self.edges = Edges(view)
+        self.edges = InteractionEdges(view)
         names = self.channels.names
         for name in config.mask_weights or ():
             if name not in names:

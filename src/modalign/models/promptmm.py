@@ -128,6 +128,7 @@ class PromptMM(SeededLoss):
     """
 
     needs = ("negatives", "modalities")
+    cold_items = False
     user_tokens: Tensor
     item_tokens: Tensor
 

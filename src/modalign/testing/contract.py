@@ -60,6 +60,10 @@ class ContractBroken(AssertionError):
     """A model breaks a promise that the rest of the library relies on."""
 
 
+MOVED = 1e-6
+"""Difference of scores above which they are not the same."""
+
+
 def _require(kept: bool, promise: str) -> None:
     if not kept:
         raise ContractBroken(promise)
@@ -486,6 +490,42 @@ def check_modalities_are_read(spec: ModelSpec) -> None:
         _require(not _same(_answers(spec, changed), base), f"the features of {name!r} are read")
 
 
+def check_cold_items(spec: ModelSpec) -> None:
+    """`cold_items` is true exactly if the content of an item without interactions moves its scores.
+
+    The same weights score it with the features of two other items.
+    """
+    view = toy_dataset().view()
+    cold = 3
+    kept = view.items != cold
+    whole = np.all([one.present for one in view.modalities.values()], axis=0)
+    like = [int(item) for item in np.flatnonzero(whole) if item != cold][:2]
+
+    def with_content_of(item: int) -> TrainView:
+        changed = {}
+        for name, one in view.modalities.items():
+            features, present = one.features.copy(), one.present.copy()
+            features[cold], present[cold] = features[item], True
+            changed[name] = Modality(name, features, present, one.entity, one.provenance)
+        return dataclasses.replace(
+            view, users=view.users[kept], items=view.items[kept], modalities=changed
+        )
+
+    views = [with_content_of(item) for item in like]
+    first = train(spec, build(spec, views[0], 1), views[0], epochs=1).eval()
+    second = build(spec, views[1], 1)
+    second.load_state_dict(first.state_dict())
+    scores = [
+        score_all(spec, model.eval(), one)[:, cold]
+        for model, one in zip((first, second), views, strict=True)
+    ]
+    moved = float((scores[0] - scores[1]).abs().max()) > MOVED
+    _require(
+        moved == spec.cls.cold_items,
+        f"the content of an item without interactions moves its scores: {spec.cls.cold_items}",
+    )
+
+
 def check_missing_rows_are_not_read(spec: ModelSpec) -> None:
     """The numbers in a missing feature row have no influence."""
     view = toy_dataset().view()
@@ -526,7 +566,11 @@ TRAINED: tuple[Check, ...] = (
 )
 SOLVED: tuple[Check, ...] = (check_item_order,)
 ALIGNED: tuple[Check, ...] = (check_mechanism,)
-MULTIMODAL: tuple[Check, ...] = (check_modalities_are_read, check_missing_rows_are_not_read)
+MULTIMODAL: tuple[Check, ...] = (
+    check_modalities_are_read,
+    check_missing_rows_are_not_read,
+    check_cold_items,
+)
 
 
 def checks(spec: ModelSpec) -> list[tuple[str, Check]]:

@@ -27,7 +27,7 @@ def user_means(view: TrainView) -> SparseGraph:
     return SparseGraph(normalise(ones, "row"))
 
 
-class Edges(nn.Module):
+class InteractionEdges(nn.Module):
     """The interactions by user and by item, for weights that have a gradient.
 
     Numbers of edges are in the order of `by_user` (by user, then item); `[order]` brings them into
@@ -35,7 +35,7 @@ class Edges(nn.Module):
 
     Example:
         >>> view = TrainView(2, 2, torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0]))
-        >>> edges = Edges(view)
+        >>> edges = InteractionEdges(view)
         >>> torch.tensor([10, 20, 30])[edges.order].tolist()
         [10, 30, 20]
     """
