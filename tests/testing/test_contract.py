@@ -8,7 +8,7 @@ from modalign.models._registry import specs
 from modalign.testing.contract import Check, checks
 
 # Promises whose checks train a model for many epochs.
-SLOW = ("learns", "mechanism", "seed_of_training")
+SLOW = ("learns", "mechanism", "mechanism_pays", "seed_of_training")
 CASES = [
     pytest.param(
         name,

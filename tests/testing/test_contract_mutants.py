@@ -24,9 +24,11 @@ from modalign.core.interfaces import (
 )
 from modalign.core.view import TrainView
 from modalign.core.vital_signs import VitalSign
-from modalign.models._registry import ModelSpec
+from modalign.models._registry import ModelSpec, get
 from modalign.testing import contract
 from modalign.testing.contract import ContractBroken
+from modalign.testing.toy import toy_dataset
+from modalign.testing.trials import TRIALS, Trial
 
 TOY = {"embedding_size": 8, "learning_rate": 0.05, "batch_size": 64, "epochs": 30}
 
@@ -247,6 +249,11 @@ class ReportsAnIdleSign(HidesItsSign):
         return {"alive/pulse": 0.05}
 
 
+class ReportsALivingSign(HidesItsSign):
+    def diagnostics(self) -> Mapping[str, float]:
+        return {"alive/pulse": 0.5}
+
+
 class ReportsNoShare(HidesItsSign):
     def diagnostics(self) -> Mapping[str, float]:
         return {"alive/pulse": 1.5}
@@ -457,6 +464,38 @@ def test_a_mutant_turns_its_check_red(
 ) -> None:
     with pytest.raises(ContractBroken):
         check(spec_of(cls, **changes))
+
+
+TRIAL = Trial(toy_dataset, TOY, control="without", margin=0.05, seeds=(1, 2))
+UNTAUGHT = {"without": {"learning_rate": 1e-9}}
+
+
+def pays(cls: type[Recommender], variants: Mapping[str, Any]) -> None:
+    spec = spec_of(cls, variants=variants)
+    dict(contract.checks(spec, TRIAL))["mechanism_pays"](spec)
+
+
+def test_a_mechanism_that_pays_passes() -> None:
+    """The mechanism here is training itself; its control has no step size."""
+    pays(ReportsALivingSign, UNTAUGHT)
+
+
+def test_a_mechanism_without_a_gain_turns_its_check_red() -> None:
+    with pytest.raises(ContractBroken, match=r"adds 0\.05 to"):
+        pays(ReportsALivingSign, {"without": {"batch_size": 64}})
+
+
+def test_a_mechanism_that_idles_on_its_world_turns_its_check_red() -> None:
+    with pytest.raises(ContractBroken, match=r"pulse 0\.05"):
+        pays(ReportsAnIdleSign, UNTAUGHT)
+
+
+def test_the_trial_of_a_registered_model_is_in_its_contract() -> None:
+    for name, trial in TRIALS.items():
+        spec = get(name)
+        assert trial.control in spec.variants
+        assert "mechanism_pays" in dict(contract.checks(spec))
+    assert "mechanism_pays" not in dict(contract.checks(get("bpr")))
 
 
 def test_every_check_has_a_mutant() -> None:

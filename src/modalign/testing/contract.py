@@ -15,6 +15,7 @@ The module is long because it is a list: one function for each promise.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import random
@@ -44,6 +45,7 @@ from modalign.testing.harness import (
     train,
 )
 from modalign.testing.toy import relabelled, toy_dataset
+from modalign.testing.trials import TRIALS, Trial, tried
 from modalign.train import optim
 from modalign.train.trainer import TrainOptions, fit
 
@@ -448,6 +450,28 @@ def check_learns(spec: ModelSpec) -> None:
         _require(after >= LEARNT, f"the AUC of held-out items is at least {LEARNT}: {after:.3f}")
 
 
+def check_mechanism_pays(spec: ModelSpec, trial: Trial) -> None:
+    """On the world planted for it the mechanism lives, and in the mean it beats its control.
+
+    Args:
+        spec: the registered model.
+        trial: the world, the control and the margin.
+
+    Raises:
+        ContractBroken: a vital sign is below its bound, or the gain below the margin.
+    """
+    found = {seed: tried(spec, trial, seed) for seed in trial.seeds}
+    for seed, one in found.items():
+        _require(not one.idle, f"the mechanism works where it must (seed {seed}): {one.idle}")
+    gain = sum(one.gain for one in found.values()) / len(found)
+    pairs = ", ".join(f"{one.full:.4f} / {one.control:.4f}" for one in found.values())
+    _require(
+        gain >= trial.margin,
+        f"the mechanism adds {trial.margin} to the Recall@10 of {trial.control!r}: it adds "
+        f"{gain:.4f} (with / without: {pairs})",
+    )
+
+
 def check_mechanism(spec: ModelSpec) -> None:
     """Each declared vital sign is logged, lies in [0, 1], and is above its bound after training.
 
@@ -573,8 +597,13 @@ MULTIMODAL: tuple[Check, ...] = (
 )
 
 
-def checks(spec: ModelSpec) -> list[tuple[str, Check]]:
+def checks(spec: ModelSpec, trial: Trial | None = None) -> list[tuple[str, Check]]:
     """The checks that a model must pass, by name, chosen by what the model declares.
+
+    Args:
+        spec: the model.
+        trial: a planted world on which its mechanism must beat a control; None takes that of
+            `TRIALS`, if there is one.
 
     Example:
         >>> from modalign.models._registry import get
@@ -586,7 +615,11 @@ def checks(spec: ModelSpec) -> list[tuple[str, Check]]:
         chosen += MULTIMODAL
     if spec.cls.vital_signs:
         chosen += ALIGNED
-    return [(check.__name__.removeprefix("check_"), check) for check in chosen]
+    named = [(check.__name__.removeprefix("check_"), check) for check in chosen]
+    trial = trial or TRIALS.get(spec.name)
+    if spec.cls.vital_signs and trial is not None:
+        named.append(("mechanism_pays", functools.partial(check_mechanism_pays, trial=trial)))
+    return named
 
 
 # ------------------------------------------------------------------ helpers

@@ -5,6 +5,8 @@ Each world is drawn from a seed, and what makes the mechanism pay is stated in i
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 from modalign.core import seeds
 from modalign.core.modality import Modality
 from modalign.data.dataset import Dataset
+from modalign.data.interactions import Interactions
 from modalign.testing.toy import choices, planted
 
 PARTS = (6, 2, 5)
@@ -54,6 +57,74 @@ def calibration_world(seed: int, n_users: int = 400) -> Dataset:
     chosen = choices(rng, 3.0 * liked + 0.75 * tastes, sum(PARTS))
     tables = {"group": kind_of_user}, {"group": group}
     return planted("calibration", seed, chosen, PARTS, features, *tables)
+
+
+def rotation_world(seed: int, n_users: int = 600) -> Dataset:
+    """A world for transport between spaces: texts are the tastes, in other coordinates.
+
+    300 items and the users have vectors of 16 numbers, whose products say what is liked. An item's
+    text vector is its own one, rotated at random, plus noise of three tenths of its size. With
+    six training items for each user, interactions alone place an item badly, and its text places
+    it well as soon as the two spaces are aligned.
+
+    Args:
+        seed: the data set is a function of it.
+        n_users: number of users.
+
+    Example:
+        >>> data = rotation_world(1)
+        >>> data.view().n_items, data.modalities["text"].dim, len(data.train)
+        (300, 16, 3600)
+    """
+    rng = seeds.numpy_generator(seed, "rotation world")
+    width, n_items = 16, 300
+    users = rng.normal(size=(n_users, width))
+    users /= np.linalg.norm(users, axis=1, keepdims=True)
+    items = rng.normal(size=(n_items, width))
+    utility = users @ items.T
+    chosen = choices(rng, 2.0 * utility / utility.std(), sum(PARTS))
+    rotated = items @ np.linalg.qr(rng.normal(size=(width, width)))[0]
+    rows = rotated + 0.3 * rng.normal(size=rotated.shape)
+    text = Modality("text", rows.astype(np.float32), np.ones(n_items, bool))
+    tables = {"number": np.arange(n_users)}, {"number": np.arange(n_items)}
+    return planted("rotation", seed, chosen, PARTS, {"text": text}, *tables)
+
+
+def sparse_world(seed: int, n_users: int = 600) -> Dataset:
+    """A world for contrasts with views: content tells the tastes of those with few interactions.
+
+    240 items are of twelve groups, which pictures and texts show. A user in seven has sixteen
+    training items, chosen by a taste that no content shows. All others have three, nearly all
+    of one group: too few to learn a vector from, but enough to recognise the group by its content.
+    A user's view, the mean of the items that look like what the user took, is then a better place
+    for the user than what the interactions say.
+
+    Args:
+        seed: the data set is a function of it.
+        n_users: number of users.
+
+    Example:
+        >>> data = sparse_world(1)
+        >>> data.user_table["dense"].sum(), data.view().user_counts().unique().tolist()
+        (90, [3, 16])
+    """
+    rng = seeds.numpy_generator(seed, "sparse world")
+    n_items, groups, few, many, held_out = 240, 12, 3, 16, (2, 5)
+    group, kind_of_user = np.arange(n_items) % groups, rng.permutation(n_users) % groups
+    tastes = rng.normal(size=(n_users, 4)) @ rng.normal(size=(4, n_items))
+    dense = np.arange(n_users) < 0.15 * n_users
+    by_group = 3.0 * (kind_of_user[:, None] == group) + 0.3 * tastes
+    chosen = choices(rng, np.where(dense[:, None], tastes, by_group), many + sum(held_out))
+    features = {}
+    for name, width in (("image", 24), ("text", 16)):
+        centres = rng.normal(size=(groups, width))
+        rows = centres[group] + 0.7 * rng.normal(size=(n_items, width))
+        features[name] = Modality(name, rows.astype(np.float32), np.ones(n_items, bool))
+    tables = {"group": kind_of_user, "dense": dense}, {"group": group}
+    data = planted("sparse", seed, chosen, (many, *held_out), features, *tables)
+    first = np.tile(np.arange(many), n_users) < few
+    kept = dense[data.train.users] | first
+    return replace(data, train=Interactions(data.train.users[kept], data.train.items[kept]))
 
 
 def teacher_world(seed: int, n_users: int = 360) -> tuple[Dataset, tuple[Tensor, Tensor]]:

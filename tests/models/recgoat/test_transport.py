@@ -405,3 +405,26 @@ def test_several_clouds_at_once_are_each_alone():
     together = cloud_distances(x, y)
     alone = torch.cat([cloud_distances(a[None], b[None]) for a, b in zip(x, y, strict=True)])
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+
+
+# ------------------------------------------------------------------ fixed spaces
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_between_fixed_spaces_the_plan_alone_orders_items_and_the_identity_does_not(seed):
+    users, items = (normal(300, 16, seed=10 * seed + n, dtype=torch.float32) for n in (0, 1))
+    rotation = torch.linalg.qr(normal(16, 16, seed=10 * seed + 2, dtype=torch.float32))[0]
+    text = items @ rotation + 0.3 * normal(300, 16, seed=10 * seed + 3, dtype=torch.float32)
+    everything = torch.arange(300)
+
+    def auc(plan: str) -> float:
+        one = transport(16, adapt="none", plan=plan)
+        state = one.renewed([(text, items)]) if one.learns_plan else None
+        mapped = one(0, text, items, (everything, everything), state)
+        best = (users @ items.T).argsort(1, descending=True)
+        ordered = (users @ mapped.T).gather(1, best)
+        liked, others = ordered[:, :10, None], ordered[:, None, 10:]
+        return float((liked > others).float().mean())
+
+    assert auc("sinkhorn") > 0.7
+    assert 0.3 < auc("identity") < 0.6
