@@ -31,9 +31,6 @@ class RecVAEConfig(TrainedConfig):
     """Users in a training step."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
     """Learning rate of both optimizers."""
-    patience: Annotated[int, Field(ge=1)] = 60
-    """Stop after this number of evaluations in a row without a better validation metric; three
-    epochs are one of the authors'."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of a history's items that are dropped while the encoder is trained."""
     divergence_weight: Annotated[float, Field(ge=0)] = 0.005
