@@ -12,8 +12,14 @@ import modalign
 from modalign.data.interactions import Interactions
 from modalign.distillation.source import VectorSource, factors
 from modalign.models._registry import get
-from modalign.testing.trials import TRIALS, tried
-from modalign.testing.worlds import calibration_world, rotation_world, sparse_world, teacher_world
+from modalign.testing.trials import TRIALS, Trial, tried
+from modalign.testing.worlds import (
+    calibration_world,
+    factor_world,
+    rotation_world,
+    sparse_world,
+    teacher_world,
+)
 
 
 @pytest.mark.slow
@@ -32,6 +38,33 @@ def test_in_training_a_plan_is_no_better_than_the_identity() -> None:
     trial = replace(TRIALS["recgoat"], control="identity-plan")
     gains = [tried(get("recgoat"), trial, seed).gain for seed in trial.seeds]
     assert abs(np.mean(gains)) < 0.01
+
+
+@pytest.mark.slow
+def test_a_plan_between_factors_lives_and_is_level_with_no_transfer() -> None:
+    """What holds of BANDVAE: its plan is not worse than a uniform one, and no better than none."""
+    options = {
+        "embedding_size": 16, "hidden_size": 32, "temperature": 0.2, "batch_size": 100,
+        "epochs": 60, "patience": 15, "learning_rate": 0.01, "anneal_steps": 400,
+        "select_by": "recall@10",
+    }  # fmt: skip
+    gains = {}
+    for control in ("uniform-plan", "without-transfer"):
+        trial = Trial(factor_world, options, control, margin=0.0)
+        found = [tried(get("bandvae"), trial, seed) for seed in trial.seeds]
+        assert [one.idle for one in found] == [[], [], []]
+        gains[control] = np.mean([one.gain for one in found])
+    assert gains["uniform-plan"] > 0
+    assert abs(gains["without-transfer"]) < 0.015
+
+
+def test_words_of_the_factor_world_complete_and_contradict() -> None:
+    data = factor_world(1)
+    kinds = (data.modalities["text"].features > 0).reshape(240, 8, 12).sum(2)
+    group = data.item_table["group"].to_numpy()
+    assert (kinds[np.arange(240), group] == 3).all()
+    assert (np.sort(kinds, axis=1)[:, -2:] == [2, 3]).all()
+    assert (kinds.sum(1) == 5).all()
 
 
 @pytest.mark.slow

@@ -127,6 +127,41 @@ def sparse_world(seed: int, n_users: int = 600) -> Dataset:
     return replace(data, train=Interactions(data.train.users[kept], data.train.items[kept]))
 
 
+def factor_world(seed: int, n_users: int = 160) -> Dataset:
+    """A world for plans between factors: words that complete an interest, and words that mislead.
+
+    240 items are of eight groups, and a user likes the items of two. An item has three words of its
+    own group, which complete what few interactions say, and two of another group, drawn at random,
+    which contradict it. A user's interests, of ratings and of words, belong together in pairs.
+
+    Args:
+        seed: the data set is a function of it.
+        n_users: number of users.
+
+    Example:
+        >>> data = factor_world(1)
+        >>> data.view().n_items, data.modalities["text"].dim, len(data.train)
+        (240, 96, 960)
+    """
+    rng = seeds.numpy_generator(seed, "factor world")
+    n_items, groups, words = 240, 8, 12
+    group = np.arange(n_items) % groups
+    two = rng.random((n_users, groups)).argsort(axis=1)[:, :2]
+    likes = np.zeros((n_users, groups))
+    np.put_along_axis(likes, two, 1.0, axis=1)
+    tastes = rng.normal(size=(n_users, 4)) @ rng.normal(size=(4, n_items))
+    chosen = choices(rng, 3.5 * likes[:, group] + 0.5 * tastes, sum(PARTS))
+    other = (group + rng.integers(1, groups, size=n_items)) % groups
+    bags = np.zeros((n_items, groups * words), np.float32)
+    for kind, count in ((group, 3), (other, 2)):
+        drawn = rng.random((n_items, words)).argsort(axis=1)[:, :count]
+        np.put_along_axis(bags, kind[:, None] * words + drawn, 1.0, axis=1)
+    bags /= np.linalg.norm(bags, axis=1, keepdims=True)
+    text = Modality("text", bags, np.ones(n_items, bool))
+    tables = {"groups": np.sort(two, axis=1)[:, 0]}, {"group": group}
+    return planted("factors", seed, chosen, PARTS, {"text": text}, *tables)
+
+
 def teacher_world(seed: int, n_users: int = 360) -> tuple[Dataset, tuple[Tensor, Tensor]]:
     """A world for distillation: a teacher that knows more than a narrow student can start from.
 
