@@ -72,7 +72,8 @@ def test_a_locked_store_costs_little_and_keeps_no_secrets_open(shops: Path, tmp_
             lock.close()
             # Neither stored nor served.
             time.sleep(1)
-            assert ask(live, "POST", LIST, {"user_id": "new1"})[0] == 404
+            unknown = {"user_id": "new1", "on_unknown": "error"}
+            assert ask(live, "POST", LIST, unknown)[0] == 404
             assert ask(live, "GET", "/v1/models/shop/items/late")[0] == 404
             # To send the same again is safe.
             status, body = ask(live, "POST", "/v1/feedback", batches[1])

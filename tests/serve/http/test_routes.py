@@ -107,7 +107,8 @@ def test_boosts_reach_the_ranker(common: Asked, ranker: Ranker) -> None:
 
 def test_several_users_at_once_and_one_nobody_knows(common: Asked) -> None:
     users = ["u9", "nobody", "u2", "u9"]
-    found = common.post(f"{MODEL}/recommend", {"user_ids": users, "k": 5}).json()["users"]
+    found = common.post(f"{MODEL}/recommend", {"user_ids": users, "k": 5, "on_unknown": "error"})
+    found = found.json()["users"]
     assert [one["user_id"] for one in found] == users
     for place, user in ((0, "u9"), (2, "u2"), (3, "u9")):
         single = common.recommend({"user_id": user, "k": 5})

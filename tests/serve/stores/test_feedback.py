@@ -67,7 +67,8 @@ def test_the_next_list_knows_what_was_liked_and_what_was_hidden(asked: Asked, sh
 
 
 def test_somebody_new_is_folded_in(asked: Asked, shops: Path) -> None:
-    assert asked.post("/v1/models/shop/recommend", {"user_id": "neu"}).status_code == 404
+    unknown = {"user_id": "neu", "on_unknown": "error"}
+    assert asked.post("/v1/models/shop/recommend", unknown).status_code == 404
     asked.post("/v1/feedback", [event("1", "neu", "i3"), event("2", "neu", "i8", "like")])
     expected = Ranker.open(shops / "shop").recommend_for_items(["i3", "i8"], 10).ids()
     assert asked.recommend({"user_id": "neu"}) == expected
@@ -357,3 +358,32 @@ def test_addresses_of_sqlite_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_events_of_one_call_reach_the_log_without_ids(asked: Asked) -> None:
     asked.post("/v1/feedback", [event("secret-event", "secret-user")])
     assert "secret" not in json.dumps(asked.log())
+
+
+def test_an_unknown_user_gets_what_is_popular(asked: Asked, shops: Path) -> None:
+    ranker = Ranker.open(shops / "shop")
+    popular = ranker.recommend_for_items([], 5).ids()
+    path = "/v1/models/shop/recommend"
+    one = asked.post(path, {"user_id": "stranger", "k": 5}).json()
+    assert (one["basis"], [item["item_id"] for item in one["items"]]) == ("popular", popular)
+    # Rules hold for popular lists as for all others.
+    rest = asked.recommend({"user_id": "stranger", "k": 4, "exclude": popular[:1]})
+    assert rest == popular[1:]
+    nothing = asked.post(path, {"items": [], "k": 5}).json()
+    assert (nothing["basis"], nothing["items"]) == ("popular", one["items"])
+    several = {"user_ids": ["u1", "stranger"], "k": 5}
+    lists = asked.post(path, several).json()["users"]
+    assert [one["basis"] for one in lists] == ["trained", "popular"]
+    refused = asked.post(path, several | {"on_unknown": "error"}).json()["users"]
+    assert "error" in refused[1]
+    assert "error" not in refused[0]
+
+
+def test_a_view_makes_a_user_known_and_changes_no_list(asked: Asked) -> None:
+    path, body = "/v1/models/shop/recommend", {"k": 5, "on_unknown": "error"}
+    before = asked.recommend({"user_id": "u3", "k": 5})
+    views = [event("v1", "looker", "i3", "view"), event("v2", "u3", before[0], "view")]
+    assert asked.post("/v1/feedback", views).status_code == 200
+    one = asked.post(path, {"user_id": "looker", **body})
+    assert (one.status_code, one.json()["basis"]) == (200, "popular")
+    assert asked.recommend({"user_id": "u3", "k": 5}) == before

@@ -119,7 +119,8 @@ class Routes:
         items = [str(one) for one in asked.items]
         served = choose("\n".join(sorted(items)))
         requests.check_asked(served, asked)
-        requests.need_fold_in(served)
+        if items:
+            requests.need_fold_in(served)
         rules = requests.rules_of(asked)
         found = await self._in_thread(served.ranker.recommend_for_items, items, asked.k, rules)
         self.service.metrics.lists.labels(served.name, "items").inc()
@@ -134,7 +135,7 @@ class Routes:
         self, choose: Callable[[str], Served], user: str, asked: Recommend
     ) -> Answer:
         served = choose(user)
-        person = served.find(user)
+        person = requests.person_of(served, user, asked)
         if person is None:
             trouble = requests.unknown_user(served, user)
             raise Failure(404, trouble.expected, trouble.got, trouble.fix)
@@ -172,7 +173,7 @@ class Routes:
             known = {
                 place: person
                 for place in places
-                if (person := served.find(users[place])) is not None
+                if (person := requests.person_of(served, users[place], asked)) is not None
             }
             if known:
                 found = await self._recommended(served, list(known.values()), asked)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from modalign_serve.errors import Failure, UnknownName
+from modalign_serve.ranker.people import UNKNOWN, Person
 from modalign_serve.ranker.ranker import Ranked
 from modalign_serve.ranker.rules import Lift, Rules
 from modalign_serve.service.schemas import Range, Recommend, Scored, Similar, Trouble
@@ -128,6 +129,12 @@ def check_asked(served: Served, asked: Recommend) -> None:
         need_vectors(served, "for diverse lists")
 
 
+def person_of(served: Served, user: str, asked: Recommend) -> Person | None:
+    """What is known of a user; for an unknown one nothing, or None where that is an error."""
+    person = served.find(user)
+    return UNKNOWN if person is None and asked.on_unknown == "popular" else person
+
+
 def need_vectors(served: Served, reason: str) -> None:
     """Raise a Failure of 409 if the model has no item vectors."""
     if not served.ranker.has_vectors:
@@ -190,5 +197,6 @@ def unknown_user(served: Served, user: str) -> Trouble:
     return Trouble(
         f"a user from the training data of {served.name!r} or from recorded feedback",
         repr(user),
-        "send items that the user liked as `items`, or send events to /v1/feedback first",
+        "send on_unknown=popular, the items that the user liked as `items`, or events to "
+        "/v1/feedback first",
     )

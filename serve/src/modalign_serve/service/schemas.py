@@ -62,7 +62,23 @@ class Recommend(Struct, forbid_unknown_fields=True, kw_only=True):
 
     user_id: Annotated[Id, Meta(description="A user.")] | UnsetType = UNSET
     user_ids: Annotated[SomeIds, Meta(description="Several users.")] | UnsetType = UNSET
-    items: Annotated[SomeIds, Meta(description="Items an unknown user liked.")] | UnsetType = UNSET
+    items: (
+        Annotated[
+            list[Id],
+            Meta(
+                max_length=MAX_USERS,
+                description="Items that a user liked who has no id; none: what is popular.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    on_unknown: Annotated[
+        Literal["popular", "error"],
+        Meta(
+            description="What a user gets whom the model does not know: the most popular items, or "
+            "an error (404 for one user, `error` in the list of one of several)."
+        ),
+    ] = "popular"
     k: HowMany = 10
     filter_seen: Annotated[bool, Meta(description="Leave out items that the user has seen.")] = True
     exclude: Annotated[Ids, Meta(description="Items to leave out.")] = []

@@ -74,11 +74,13 @@ class Served:
         pending = self._pending
         for user, item, kind in events:
             meaning = KINDS.get(kind)
-            if meaning is None or not meaning.seen:
+            if meaning is None:
                 continue
             of_user = pending.get(user)
             if of_user is None:
                 of_user = pending[user] = _Pending()
+            if not meaning.seen:
+                continue  # a view makes the user known, and nothing more
             (of_user.liked if meaning.liked else of_user.hidden)[item] = None
 
     def find(self, user: str) -> Person | None:
@@ -108,7 +110,7 @@ class Served:
             except ConfigError:
                 # The artifact has no fold-in: the items are seen, and nothing more.
                 hidden = [*liked, *hidden]
-        if hidden:
+        if hidden or (not liked and self.ranker.find(user) is None):
             self.ranker.hide({user: hidden})
 
     def _known(self, items: Mapping[str, None]) -> list[str]:

@@ -46,7 +46,7 @@ KINDS: Final[dict[str, Meaning]] = {
     "dislike": Meaning(seen=True, liked=False),
     "hide": Meaning(seen=True, liked=False),
 }
-"""A view is only stored; a dislike hides the item and leaves the user's vector as it is."""
+"""A view makes the user known; a dislike hides the item and leaves the user's vector as it is."""
 
 
 @dataclass(eq=False)
