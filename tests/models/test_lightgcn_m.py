@@ -27,7 +27,7 @@ def view_of(image=IMAGE, text=TEXT, present=(True, True, True)):
 
 
 def made(view=None, **options) -> LightGCNM:
-    options = {"embedding_size": 2, "n_layers": 1, **options}
+    options = {"embedding_size": 2, "n_layers": 1, "feature_scale": "raw", **options}
     with seeds.torch_seed(1):
         model = LightGCNM(LightGCNMConfig(**options), view or view_of())
     model.users.data = SMALL_VECTORS[:2].float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -19,6 +19,7 @@ from modalign.core.interfaces import (
 from modalign.core.view import TrainView
 from modalign.graph.bipartite import BipartiteGraph
 from modalign.models._registry import register
+from modalign.models._shared.content import FeatureScale, scaled
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 from modalign.nn.modality_input import ModalityInput
 from modalign.nn.rows import unit_rows
@@ -40,6 +41,11 @@ class LightGCNMConfig(MultimodalConfig):
     learned row; zero leaves the modality out of the item's mean."""
     batch_size: Annotated[int, Field(ge=1)] = 1024
     """Training pairs in a training step."""
+    feature_scale: FeatureScale = "unit"
+    """Subtract the mean row, then scale rows to length 1 (unit) or all rows by one number to a mean
+    square of 1 per column (width); or keep the features (raw)."""
+
+    earlier: ClassVar[Mapping[str, Any]] = {"feature_scale": "raw"}
 
 
 @register(
@@ -53,8 +59,8 @@ class LightGCNMConfig(MultimodalConfig):
 class LightGCNM(Recommender):
     """LightGCN without free item vectors: an item starts from its content.
 
-    With x_m the frozen features of an item in modality m, M_i the modalities that item i has, A
-    the normalised graph of training interactions, and E_u free vectors of users,
+    With x_m the frozen features of an item in modality m, centred and scaled, M_i the modalities
+    that item i has, A the normalised graph of training interactions, and E_u free vectors of users,
 
         c_i = 1 / |M_i| sum over M_i of n(P_m x_im + b_m),   n(x) = x / |x|
         Z = mean of A^l [E_u; c], l = 0..L,                  score(u, i) = <z_u, z_i>
@@ -89,7 +95,8 @@ class LightGCNM(Recommender):
         self.graph = BipartiteGraph(view.users, view.items, view.n_users, view.n_items)
         self.users = nn.Parameter(torch.empty(view.n_users, size))
         nn.init.xavier_uniform_(self.users)
-        sources = [ModalityInput(view.modalities[name], config.missing, view) for name in names]
+        read = [scaled(view.modalities[name], config.feature_scale) for name in names]
+        sources = [ModalityInput(one, config.missing, view) for one in read]
         layers = [nn.Linear(source.dim, size) for source in sources]
         for layer in layers:
             nn.init.xavier_uniform_(layer.weight)
