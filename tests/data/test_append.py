@@ -220,7 +220,7 @@ def test_orders_of_the_next_night_are_read_like_those_of_the_import(tmp_path: Pa
     # The latest row of a pair counts, with its own quantity.
     assert rows["weight"].to_list() == [2.0]
     assert rows["time"].to_list() == [1740909600]
-    assert any("1 returns" in one for one in made.info["remarks"])
+    assert any("1 return" in one for one in made.info["remarks"])
 
 
 @pytest.mark.parametrize(
