@@ -130,7 +130,13 @@ def check_asked(served: Served, asked: Recommend) -> None:
 
 
 def person_of(served: Served, user: str, asked: Recommend) -> Person | None:
-    """What is known of a user; for an unknown one nothing, or None where that is an error."""
+    """What is known of a user; for an unknown one nothing, or None where that is an error.
+
+    Args:
+        served: the model.
+        user: id of the user.
+        asked: the request, whose `on_unknown` says which.
+    """
     person = served.find(user)
     return UNKNOWN if person is None and asked.on_unknown == "popular" else person
 
