@@ -248,12 +248,14 @@ def test_bad_orders_can_be_left_out_and_are_kept_in_a_file(tmp_path: Path) -> No
     user, item = unseen_pair(shop)
     (tmp_path / "night.csv").write_text(
         f"{ORDERS}{user};{item};1;2025-03-01\nc1;;1;2025-03-01\nc2;s2;1;yesterday\n"
+        "c3;s3;1;2025-03-01;more\n"
     )
     rules = RowRules(skip_bad=True)
     made = append(tmp_path / "shop", tmp_path / "night.csv", tmp_path / "out", rules=rules)
     assert pairs(made, "train") == pairs(shop, "train") | {(user, item)}
     bad = pl.read_csv(tmp_path / "out" / "bad_rows.csv", infer_schema=False)
-    assert bad["ordered_at"].to_list() == ["2025-03-01", "yesterday"]
+    assert bad["ordered_at"].to_list() == ["2025-03-01", "yesterday", None]
+    assert bad["reason"].to_list()[2] == "5 fields instead of 4"
 
 
 def test_columns_of_another_export_are_named(tmp_path: Path) -> None:

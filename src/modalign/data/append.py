@@ -18,8 +18,8 @@ from modalign.data.dataset import SPLITS, Dataset
 from modalign.data.frames import to_frame
 from modalign.data.prepare import BAD_ROWS, check_target, prepare
 from modalign.data.raw import RawData, RawFeatures
-from modalign.data.sources._columns import ROLES, RowRules, find_columns, typed
-from modalign.data.sources._text_table import Role, table_of
+from modalign.data.sources._columns import ROLES, RowRules, TypedRows, find_columns, typed
+from modalign.data.sources._text_table import Role, TextFormat, WrongWidth, table_of
 from modalign.errors import ConfigError, DataError
 
 KINDS = ("click", "like", "cart", "buy")
@@ -118,7 +118,34 @@ def _events(
     rules: RowRules,
 ) -> tuple[pl.DataFrame, pl.DataFrame | None, list[str]]:
     """Distinct pairs of the wanted kinds, each with its latest time; bad rows; remarks."""
-    table = table_of(path)
+    try:
+        rows, more = _rows(path, old, given, rules, TextFormat())
+    except WrongWidth:
+        if not rules.skip_bad:
+            raise
+        rows, more = _rows(path, old, given, rules, TextFormat(skip_odd=True))
+    remarks = rows.remarks
+    frame = rows.frame.collect()
+    if more:
+        wanted = frame.filter(pl.col(KIND).cast(pl.String).is_in(list(kinds))).drop(KIND)
+        if len(wanted) < len(frame):
+            remarks.append(f"{len(frame) - len(wanted)} events of other kinds were dropped")
+        frame = wanted
+    if "time" in frame.columns:
+        frame = frame.sort("time", maintain_order=True)
+    pairs = frame.unique(_KEYS, keep="last", maintain_order=True)
+    return pairs, rows.bad, remarks
+
+
+def _rows(
+    path: Path,
+    old: Dataset,
+    given: Mapping[Role, str | None],
+    rules: RowRules,
+    text: TextFormat,
+) -> tuple[TypedRows, Sequence[str]]:
+    """The rows of the file, and the column of kinds, if it has one."""
+    table = table_of(path, text)
     used = dict(old.info.get("columns", {}))
     asked = {
         role: given.get(role) or (used.get(role) if used.get(role) in table.names else None)
@@ -133,18 +160,7 @@ def _events(
             "name it with --time NAME",
         )
     more = (KIND,) if KIND in table.names and KIND not in columns.used().values() else ()
-    rows = typed(table, columns, rules, also=more, may_be_empty=True)
-    remarks = rows.remarks
-    frame = rows.frame.collect()
-    if more:
-        wanted = frame.filter(pl.col(KIND).cast(pl.String).is_in(list(kinds))).drop(KIND)
-        if len(wanted) < len(frame):
-            remarks.append(f"{len(frame) - len(wanted)} events of other kinds were dropped")
-        frame = wanted
-    if "time" in frame.columns:
-        frame = frame.sort("time", maintain_order=True)
-    pairs = frame.unique(_KEYS, keep="last", maintain_order=True)
-    return pairs, rows.bad, remarks
+    return typed(table, columns, rules, also=more, may_be_empty=True), more
 
 
 def _without_held_out(

@@ -322,6 +322,10 @@ def typed(
             f"{_by_reason(summary, columns)}"
         )
         kept &= ~bad
+    if table.odd:
+        left_out = _with_odd(table, left_out, columns)
+        lines = "lines" if len(table.odd) > 1 else "line"
+        remarks.append(f"{len(table.odd):,} {lines} with more fields than the first: left out")
     if n := summary["returned"]:
         remarks.append(
             f"{n:,} {'returns were' if n > 1 else 'return was'} left out ({columns.weight} of zero "
@@ -414,6 +418,24 @@ def _remedy(rows: str, them: str, summary: Mapping[str, int]) -> str:
     if summary.get("time"):
         fix += "; for times of another form give --time-format or --time-unit"
     return fix
+
+
+def _with_odd(table: SourceTable, left_out: pl.DataFrame | None, columns: Columns) -> pl.DataFrame:
+    """The rows that were left out, with those that have too many fields."""
+    width = len(table.names)
+    found = pl.DataFrame(
+        {
+            "record": [row + 1 for row, _ in table.odd],
+            "reason": [f"{fields} fields instead of {width}" for _, fields in table.odd],
+            "file": table.name,
+        },
+        schema_overrides={"record": pl.UInt32},
+    )
+    if left_out is None:
+        read = dict.fromkeys(columns.used().values())
+        empty = [pl.lit(None, pl.String).alias(name) for name in read]
+        return found.select("record", "reason", *empty, "file")
+    return pl.concat([left_out, found], how="diagonal_relaxed").sort("record")
 
 
 def _left_out(table: SourceTable, wrong: Mapping[str, pl.Expr], columns: Columns) -> pl.DataFrame:

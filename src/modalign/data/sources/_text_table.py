@@ -112,6 +112,10 @@ _SEP_LINE = re.compile(r'"?sep=(.|\\t)"?', re.IGNORECASE)
 """What spreadsheets write above the names of the columns to say which separator follows."""
 
 
+class WrongWidth(DataError):
+    """A line has more fields than the first one."""
+
+
 @dataclass(frozen=True)
 class TextFormat:
     """How a text table is written; what is None is found in the file.
@@ -122,12 +126,14 @@ class TextFormat:
             refuses them, "none" takes all quotes as plain text.
         encoding: Python's name of the encoding; None is UTF-8, or UTF-16 where the file says so.
         columns: names of the columns of a file without a line of names.
+        skip_odd: leave out records with more fields than the first line.
     """
 
     separator: str | None = None
     quote: Quoting = "auto"
     encoding: str | None = None
     columns: tuple[str, ...] | None = None
+    skip_odd: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,7 @@ class SourceTable:
         written_as: the separator in the file, where `content` has another in its place.
         lists: columns that held lists, whose entries were joined to a text.
         first_row: number of the first row in messages, where there are no lines.
+        odd: number (from 0) and fields of each record that was left out for having too many.
     """
 
     frame: pl.LazyFrame
@@ -162,6 +169,7 @@ class SourceTable:
     written_as: str | None = None
     lists: tuple[str, ...] = ()
     first_row: int = 0
+    odd: tuple[tuple[int, int], ...] = ()
 
     @property
     def between(self) -> str:
@@ -347,7 +355,7 @@ class SourceTable:
     def _wrong_width(self, n_columns: int, odd: str) -> DataError:
         fix = "quote fields that hold the separator, or remove the line"
         expected = f"{n_columns} fields in every line of {self.name}"
-        return DataError(expected, odd, fix if self.quoted else "correct or remove that line")
+        return WrongWidth(expected, odd, fix if self.quoted else "correct or remove that line")
 
     @contextmanager
     def _reader(self) -> Iterator[Any]:
@@ -390,6 +398,7 @@ def open_table(
     encoding: str | None = None,
     latin: bool = False,
     infer_except: Sequence[str] | None = None,
+    skip_odd: bool = False,
 ) -> SourceTable:
     """A text, JSON-lines or Parquet file as a lazy table.
 
@@ -403,6 +412,8 @@ def open_table(
         latin: read the file whole, as Latin-1 if it is not valid UTF-8.
         infer_except: numbers and truth values get their types, except in these columns; None
             leaves all columns text.
+        skip_odd: leave out records with more fields than the first line, which takes a pass in
+            Python.
 
     Raises:
         DataError: no such file, an empty file, fewer fields than `columns`, quotes that do not
@@ -439,6 +450,12 @@ def open_table(
     else:
         between = chosen
     content, expected, remarks = _checked_quotes(path, content, chosen, quote, skipped)
+    odd: tuple[tuple[int, int], ...] = ()
+    if skip_odd:
+        raw = whole(path) if content is None else content
+        width = len(_fields(first, chosen, quote))
+        content, odd, blank = _blank_odd(raw, chosen, quote, skipped, width, columns is None)
+        expected = None if expected is None else expected + blank
     frame = pl.scan_csv(
         path if content is None else io.BytesIO(content),
         separator=chosen,
@@ -471,6 +488,7 @@ def open_table(
         None if expected is None else expected - (columns is None),
         remarks,
         between,
+        odd=odd,
     )
 
 
@@ -540,6 +558,44 @@ def _checked_quotes(
         f"{plain.line + skipped}"
     )
     return head + plain.content, records.records, (remark,)
+
+
+def _blank_odd(
+    raw: bytes, separator: str, quote: Quoting, skipped: int, width: int, header: bool
+) -> tuple[bytes, tuple[tuple[int, int], ...], int]:
+    """The text with blank lines in place of records with more than `width` fields, and these.
+
+    All other records keep their lines. A record is given by its number from 0 and its fields.
+    The last number is that of the records that there are more, since each blank line is one.
+    """
+    head, body = _cut(raw, skipped)
+    lines = re.findall(rb"[^\n]*\n|[^\n]+", body)
+    taken = 0
+
+    def read() -> Iterator[str]:
+        nonlocal taken
+        for line in lines:
+            taken += 1
+            yield line.decode("utf-8")
+
+    reader = csv.reader(
+        read(),
+        delimiter=separator,
+        quoting=csv.QUOTE_NONE if quote == "none" else csv.QUOTE_MINIMAL,
+    )
+    kept: list[bytes] = [head]
+    odd: list[tuple[int, int]] = []
+    start = more = 0
+    with suppress(csv.Error):  # a field beyond the reader's limit: what follows stays as it is
+        for number, fields in enumerate(reader):
+            record = lines[start:taken]
+            if len(fields) > width:
+                odd.append((number - header, len(fields)))
+                more += len(record) - 1
+                record = [b"\n"] * len(record)
+            kept += record
+            start = taken
+    return b"".join([*kept, *lines[start:]]), tuple(odd), more
 
 
 def _cut(raw: bytes, lines: int) -> tuple[bytes, bytes]:
@@ -669,6 +725,7 @@ def table_of(source: str | Path | Frame, text: TextFormat = TextFormat()) -> Sou
             columns=text.columns,
             quote=text.quote,
             encoding=text.encoding,
+            skip_odd=text.skip_odd,
         )
     if isinstance(source, pl.LazyFrame | pl.DataFrame):
         odd = [name for name, kind in source.collect_schema().items() if kind == pl.Object]

@@ -16,13 +16,23 @@ from modalign.core.interfaces import Config
 from modalign.data import item_files
 from modalign.data.item_files import STORED, FileKind
 from modalign.data.raw import RawData
-from modalign.data.sources._columns import RowRules, find_columns, some_text, typed, unique_ids
+from modalign.data.sources._columns import (
+    Columns,
+    RowRules,
+    TypedRows,
+    find_columns,
+    some_text,
+    typed,
+    unique_ids,
+)
 from modalign.data.sources._quotes import Quoting
 from modalign.data.sources._text_table import (
     PACKED,
     Frame,
     Role,
+    SourceTable,
     TextFormat,
+    WrongWidth,
     plain,
     recognise,
     table_of,
@@ -153,9 +163,20 @@ def read(source: str | Path | Frame, **options: Any) -> RawData:
         [('1', 'a', 5.0), ('1', 'b', 3.0)]
     """
     chosen = settings.build(TableOptions, options, "the source 'table'")
-    table = table_of(source, chosen.text())
-    columns = find_columns(table, chosen.given())
-    rows = typed(decimals(table, columns.weight, chosen.decimal), columns, chosen.rules())
+
+    def rows_of(text: TextFormat) -> tuple[SourceTable, Columns, TypedRows]:
+        table = table_of(source, text)
+        columns = find_columns(table, chosen.given())
+        typed_rows = typed(decimals(table, columns.weight, chosen.decimal), columns, chosen.rules())
+        return table, columns, typed_rows
+
+    try:
+        table, columns, rows = rows_of(chosen.text())
+    except WrongWidth as error:
+        if not chosen.skip_bad:
+            fix = f"{error.fix}; or leave such lines out with --skip-bad"
+            raise WrongWidth(error.expected, error.got, fix) from error
+        table, columns, rows = rows_of(replace(chosen.text(), skip_odd=True))
     path = Path(source) if isinstance(source, str | Path) else None
     return RawData(
         name=chosen.name or (_stem(path) if path else "table"),
