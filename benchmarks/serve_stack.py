@@ -1,7 +1,7 @@
 """The served student against a bare loop, and against the server of an older commit.
 
-    git worktree add /tmp/before COMMIT
-    python benchmarks/serve_stack.py [--before /tmp/before] [--seconds 5] [--rounds 3]
+    git worktree add ../before COMMIT
+    python benchmarks/serve_stack.py [--before ../before] [--seconds 5] [--rounds 3]
 
 A random artifact of 20,000 items, 64 dimensions and 10,000 users with 30 seen items each is asked
 for lists of 20 items by 8 connections from a process of its own. Both servers run alternately on

@@ -31,7 +31,7 @@ Features that say nothing cost most models 0.15 to 0.3. Without centring and sca
 0.13 by the shift and 0.22 by a factor of a hundred, all that features are worth.
 """
 STEPS = 30
-"""About so many steps of training, with the options of `toy`."""
+"""Approximate number of training steps, with the options of `toy`."""
 WORLD = calibration_world(1, n_users=100)
 
 

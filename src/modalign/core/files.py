@@ -57,28 +57,20 @@ def write_folder_aside(folder: str | Path, keep: tuple[str, ...] = ()) -> Iterat
         keep: sub-folders that are merged: their files are kept unless they are written again.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    tidy(folder)
-    aside = part_of(folder)
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        with _system_errors(folder):
-            yield aside
-            if not folder.exists():
-                os.replace(aside, folder)
-                return
-            for entry in sorted(aside.iterdir()):
-                target = folder / entry.name
-                if entry.is_dir() and entry.name in keep and target.is_dir():
-                    for file in entry.iterdir():
-                        os.replace(file, target / file.name)
-                else:
-                    if target.is_dir():
-                        shutil.rmtree(target)
-                    os.replace(entry, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with _folder_beside(folder) as aside:
+        yield aside
+        if not folder.exists():
+            os.replace(aside, folder)
+            return
+        for entry in sorted(aside.iterdir()):
+            target = folder / entry.name
+            if entry.is_dir() and entry.name in keep and target.is_dir():
+                for file in entry.iterdir():
+                    os.replace(file, target / file.name)
+            else:
+                if target.is_dir():
+                    shutil.rmtree(target)
+                os.replace(entry, target)
 
 
 @contextmanager
@@ -88,6 +80,18 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     If the block raises, `folder` is unchanged. Between the two renames at the end the old folder
     has another name for a moment; if the process is killed there, `tidy` puts it back.
     """
+    try:
+        with _folder_beside(folder) as aside:
+            yield aside
+            swap(aside, folder)
+    except (KeyboardInterrupt, OSError) as error:
+        error.add_note(f"{folder} is as it was before")
+        raise
+
+
+@contextmanager
+def _folder_beside(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, removed at the end if it is still there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     tidy(folder)
     aside = part_of(folder)
@@ -96,10 +100,6 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     try:
         with _system_errors(folder):
             yield aside
-            swap(aside, folder)
-    except (KeyboardInterrupt, OSError) as error:
-        error.add_note(f"{folder} is as it was before")
-        raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, cast
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from modalign.core.interfaces import Batch, Recommender, TrainedConfig
+from modalign.core.interfaces import Batch, TrainedConfig
 from modalign.core.view import TrainView
-from modalign.graph.bipartite import BipartiteGraph
 from modalign.models._registry import register
+from modalign.models._shared.propagated import PropagatedVectors
 from modalign.nn.losses.uniformity import alignment, uniformity
 
 
@@ -52,7 +51,7 @@ class DirectAUConfig(TrainedConfig):
         "without-uniformity": {"uniformity_weight": 0.0},
     },
 )
-class DirectAU(Recommender):
+class DirectAU(PropagatedVectors):
     """Vectors whose observed pairs are close and whose users and items are spread on a sphere.
 
     With Z the free vectors (`n_layers = 0`), or the mean of them after 0 to L steps of
@@ -73,6 +72,7 @@ class DirectAU(Recommender):
     filtering", KDD 2022, sections 3.2 and 4.
 
     Example:
+        >>> import torch
         >>> view = TrainView(2, 3, users=torch.tensor([0, 1]), items=torch.tensor([0, 1]))
         >>> model = DirectAU(DirectAUConfig(embedding_size=4), view)
         >>> batch = Batch(torch.tensor([0, 1]), positives=torch.tensor([0, 1]))
@@ -81,14 +81,8 @@ class DirectAU(Recommender):
     """
 
     def __init__(self, config: DirectAUConfig, view: TrainView) -> None:
-        super().__init__(config, view)
+        super().__init__(config, view, config.n_layers, nn.init.xavier_normal_)
         self.config: DirectAUConfig = config
-        self.graph = BipartiteGraph(view.users, view.items, view.n_users, view.n_items)
-        self.embeddings = nn.Parameter(
-            torch.empty(view.n_users + view.n_items, config.embedding_size)
-        )
-        nn.init.xavier_normal_(self.embeddings[: view.n_users])
-        nn.init.xavier_normal_(self.embeddings[view.n_users :])
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
         """`{"alignment": ..., "uniformity": ...}`, the second only where it has a weight."""
@@ -98,21 +92,3 @@ class DirectAU(Recommender):
             spread = uniformity(users) + uniformity(items)
             parts["uniformity"] = 0.5 * self.config.uniformity_weight * spread
         return parts
-
-    def at(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Final vectors of rows of users and of items, and their layer-0 vectors, (B + C, d)."""
-        rows = torch.cat([users, items + self.n_users])
-        final, first = self.graph.propagate_at(self.embeddings, self.config.n_layers, rows)
-        of_users, of_items = final.split([len(users), len(items)])
-        return of_users, of_items, first
-
-    def ego_tables(self) -> tuple[Tensor, Tensor]:
-        """Layer-0 vectors of users and items."""
-        users, items = self.embeddings.split([self.n_users, self.n_items])
-        return users, items
-
-    def tables(self) -> tuple[Tensor, Tensor]:
-        """Final vectors of all users and items, not divided by their lengths."""
-        final = self.graph.propagate(self.embeddings, self.config.n_layers)
-        users, items = final.split([self.n_users, self.n_items])
-        return users, items

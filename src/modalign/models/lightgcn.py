@@ -7,12 +7,12 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from modalign.core.interfaces import Batch, Recommender, TrainedConfig
+from modalign.core.interfaces import Batch, TrainedConfig
 from modalign.core.view import TrainView
-from modalign.graph.bipartite import BipartiteGraph
 from modalign.models._registry import register
+from modalign.models._shared.propagated import PropagatedVectors
 from modalign.nn.losses.pairwise import bpr_loss, l2_penalty
 
 
@@ -32,7 +32,7 @@ class LightGCNConfig(TrainedConfig):
     family="collaborative",
     paper="He et al., SIGIR 2020",
 )
-class LightGCN(Recommender):
+class LightGCN(PropagatedVectors):
     """Users and items as the mean of their vectors after 0 to L steps of propagation.
 
     With A the symmetric normalised graph of training interactions over users and items and E
@@ -59,14 +59,8 @@ class LightGCN(Recommender):
     needs = ("negatives",)
 
     def __init__(self, config: LightGCNConfig, view: TrainView) -> None:
-        super().__init__(config, view)
+        super().__init__(config, view, config.n_layers)
         self.config: LightGCNConfig = config
-        self.graph = BipartiteGraph(view.users, view.items, view.n_users, view.n_items)
-        self.embeddings = nn.Parameter(
-            torch.empty(view.n_users + view.n_items, config.embedding_size)
-        )
-        nn.init.xavier_uniform_(self.embeddings[: view.n_users])
-        nn.init.xavier_uniform_(self.embeddings[view.n_users :])
 
     def loss(self, batch: Batch, phase: str = "main") -> Mapping[str, Tensor]:
         """`{"bpr": ..., "reg": ...}`, the second only where it has a weight."""
@@ -78,21 +72,3 @@ class LightGCN(Recommender):
         if self.config.reg:
             parts["reg"] = self.config.reg * l2_penalty(first, batch_size=size)
         return parts
-
-    def at(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Final vectors of rows of users and of items, and their layer-0 vectors, (B + C, d)."""
-        rows = torch.cat([users, items + self.n_users])
-        final, first = self.graph.propagate_at(self.embeddings, self.config.n_layers, rows)
-        of_users, of_items = final.split([len(users), len(items)])
-        return of_users, of_items, first
-
-    def ego_tables(self) -> tuple[Tensor, Tensor]:
-        """Layer-0 vectors of users and items."""
-        users, items = self.embeddings.split([self.n_users, self.n_items])
-        return users, items
-
-    def tables(self) -> tuple[Tensor, Tensor]:
-        """Propagated vectors of all users and items."""
-        final = self.graph.propagate(self.embeddings, self.config.n_layers)
-        users, items = final.split([self.n_users, self.n_items])
-        return users, items

@@ -61,7 +61,7 @@ BAD: list[tuple[str, str, Any, int, str]] = [
     ("POST", R, {"user_id": 2**60}, 422, "in user_id"),
     ("POST", R, {"user_id": ["u1"]}, 422, "in user_id"),
     ("POST", R, {"user_id": {"$ne": ""}}, 422, "in user_id"),
-    ("POST", R, {"user_id": "nobody", "on_unknown": "error"}, 404, "'nobody'"),
+    ("POST", R, {"user_id": "stranger", "on_unknown": "error"}, 404, "'stranger'"),
     ("POST", R, {"user_id": "u1' OR 1=1 --", "on_unknown": "error"}, 404, "OR 1=1"),
     ("POST", R, {"user_ids": []}, 422, "in user_ids"),
     ("POST", R, {"user_ids": ["u1"] * 1001}, 422, "length <= 1000"),
